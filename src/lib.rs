@@ -1,0 +1,3 @@
+//! stagesweep
+#![forbid(unsafe_code)]
+pub mod clock;

@@ -1,0 +1,2 @@
+//! The stagesweep program.
+fn main() {}
