@@ -1,3 +1,4 @@
 //! stagesweep
 #![forbid(unsafe_code)]
 pub mod clock;
+pub mod target;

@@ -1,0 +1,307 @@
+use proptest::prelude::*;
+
+use super::overlap::shortest_common;
+use super::pattern::{Glob, Match, Piece};
+use super::*;
+
+fn spec(pipeline: &str) -> TargetSpec {
+    TargetSpec {
+        pipeline: pipeline.to_owned(),
+        stage: "Approve".to_owned(),
+        action: "Approve".to_owned(),
+        production_parameter: "/web/production".to_owned(),
+        staging_parameter: "/web/staging".to_owned(),
+    }
+}
+
+fn captured(pipeline: &str, production: &str, staging: &str) -> TargetSpec {
+    TargetSpec {
+        production_parameter: production.to_owned(),
+        staging_parameter: staging.to_owned(),
+        ..spec(pipeline)
+    }
+}
+
+fn pipeline(name: &str) -> PipelineArn {
+    format!("arn:aws:codepipeline:ap-northeast-1:012345678901:{name}")
+        .parse()
+        .unwrap()
+}
+
+fn problems(specs: &[TargetSpec]) -> Vec<String> {
+    Targets::new(specs)
+        .unwrap_err()
+        .iter()
+        .map(TargetError::to_string)
+        .collect()
+}
+
+#[test]
+fn arns_survive_the_round_trip_and_nothing_else_parses() {
+    let text = "arn:aws-us-gov:codepipeline:us-gov-west-1:012345678901:My.web@2_app-pipeline";
+    assert_eq!(text.parse::<PipelineArn>().unwrap().to_string(), text);
+    for (bad, error) in [
+        ("my-pipeline", ArnError::Form),
+        ("arn:aws:sqs:us-east-1:012345678901:x", ArnError::Form),
+        (
+            "arn:aws:codepipeline:us-east-1:012345678901:x:y",
+            ArnError::Form,
+        ),
+        (
+            "arn:AWS:codepipeline:us-east-1:012345678901:x",
+            ArnError::Partition,
+        ),
+        ("arn:aws:codepipeline::012345678901:x", ArnError::Region),
+        (
+            "arn:aws:codepipeline:us-east-1:12345678901:x",
+            ArnError::Account,
+        ),
+        (
+            "arn:aws:codepipeline:us-east-1:012345678901:",
+            ArnError::Name,
+        ),
+        (
+            "arn:aws:codepipeline:us-east-1:012345678901:a/b",
+            ArnError::Name,
+        ),
+    ] {
+        assert_eq!(bad.parse::<PipelineArn>(), Err(error), "{bad}");
+    }
+}
+
+#[test]
+fn captures_of_names_and_arns_fill_the_parameters() {
+    let targets = Targets::new(&[
+        captured(
+            "{service}-frontend-pipeline",
+            "/{service}/cloudfront/cfcd-production",
+            "/{service}/cloudfront/cfcd-staging",
+        ),
+        captured(
+            "arn:aws:codepipeline:{region}:{account}:{service}-admin",
+            "/{account}/{region}/{service}/production",
+            "/{account}/{region}/{service}/staging",
+        ),
+    ])
+    .unwrap();
+
+    let resolved = |name| match targets.resolve(&pipeline(name), "Approve", "Approve") {
+        Resolution::Target(target) => target,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(
+        resolved("shop-eu-frontend-pipeline"),
+        ResolvedTarget {
+            label: "{service}-frontend-pipeline".to_owned(),
+            production_parameter: "/shop-eu/cloudfront/cfcd-production".to_owned(),
+            staging_parameter: "/shop-eu/cloudfront/cfcd-staging".to_owned(),
+        }
+    );
+    assert_eq!(
+        resolved("shop-admin").staging_parameter,
+        "/012345678901/ap-northeast-1/shop/staging"
+    );
+
+    // A capture takes at least one character, and a match is of the whole name.
+    for (name, stage) in [
+        ("-frontend-pipeline", "Approve"),
+        ("shop-frontend-pipeline-2", "Approve"),
+        ("shop-frontend-pipeline", "approve"),
+    ] {
+        let resolution = targets.resolve(&pipeline(name), stage, "Approve");
+        assert_eq!(resolution, Resolution::NoTarget, "{name} {stage}");
+    }
+}
+
+#[test]
+fn what_can_be_read_in_two_ways_is_refused() {
+    let targets = Targets::new(&[captured(
+        "{service}-{env}-pipeline",
+        "/{service}/{env}/production",
+        "/{service}/{env}/staging",
+    )])
+    .unwrap();
+    let resolve = |name| targets.resolve(&pipeline(name), "Approve", "Approve");
+    assert!(matches!(resolve("shop-eu-pipeline"), Resolution::Target(_)));
+    assert_eq!(
+        resolve("shop-a-eu-pipeline"),
+        Resolution::Ambiguous {
+            label: "{service}-{env}-pipeline".to_owned()
+        }
+    );
+}
+
+#[test]
+fn rendered_names_are_checked_again() {
+    let targets = Targets::new(&[captured("{a}-to-{b}", "/{a}/id", "/{b}/id")]).unwrap();
+    let error = |name| match targets.resolve(&pipeline(name), "Approve", "Approve") {
+        Resolution::InvalidParameter { error, .. } => error,
+        other => panic!("{name}: {other:?}"),
+    };
+    // A pipeline's name may have an @; a parameter's may not.
+    assert_eq!(error("x-to-y@2"), ParameterNameError::Character('@'));
+    assert_eq!(
+        error("x-to-x"),
+        ParameterNameError::Same("/x/id".to_owned())
+    );
+}
+
+#[test]
+fn faults_of_an_entry_are_found_together() {
+    let spec = TargetSpec {
+        pipeline: "{service}-pipeline".to_owned(),
+        stage: "{stage}".to_owned(),
+        action: "Approve it".to_owned(),
+        production_parameter: "/{svc}/production".to_owned(),
+        staging_parameter: "{service}/staging".to_owned(),
+    };
+    assert_eq!(
+        problems(&[spec]),
+        [
+            "targets[0].stage: must be a literal name: captures belong in `pipeline`",
+            "targets[0].action: contains ' '; a name has letters, digits and . @ - _ only",
+            "targets[0].production_parameter: uses the capture {svc}, which `pipeline` does not \
+             have (it has {service})",
+            "targets[0].staging_parameter: is a path and must begin with /",
+        ]
+    );
+}
+
+#[test]
+fn malformed_patterns_are_named() {
+    use PatternError as E;
+    let s = str::to_owned;
+    for (written, error) in [
+        ("", E::Empty),
+        ("{a}{b}", E::Adjacent(s("a"), s("b"))),
+        ("{a}-{a}", E::Duplicate(s("a"))),
+        ("arn:aws:codepipeline:{a}:{b}:{a}", E::Duplicate(s("a"))),
+        ("{a", E::Unbalanced),
+        ("a}", E::Unbalanced),
+        ("{a{b}}", E::Unbalanced),
+        ("{}-x", E::CaptureName(s(""))),
+        ("{1}-x", E::CaptureName(s("1"))),
+        ("a b", E::Character(' ')),
+        ("{a}:b", E::Character(':')),
+        ("arn:aws:sqs:{r}:{a}:{b}", E::ArnForm),
+        ("arn:aws:codepipeline:{r}:{a}:", E::ArnForm),
+        ("arn:aws:codepipeline:{r}:1{a}:{b}", E::Account(s("1{a}"))),
+        ("arn:aws:codepipeline::{a}:{b}", E::Region(s(""))),
+    ] {
+        let errors = Targets::new(&[spec(written)]).unwrap_err();
+        assert_eq!(
+            errors[0].problem,
+            TargetProblem::Pattern(error),
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn overlapping_targets_name_both_and_show_an_example() {
+    let arn = "arn:aws:codepipeline:eu-{zone}:{account}:web-{service}";
+    assert_eq!(
+        problems(&[spec("{service}-pipeline"), spec(arn), spec("web-{x}")]),
+        [
+            "targets[1].pipeline: overlaps targets[0] (\"{service}-pipeline\"): both match \
+             pipeline \"arn:aws:codepipeline:eu-x:123456789012:web-pipeline\" at the same \
+             stage and action",
+            "targets[2].pipeline: overlaps targets[0] (\"{service}-pipeline\"): both match \
+             pipeline \"web-pipeline\" at the same stage and action",
+            "targets[2].pipeline: overlaps targets[1] \
+             (\"arn:aws:codepipeline:eu-{zone}:{account}:web-{service}\"): both match pipeline \
+             \"arn:aws:codepipeline:eu-x:123456789012:web-x\" at the same stage and action",
+        ]
+    );
+
+    let elsewhere = TargetSpec {
+        stage: "Other".to_owned(),
+        ..spec("{x}-pipeline")
+    };
+    let disjoint = "arn:aws:codepipeline:us-{zone}:{account}:web-{service}";
+    assert!(Targets::new(&[spec("{service}-pipeline"), elsewhere]).is_ok());
+    assert!(Targets::new(&[spec(arn), spec(disjoint)]).is_ok());
+}
+
+/// A pattern over a two-letter alphabet; literals stay short so that brute force stays complete.
+fn glob() -> impl Strategy<Value = Glob> {
+    (
+        prop::option::of("[ab]{1,2}".prop_map(Piece::Literal)),
+        prop::collection::vec("[ab]".prop_map(Piece::Literal), 0..3),
+        any::<[bool; 2]>(),
+    )
+        .prop_map(|(first, between, [leading, trailing])| {
+            // Captures and literals in turn, so that no two captures are adjacent.
+            let mut pieces: Vec<Piece> = first.into_iter().collect();
+            let capture = |n: usize| Piece::Capture(format!("c{n}"));
+            if leading || pieces.is_empty() {
+                pieces.push(capture(0));
+            }
+            for (n, literal) in between.into_iter().enumerate() {
+                pieces.push(literal);
+                if trailing {
+                    pieces.push(capture(n + 1));
+                }
+            }
+            Glob(pieces)
+        })
+}
+
+/// Every text of 1 to `longest` letters.
+fn texts(longest: u32) -> impl Iterator<Item = String> {
+    (1..=longest).flat_map(|length| {
+        (0..1_u32 << length).map(move |bits| {
+            (0..length)
+                .map(|at| if bits >> at & 1 == 0 { 'a' } else { 'b' })
+                .collect()
+        })
+    })
+}
+
+/// The ways to share `text` out, by trying them all.
+fn ways(pieces: &[Piece], text: &str) -> usize {
+    match pieces {
+        [] => usize::from(text.is_empty()),
+        [Piece::Literal(literal), rest @ ..] => text
+            .strip_prefix(literal.as_str())
+            .map_or(0, |text| ways(rest, text)),
+        [Piece::Capture(_), rest @ ..] => (1..=text.len())
+            .map(|taken| ways(rest, &text[taken..]))
+            .sum(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn overlap_agrees_with_brute_force(a in glob(), b in glob()) {
+        // Ten letters are more than any two of these patterns need.
+        let matching = |glob: &Glob, text: &str| glob.matches(text) != Match::No;
+        let brute = texts(10).find(|text| matching(&a, text) && matching(&b, text));
+        let found = shortest_common(&a, &b);
+        prop_assert_eq!(
+            found.as_ref().map(String::len),
+            brute.as_ref().map(String::len),
+            "{:?} {:?}", found, brute
+        );
+        if let Some(text) = found {
+            prop_assert!(matching(&a, &text) && matching(&b, &text), "{}", text);
+        }
+    }
+
+    #[test]
+    fn matches_agree_with_every_way_of_sharing_out(glob in glob(), text in "[ab]{1,7}") {
+        match glob.matches(&text) {
+            Match::No => prop_assert_eq!(ways(&glob.0, &text), 0),
+            Match::Ambiguous => prop_assert!(ways(&glob.0, &text) > 1),
+            Match::Yes(captured) => {
+                prop_assert_eq!(ways(&glob.0, &text), 1);
+                let mut captured = captured.into_iter();
+                let again: String = glob.0.iter().map(|piece| match piece {
+                    Piece::Literal(literal) => literal.clone(),
+                    Piece::Capture(_) => captured.next().unwrap().1,
+                }).collect();
+                prop_assert_eq!(again, text);
+            }
+        }
+    }
+}
