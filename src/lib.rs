@@ -1,4 +1,5 @@
 //! stagesweep
 #![forbid(unsafe_code)]
 pub mod clock;
+pub mod config;
 pub mod target;

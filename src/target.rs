@@ -15,6 +15,7 @@ mod template;
 
 use std::fmt;
 
+pub(crate) use self::arn::is_account;
 pub use self::arn::{ArnError, PipelineArn};
 pub use self::pattern::PatternError;
 pub use self::template::{ParameterNameError, TemplateError};

@@ -98,7 +98,7 @@ fn is_region(text: &str) -> bool {
 }
 
 /// Whether `text` is an AWS account id: exactly twelve digits.
-pub(super) fn is_account(text: &str) -> bool {
+pub(crate) fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 

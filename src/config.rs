@@ -1,0 +1,271 @@
+//! The configuration: default, file and environment, checked as a whole.
+//!
+//! **Guarantees.** A [`Config`] is valid: every bound and every relation between values holds.
+//! Where it is not, every fault is reported at once with its place, its key, what was found and
+//! what is expected. Nothing here reads the process's environment or a clock; the only I/O is
+//! reading the file.
+//!
+//! **Not handled.** Whether the queue, the parameters and the distributions exist: that takes an
+//! account to ask.
+
+mod checked;
+mod fault;
+mod keys;
+mod layers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::fault::{Fault, Faults, Place};
+
+use crate::target::Targets;
+
+/// The file that is read where neither the command line nor the environment names one.
+pub const DEFAULT_PATH: &str = "/etc/stagesweep/config.toml";
+
+/// The environment variable that names the file.
+pub const PATH_VARIABLE: &str = "STAGESWEEP_CONFIG";
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The queue, and how it is read.
+    pub queue: Queue,
+    /// How propagation is waited for.
+    pub cleanup: Cleanup,
+    /// When a message that failed comes back.
+    pub retry: Retry,
+    /// What happens when the daemon is asked to stop.
+    pub shutdown: Shutdown,
+    /// Where it is kept what was done.
+    pub ledger: Ledger,
+    /// Which events are accepted.
+    pub events: Events,
+    /// Logs and metrics.
+    pub telemetry: Telemetry,
+    /// What is taken down for which approval action; at least one.
+    pub targets: Targets,
+}
+
+/// The queue, and how it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The queue's URL, http or https.
+    pub url: String,
+    /// The account in the URL's path, if there is one: twelve digits.
+    pub account: Option<String>,
+    /// The region of an AWS host (`sqs.REGION.amazonaws.com`), if the URL has one.
+    pub region: Option<String>,
+    /// How long one receive waits for messages: whole seconds, 0 to 20.
+    pub wait_time: Duration,
+    /// How long a message stays hidden without an extension: whole seconds, 1 s to 12 h.
+    pub visibility_timeout: Duration,
+    /// How often the visibility is extended: at most three quarters of the timeout.
+    pub heartbeat_interval: Duration,
+    /// How many messages are held at once: 1 to 1000.
+    pub max_in_flight: usize,
+}
+
+/// How propagation is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cleanup {
+    /// The shortest time between two looks; never zero.
+    pub poll_interval_min: Duration,
+    /// The longest time between two looks; no shorter than the minimum.
+    pub poll_interval_max: Duration,
+    /// How long one propagation may take; no shorter than the longest interval.
+    pub propagation_timeout: Duration,
+}
+
+/// When a message that failed comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// After the first failure; never zero.
+    pub initial_backoff: Duration,
+    /// At most; no shorter than the initial one, no longer than 12 h.
+    pub max_backoff: Duration,
+}
+
+/// What happens when the daemon is asked to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long jobs may take to reach the end of their step; may be zero.
+    pub grace_period: Duration,
+}
+
+/// Where it is kept what was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// The database's file.
+    pub path: PathBuf,
+}
+
+/// Which events are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Accounts besides the queue's own: twelve digits each.
+    pub allowed_accounts: BTreeSet<String>,
+}
+
+/// Logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Directives as `tracing_subscriber::EnvFilter` parses them.
+    pub log_level: String,
+    /// The CloudWatch namespace of the metrics.
+    pub metrics_namespace: String,
+    /// How often metrics are written: 100 ms to 1 h.
+    pub metrics_interval: Duration,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people, with colours.
+    Pretty,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Pretty => "pretty",
+        })
+    }
+}
+
+impl Config {
+    /// Reads the file at `path` and lays the `STAGESWEEP__` variables of `env` over it.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the file and of the environment. A file that cannot be read is a single
+    /// one; in a file that is not TOML only that is reported.
+    pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text, env),
+            Err(error) => Err(Faults::new(vec![Fault {
+                place: Place::File(path.to_owned()),
+                key: None,
+                message: format!("cannot be read: {error}"),
+            }])),
+        }
+    }
+
+    /// [`Config::load`] with the file's `text` given; `path` only names it in faults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn parse(path: &Path, text: &str, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        let mut faults = Vec::new();
+        let config = layers::collect(path, text, env, &mut faults)
+            .ok()
+            .and_then(|layers| checked::check(&layers, &mut faults));
+        match config {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(Faults::new(faults)),
+        }
+    }
+
+    /// Whether an event of `account` may be acted on: the queue's own account, or a listed one.
+    #[must_use]
+    pub fn allows_account(&self, account: &str) -> bool {
+        self.queue.account.as_deref() == Some(account)
+            || self.events.allowed_accounts.contains(account)
+    }
+
+    /// The effective value of every key but the targets, by dotted name, in the order of the
+    /// documentation. Durations are in the form in which the file takes them.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        // Without `..`: a field that is added must be listed here, and so is compared on reload.
+        let Self {
+            queue,
+            cleanup,
+            retry,
+            shutdown: Shutdown { grace_period },
+            ledger: Ledger { path },
+            events: Events { allowed_accounts },
+            telemetry,
+            targets: _,
+        } = self;
+        let Queue {
+            url,
+            account: _,
+            region: _,
+            wait_time,
+            visibility_timeout,
+            heartbeat_interval,
+            max_in_flight,
+        } = queue;
+        let Cleanup {
+            poll_interval_min,
+            poll_interval_max,
+            propagation_timeout,
+        } = cleanup;
+        let Retry {
+            initial_backoff,
+            max_backoff,
+        } = retry;
+        let Telemetry {
+            log_format,
+            log_level,
+            metrics_namespace,
+            metrics_interval,
+        } = telemetry;
+        let time = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let accounts: Vec<&str> = allowed_accounts.iter().map(String::as_str).collect();
+        vec![
+            ("queue.url", url.clone()),
+            ("queue.wait_time", time(wait_time)),
+            ("queue.visibility_timeout", time(visibility_timeout)),
+            ("queue.heartbeat_interval", time(heartbeat_interval)),
+            ("queue.max_in_flight", max_in_flight.to_string()),
+            ("cleanup.poll_interval_min", time(poll_interval_min)),
+            ("cleanup.poll_interval_max", time(poll_interval_max)),
+            ("cleanup.propagation_timeout", time(propagation_timeout)),
+            ("retry.initial_backoff", time(initial_backoff)),
+            ("retry.max_backoff", time(max_backoff)),
+            ("shutdown.grace_period", time(grace_period)),
+            ("ledger.backend", "embedded".to_owned()),
+            ("ledger.path", path.display().to_string()),
+            ("events.allowed_accounts", accounts.join(",")),
+            ("telemetry.log_format", log_format.to_string()),
+            ("telemetry.log_level", log_level.clone()),
+            ("telemetry.metrics_namespace", metrics_namespace.clone()),
+            ("telemetry.metrics_interval", time(metrics_interval)),
+        ]
+    }
+
+    /// The dotted names of what differs in `new` and takes a restart to apply: everything but
+    /// the targets and `telemetry.log_level`.
+    #[must_use]
+    pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
+        self.settings()
+            .into_iter()
+            .zip(new.settings())
+            .filter(|((key, old), (_, new))| old != new && *key != "telemetry.log_level")
+            .map(|((key, _), _)| key)
+            .collect()
+    }
+}
+
+/// Which file to read: the one on the command line, else the one that `STAGESWEEP_CONFIG` names
+/// (unless it is empty), else [`DEFAULT_PATH`].
+#[must_use]
+pub fn path(flag: Option<&Path>, env: &BTreeMap<String, String>) -> PathBuf {
+    let named = env.get(PATH_VARIABLE).filter(|path| !path.is_empty());
+    flag.or(named.map(Path::new))
+        .unwrap_or(Path::new(DEFAULT_PATH))
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests;

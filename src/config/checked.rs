@@ -1,0 +1,563 @@
+//! From the layers to the checked configuration: bounds, formats, and how values relate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::fault::{Fault, Place};
+use super::layers::Layers;
+use super::{Cleanup, Config, Events, Ledger, LogFormat, Queue, Retry, Shutdown, Telemetry, keys};
+use crate::target::{TargetProblem, TargetSpec, Targets, is_account};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// SQS waits no longer for a message (SQS API reference: `ReceiveMessage`).
+const SQS_MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// SQS hides no message for longer (SQS API reference: `ChangeMessageVisibility`).
+const SQS_MAX_VISIBILITY: Duration = HOUR.saturating_mul(12);
+
+/// Far above the 20 staging distributions that an account has by default; a larger number is a
+/// slip, and every job in flight costs a share of CloudFront's request rate.
+const MAX_IN_FLIGHT: i64 = 1000;
+
+/// The bounds of a duration.
+struct Bounds {
+    min: Duration,
+    max: Duration,
+    /// Whose maximum it is.
+    whose: &'static str,
+    whole_seconds: bool,
+}
+
+impl Bounds {
+    const fn new(min: Duration, max: Duration) -> Self {
+        Self {
+            min,
+            max,
+            whose: "the",
+            whole_seconds: false,
+        }
+    }
+
+    const fn sqs(min: Duration, max: Duration, whole_seconds: bool) -> Self {
+        Self {
+            min,
+            max,
+            whose: "SQS's",
+            whole_seconds,
+        }
+    }
+}
+
+/// Checks everything; `None` only after at least one fault was reported.
+pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> {
+    let mut reader = Reader { layers, faults };
+    let queue = reader.queue();
+    let cleanup = reader.cleanup();
+    let retry = reader.retry();
+    let shutdown = reader.shutdown();
+    let ledger = reader.ledger();
+    let events = reader.events();
+    let telemetry = reader.telemetry();
+    let targets = reader.targets();
+    let (queue, events) = (queue?, events?);
+    if queue.account.is_none() && events.allowed_accounts.is_empty() {
+        reader.fault(
+            "events.allowed_accounts",
+            "is empty, and queue.url names no account: no event could ever be accepted; \
+             list the accounts that events may come from",
+        );
+    }
+    Some(Config {
+        queue,
+        cleanup: cleanup?,
+        retry: retry?,
+        shutdown: shutdown?,
+        ledger: ledger?,
+        events,
+        telemetry: telemetry?,
+        targets: targets?,
+    })
+}
+
+struct Reader<'a> {
+    layers: &'a Layers,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn queue(&mut self) -> Option<Queue> {
+        let url = self.text("queue.url");
+        let place = url.as_deref().and_then(|url| self.queue_url(url));
+        let wait_time = self.duration(
+            "queue.wait_time",
+            &Bounds::sqs(Duration::ZERO, SQS_MAX_WAIT, true),
+        );
+        let visibility_timeout = self.duration(
+            "queue.visibility_timeout",
+            &Bounds::sqs(SECOND, SQS_MAX_VISIBILITY, true),
+        );
+        let heartbeat_interval = self.duration(
+            "queue.heartbeat_interval",
+            &Bounds::sqs(MILLISECOND, SQS_MAX_VISIBILITY, false),
+        );
+        if let (Some(heartbeat), Some(visibility)) = (heartbeat_interval, visibility_timeout)
+            && heartbeat > visibility * 3 / 4
+        {
+            self.relation(
+                "queue.heartbeat_interval",
+                "is more than three quarters of",
+                "queue.visibility_timeout",
+                "an extension that fails could not be tried again before the message becomes \
+                 visible to others",
+            );
+        }
+        let max_in_flight = self.count("queue.max_in_flight", 1, MAX_IN_FLIGHT);
+        let (account, region) = place?;
+        Some(Queue {
+            url: url?,
+            account,
+            region,
+            wait_time: wait_time?,
+            visibility_timeout: visibility_timeout?,
+            heartbeat_interval: heartbeat_interval?,
+            max_in_flight: max_in_flight?,
+        })
+    }
+
+    /// The account and the region that the queue's URL names, each if it does.
+    fn queue_url(&mut self, url: &str) -> Option<(Option<String>, Option<String>)> {
+        match parse_queue_url(url) {
+            Ok(place) => Some(place),
+            Err(problem) => {
+                self.fault("queue.url", &format!("{} {problem}", quoted(url)));
+                None
+            }
+        }
+    }
+
+    fn cleanup(&mut self) -> Option<Cleanup> {
+        let poll = Bounds::new(MILLISECOND, HOUR);
+        let poll_interval_min = self.duration("cleanup.poll_interval_min", &poll);
+        let poll_interval_max = self.duration("cleanup.poll_interval_max", &poll);
+        let propagation_timeout = self.duration(
+            "cleanup.propagation_timeout",
+            &Bounds::new(MILLISECOND, HOUR * 24),
+        );
+        if poll_interval_min
+            .zip(poll_interval_max)
+            .is_some_and(|(min, max)| min > max)
+        {
+            self.relation(
+                "cleanup.poll_interval_min",
+                "is longer than",
+                "cleanup.poll_interval_max",
+                "the interval grows from the one to the other",
+            );
+        }
+        let pair = poll_interval_max.zip(propagation_timeout);
+        if pair.is_some_and(|(poll, timeout)| poll > timeout) {
+            self.relation(
+                "cleanup.propagation_timeout",
+                "is shorter than",
+                "cleanup.poll_interval_max",
+                "a job would give up before it looks a second time",
+            );
+        }
+        Some(Cleanup {
+            poll_interval_min: poll_interval_min?,
+            poll_interval_max: poll_interval_max?,
+            propagation_timeout: propagation_timeout?,
+        })
+    }
+
+    fn retry(&mut self) -> Option<Retry> {
+        let bounds = Bounds::sqs(MILLISECOND, SQS_MAX_VISIBILITY, false);
+        let initial_backoff = self.duration("retry.initial_backoff", &bounds);
+        let max_backoff = self.duration("retry.max_backoff", &bounds);
+        if initial_backoff
+            .zip(max_backoff)
+            .is_some_and(|(initial, max)| initial > max)
+        {
+            self.relation(
+                "retry.initial_backoff",
+                "is longer than",
+                "retry.max_backoff",
+                "the backoff grows from the one to the other",
+            );
+        }
+        Some(Retry {
+            initial_backoff: initial_backoff?,
+            max_backoff: max_backoff?,
+        })
+    }
+
+    fn shutdown(&mut self) -> Option<Shutdown> {
+        let bounds = Bounds::new(Duration::ZERO, HOUR);
+        let grace_period = self.duration("shutdown.grace_period", &bounds)?;
+        Some(Shutdown { grace_period })
+    }
+
+    fn ledger(&mut self) -> Option<Ledger> {
+        let backend = self.one_of("ledger.backend", &[("embedded", ())]);
+        let path = self.text("ledger.path").and_then(|path| {
+            if path.is_empty() || path.ends_with('/') {
+                let message = format!("{} does not name a file", quoted(&path));
+                self.fault("ledger.path", &message);
+                return None;
+            }
+            Some(PathBuf::from(path))
+        });
+        backend?;
+        Some(Ledger { path: path? })
+    }
+
+    fn events(&mut self) -> Option<Events> {
+        let key = "events.allowed_accounts";
+        if self.layers.tainted.contains(key) {
+            return None;
+        }
+        let merged = &self.layers.merged;
+        let from_environment = matches!(self.layers.places.get(key), Some(Place::Variable(_)));
+        let accounts: Vec<String> = if from_environment {
+            let text = self.text(key)?;
+            let parts = text.split(',').map(|part| part.trim().to_owned());
+            // An empty variable is an empty list.
+            parts.filter(|_| !text.is_empty()).collect()
+        } else {
+            let values = merged.get_array(key).unwrap_or_default();
+            values
+                .into_iter()
+                .filter_map(|value| value.into_string().ok())
+                .collect()
+        };
+        let mut allowed_accounts = BTreeSet::new();
+        let mut sound = true;
+        for (index, account) in accounts.into_iter().enumerate() {
+            if is_account(&account) {
+                allowed_accounts.insert(account);
+                continue;
+            }
+            sound = false;
+            let place = match self.layers.elements.get(key) {
+                Some(places) if !from_environment => places.get(index).cloned(),
+                _ => None,
+            };
+            self.faults.push(Fault {
+                place: place.unwrap_or_else(|| self.place(key)),
+                key: Some(key.to_owned()),
+                message: format!(
+                    "{} is not an account id; expected twelve digits",
+                    quoted(&account)
+                ),
+            });
+        }
+        sound.then_some(Events { allowed_accounts })
+    }
+
+    fn telemetry(&mut self) -> Option<Telemetry> {
+        let log_format = self.one_of(
+            "telemetry.log_format",
+            &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
+        );
+        let log_level = self.formatted("telemetry.log_level", check_log_level);
+        let metrics_namespace = self.formatted("telemetry.metrics_namespace", check_namespace);
+        let metrics_interval = self.duration(
+            "telemetry.metrics_interval",
+            &Bounds::new(Duration::from_millis(100), HOUR),
+        );
+        Some(Telemetry {
+            log_format: log_format?,
+            log_level: log_level?,
+            metrics_namespace: metrics_namespace?,
+            metrics_interval: metrics_interval?,
+        })
+    }
+
+    fn targets(&mut self) -> Option<Targets> {
+        let entries = &self.layers.targets;
+        if self.layers.tainted.contains(keys::TARGETS) {
+            return None;
+        }
+        if entries.is_empty() {
+            let message = "there is none; add at least one [[targets]] table";
+            self.fault(keys::TARGETS, message);
+            return None;
+        }
+        // Entries with a key missing or of the wrong type cannot be compared with the others.
+        let (mut specs, mut origins) = (Vec::new(), Vec::new());
+        for (index, entry) in entries.iter().enumerate() {
+            let mut values: BTreeMap<&str, String> = BTreeMap::new();
+            for key in keys::TARGET_KEYS {
+                if let Some((text, _)) = entry.values.get(key) {
+                    values.insert(key, text.clone());
+                } else if !entry.tainted.contains(key) {
+                    self.faults.push(Fault {
+                        place: entry.place.clone(),
+                        key: Some(format!("targets[{index}].{key}")),
+                        message: "is missing; every target needs it".to_owned(),
+                    });
+                }
+            }
+            if values.len() == keys::TARGET_KEYS.len() {
+                let mut take = |key| values.remove(key).unwrap_or_default();
+                origins.push(index);
+                specs.push(TargetSpec {
+                    pipeline: take("pipeline"),
+                    stage: take("stage"),
+                    action: take("action"),
+                    production_parameter: take("production_parameter"),
+                    staging_parameter: take("staging_parameter"),
+                });
+            }
+        }
+        let errors = match Targets::new(&specs) {
+            Ok(targets) => return (specs.len() == entries.len()).then_some(targets),
+            Err(errors) => errors,
+        };
+        for error in errors {
+            let index = origins[error.index];
+            let (text, place) = entries[index]
+                .values
+                .get(error.key)
+                .cloned()
+                .unwrap_or_else(|| (String::new(), entries[index].place.clone()));
+            let mut problem = error.problem;
+            if let TargetProblem::Overlap { other, .. } = &mut problem {
+                *other = origins[*other];
+            }
+            self.faults.push(Fault {
+                place,
+                key: Some(format!("targets[{index}].{}", error.key)),
+                message: format!("{} {problem}", quoted(&text)),
+            });
+        }
+        None
+    }
+
+    /// Where a key is set, or would have to be.
+    fn place(&self, key: &str) -> Place {
+        match self.layers.places.get(key) {
+            Some(place) => place.clone(),
+            None if self.layers.merged.get::<::config::Value>(key).is_ok() => Place::Default,
+            None => Place::File(self.layers.file.clone()),
+        }
+    }
+
+    fn fault(&mut self, key: &str, message: &str) {
+        self.faults.push(Fault {
+            place: self.place(key),
+            key: Some(key.to_owned()),
+            message: message.to_owned(),
+        });
+    }
+
+    /// Two values that do not go together. The fault is where the user set one of them.
+    fn relation(&mut self, key: &str, relation: &str, other: &str, why: &str) {
+        let set = |key: &str| self.layers.places.contains_key(key);
+        let at = if set(key) || !set(other) { key } else { other };
+        let shown = |key: &str| {
+            let text = self.layers.merged.get_string(key).unwrap_or_default();
+            let default = if set(key) { "" } else { ", the default" };
+            format!("{key} ({}{default})", quoted(&text))
+        };
+        let message = format!("{} {relation} {}: {why}", shown(key), shown(other));
+        self.fault(at, &message);
+    }
+
+    /// A text, or a number's digits; `None` with a fault unless one is reported already.
+    fn text(&mut self, key: &str) -> Option<String> {
+        if self.layers.tainted.contains(key) {
+            return None;
+        }
+        let text = self.layers.merged.get_string(key).ok();
+        if text.is_none() {
+            let variable = keys::variable(key);
+            let message = format!("is missing; set it here or with {variable}");
+            self.fault(key, &message);
+        }
+        text
+    }
+
+    /// A text that `check` accepts; its error completes a sentence that begins with the text.
+    fn formatted(
+        &mut self,
+        key: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<String> {
+        let text = self.text(key)?;
+        match check(&text) {
+            Ok(()) => Some(text),
+            Err(problem) => {
+                self.fault(key, &format!("{} {problem}", quoted(&text)));
+                None
+            }
+        }
+    }
+
+    fn one_of<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text(key)?;
+        let choice = choices.iter().find(|(name, _)| *name == text);
+        if choice.is_none() {
+            let names: Vec<String> = choices.iter().map(|(name, _)| quoted(name)).collect();
+            let names = names.join(" or ");
+            self.fault(
+                key,
+                &format!("{} is unknown; expected {names}", quoted(&text)),
+            );
+        }
+        choice.map(|(_, value)| *value)
+    }
+
+    fn count(&mut self, key: &str, min: i64, max: i64) -> Option<usize> {
+        if self.layers.tainted.contains(key) {
+            return None;
+        }
+        let number = self.layers.merged.get_int(key).unwrap_or_default();
+        if (min..=max).contains(&number) {
+            return usize::try_from(number).ok();
+        }
+        self.fault(key, &format!("{number} is outside of {min} to {max}"));
+        None
+    }
+
+    fn duration(&mut self, key: &str, bounds: &Bounds) -> Option<Duration> {
+        let text = self.text(key)?;
+        let problem = match parse_duration(&text) {
+            Err(problem) => problem,
+            Ok(found) if found > bounds.max => {
+                let max = shown(bounds.max);
+                format!("is longer than {} maximum of {max}", bounds.whose)
+            }
+            Ok(found) if found.is_zero() && !bounds.min.is_zero() => {
+                "must be longer than zero".to_owned()
+            }
+            Ok(found) if found < bounds.min => {
+                let min = shown(bounds.min);
+                format!("is shorter than {} minimum of {min}", bounds.whose)
+            }
+            Ok(found) if bounds.whole_seconds && found.subsec_nanos() != 0 => {
+                "has a fraction of a second; SQS takes whole seconds".to_owned()
+            }
+            Ok(found) => return Some(found),
+        };
+        self.fault(key, &format!("{} {problem}", quoted(&text)));
+        None
+    }
+}
+
+/// A text as a fault quotes it: escaped, and cut where nobody would read on.
+pub(super) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 120;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+fn shown(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let trimmed = text.trim();
+    if !trimmed.is_empty() && trimmed.parse::<f64>().is_ok() {
+        return Err(format!("has no unit; write for instance \"{trimmed}s\""));
+    }
+    humantime::parse_duration(text).map_err(|_| {
+        "is not a duration; expected for instance \"500ms\", \"20s\" or \"2m\"".to_owned()
+    })
+}
+
+/// The account (twelve digits before the queue's name) and the region (of an AWS host).
+fn parse_queue_url(url: &str) -> Result<(Option<String>, Option<String>), String> {
+    const EXAMPLE: &str =
+        "expected for instance \"https://sqs.us-east-1.amazonaws.com/123456789012/my-queue\"";
+    let uri: http::Uri = url
+        .parse()
+        .map_err(|_| format!("is not a URL; {EXAMPLE}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("is not an http or https URL; {EXAMPLE}"));
+    }
+    let host = uri.host().unwrap_or_default();
+    if host.is_empty() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err(format!("does not name a plain host; {EXAMPLE}"));
+    }
+    if url.contains(['?', '#']) {
+        return Err("has a query or a fragment, which a queue's URL has not".to_owned());
+    }
+    let segments: Vec<&str> = uri.path().split('/').skip(1).collect();
+    let name = segments.last().copied().unwrap_or_default();
+    let bare = name.strip_suffix(".fifo").unwrap_or(name);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if bare.is_empty() || name.len() > 80 || !bare.bytes().all(valid) {
+        return Err(format!("does not end in a queue's name; {EXAMPLE}"));
+    }
+    let account = segments
+        .iter()
+        .rev()
+        .nth(1)
+        .filter(|segment| is_account(segment))
+        .map(|&segment| segment.to_owned());
+    let region = host
+        .strip_prefix("sqs.")
+        .and_then(|rest| {
+            rest.strip_suffix(".amazonaws.com")
+                .or_else(|| rest.strip_suffix(".amazonaws.com.cn"))
+        })
+        .filter(|region| !region.is_empty() && !region.contains('.'))
+        .map(str::to_owned);
+    Ok((account, region))
+}
+
+/// Directives as `tracing` takes them, but a lone word must be a level: `inof` would otherwise
+/// be the name of a module, and silence everything else.
+fn check_log_level(text: &str) -> Result<(), String> {
+    const LEVELS: &str = "error, warn, info, debug, trace or off";
+    for directive in text.split(',').map(str::trim) {
+        if directive.is_empty() {
+            return Err(format!("has no level; expected {LEVELS}, or target=level"));
+        }
+        let word = directive
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if word
+            && directive
+                .parse::<tracing_subscriber::filter::LevelFilter>()
+                .is_err()
+        {
+            return Err(format!(
+                "has the level {directive:?}; expected {LEVELS}, or target=level"
+            ));
+        }
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map(|_| ())
+        .map_err(|_| format!("is not a log level; expected {LEVELS}, or target=level"))
+}
+
+/// CloudWatch API reference, `PutMetricData`: 1 to 255 characters, none of AWS's own namespaces.
+fn check_namespace(text: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#: ".contains(c);
+    if text.trim().is_empty() {
+        return Err("is empty; CloudWatch needs a namespace".to_owned());
+    }
+    if let Some(c) = text.chars().find(|&c| !allowed(c)) {
+        return Err(format!(
+            "contains {c:?}; a namespace has letters, digits, spaces and . - _ / # : only"
+        ));
+    }
+    if text.len() > 255 {
+        return Err("is longer than CloudWatch's maximum of 255 characters".to_owned());
+    }
+    if text.starts_with(':') || text.starts_with("AWS/") {
+        return Err("must begin neither with : nor with AWS/, which CloudWatch keeps".to_owned());
+    }
+    Ok(())
+}
