@@ -1,0 +1,91 @@
+//! `check`: validate the configuration without a look at AWS.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::config::Config;
+
+/// The exit code of a bad configuration: `EX_CONFIG` of `sysexits.h`.
+pub const EX_CONFIG: u8 = 78;
+
+/// Writes a summary of the effective configuration to `out` and returns 0, or every fault to
+/// `err`, one a line, and returns [`EX_CONFIG`].
+///
+/// # Errors
+///
+/// Only what writing to `out` or `err` comes to.
+pub fn check(
+    path: &Path,
+    env: &BTreeMap<String, String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    let config = match Config::load(path, env) {
+        Ok(config) => config,
+        Err(faults) => {
+            writeln!(err, "{faults}")?;
+            return Ok(EX_CONFIG);
+        }
+    };
+    let targets = match config.targets.len() {
+        1 => "1 target".to_owned(),
+        count => format!("{count} targets"),
+    };
+    writeln!(out, "configuration is valid: {targets}")?;
+    for (key, value) in config.settings() {
+        let value = if value.is_empty() { "(none)" } else { &value };
+        writeln!(out, "  {key:<29}{value}")?;
+    }
+    for target in config.targets.iter() {
+        writeln!(out, "  {:<29}{target}", "target")?;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The content of the fenced block that follows `text`.
+    fn block_after<'a>(documentation: &'a str, text: &str) -> &'a str {
+        let (_, after) = documentation.split_once(text).unwrap();
+        let (_, block) = after.split_once("```").unwrap();
+        let (_, block) = block.split_once('\n').unwrap();
+        block.split_once("```").unwrap().0
+    }
+
+    fn run(path: &Path, env: &BTreeMap<String, String>) -> (u8, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = check(path, env, &mut out, &mut err).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (code, text(out), text(err))
+    }
+
+    #[test]
+    fn the_documented_output_is_the_real_one() {
+        let documentation = include_str!("../../docs/CONFIGURATION.md");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+
+        std::fs::write(&path, include_str!("../../config/example.toml")).unwrap();
+        let (code, out, err) = run(&path, &BTreeMap::new());
+        assert_eq!((code, err.as_str()), (0, ""));
+        let documented = block_after(documentation, "effective values of the example");
+        assert_eq!(out, documented, "\n{out}");
+
+        let bad = block_after(documentation, "With this file");
+        std::fs::write(&path, bad).unwrap();
+        let variable = "STAGESWEEP__QUEUE__WAITTIME".to_owned();
+        let env = BTreeMap::from([(variable, "20s".to_owned())]);
+        let (code, out, err) = run(&path, &env);
+        assert_eq!((code, out.as_str()), (EX_CONFIG, ""));
+        let place = path.display().to_string();
+        let err = err.replace(&place, "/etc/stagesweep/config.toml");
+        assert_eq!(
+            err,
+            block_after(documentation, "in the environment:"),
+            "\n{err}"
+        );
+    }
+}
