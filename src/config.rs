@@ -10,6 +10,7 @@
 
 mod checked;
 mod fault;
+mod formats;
 mod keys;
 mod layers;
 

@@ -1,15 +1,14 @@
 //! From the layers to the checked configuration: bounds, formats, and how values relate.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use super::fault::{Fault, Place};
+use super::formats::{check_log_level, check_namespace, parse_duration, parse_queue_url, quoted};
 use super::layers::Layers;
 use super::{Cleanup, Config, Events, Ledger, LogFormat, Queue, Retry, Shutdown, Telemetry, keys};
-use crate::target::{TargetProblem, TargetSpec, Targets, is_account};
+use crate::target::{TargetError, TargetSpec, Targets, is_account};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -289,14 +288,12 @@ impl Reader<'_> {
             self.fault(keys::TARGETS, message);
             return None;
         }
-        // Entries with a key missing or of the wrong type cannot be compared with the others.
-        let (mut specs, mut origins) = (Vec::new(), Vec::new());
+        // What is missing or of the wrong type is reported for what it is, and stands as an empty
+        // text here: the other keys of the entry are checked all the same.
+        let mut specs = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            let mut values: BTreeMap<&str, String> = BTreeMap::new();
             for key in keys::TARGET_KEYS {
-                if let Some((text, _)) = entry.values.get(key) {
-                    values.insert(key, text.clone());
-                } else if !entry.tainted.contains(key) {
+                if !entry.values.contains_key(key) && !entry.tainted.contains(key) {
                     self.faults.push(Fault {
                         place: entry.place.clone(),
                         key: Some(format!("targets[{index}].{key}")),
@@ -304,38 +301,35 @@ impl Reader<'_> {
                     });
                 }
             }
-            if values.len() == keys::TARGET_KEYS.len() {
-                let mut take = |key| values.remove(key).unwrap_or_default();
-                origins.push(index);
-                specs.push(TargetSpec {
-                    pipeline: take("pipeline"),
-                    stage: take("stage"),
-                    action: take("action"),
-                    production_parameter: take("production_parameter"),
-                    staging_parameter: take("staging_parameter"),
-                });
-            }
+            let text = |key| match entry.values.get(key) {
+                Some((text, _)) => text.clone(),
+                None => String::new(),
+            };
+            specs.push(TargetSpec {
+                pipeline: text("pipeline"),
+                stage: text("stage"),
+                action: text("action"),
+                production_parameter: text("production_parameter"),
+                staging_parameter: text("staging_parameter"),
+            });
         }
         let errors = match Targets::new(&specs) {
-            Ok(targets) => return (specs.len() == entries.len()).then_some(targets),
+            Ok(targets) => return Some(targets),
             Err(errors) => errors,
         };
-        for error in errors {
-            let index = origins[error.index];
-            let (text, place) = entries[index]
-                .values
-                .get(error.key)
-                .cloned()
-                .unwrap_or_else(|| (String::new(), entries[index].place.clone()));
-            let mut problem = error.problem;
-            if let TargetProblem::Overlap { other, .. } = &mut problem {
-                *other = origins[*other];
+        for TargetError {
+            index,
+            key,
+            problem,
+        } in errors
+        {
+            if let Some((text, place)) = entries[index].values.get(key) {
+                self.faults.push(Fault {
+                    place: place.clone(),
+                    key: Some(format!("targets[{index}].{key}")),
+                    message: format!("{} {problem}", quoted(text)),
+                });
             }
-            self.faults.push(Fault {
-                place,
-                key: Some(format!("targets[{index}].{}", error.key)),
-                message: format!("{} {problem}", quoted(&text)),
-            });
         }
         None
     }
@@ -451,113 +445,6 @@ impl Reader<'_> {
     }
 }
 
-/// A text as a fault quotes it: escaped, and cut where nobody would read on.
-pub(super) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 120;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
-}
-
 fn shown(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let trimmed = text.trim();
-    if !trimmed.is_empty() && trimmed.parse::<f64>().is_ok() {
-        return Err(format!("has no unit; write for instance \"{trimmed}s\""));
-    }
-    humantime::parse_duration(text).map_err(|_| {
-        "is not a duration; expected for instance \"500ms\", \"20s\" or \"2m\"".to_owned()
-    })
-}
-
-/// The account (twelve digits before the queue's name) and the region (of an AWS host).
-fn parse_queue_url(url: &str) -> Result<(Option<String>, Option<String>), String> {
-    const EXAMPLE: &str =
-        "expected for instance \"https://sqs.us-east-1.amazonaws.com/123456789012/my-queue\"";
-    let uri: http::Uri = url
-        .parse()
-        .map_err(|_| format!("is not a URL; {EXAMPLE}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(format!("is not an http or https URL; {EXAMPLE}"));
-    }
-    let host = uri.host().unwrap_or_default();
-    if host.is_empty() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-        return Err(format!("does not name a plain host; {EXAMPLE}"));
-    }
-    if url.contains(['?', '#']) {
-        return Err("has a query or a fragment, which a queue's URL has not".to_owned());
-    }
-    let segments: Vec<&str> = uri.path().split('/').skip(1).collect();
-    let name = segments.last().copied().unwrap_or_default();
-    let bare = name.strip_suffix(".fifo").unwrap_or(name);
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if bare.is_empty() || name.len() > 80 || !bare.bytes().all(valid) {
-        return Err(format!("does not end in a queue's name; {EXAMPLE}"));
-    }
-    let account = segments
-        .iter()
-        .rev()
-        .nth(1)
-        .filter(|segment| is_account(segment))
-        .map(|&segment| segment.to_owned());
-    let region = host
-        .strip_prefix("sqs.")
-        .and_then(|rest| {
-            rest.strip_suffix(".amazonaws.com")
-                .or_else(|| rest.strip_suffix(".amazonaws.com.cn"))
-        })
-        .filter(|region| !region.is_empty() && !region.contains('.'))
-        .map(str::to_owned);
-    Ok((account, region))
-}
-
-/// Directives as `tracing` takes them, but a lone word must be a level: `inof` would otherwise
-/// be the name of a module, and silence everything else.
-fn check_log_level(text: &str) -> Result<(), String> {
-    const LEVELS: &str = "error, warn, info, debug, trace or off";
-    for directive in text.split(',').map(str::trim) {
-        if directive.is_empty() {
-            return Err(format!("has no level; expected {LEVELS}, or target=level"));
-        }
-        let word = directive
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if word
-            && directive
-                .parse::<tracing_subscriber::filter::LevelFilter>()
-                .is_err()
-        {
-            return Err(format!(
-                "has the level {directive:?}; expected {LEVELS}, or target=level"
-            ));
-        }
-    }
-    EnvFilter::builder()
-        .parse(text)
-        .map(|_| ())
-        .map_err(|_| format!("is not a log level; expected {LEVELS}, or target=level"))
-}
-
-/// CloudWatch API reference, `PutMetricData`: 1 to 255 characters, none of AWS's own namespaces.
-fn check_namespace(text: &str) -> Result<(), String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#: ".contains(c);
-    if text.trim().is_empty() {
-        return Err("is empty; CloudWatch needs a namespace".to_owned());
-    }
-    if let Some(c) = text.chars().find(|&c| !allowed(c)) {
-        return Err(format!(
-            "contains {c:?}; a namespace has letters, digits, spaces and . - _ / # : only"
-        ));
-    }
-    if text.len() > 255 {
-        return Err("is longer than CloudWatch's maximum of 255 characters".to_owned());
-    }
-    if text.starts_with(':') || text.starts_with("AWS/") {
-        return Err("must begin neither with : nor with AWS/, which CloudWatch keeps".to_owned());
-    }
-    Ok(())
 }

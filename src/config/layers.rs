@@ -67,7 +67,10 @@ pub(super) fn collect(
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let place = walk.at(error.span().unwrap_or(0..0));
-        let message = error.message().replace('\n', "; ");
+        let mut message = error.message().replace('\n', "; ");
+        if message.contains("leading zero") {
+            message.push_str("; an account id is written in quotes");
+        }
         walk.fault(place, None, format!("not valid TOML: {message}"));
     }
     if !errors.is_empty() {
@@ -399,7 +402,7 @@ fn found(value: &DeValue<'_>) -> String {
 
 fn shown(value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) => super::checked::quoted(text),
+        DeValue::String(text) => super::formats::quoted(text),
         DeValue::Integer(number) => number.to_string(),
         DeValue::Float(number) => number.to_string(),
         DeValue::Boolean(value) => value.to_string(),

@@ -101,8 +101,8 @@ role_arn = "arn:aws:iam::123456789012:role/x"
 [[targets]]
 pipeline = "batch"
 stage = 5
-action = "Approve"
-production_parameter = "/a/production"
+action = "Approve it"
+production_parameter = "/a/{b}"
 "#;
     let variables = [
         ("STAGESWEEP__RETRY__INITIAL_BACKOFF", "1h"),
@@ -125,6 +125,8 @@ production_parameter = "/a/production"
         r#"c.toml:28:1: targets[0].role_arn: there is no such key"#,
         r#"c.toml:30:1: targets[1].staging_parameter: is missing; every target needs it"#,
         r#"c.toml:32:9: targets[1].stage: found 5 (an integer); expected text in quotes"#,
+        r#"c.toml:33:10: targets[1].action: "Approve it" contains ' '; a name has letters, digits and . @ - _ only"#,
+        r#"c.toml:34:24: targets[1].production_parameter: "/a/{b}" uses the capture {b}, which `pipeline` does not have (it has none)"#,
         r#"STAGESWEEP__QUEUE__WAITTIME: queue.waittime: there is no such key; did you mean STAGESWEEP__QUEUE__WAIT_TIME?"#,
         r#"STAGESWEEP__TARGETS__0__STAGE: targets.0.stage: targets can be set in the file only"#,
         r#"STAGESWEEP__RETRY__INITIAL_BACKOFF: retry.initial_backoff: retry.initial_backoff ("1h") is longer than retry.max_backoff ("10m", the default): the backoff grows from the one to the other"#,
@@ -154,6 +156,11 @@ fn what_is_missing_is_said_of_the_file() {
 fn a_file_that_is_no_toml_has_its_syntax_errors_only() {
     let found = faults("[queue\nurl = 'x'\n[retry]\nmax_backoff = \n", &[]);
     assert_eq!(found.len(), 2, "{found:#?}");
+    let zero = faults("[events]\nallowed_accounts = [012345678901]\n", &[]);
+    assert!(
+        zero[0].contains("an account id is written in quotes"),
+        "{zero:#?}"
+    );
     assert!(
         found[0].starts_with("c.toml:1:7: not valid TOML: "),
         "{found:#?}"

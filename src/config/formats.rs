@@ -1,0 +1,111 @@
+//! The formats of single values. An error completes a sentence that begins with the value.
+
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::target::is_account;
+
+/// A text as a fault quotes it: escaped, and cut where nobody would read on.
+pub(super) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 120;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let trimmed = text.trim();
+    if !trimmed.is_empty() && trimmed.parse::<f64>().is_ok() {
+        return Err(format!("has no unit; write for instance \"{trimmed}s\""));
+    }
+    humantime::parse_duration(text).map_err(|_| {
+        "is not a duration; expected for instance \"500ms\", \"20s\" or \"2m\"".to_owned()
+    })
+}
+
+/// The account (twelve digits before the queue's name) and the region (of an AWS host).
+pub(super) fn parse_queue_url(url: &str) -> Result<(Option<String>, Option<String>), String> {
+    const EXAMPLE: &str =
+        "expected for instance \"https://sqs.us-east-1.amazonaws.com/123456789012/my-queue\"";
+    let uri: http::Uri = url
+        .parse()
+        .map_err(|_| format!("is not a URL; {EXAMPLE}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("is not an http or https URL; {EXAMPLE}"));
+    }
+    let host = uri.host().unwrap_or_default();
+    if host.is_empty() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err(format!("does not name a plain host; {EXAMPLE}"));
+    }
+    if url.contains(['?', '#']) {
+        return Err("has a query or a fragment, which a queue's URL has not".to_owned());
+    }
+    let segments: Vec<&str> = uri.path().split('/').skip(1).collect();
+    let name = segments.last().copied().unwrap_or_default();
+    let bare = name.strip_suffix(".fifo").unwrap_or(name);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if bare.is_empty() || name.len() > 80 || !bare.bytes().all(valid) {
+        return Err(format!("does not end in a queue's name; {EXAMPLE}"));
+    }
+    let account = segments
+        .iter()
+        .rev()
+        .nth(1)
+        .filter(|segment| is_account(segment))
+        .map(|&segment| segment.to_owned());
+    let region = host
+        .strip_prefix("sqs.")
+        .and_then(|rest| {
+            rest.strip_suffix(".amazonaws.com")
+                .or_else(|| rest.strip_suffix(".amazonaws.com.cn"))
+        })
+        .filter(|region| !region.is_empty() && !region.contains('.'))
+        .map(str::to_owned);
+    Ok((account, region))
+}
+
+/// Directives as `tracing` takes them, but a lone word must be a level: `inof` would otherwise
+/// be the name of a module, and silence everything else.
+pub(super) fn check_log_level(text: &str) -> Result<(), String> {
+    const LEVELS: &str = "error, warn, info, debug, trace or off";
+    for directive in text.split(',').map(str::trim) {
+        if directive.is_empty() {
+            return Err(format!("has no level; expected {LEVELS}, or target=level"));
+        }
+        let word = directive
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if word && directive.parse::<LevelFilter>().is_err() {
+            return Err(format!(
+                "has the level {directive:?}; expected {LEVELS}, or target=level"
+            ));
+        }
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map(|_| ())
+        .map_err(|_| format!("is not a log level; expected {LEVELS}, or target=level"))
+}
+
+/// CloudWatch API reference, `PutMetricData`: 1 to 255 characters, none of AWS's own namespaces.
+pub(super) fn check_namespace(text: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#: ".contains(c);
+    if text.trim().is_empty() {
+        return Err("is empty; CloudWatch needs a namespace".to_owned());
+    }
+    if let Some(c) = text.chars().find(|&c| !allowed(c)) {
+        return Err(format!(
+            "contains {c:?}; a namespace has letters, digits, spaces and . - _ / # : only"
+        ));
+    }
+    if text.len() > 255 {
+        return Err("is longer than CloudWatch's maximum of 255 characters".to_owned());
+    }
+    if text.starts_with(':') || text.starts_with("AWS/") {
+        return Err("must begin neither with : nor with AWS/, which CloudWatch keeps".to_owned());
+    }
+    Ok(())
+}
