@@ -1,0 +1,151 @@
+//! Which staging distribution a rejection is about. Pure: no I/O, no clock.
+//!
+//! While execution A waits at its approval, execution B may already be deploying and overwrite the
+//! staging parameter. So the job of A is bound to the parameter's value **as of the start of A's
+//! approval action**, found in the parameter's history, and never to what the parameter names when
+//! the message happens to arrive.
+//!
+//! **Assumptions.** The deployment writes the parameter before the approval opens. SSM stamps
+//! versions in the order in which they were written.
+
+use jiff::Timestamp;
+
+/// The two values of the staging parameter that say: there is no staging distribution.
+const VACANT: [&str; 2] = ["dummy", "deleted"];
+
+/// What stagesweep writes when the staging distribution is gone.
+pub const DELETED: &str = "deleted";
+
+/// What a job is bound to from its first claim on, through every restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The production distribution.
+    pub production_id: String,
+    /// The staging distribution that the rejected execution made.
+    pub staging_id: String,
+    /// The staging distribution's domain name, by which its policy is found. `None` when the
+    /// distribution was already gone when the job was bound.
+    pub staging_domain: Option<String>,
+    /// The continuous deployment policy that listed the staging distribution when the job was
+    /// bound. Where to look first, never proof of ownership.
+    pub policy_id: Option<String>,
+}
+
+/// One version of an SSM parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterVersion {
+    /// The value.
+    pub value: String,
+    /// The version's number, from 1.
+    pub version: i64,
+    /// When it was written. `None` if the reply carried no time.
+    pub modified_at: Option<Timestamp>,
+}
+
+/// What a parameter's value says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot<'a> {
+    /// `dummy` or `deleted`: no distribution.
+    Vacant,
+    /// A distribution's id.
+    Distribution(&'a str),
+    /// Anything else.
+    Invalid,
+}
+
+impl<'a> Slot<'a> {
+    /// Reads a parameter's value.
+    #[must_use]
+    pub fn read(value: &'a str) -> Self {
+        let value = value.trim();
+        if VACANT.contains(&value) {
+            Self::Vacant
+        } else if is_distribution_id(value) {
+            Self::Distribution(value)
+        } else {
+            Self::Invalid
+        }
+    }
+}
+
+/// CloudFront's distribution ids: an `E`, then capitals and digits; 13 or 14 characters today.
+fn is_distribution_id(text: &str) -> bool {
+    (6..=32).contains(&text.len())
+        && text.starts_with('E')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
+/// The staging parameter's value as of a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AsOf<'a> {
+    /// This version was the newest at that moment.
+    Version(&'a ParameterVersion),
+    /// Only its history can tell: what is known here was all written later.
+    NeedsHistory,
+}
+
+/// The newest of `versions` that had been written at `moment`.
+///
+/// Call it with the current version alone first; where that is too young, with the whole history.
+/// With the history, [`AsOf::NeedsHistory`] means that even the oldest version kept is too young.
+#[must_use]
+pub fn as_of(versions: &[ParameterVersion], moment: Timestamp) -> AsOf<'_> {
+    versions
+        .iter()
+        .filter(|version| version.modified_at.is_some_and(|at| at <= moment))
+        .max_by_key(|version| version.version)
+        .map_or(AsOf::NeedsHistory, AsOf::Version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(number: i64, value: &str, at: &str) -> ParameterVersion {
+        ParameterVersion {
+            value: value.to_owned(),
+            version: number,
+            modified_at: Some(at.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn the_value_is_the_one_the_approval_started_with_not_the_newest() {
+        let history = [
+            version(1, "dummy", "2026-08-01T00:00:00Z"),
+            version(2, "EAAAAAAAAAAAAA", "2026-08-24T06:00:00Z"),
+            version(3, "EBBBBBBBBBBBBB", "2026-08-24T06:20:00Z"),
+        ];
+        let started = "2026-08-24T06:05:07.104Z".parse().unwrap();
+        assert_eq!(as_of(&history[2..], started), AsOf::NeedsHistory);
+        assert_eq!(as_of(&history, started), AsOf::Version(&history[1]));
+        // Written in the very millisecond: the deployment writes before the approval opens.
+        let exact = "2026-08-24T06:20:00Z".parse().unwrap();
+        assert_eq!(as_of(&history, exact), AsOf::Version(&history[2]));
+        // A history that was trimmed cannot tell, and nothing is guessed.
+        assert_eq!(as_of(&history[2..], started), AsOf::NeedsHistory);
+        assert_eq!(as_of(&[], started), AsOf::NeedsHistory);
+    }
+
+    #[test]
+    fn only_a_distribution_id_names_a_distribution() {
+        assert_eq!(
+            Slot::read("E2QWRUHEXAMPLE"),
+            Slot::Distribution("E2QWRUHEXAMPLE")
+        );
+        assert_eq!(Slot::read("dummy"), Slot::Vacant);
+        assert_eq!(Slot::read("deleted\n"), Slot::Vacant);
+        for junk in [
+            "",
+            "Deleted",
+            "e2qwruhexample",
+            "E2QWRU/../X",
+            "EMPTY",
+            "arn:aws:cloudfront",
+        ] {
+            assert_eq!(Slot::read(junk), Slot::Invalid, "{junk}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! From a message body to a rejection, a well-formed event that is none, or a malformed one.
+//!
+//! The body is the whole EventBridge envelope of a CodePipeline state change. Everything here is
+//! parsing: no I/O, no clock, no knowledge of the configured targets.
+//!
+//! Shape: <https://docs.aws.amazon.com/codepipeline/latest/userguide/detect-state-changes-cloudwatch-events.html>.
+//! Unknown fields are tolerated; numbers come as floats (`1.0`) or, in older events, as integers.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Number, Value};
+
+use crate::target::PipelineArn;
+
+/// Bodies above this many bytes are malformed. It is SQS's own limit for one message (1 MiB); the
+/// depth of the JSON is bounded by serde_json (128 levels).
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// A reviewer's comment is logged up to this many characters, so that a log line stays below the
+/// 16 KB at which container log drivers split it.
+const MAX_COMMENT_CHARS: usize = 500;
+
+/// The `source` of every event CodePipeline emits.
+const SOURCE: &str = "aws.codepipeline";
+
+const ACTION_DETAIL_TYPE: &str = "CodePipeline Action Execution State Change";
+const STAGE_DETAIL_TYPE: &str = "CodePipeline Stage Execution State Change";
+const PIPELINE_DETAIL_TYPE: &str = "CodePipeline Pipeline Execution State Change";
+
+/// A well-formed CodePipeline event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The account the event says it comes from. Whether that account may speak is the caller's
+    /// decision.
+    pub account: String,
+    /// What the event says.
+    pub kind: Kind,
+}
+
+/// What a well-formed CodePipeline event says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A manual approval was rejected, or expired.
+    Rejection(Box<Rejection>),
+    /// Anything else.
+    NotARejection(NotARejection),
+}
+
+/// Why a well-formed event asks for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotARejection {
+    /// The action's state is not `FAILED`.
+    NotFailed,
+    /// The action that failed is no approval.
+    NotAnApproval,
+    /// The event is about a stage or a pipeline as a whole.
+    NotAnAction,
+}
+
+impl NotARejection {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotFailed => "not_failed",
+            Self::NotAnApproval => "not_an_approval",
+            Self::NotAnAction => "not_an_action",
+        }
+    }
+}
+
+/// One rejected approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// What tells this rejection from every other one, and a duplicate from a new one.
+    pub key: JobKey,
+    /// The pipeline, with its account and region.
+    pub pipeline: PipelineArn,
+    /// The pipeline execution's id.
+    pub execution_id: String,
+    /// The stage that holds the approval.
+    pub stage: String,
+    /// The approval action.
+    pub action: String,
+    /// When the rejected approval began to wait; for older events, which carry no start time, when
+    /// the event was emitted. The staging parameter's value as of this moment is the job's.
+    pub as_of: Timestamp,
+    /// When the event was emitted.
+    pub rejected_at: Timestamp,
+    /// The reviewer's comment, or CodePipeline's words. Free text: for people, never for identity.
+    pub comment: Option<String>,
+}
+
+impl Rejection {
+    /// Where a person can look at the execution.
+    #[must_use]
+    pub fn console_url(&self) -> String {
+        let host = match self.pipeline.partition.as_str() {
+            "aws-cn" => "console.amazonaws.cn",
+            "aws-us-gov" => "console.amazonaws-us-gov.com",
+            _ => "console.aws.amazon.com",
+        };
+        format!(
+            "https://{host}/codesuite/codepipeline/pipelines/{}/executions/{}/timeline?region={}",
+            self.pipeline.name, self.execution_id, self.pipeline.region
+        )
+    }
+}
+
+/// The identity of a rejection.
+///
+/// The pipeline execution's id, told apart by the action execution's id or, where the event has
+/// none, by the execution's attempt: a stage can be retried within one execution and be rejected
+/// again. The oldest events carry neither; then only the stage and action are left to tell two
+/// approvals of one execution apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobKey(String);
+
+impl JobKey {
+    /// The key as it is stored in the ledger.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn new(
+        execution_id: &str,
+        stage: &str,
+        action: &str,
+        action_execution_id: Option<&str>,
+        attempt: Option<u32>,
+    ) -> Self {
+        Self(match (action_execution_id, attempt) {
+            (Some(id), _) => format!("{execution_id}/{id}"),
+            (None, Some(attempt)) => format!("{execution_id}/{stage}/{action}/attempt-{attempt}"),
+            (None, None) => format!("{execution_id}/{stage}/{action}"),
+        })
+    }
+}
+
+impl From<String> for JobKey {
+    /// A key as read back from a ledger.
+    fn from(stored: String) -> Self {
+        Self(stored)
+    }
+}
+
+impl fmt::Display for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a body is no CodePipeline event that this daemon can read. Such a message is never deleted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// Above [`MAX_BODY_BYTES`].
+    #[error("the body has {bytes} bytes, more than the {MAX_BODY_BYTES} that SQS carries")]
+    TooLarge {
+        /// The body's length.
+        bytes: usize,
+    },
+    /// Not JSON, nested too deeply, or of the wrong shape.
+    #[error("the body is not an EventBridge envelope")]
+    NotAnEnvelope(#[source] serde_json::Error),
+    /// A field that every such event carries is missing.
+    #[error("the event has no `{field}`")]
+    Missing {
+        /// The field's name, dotted.
+        field: &'static str,
+    },
+    /// A field holds what it cannot hold.
+    #[error("the event's `{field}` is not {expected}")]
+    Invalid {
+        /// The field's name, dotted.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The event was not emitted by CodePipeline.
+    #[error("the event's source is not `{SOURCE}`")]
+    ForeignSource,
+    /// A kind of CodePipeline event that is not known here.
+    #[error("the event's detail-type is none that is known here")]
+    UnknownDetailType,
+}
+
+impl Malformed {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::NotAnEnvelope(_) => "not_an_envelope",
+            Self::Missing { .. } => "missing_field",
+            Self::Invalid { .. } => "invalid_field",
+            Self::ForeignSource => "foreign_source",
+            Self::UnknownDetailType => "unknown_detail_type",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireEnvelope {
+    source: Option<String>,
+    #[serde(rename = "detail-type")]
+    detail_type: Option<String>,
+    account: Option<String>,
+    region: Option<String>,
+    time: Option<String>,
+    resources: Option<Vec<String>>,
+    detail: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct WireAction {
+    pipeline: Option<String>,
+    execution_id: Option<String>,
+    start_time: Option<String>,
+    stage: Option<String>,
+    action: Option<String>,
+    state: Option<String>,
+    action_execution_id: Option<String>,
+    pipeline_execution_attempt: Option<Number>,
+    #[serde(rename = "type")]
+    action_type: Option<WireActionType>,
+    execution_result: Option<WireResult>,
+}
+
+#[derive(Deserialize)]
+struct WireActionType {
+    category: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireResult {
+    #[serde(rename = "external-execution-summary")]
+    summary: Option<String>,
+}
+
+/// Reads one message body.
+///
+/// # Errors
+/// [`Malformed`] when the body is not an EventBridge envelope of a CodePipeline state change, or
+/// lacks what such an event must carry.
+pub fn parse(body: &str) -> Result<Event, Malformed> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(Malformed::TooLarge { bytes: body.len() });
+    }
+    let envelope: WireEnvelope = serde_json::from_str(body).map_err(Malformed::NotAnEnvelope)?;
+    if required(envelope.source.as_deref(), "source")? != SOURCE {
+        return Err(Malformed::ForeignSource);
+    }
+    let account = required(envelope.account.as_deref(), "account")?;
+    if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Malformed::Invalid {
+            field: "account",
+            expected: "an account id of 12 digits",
+        });
+    }
+    let kind = match required(envelope.detail_type.as_deref(), "detail-type")? {
+        STAGE_DETAIL_TYPE | PIPELINE_DETAIL_TYPE => {
+            detail::<Value>(&envelope)?;
+            Kind::NotARejection(NotARejection::NotAnAction)
+        }
+        ACTION_DETAIL_TYPE => parse_action(&envelope, account)?,
+        _ => return Err(Malformed::UnknownDetailType),
+    };
+    Ok(Event {
+        account: account.to_owned(),
+        kind,
+    })
+}
+
+fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malformed> {
+    let action: WireAction = detail(envelope)?;
+    // What says whether this is a rejection at all comes first: an approval, or a build that
+    // failed, may lack what only a rejection needs.
+    if required(action.state.as_deref(), "detail.state")? != "FAILED" {
+        return Ok(Kind::NotARejection(NotARejection::NotFailed));
+    }
+    let category = action
+        .action_type
+        .as_ref()
+        .and_then(|kind| kind.category.as_deref());
+    if required(category, "detail.type.category")? != "Approval" {
+        return Ok(Kind::NotARejection(NotARejection::NotAnApproval));
+    }
+
+    let execution_id = identifier(action.execution_id.as_deref(), "detail.execution-id")?;
+    let action_execution_id = action
+        .action_execution_id
+        .as_deref()
+        .map(|id| identifier(Some(id), "detail.action-execution-id"))
+        .transpose()?;
+    let attempt = action
+        .pipeline_execution_attempt
+        .as_ref()
+        .map(attempt)
+        .transpose()?;
+    let stage = required(action.stage.as_deref(), "detail.stage")?;
+    let name = required(action.action.as_deref(), "detail.action")?;
+    let rejected_at = timestamp(required(envelope.time.as_deref(), "time")?, "time")?;
+    let started_at = action
+        .start_time
+        .as_deref()
+        .map(|text| timestamp(text, "detail.start-time"))
+        .transpose()?;
+
+    Ok(Kind::Rejection(Box::new(Rejection {
+        key: JobKey::new(execution_id, stage, name, action_execution_id, attempt),
+        pipeline: pipeline(envelope, &action, account)?,
+        execution_id: execution_id.to_owned(),
+        stage: stage.to_owned(),
+        action: name.to_owned(),
+        as_of: started_at.unwrap_or(rejected_at),
+        rejected_at,
+        comment: action
+            .execution_result
+            .and_then(|result| result.summary)
+            .filter(|summary| !summary.is_empty())
+            .map(|summary| summary.chars().take(MAX_COMMENT_CHARS).collect()),
+    })))
+}
+
+/// The pipeline's ARN, from `resources` where the event carries it.
+///
+/// An envelope whose parts contradict each other is malformed: which pipeline it is about decides
+/// what is deleted.
+fn pipeline(
+    envelope: &WireEnvelope,
+    action: &WireAction,
+    account: &str,
+) -> Result<PipelineArn, Malformed> {
+    let name = required(action.pipeline.as_deref(), "detail.pipeline")?;
+    let region = required(envelope.region.as_deref(), "region")?;
+    let partition = match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    };
+    let assembled: PipelineArn = format!("arn:{partition}:codepipeline:{region}:{account}:{name}")
+        .parse()
+        .map_err(|_| Malformed::Invalid {
+            field: "detail.pipeline",
+            expected: "a pipeline's name",
+        })?;
+    let resources = envelope.resources.as_deref().unwrap_or_default();
+    for resource in resources
+        .iter()
+        .filter(|arn| arn.contains(":codepipeline:"))
+    {
+        let agrees = resource.parse::<PipelineArn>().is_ok_and(|arn| {
+            arn.account == assembled.account
+                && arn.region == assembled.region
+                && arn.name == assembled.name
+        });
+        if !agrees {
+            return Err(Malformed::Invalid {
+                field: "resources",
+                expected: "the ARN of the pipeline that the rest of the event names",
+            });
+        }
+    }
+    Ok(assembled)
+}
+
+fn detail<T: DeserializeOwned>(envelope: &WireEnvelope) -> Result<T, Malformed> {
+    let detail = envelope
+        .detail
+        .as_ref()
+        .ok_or(Malformed::Missing { field: "detail" })?;
+    if !detail.is_object() {
+        return Err(Malformed::Invalid {
+            field: "detail",
+            expected: "an object",
+        });
+    }
+    T::deserialize(detail).map_err(Malformed::NotAnEnvelope)
+}
+
+fn required<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str, Malformed> {
+    match value {
+        None => Err(Malformed::Missing { field }),
+        Some("") => Err(Malformed::Invalid {
+            field,
+            expected: "a text of at least one character",
+        }),
+        Some(text) => Ok(text),
+    }
+}
+
+/// An id that becomes part of the ledger's key: CodePipeline's are UUIDs; anything of the same
+/// alphabet and at most 100 characters is accepted.
+fn identifier<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str, Malformed> {
+    let id = required(value, field)?;
+    if id.len() > 100
+        || !id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    {
+        return Err(Malformed::Invalid {
+            field,
+            expected: "an execution id",
+        });
+    }
+    Ok(id)
+}
+
+fn attempt(number: &Number) -> Result<u32, Malformed> {
+    let invalid = || Malformed::Invalid {
+        field: "detail.pipeline-execution-attempt",
+        expected: "a whole number from 1",
+    };
+    let value = number.as_f64().ok_or_else(invalid)?;
+    if value.fract() != 0.0 || !(1.0..=f64::from(u32::MAX)).contains(&value) {
+        return Err(invalid());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked above"
+    )]
+    Ok(value as u32)
+}
+
+fn timestamp(text: &str, field: &'static str) -> Result<Timestamp, Malformed> {
+    text.parse().map_err(|_| Malformed::Invalid {
+        field,
+        expected: "an RFC 3339 time",
+    })
+}
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

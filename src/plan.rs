@@ -1,0 +1,524 @@
+//! The decision core: what was observed goes in, one decision comes out.
+//!
+//! Nothing here does I/O or reads a clock; `docs/ARCHITECTURE.md` has the table this file is. The
+//! reconciler observes, asks [`decide`], carries out the one decision, and observes again.
+//!
+//! **Guarantees.** Every decision passes the fences first. A staging distribution can only be
+//! deleted through a [`Deletable`], which exists only for one that was observed disabled and
+//! deployed. A step that this run already had accepted is never decided a second time while the
+//! observation merely lags behind it; it becomes a wait.
+//!
+//! **Assumptions.** Reads may be stale: a reading is believed only together with its `Deployed`
+//! status *and* the field that was changed.
+//!
+//! **Not handled here.** Which staging distribution is ours ([`crate::binding`]); errors of calls
+//! ([`crate::reconcile`]).
+
+use crate::binding::{Binding, ParameterVersion, Slot};
+use crate::retry::Conflict;
+
+/// The account as a job sees it, read freshly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The production distribution; `None` if there is none of that id.
+    pub production: Option<Distribution>,
+    /// The staging distribution; `None` if there is none of that id.
+    pub staging: Option<Distribution>,
+    /// Every policy that was looked at: the one production names, and all that list the staging
+    /// distribution.
+    pub policies: Vec<Policy>,
+    /// The staging parameter's newest version; `None` if there is no such parameter.
+    pub parameter: Option<ParameterVersion>,
+}
+
+/// One distribution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    /// Its id.
+    pub id: String,
+    /// Its `*.cloudfront.net` domain name.
+    pub domain: String,
+    /// The ETag to change it with.
+    pub etag: String,
+    /// Its status is `Deployed`: the newest configuration has propagated everywhere.
+    pub deployed: bool,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// `Staging`.
+    pub staging: bool,
+    /// How many aliases (alternate domain names) it has.
+    pub aliases: usize,
+    /// `ContinuousDeploymentPolicyId`, unless it is empty.
+    pub policy_id: Option<String>,
+}
+
+/// One continuous deployment policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its id.
+    pub id: String,
+    /// The ETag to change it with.
+    pub etag: String,
+    /// `StagingDistributionDnsNames`.
+    pub staging_domains: Vec<String>,
+}
+
+/// What this run already did. Empty after a restart: then the observation alone decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The policy whose detach was accepted.
+    pub detached: Option<String>,
+    /// The policy whose deletion was accepted.
+    pub policy_deleted: Option<String>,
+    /// The disable was accepted.
+    pub disabled: bool,
+    /// The deletion of the staging distribution was accepted.
+    pub staging_deleted: bool,
+    /// The parameter's version that our write made.
+    pub recorded: Option<i64>,
+    /// What the last step ran into, until it has been waited for.
+    pub conflict: Option<Conflict>,
+}
+
+impl Progress {
+    /// Whether this run changed anything.
+    #[must_use]
+    pub fn changed_anything(&self) -> bool {
+        self.detached.is_some()
+            || self.policy_deleted.is_some()
+            || self.disabled
+            || self.staging_deleted
+            || self.recorded.is_some()
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Make this one change, then look again.
+    Apply(Step),
+    /// Change nothing until this is so, then look again.
+    Wait(Wait),
+    /// The job is done.
+    Done(Outcome),
+    /// The job must not be done.
+    Refuse(Refusal),
+}
+
+/// One change to the account. Each carries what the call needs, taken from one observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Empty production's `ContinuousDeploymentPolicyId`.
+    Detach {
+        /// The ETag of the configuration that was observed.
+        etag: String,
+        /// Our policy, which that configuration names.
+        policy_id: String,
+    },
+    /// Delete our policy.
+    DeletePolicy {
+        /// Our policy.
+        policy_id: String,
+        /// The ETag that was observed.
+        etag: String,
+    },
+    /// Set the staging distribution's `Enabled` to false.
+    DisableStaging {
+        /// The ETag of the configuration that was observed.
+        etag: String,
+    },
+    /// Delete the staging distribution.
+    DeleteStaging(Deletable),
+    /// Write `deleted` to the staging parameter.
+    RecordDeleted {
+        /// The version that still holds our staging distribution's id.
+        version: i64,
+    },
+}
+
+impl Step {
+    /// The step's name in logs and reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Detach { .. } => "detach_policy",
+            Self::DeletePolicy { .. } => "delete_policy",
+            Self::DisableStaging { .. } => "disable_staging",
+            Self::DeleteStaging(_) => "delete_staging",
+            Self::RecordDeleted { .. } => "record_deleted",
+        }
+    }
+}
+
+/// A staging distribution that may be deleted: it was observed as one, disabled, and deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletable {
+    id: String,
+    etag: String,
+}
+
+impl Deletable {
+    /// `None` unless the distribution says that it is a staging one without aliases, is disabled,
+    /// and has that state deployed everywhere.
+    fn of(distribution: &Distribution) -> Option<Self> {
+        let deletable = distribution.staging
+            && distribution.aliases == 0
+            && !distribution.enabled
+            && distribution.deployed;
+        deletable.then(|| Self {
+            id: distribution.id.clone(),
+            etag: distribution.etag.clone(),
+        })
+    }
+
+    /// The distribution's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The ETag to delete it with.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Both distributions to be `Deployed`, before anything is changed.
+    BothDeployed,
+    /// Production to be `Deployed` and to name our policy no longer.
+    Detached {
+        /// Our policy, where it is known.
+        policy_id: Option<String>,
+    },
+    /// The newer deployment to replace our policy on production.
+    PolicyReplaced {
+        /// Our policy.
+        policy_id: String,
+    },
+    /// The staging distribution to be `Deployed`, still enabled.
+    StagingDeployed,
+    /// The staging distribution to be `Deployed` and disabled.
+    StagingDisabled,
+    /// The staging distribution to be gone.
+    StagingGone,
+    /// A state that forbade the last step to pass, or a reading that lags behind to catch up.
+    LookAgain,
+}
+
+impl Wait {
+    /// The wait's name in logs and reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::BothDeployed => "both_deployed",
+            Self::Detached { .. } => "detach_propagated",
+            Self::PolicyReplaced { .. } => "policy_replaced",
+            Self::StagingDeployed => "staging_deployed",
+            Self::StagingDisabled => "disable_propagated",
+            Self::StagingGone => "staging_gone",
+            Self::LookAgain => "look_again",
+        }
+    }
+}
+
+/// How a job succeeded. Only these let a message be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Everything of the rejected deployment is gone, by our doing.
+    Cleaned,
+    /// There was nothing left to do.
+    AlreadyClean,
+    /// A newer deployment owns the staging slot; what was still ours is gone.
+    Superseded,
+}
+
+impl Outcome {
+    /// The outcome's name in logs and in the ledger.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Cleaned => "cleaned",
+            Self::AlreadyClean => "already_clean",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// The outcome of that name.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        [Self::Cleaned, Self::AlreadyClean, Self::Superseded]
+            .into_iter()
+            .find(|outcome| outcome.code() == code)
+    }
+}
+
+/// Why a job must not be done. Its message is never deleted; it goes to the dead-letter queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The production parameter holds no distribution id, or does not exist.
+    #[error("the production parameter does not name a distribution")]
+    ProductionParameterInvalid,
+    /// The staging parameter held no distribution id when the approval began, or does not exist.
+    #[error("the staging parameter did not name a distribution when the approval began")]
+    StagingParameterInvalid,
+    /// The parameter's history does not reach back to the start of the approval.
+    #[error("the staging parameter's history does not reach back to the start of the approval")]
+    HistoryTooShort,
+    /// Both parameters name the same distribution.
+    #[error("the staging parameter names the production distribution")]
+    StagingIsProduction,
+    /// There is no distribution of the id the production parameter holds.
+    #[error("the production distribution does not exist")]
+    ProductionMissing,
+    /// The production distribution says that it is a staging one.
+    #[error("the production distribution is a staging distribution")]
+    ProductionIsStaging,
+    /// The staging distribution does not say that it is one.
+    #[error("the staging distribution is not a staging distribution")]
+    NotAStagingDistribution,
+    /// The staging distribution has aliases: it serves someone.
+    #[error("the staging distribution has aliases")]
+    StagingHasAliases,
+    /// The policy lists our staging distribution and others.
+    #[error("the continuous deployment policy lists other staging distributions besides ours")]
+    PolicyShared,
+}
+
+impl Refusal {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ProductionParameterInvalid => "production_parameter_invalid",
+            Self::StagingParameterInvalid => "staging_parameter_invalid",
+            Self::HistoryTooShort => "history_too_short",
+            Self::StagingIsProduction => "staging_is_production",
+            Self::ProductionMissing => "production_missing",
+            Self::ProductionIsStaging => "production_is_staging",
+            Self::NotAStagingDistribution => "not_a_staging_distribution",
+            Self::StagingHasAliases => "staging_has_aliases",
+            Self::PolicyShared => "policy_shared",
+        }
+    }
+}
+
+/// Who owns the staging parameter now, seen from a job bound to `staging_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// It still holds our id.
+    Us { version: i64 },
+    /// It holds `dummy` or `deleted`, or does not exist: nobody newer.
+    Nobody,
+    /// It has moved on: what it names now is not ours.
+    SomeoneNewer,
+}
+
+fn owner(parameter: Option<&ParameterVersion>, staging_id: &str) -> Owner {
+    let Some(parameter) = parameter else {
+        return Owner::Nobody;
+    };
+    match Slot::read(&parameter.value) {
+        Slot::Vacant => Owner::Nobody,
+        Slot::Distribution(id) if id == staging_id => Owner::Us {
+            version: parameter.version,
+        },
+        Slot::Distribution(_) | Slot::Invalid => Owner::SomeoneNewer,
+    }
+}
+
+/// Decides what a job does next.
+#[must_use]
+pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> Decision {
+    let (production, own_policy) = match fences(binding, observed) {
+        Ok(passed) => passed,
+        Err(refusal) => return Decision::Refuse(refusal),
+    };
+    let owner = owner(observed.parameter.as_ref(), &binding.staging_id);
+
+    if let Some(policy) = own_policy {
+        return if production.policy_id.as_ref() == Some(&policy.id) {
+            detach(
+                policy,
+                production,
+                observed.staging.as_ref(),
+                owner,
+                progress,
+            )
+        } else {
+            delete_policy(policy, production, progress)
+        };
+    }
+    if names_our_lost_policy(binding, observed, production, progress) {
+        return Decision::Wait(Wait::Detached {
+            policy_id: production.policy_id.clone(),
+        });
+    }
+    match &observed.staging {
+        Some(staging) => take_down(staging, production, progress),
+        None => record(owner, progress),
+    }
+}
+
+/// Refuses whatever is not provably the job's own. Returns production and our policy, if there is
+/// one: a policy is ours if it lists our staging distribution and nothing else.
+fn fences<'a>(
+    binding: &Binding,
+    observed: &'a Observed,
+) -> Result<(&'a Distribution, Option<&'a Policy>), Refusal> {
+    if binding.staging_id == binding.production_id {
+        return Err(Refusal::StagingIsProduction);
+    }
+    let production = observed
+        .production
+        .as_ref()
+        .ok_or(Refusal::ProductionMissing)?;
+    if production.staging {
+        return Err(Refusal::ProductionIsStaging);
+    }
+    if let Some(staging) = &observed.staging {
+        if !staging.staging {
+            return Err(Refusal::NotAStagingDistribution);
+        }
+        if staging.aliases > 0 {
+            return Err(Refusal::StagingHasAliases);
+        }
+    }
+    let domain = observed
+        .staging
+        .as_ref()
+        .map(|staging| &staging.domain)
+        .or(binding.staging_domain.as_ref());
+    let Some(domain) = domain else {
+        return Ok((production, None));
+    };
+    let own = observed
+        .policies
+        .iter()
+        .find(|policy| policy.staging_domains.contains(domain));
+    if own.is_some_and(|policy| policy.staging_domains.iter().any(|listed| listed != domain)) {
+        return Err(Refusal::PolicyShared);
+    }
+    Ok((production, own))
+}
+
+fn detach(
+    policy: &Policy,
+    production: &Distribution,
+    staging: Option<&Distribution>,
+    owner: Owner,
+    progress: &Progress,
+) -> Decision {
+    if progress.detached.as_ref() == Some(&policy.id) {
+        // Accepted already: this reading is older than that.
+        return Decision::Wait(Wait::Detached {
+            policy_id: Some(policy.id.clone()),
+        });
+    }
+    if owner == Owner::SomeoneNewer {
+        // Production is theirs to change; they are about to attach their own policy to it.
+        return Decision::Wait(Wait::PolicyReplaced {
+            policy_id: policy.id.clone(),
+        });
+    }
+    if !production.deployed || staging.is_some_and(|staging| !staging.deployed) {
+        return Decision::Wait(Wait::BothDeployed);
+    }
+    Decision::Apply(Step::Detach {
+        etag: production.etag.clone(),
+        policy_id: policy.id.clone(),
+    })
+}
+
+fn delete_policy(policy: &Policy, production: &Distribution, progress: &Progress) -> Decision {
+    if progress.policy_deleted.as_ref() == Some(&policy.id) {
+        return Decision::Wait(Wait::LookAgain);
+    }
+    if progress.conflict.is_some() {
+        // Still in use. While the detach propagates, that is why; afterwards, CloudFront lags.
+        return Decision::Wait(if production.deployed {
+            Wait::LookAgain
+        } else {
+            Wait::Detached {
+                policy_id: Some(policy.id.clone()),
+            }
+        });
+    }
+    Decision::Apply(Step::DeletePolicy {
+        policy_id: policy.id.clone(),
+        etag: policy.etag.clone(),
+    })
+}
+
+/// Production names the policy that is known to be ours, and that policy no longer exists: the
+/// reading of production is older than our detach.
+fn names_our_lost_policy(
+    binding: &Binding,
+    observed: &Observed,
+    production: &Distribution,
+    progress: &Progress,
+) -> bool {
+    let Some(named) = &production.policy_id else {
+        return false;
+    };
+    let known_as_ours = [
+        &binding.policy_id,
+        &progress.detached,
+        &progress.policy_deleted,
+    ]
+    .into_iter()
+    .any(|ours| ours.as_ref() == Some(named));
+    known_as_ours && !observed.policies.iter().any(|policy| policy.id == *named)
+}
+
+/// The policy is gone: disable the staging distribution, then delete it.
+fn take_down(staging: &Distribution, production: &Distribution, progress: &Progress) -> Decision {
+    if progress.staging_deleted {
+        return Decision::Wait(Wait::StagingGone);
+    }
+    if !production.deployed {
+        // Somewhere production may still route to the staging distribution.
+        return Decision::Wait(Wait::Detached { policy_id: None });
+    }
+    if staging.enabled {
+        if progress.disabled {
+            return Decision::Wait(Wait::StagingDisabled);
+        }
+        if !staging.deployed {
+            return Decision::Wait(Wait::StagingDeployed);
+        }
+        if progress.conflict.is_some() {
+            return Decision::Wait(Wait::LookAgain);
+        }
+        return Decision::Apply(Step::DisableStaging {
+            etag: staging.etag.clone(),
+        });
+    }
+    match Deletable::of(staging) {
+        None => Decision::Wait(Wait::StagingDisabled),
+        Some(_) if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
+        Some(deletable) => Decision::Apply(Step::DeleteStaging(deletable)),
+    }
+}
+
+/// Everything is gone: the parameter is what is left.
+fn record(owner: Owner, progress: &Progress) -> Decision {
+    match owner {
+        Owner::SomeoneNewer => Decision::Done(Outcome::Superseded),
+        Owner::Nobody if progress.changed_anything() => Decision::Done(Outcome::Cleaned),
+        Owner::Nobody => Decision::Done(Outcome::AlreadyClean),
+        Owner::Us { version } if progress.recorded.is_some_and(|ours| version < ours) => {
+            Decision::Wait(Wait::LookAgain)
+        }
+        Owner::Us { .. } if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
+        Owner::Us { version } => Decision::Apply(Step::RecordDeleted { version }),
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

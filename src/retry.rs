@@ -1,0 +1,133 @@
+//! Classes of errors, and how long to stay away after one. Pure: no I/O, no clock.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What an AWS error means for the work at hand.
+///
+/// The codes behind each class are listed where they are assigned, in the `aws` module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// Too many requests; the whole account should slow down.
+    Throttled,
+    /// Not allowed, or not with these credentials. Someone may be mending it.
+    AccessDenied,
+    /// The resource does not exist.
+    NotFound,
+    /// The ETag is not the newest (`PreconditionFailed`, `InvalidIfMatchVersion`): look again.
+    Changed,
+    /// The resource's state forbids the call for now: look again.
+    Conflict(Conflict),
+    /// The service failed, the network failed, or the time was up.
+    Unavailable,
+    /// The request itself was refused, and would be again.
+    Rejected,
+}
+
+/// A state that forbids a call for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conflict {
+    /// `ContinuousDeploymentPolicyInUse`: the policy is still attached somewhere.
+    PolicyInUse,
+    /// `StagingDistributionInUse`: a policy still lists the staging distribution.
+    StagingInUse,
+    /// `DistributionNotDisabled`: the disable has not propagated everywhere.
+    NotDisabled,
+    /// `ResourceInUse`: something else still refers to the distribution.
+    ResourceInUse,
+    /// `TooManyUpdates`: another write to the same parameter is under way.
+    ConcurrentWrite,
+}
+
+impl ErrorClass {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::AccessDenied => "access_denied",
+            Self::NotFound => "not_found",
+            Self::Changed => "precondition_failed",
+            Self::Conflict(conflict) => conflict.code(),
+            Self::Unavailable => "unavailable",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// Whether the same call may succeed a moment later, with nothing mended in between.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unavailable)
+    }
+}
+
+impl Conflict {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::PolicyInUse => "policy_in_use",
+            Self::StagingInUse => "staging_in_use",
+            Self::NotDisabled => "not_disabled",
+            Self::ResourceInUse => "resource_in_use",
+            Self::ConcurrentWrite => "concurrent_write",
+        }
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// Exponential backoff with jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The delay after the first failure.
+    pub initial: Duration,
+    /// No delay is longer.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The delay after `failures` failures in a row (0 counts as 1): doubled each time from
+    /// `initial` up to `max`, then jittered to between half of it and the whole.
+    ///
+    /// Half is kept so that a backoff never degenerates into an immediate retry.
+    #[must_use]
+    pub fn delay(self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
+        let whole = self.ceiling(failures);
+        whole / 2 + (whole / 2).mul_f64(rng.f64())
+    }
+
+    /// The longest delay after `failures` failures in a row.
+    #[must_use]
+    pub fn ceiling(self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        self.initial.saturating_mul(1 << doublings).min(self.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_delay_lies_between_half_its_ceiling_and_the_ceiling(
+            initial in 1u64..100_000, extra in 0u64..10_000_000, failures in 0u32..200, seed: u64,
+        ) {
+            let backoff = Backoff {
+                initial: Duration::from_millis(initial),
+                max: Duration::from_millis(initial + extra),
+            };
+            let delay = backoff.delay(failures, &mut fastrand::Rng::with_seed(seed));
+            prop_assert!(delay <= backoff.max);
+            prop_assert!(delay <= backoff.ceiling(failures));
+            prop_assert!(delay >= backoff.initial / 2);
+            prop_assert!(backoff.ceiling(failures) <= backoff.ceiling(failures + 1));
+        }
+    }
+}
