@@ -1,0 +1,186 @@
+//! From the SDK's errors to the classes of [`crate::retry`].
+//!
+//! A code decides; the HTTP status only where the code says nothing. In particular a bare 404 is
+//! never read as "it does not exist": a proxy can answer that, and deletion hangs on the answer.
+
+use std::error::Error as StdError;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::retry::{Conflict, ErrorClass};
+
+/// A call that failed, after the SDK's own attempts.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} failed ({})", code.as_deref().unwrap_or(class.code()))]
+pub struct AwsError {
+    /// The API operation.
+    pub operation: &'static str,
+    /// What it means.
+    pub class: ErrorClass,
+    /// AWS's error code, where there was an answer.
+    pub code: Option<String>,
+    #[source]
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl AwsError {
+    /// An answer that is no error by AWS's account but cannot be used: a field is missing, or the
+    /// body is not what it should be.
+    pub(super) fn unusable(
+        operation: &'static str,
+        why: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            operation,
+            class: ErrorClass::Unavailable,
+            code: None,
+            source: why.into(),
+        }
+    }
+
+    /// The configuration that was read is no longer the one that was decided upon.
+    pub(crate) fn changed(operation: &'static str, why: &'static str) -> Self {
+        Self {
+            operation,
+            class: ErrorClass::Changed,
+            code: None,
+            source: why.into(),
+        }
+    }
+
+    /// An entry of a batch that failed.
+    pub(super) fn entry(operation: &'static str, code: &str, message: Option<&str>) -> Self {
+        Self {
+            operation,
+            class: classify_code(code).unwrap_or(ErrorClass::Unavailable),
+            code: Some(code.to_owned()),
+            source: message
+                .unwrap_or("the entry failed without a message")
+                .into(),
+        }
+    }
+
+    /// `Ok(None)` if the error says that the resource does not exist.
+    pub(super) fn missing_as_none<T>(self) -> Result<Option<T>, Self> {
+        if self.class == ErrorClass::NotFound {
+            Ok(None)
+        } else {
+            Err(self)
+        }
+    }
+}
+
+/// Classes an error of the SDK.
+pub(super) fn from_sdk<E>(
+    operation: &'static str,
+) -> impl FnOnce(SdkError<E, HttpResponse>) -> AwsError
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    move |error| {
+        let (class, code) = match &error {
+            SdkError::ServiceError(service) => {
+                let code = service.err().code().map(str::to_owned);
+                let status = service.raw().status().as_u16();
+                let class = code
+                    .as_deref()
+                    .and_then(classify_code)
+                    .unwrap_or_else(|| classify_status(status));
+                (class, code)
+            }
+            SdkError::ConstructionFailure(_) => (ErrorClass::Rejected, None),
+            // Time was up, no connection, or no usable answer.
+            _ => (ErrorClass::Unavailable, None),
+        };
+        AwsError {
+            operation,
+            class,
+            code,
+            source: source_of(error),
+        }
+    }
+}
+
+/// The part of the SDK's error that says something: its own Display is only "service error".
+fn source_of<E>(error: SdkError<E, HttpResponse>) -> Box<dyn StdError + Send + Sync>
+where
+    E: StdError + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ServiceError(_) => error.into_source().unwrap_or_else(|error| Box::new(error)),
+        other => Box::new(other),
+    }
+}
+
+/// The class of an error code, over all services; `None` for one that says nothing by itself.
+fn classify_code(code: &str) -> Option<ErrorClass> {
+    use Conflict::{ConcurrentWrite, NotDisabled, PolicyInUse, ResourceInUse, StagingInUse};
+    Some(match code {
+        "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded"
+        | "SlowDown"
+        | "BandwidthLimitExceeded"
+        | "OverLimit"
+        | "KmsThrottled"
+        | "KMS.ThrottlingException" => ErrorClass::Throttled,
+
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "UnauthorizedOperation"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "SignatureDoesNotMatch"
+        | "InvalidSignatureException"
+        | "IncompleteSignature"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "OptInRequired"
+        | "InvalidSecurity"
+        | "KmsAccessDenied"
+        | "KMS.AccessDeniedException" => ErrorClass::AccessDenied,
+
+        "NoSuchDistribution"
+        | "NoSuchContinuousDeploymentPolicy"
+        | "ParameterNotFound"
+        | "QueueDoesNotExist"
+        | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
+
+        "PreconditionFailed" | "InvalidIfMatchVersion" => ErrorClass::Changed,
+
+        "ContinuousDeploymentPolicyInUse" => ErrorClass::Conflict(PolicyInUse),
+        "StagingDistributionInUse" => ErrorClass::Conflict(StagingInUse),
+        "DistributionNotDisabled" => ErrorClass::Conflict(NotDisabled),
+        "ResourceInUse" => ErrorClass::Conflict(ResourceInUse),
+        "TooManyUpdates" => ErrorClass::Conflict(ConcurrentWrite),
+
+        "InternalError"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "InternalServiceError"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "RequestTimeout"
+        | "RequestTimeoutException" => ErrorClass::Unavailable,
+        _ => return None,
+    })
+}
+
+fn classify_status(status: u16) -> ErrorClass {
+    match status {
+        401 | 403 => ErrorClass::AccessDenied,
+        412 => ErrorClass::Changed,
+        429 => ErrorClass::Throttled,
+        // A 404 without a code that is known does not come from the service.
+        404 | 500.. => ErrorClass::Unavailable,
+        _ => ErrorClass::Rejected,
+    }
+}

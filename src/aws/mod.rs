@@ -1,0 +1,189 @@
+//! The AWS calls of the daemon. The only files that import an AWS SDK; SDK types stop here.
+//!
+//! Each service has one small client that speaks the vocabulary of the rest of the program
+//! ([`crate::plan::Distribution`], [`crate::binding::ParameterVersion`], [`sqs::Message`]) and
+//! turns every failure into an [`AwsError`] of a known class.
+//!
+//! **Timeouts.** The SDK has none on reading by default, and a long poll on a dead connection then
+//! hangs for ever. So there are two SQS clients: one for receiving, whose attempt may take the wait
+//! time and [`RECEIVE_MARGIN`] more; and one for everything else. Each has a retry partition of
+//! its own, so that failing polls do not use up the retry tokens of deletes.
+
+mod calls;
+pub mod cloudfront;
+pub mod edit;
+pub mod error;
+pub mod sqs;
+pub mod ssm;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+
+pub use error::AwsError;
+
+use crate::clock::Clock;
+use crate::telemetry::Telemetry;
+use calls::CountCalls;
+
+/// What a receive may take above its wait time before the connection counts as dead.
+pub const RECEIVE_MARGIN: Duration = Duration::from_secs(10);
+
+/// One attempt of any other call.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All attempts of any other call together.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Attempts of one call by the SDK, the first included.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// The clients of everything that a cleanup changes.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// CloudFront.
+    pub cloudfront: cloudfront::CloudFront,
+    /// SSM Parameter Store.
+    pub ssm: ssm::ParameterStore,
+}
+
+/// Where clients come from: the SDK's configuration and what every client shares.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    sdk: SdkConfig,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Connector {
+    /// Takes credentials, region and endpoints from the SDK's own chain: `AWS_REGION`,
+    /// `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_SQS`, profiles, and instance or task roles.
+    ///
+    /// `region` is used where the chain knows none.
+    pub async fn from_environment(
+        clock: &Clock,
+        region: Option<String>,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .time_source(clock.clone())
+            .load()
+            .await;
+        let sdk = match region {
+            Some(region) if sdk.region().is_none() => {
+                sdk.into_builder().region(Region::new(region)).build()
+            }
+            _ => sdk,
+        };
+        Self { sdk, telemetry }
+    }
+
+    /// Talks to `endpoint` with fixed credentials: a rehearsal, or a test.
+    ///
+    /// `http_client` replaces the SDK's own, so that no socket is needed.
+    #[must_use]
+    pub fn to_endpoint(
+        endpoint: &str,
+        region: &str,
+        http_client: Option<SharedHttpClient>,
+        clock: &Clock,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+
+        let credentials = Credentials::new("rehearsal", "rehearsal", None, None, "rehearsal");
+        let mut builder = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(region.to_owned()))
+            .endpoint_url(endpoint)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .time_source(clock.clone())
+            .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(
+                aws_smithy_async::rt::sleep::TokioSleep::new(),
+            ));
+        builder.set_http_client(http_client);
+        Self {
+            sdk: builder.build(),
+            telemetry,
+        }
+    }
+
+    /// The region the clients will use.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        self.sdk.region().map(AsRef::as_ref)
+    }
+
+    /// The queue's clients. `wait_time` is the longest a receive will wait.
+    #[must_use]
+    pub fn queue(&self, url: &str, region: Option<&str>, wait_time: Duration) -> sqs::Queue {
+        let mut base = aws_sdk_sqs::config::Builder::from(&self.sdk)
+            .retry_config(retry())
+            .interceptor(CountCalls(self.telemetry.clone()));
+        if let Some(region) = region {
+            base = base.region(Region::new(region.to_owned()));
+        }
+        let receive = base
+            .clone()
+            .retry_partition(aws_sdk_sqs::config::retry::RetryPartition::new("receive"))
+            // A long poll is a stalled stream by design.
+            .stalled_stream_protection(
+                aws_sdk_sqs::config::StalledStreamProtectionConfig::disabled(),
+            )
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(ATTEMPT_TIMEOUT)
+                    .operation_attempt_timeout(wait_time + RECEIVE_MARGIN)
+                    .build(),
+            )
+            // The consumer backs off by itself; a retry below it would hide what is wrong.
+            .retry_config(RetryConfig::disabled())
+            .build();
+        let other = base
+            .retry_partition(aws_sdk_sqs::config::retry::RetryPartition::new("settle"))
+            .timeout_config(timeouts())
+            .build();
+        sqs::Queue::new(
+            aws_sdk_sqs::Client::from_conf(receive),
+            aws_sdk_sqs::Client::from_conf(other),
+            url.to_owned(),
+            wait_time,
+        )
+    }
+
+    /// The clients of the account that the credentials belong to.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        let cloudfront = aws_sdk_cloudfront::config::Builder::from(&self.sdk)
+            .retry_config(retry())
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .build();
+        let ssm = aws_sdk_ssm::config::Builder::from(&self.sdk)
+            .retry_config(retry())
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .build();
+        Account {
+            cloudfront: cloudfront::CloudFront::new(aws_sdk_cloudfront::Client::from_conf(
+                cloudfront,
+            )),
+            ssm: ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(ssm)),
+        }
+    }
+}
+
+fn retry() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS)
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(ATTEMPT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build()
+}

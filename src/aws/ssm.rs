@@ -1,0 +1,112 @@
+//! SSM Parameter Store: the parameters that name the distributions.
+
+use aws_sdk_ssm::primitives::DateTime;
+use aws_sdk_ssm::types::ParameterType;
+use jiff::Timestamp;
+
+use super::error::{AwsError, from_sdk};
+use crate::binding::ParameterVersion;
+
+/// SSM's largest page of a parameter's history.
+const HISTORY_PAGE: i32 = 50;
+
+/// SSM keeps 100 versions; twice that many pages' worth means the paging goes in circles.
+const MAX_HISTORY_PAGES: usize = 20;
+
+/// The parameters of one account.
+#[derive(Clone, Debug)]
+pub struct ParameterStore(aws_sdk_ssm::Client);
+
+impl ParameterStore {
+    pub(super) fn new(client: aws_sdk_ssm::Client) -> Self {
+        Self(client)
+    }
+
+    /// The parameter's newest version (GetParameter); `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure but `ParameterNotFound`.
+    pub async fn parameter(&self, name: &str) -> Result<Option<ParameterVersion>, AwsError> {
+        let reply = self.0.get_parameter().name(name).send().await;
+        let output = match reply.map_err(from_sdk("GetParameter")) {
+            Ok(output) => output,
+            Err(error) => return error.missing_as_none(),
+        };
+        let parameter = output
+            .parameter
+            .ok_or_else(|| AwsError::unusable("GetParameter", "the reply has no parameter"))?;
+        Ok(Some(ParameterVersion {
+            value: parameter.value.unwrap_or_default(),
+            version: parameter.version,
+            modified_at: parameter.last_modified_date.as_ref().and_then(timestamp),
+        }))
+    }
+
+    /// All versions that SSM still keeps (GetParameterHistory), in SSM's order; empty if the
+    /// parameter does not exist.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure but `ParameterNotFound`.
+    pub async fn history(&self, name: &str) -> Result<Vec<ParameterVersion>, AwsError> {
+        let mut versions = Vec::new();
+        let mut next_token = None;
+        for _ in 0..MAX_HISTORY_PAGES {
+            let reply = self
+                .0
+                .get_parameter_history()
+                .name(name)
+                .max_results(HISTORY_PAGE)
+                .set_next_token(next_token)
+                .send()
+                .await;
+            let page = match reply.map_err(from_sdk("GetParameterHistory")) {
+                Ok(page) => page,
+                Err(error) => return Ok(error.missing_as_none()?.unwrap_or_default()),
+            };
+            versions.extend(
+                page.parameters
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|version| ParameterVersion {
+                        value: version.value.unwrap_or_default(),
+                        version: version.version,
+                        modified_at: version.last_modified_date.as_ref().and_then(timestamp),
+                    }),
+            );
+            next_token = page.next_token.filter(|token| !token.is_empty());
+            if next_token.is_none() {
+                return Ok(versions);
+            }
+        }
+        Err(AwsError::unusable(
+            "GetParameterHistory",
+            "the pages do not end",
+        ))
+    }
+
+    /// Overwrites the parameter (PutParameter) and returns the version that this made.
+    ///
+    /// SSM has no compare-and-set: the caller must compare the version with the one it read.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn overwrite(&self, name: &str, value: &str) -> Result<i64, AwsError> {
+        let output = self
+            .0
+            .put_parameter()
+            .name(name)
+            .value(value)
+            .r#type(ParameterType::String)
+            .overwrite(true)
+            .send()
+            .await
+            .map_err(from_sdk("PutParameter"))?;
+        Ok(output.version)
+    }
+}
+
+fn timestamp(at: &DateTime) -> Option<Timestamp> {
+    at.to_millis()
+        .ok()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+}
