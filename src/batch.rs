@@ -1,0 +1,113 @@
+//! Many small requests, few calls: entries that wait are sent together.
+//!
+//! Nothing lingers: the first entry is sent at once, and whatever arrives while calls are under way
+//! goes out with the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+use crate::aws::AwsError;
+use crate::aws::sqs::{BatchResult, EntryError, MAX_BATCH};
+use crate::retry::Backoff;
+
+/// Calls of one kind that are under way at once.
+const CALLS: usize = 8;
+
+/// Tries of one entry.
+const TRIES: u32 = 4;
+
+const BACKOFF: Backoff = Backoff {
+    initial: Duration::from_millis(200),
+    max: Duration::from_secs(2),
+};
+
+/// Sends the entries of one batch. The result has one element for each entry, in their order.
+pub(crate) type Call<E> =
+    Arc<dyn Fn(Vec<E>) -> BoxFuture<'static, Result<BatchResult, AwsError>> + Send + Sync>;
+
+/// What is told when an entry is through.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), SettleError>) + Send>;
+
+/// Why an entry was given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettleError {
+    /// The whole call failed.
+    #[error(transparent)]
+    Call(Arc<AwsError>),
+    /// This entry failed.
+    #[error(transparent)]
+    Entry(EntryError),
+}
+
+/// Takes entries and sends them in batches.
+pub(crate) struct Batcher<E> {
+    sender: mpsc::UnboundedSender<(E, Done)>,
+}
+
+impl<E: Clone + Send + Sync + 'static> Batcher<E> {
+    /// Starts sending. The tasks of `tracker` end when the batcher is dropped and all is sent.
+    pub(crate) fn start(call: Call<E>, tracker: &TaskTracker) -> Self {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let spawner = tracker.clone();
+        tracker.spawn(async move {
+            let calls = Arc::new(Semaphore::new(CALLS));
+            loop {
+                let Ok(permit) = Arc::clone(&calls).acquire_owned().await else {
+                    return;
+                };
+                let mut entries = Vec::with_capacity(MAX_BATCH);
+                if receiver.recv_many(&mut entries, MAX_BATCH).await == 0 {
+                    return;
+                }
+                let call = Arc::clone(&call);
+                spawner.spawn(async move {
+                    send(&call, entries).await;
+                    drop(permit);
+                });
+            }
+        });
+        Self { sender }
+    }
+
+    /// Hands an entry over; `done` hears what became of it.
+    pub(crate) fn push(&self, entry: E, done: Done) {
+        // The receiver lives as long as this sender.
+        let _ = self.sender.send((entry, done));
+    }
+}
+
+async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<(E, Done)>) {
+    let mut rng = fastrand::Rng::new();
+    for attempt in 1.. {
+        let last = attempt == TRIES;
+        let reply = call(entries.iter().map(|(entry, _)| entry.clone()).collect()).await;
+        match reply {
+            Ok(results) => {
+                let mut again = Vec::new();
+                for ((entry, done), result) in entries.into_iter().zip(results) {
+                    match result {
+                        Err(error) if !error.handle_lost && !last => again.push((entry, done)),
+                        result => done(result.map_err(SettleError::Entry)),
+                    }
+                }
+                entries = again;
+            }
+            Err(error) if last || !error.class.is_transient() => {
+                let error = Arc::new(error);
+                for (_, done) in entries {
+                    done(Err(SettleError::Call(Arc::clone(&error))));
+                }
+                return;
+            }
+            Err(_) => {}
+        }
+        if entries.is_empty() {
+            return;
+        }
+        tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
+    }
+}

@@ -1,0 +1,335 @@
+//! The lease on a message: its visibility timeout, extended while work goes on.
+//!
+//! **Guarantees.** A lease is advanced only when SQS confirms, and then from the moment the request
+//! was *sent*. A failed extension is tried again, with jitter, until the safety margin; then the
+//! lease is lost, while the message is still invisible to others. No extension of a message is
+//! under way once [`Leases::take`] has returned: one owner for extend, release and delete.
+//!
+//! **Assumptions.** A received message is invisible from the arrival of the reply on, give or take
+//! the network's latency, which is far below the safety margin.
+//!
+//! **Not handled here.** What a job does when it loses its lease ([`crate::consumer`]).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::aws::sqs::{MAX_BATCH, Queue};
+use crate::stop::StopReason;
+use crate::telemetry::{Telemetry, events};
+
+/// SQS lets no message stay invisible for longer than this after its receive, however often it is
+/// extended: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
+pub const VISIBILITY_CEILING: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// A message is given back this long before the ceiling, so that the job can reach a step boundary.
+const CEILING_MARGIN: Duration = Duration::from_secs(10 * 60);
+
+/// How leases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What each extension asks for.
+    pub visibility_timeout: Duration,
+    /// How long after a confirmation the next extension is asked for.
+    pub heartbeat_interval: Duration,
+}
+
+impl Terms {
+    /// The lease counts as lost when no more than this is left of it: a sixth.
+    #[must_use]
+    pub fn safety_margin(self) -> Duration {
+        self.visibility_timeout / 6
+    }
+
+    /// Between two tries of an extension that fails: a tenth of what lies between the first try
+    /// and the safety margin.
+    fn retry_interval(self) -> Duration {
+        let room = self
+            .visibility_timeout
+            .saturating_sub(self.heartbeat_interval);
+        (room.saturating_sub(self.safety_margin()) / 10).max(Duration::from_millis(50))
+    }
+}
+
+/// One message's lease. Pure: it is told the time.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    terms: Terms,
+    received_at: Instant,
+    /// Confirmed up to here.
+    until: Instant,
+    /// The next extension.
+    next: Instant,
+    failures: u32,
+}
+
+/// What a lease asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing before this moment.
+    At(Instant),
+    /// An extension by this much, now.
+    Extend(Duration),
+    /// Nothing more: it has ended.
+    Over(StopReason),
+}
+
+impl Lease {
+    /// The lease of a message that was received at `received_at`.
+    #[must_use]
+    pub fn new(terms: Terms, received_at: Instant) -> Self {
+        Self {
+            terms,
+            received_at,
+            until: received_at + terms.visibility_timeout,
+            next: received_at + terms.heartbeat_interval,
+            failures: 0,
+        }
+    }
+
+    /// What is to be done at `now`.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Due {
+        let ceiling = self.received_at + VISIBILITY_CEILING;
+        let give_back = ceiling - CEILING_MARGIN;
+        let lost = self.until - self.terms.safety_margin();
+        if now >= give_back {
+            Due::Over(StopReason::VisibilityCeiling)
+        } else if now >= lost {
+            Due::Over(StopReason::LeaseLost)
+        } else if now >= self.next {
+            Due::Extend(self.terms.visibility_timeout.min(ceiling - now))
+        } else {
+            Due::At(self.next.min(lost).min(give_back))
+        }
+    }
+
+    /// SQS confirmed an extension by `visibility` that was sent at `sent_at`.
+    pub fn confirmed(&mut self, sent_at: Instant, visibility: Duration) {
+        // A late confirmation of an earlier request must not shorten the lease.
+        self.until = self.until.max(sent_at + visibility);
+        self.next = sent_at + self.terms.heartbeat_interval;
+        self.failures = 0;
+    }
+
+    /// An extension was not confirmed. Returns whether it is the first in a row.
+    pub fn failed(&mut self, now: Instant, rng: &mut fastrand::Rng) -> bool {
+        self.failures += 1;
+        let interval = self.terms.retry_interval();
+        self.next = now + interval / 2 + interval.mul_f64(rng.f64());
+        self.failures == 1
+    }
+
+    /// SQS says that the message is not ours any more.
+    pub fn lost(&mut self, now: Instant) {
+        self.until = now;
+    }
+
+    /// How much is left at `now`.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+}
+
+/// A lease that ended while its message was still held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// The message.
+    pub message_id: String,
+    /// Why.
+    pub reason: StopReason,
+}
+
+/// The leases of all messages that are held.
+#[derive(Clone, Debug)]
+pub struct Leases(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: Queue,
+    terms: Terms,
+    telemetry: Arc<Telemetry>,
+    held: Mutex<HashMap<String, Arc<Held>>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Held {
+    message_id: String,
+    /// Locked while a call uses it: extending, releasing and deleting never overlap.
+    receipt_handle: tokio::sync::Mutex<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    lease: Lease,
+    /// Its end was told.
+    over: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section here is a few assignments; none leaves a half-made state.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Leases {
+    /// Leases on messages of `queue`.
+    #[must_use]
+    pub fn new(queue: Queue, terms: Terms, telemetry: Arc<Telemetry>) -> Self {
+        Self(Arc::new(Inner {
+            queue,
+            terms,
+            telemetry,
+            held: Mutex::default(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Holds a message that was received at `received_at`. Returns true if the message was held
+    /// already: then the receipt handle, and with it the lease, is the newer one from now on.
+    pub fn hold(&self, message_id: &str, receipt_handle: String, received_at: Instant) -> bool {
+        let held = Arc::new(Held {
+            message_id: message_id.to_owned(),
+            receipt_handle: tokio::sync::Mutex::new(receipt_handle),
+            state: Mutex::new(State {
+                lease: Lease::new(self.0.terms, received_at),
+                over: false,
+            }),
+        });
+        let earlier = lock(&self.0.held).insert(message_id.to_owned(), held);
+        self.0.changed.notify_one();
+        earlier.is_some()
+    }
+
+    /// Ends the lease of a message and returns its newest receipt handle, once no call is using it
+    /// any more. `None` if the message is not held.
+    pub async fn take(&self, message_id: &str) -> Option<String> {
+        let held = lock(&self.0.held).remove(message_id)?;
+        let receipt_handle = held.receipt_handle.lock().await;
+        Some(receipt_handle.clone())
+    }
+
+    /// Extends leases for ever. `over` is called once for each that ends; the message stays held,
+    /// so that [`take`](Self::take) can still release it.
+    pub async fn keep(&self, over: impl Fn(Over)) {
+        loop {
+            let now = Instant::now();
+            let mut wake: Option<Instant> = None;
+            let (mut due, mut ended) = (Vec::new(), Vec::new());
+            for held in lock(&self.0.held).values() {
+                let mut state = lock(&held.state);
+                if state.over {
+                    continue;
+                }
+                match state.lease.due(now) {
+                    Due::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
+                    Due::Extend(by) => {
+                        // No other try until this one is answered; it may be lost before.
+                        state.lease.next = now + self.0.terms.visibility_timeout;
+                        due.push((Arc::clone(held), by));
+                    }
+                    Due::Over(reason) => {
+                        state.over = true;
+                        ended.push(Over {
+                            message_id: held.message_id.clone(),
+                            reason,
+                        });
+                    }
+                }
+            }
+            ended.into_iter().for_each(&over);
+            for batch in due.chunks(MAX_BATCH) {
+                let (inner, batch) = (Arc::clone(&self.0), batch.to_vec());
+                tokio::spawn(async move { inner.extend(batch).await });
+            }
+            if !due.is_empty() {
+                continue;
+            }
+            tokio::select! {
+                () = sleep_until(wake) => {}
+                () = self.0.changed.notified() => {}
+            }
+        }
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Inner {
+    async fn extend(&self, batch: Vec<(Arc<Held>, Duration)>) {
+        let mut locked = Vec::with_capacity(batch.len());
+        for (held, by) in &batch {
+            // One that is being settled right now needs no extension.
+            if let Ok(receipt_handle) = held.receipt_handle.try_lock() {
+                locked.push((held, *by, receipt_handle));
+            }
+        }
+        if locked.is_empty() {
+            return;
+        }
+        let entries: Vec<_> = locked
+            .iter()
+            .map(|(_, by, handle)| (handle.to_string(), *by))
+            .collect();
+        let sent_at = Instant::now();
+        let reply = self.queue.change_visibility(&entries).await;
+        let now = Instant::now();
+        let mut rng = fastrand::Rng::new();
+        match reply {
+            Ok(results) => {
+                for ((held, by, _), result) in locked.iter().zip(results) {
+                    match result {
+                        Ok(()) => {
+                            let mut state = lock(&held.state);
+                            let margin = state.lease.left(now);
+                            state.lease.confirmed(sent_at, *by);
+                            drop(state);
+                            self.telemetry.emit(events::LeaseExtended { margin });
+                        }
+                        Err(error) => {
+                            let mut state = lock(&held.state);
+                            let first = state.lease.failed(now, &mut rng);
+                            if error.handle_lost {
+                                state.lease.lost(now);
+                            }
+                            drop(state);
+                            let message_id = &held.message_id;
+                            self.telemetry.emit(events::HeartbeatFailed {
+                                message_id,
+                                error: &error,
+                                first,
+                            });
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                for (held, _, _) in &locked {
+                    let first = lock(&held.state).lease.failed(now, &mut rng);
+                    let message_id = &held.message_id;
+                    self.telemetry.emit(events::HeartbeatFailed {
+                        message_id,
+                        error: &error,
+                        first,
+                    });
+                }
+            }
+        }
+        drop(locked);
+        self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

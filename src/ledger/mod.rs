@@ -1,0 +1,171 @@
+//! The ledger: what has been seen and done, outliving the process.
+//!
+//! It answers one question, [`Ledger::claim`]: may this instance work on this rejection? And it
+//! keeps what a job must not learn twice: which staging distribution it is bound to.
+//!
+//! **Guarantees.** A job that is done stays done for [`RETENTION`], longer than SQS keeps any
+//! message. Bind, renew and complete take the grant that the claim gave and fail if another claim
+//! was granted since ([`LedgerError::NotOwner`]): a late holder can neither finish nor extend what
+//! is no longer its own. One job at a time holds a production distribution.
+//!
+//! **Assumptions.** A granted lease is worked on only while it is renewed before it ends.
+
+mod embedded;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+pub use embedded::EmbeddedLedger;
+
+use crate::binding::Binding;
+use crate::event::JobKey;
+use crate::plan::Outcome;
+
+/// How long records are kept: one day above SQS's longest message retention (14 days).
+pub const RETENTION: Duration = Duration::from_secs(15 * 24 * 60 * 60);
+
+/// The right to work on a job. Whoever claims it next gets a higher epoch, and this one is void.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The job.
+    pub key: JobKey,
+    /// The instance.
+    pub owner: String,
+    /// How often the job was granted, this time included.
+    pub epoch: i64,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The job is this instance's.
+    Granted {
+        /// What later calls must present.
+        grant: Grant,
+        /// What an earlier claim bound the job to.
+        binding: Option<Binding>,
+    },
+    /// Another live instance works on it.
+    Leased {
+        /// When its lease ends, unless it is renewed.
+        until: Timestamp,
+    },
+    /// It was done before.
+    Done {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// The answer to a bind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// The job is bound, and holds the production distribution.
+    Bound,
+    /// Another job holds the production distribution.
+    ProductionBusy {
+        /// When its lease ends, unless it is renewed.
+        until: Timestamp,
+    },
+}
+
+/// Where the ledger is kept.
+#[async_trait]
+pub trait Ledger: Send + Sync + std::fmt::Debug {
+    /// Asks for the right to work on a job until `until`.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the ledger cannot be read or written. Nothing may be processed then.
+    async fn claim(
+        &self,
+        key: &JobKey,
+        pipeline: &str,
+        until: Timestamp,
+    ) -> Result<Claim, LedgerError>;
+
+    /// Binds a job to its distributions, for good, and takes the production distribution.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotOwner`] if the grant is void; others if the ledger fails.
+    async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError>;
+
+    /// Extends the right to work on a job.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotOwner`] if the grant is void; others if the ledger fails.
+    async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError>;
+
+    /// Records that a job is done. Only after this may its messages be deleted.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotOwner`] if the grant is void; others if the ledger fails.
+    async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError>;
+
+    /// Gives a job back unfinished, so that the next claim need not wait for the lease to end.
+    /// `reason` is kept for those who look at the ledger. A void grant is no error.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError>;
+
+    /// Writes something that means nothing, to find out whether the ledger can be written.
+    ///
+    /// # Errors
+    /// If it cannot.
+    async fn check(&self) -> Result<(), LedgerError>;
+
+    /// Forgets what is older than [`RETENTION`]. Returns how many records went.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    async fn prune(&self) -> Result<usize, LedgerError>;
+}
+
+/// Why the ledger did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The job was granted to someone else since.
+    #[error("the job {key} was granted to another instance since")]
+    NotOwner {
+        /// The job.
+        key: JobKey,
+    },
+    /// Another process has the file.
+    #[error("the ledger {path} is in use by another process")]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// The file was written by a newer stagesweep.
+    #[error("the ledger has schema version {found}; this stagesweep knows {known}")]
+    NewerSchema {
+        /// The file's version.
+        found: i64,
+        /// The newest version this program knows.
+        known: i64,
+    },
+    /// The file's place cannot be used.
+    #[error("the ledger {path} cannot be opened")]
+    Io {
+        /// The file.
+        path: String,
+        #[source]
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database failed: full disk, read-only file system, damaged file.
+    #[error("the ledger's database failed")]
+    Database(#[source] rusqlite::Error),
+    /// A record holds what it cannot hold.
+    #[error("the ledger's record of {key} is damaged")]
+    Damaged {
+        /// The job.
+        key: JobKey,
+    },
+    /// The work was cut off: the process is ending.
+    #[error("the ledger's worker ended")]
+    Ended,
+}

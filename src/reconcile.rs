@@ -1,0 +1,750 @@
+//! Observe, decide, apply one step, observe again: one job from its claim to its end.
+//!
+//! **Guarantees.** A run resumes from anything, because it starts from what is observed. A change is
+//! never cut off once its call has begun; a stop is heeded between steps and in waits. A job ends as
+//! [`Ended::Succeeded`] only after the ledger has it as done.
+//!
+//! **Races.** Others change the same account. A 412 or a 409 is a fact to look at again, never an
+//! error to repeat. SSM has no compare-and-set: see [`Run::record_deleted`].
+//!
+//! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
+
+use crate::aws::edit::Edit;
+use crate::aws::{Account, AwsError};
+use crate::binding::{AsOf, Binding, DELETED, ParameterVersion, Slot, as_of};
+use crate::event::Rejection;
+use crate::ledger::{Bound, Grant, Ledger, LedgerError};
+use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
+use crate::retry::{Backoff, Conflict, ErrorClass};
+use crate::stop::{Stop, StopReason};
+use crate::target::ResolvedTarget;
+use crate::telemetry::{Telemetry, chain, events};
+use crate::watch::Watcher;
+
+/// Tries of one call within a job, each of which the SDK tries three times by itself. After that
+/// the message is released, so that the redrive policy can end what never ends by itself.
+const CALL_TRIES: u32 = 3;
+
+/// No pause between two tries of a call is longer: a job holds its production distribution.
+const MAX_CALL_PAUSE: Duration = Duration::from_secs(5);
+
+/// Carries out jobs.
+#[derive(Clone, Debug)]
+pub struct Reconciler {
+    account: Account,
+    watcher: Watcher,
+    ledger: Arc<dyn Ledger>,
+    telemetry: Arc<Telemetry>,
+    settings: Settings,
+    queues: Arc<ProductionQueues>,
+}
+
+/// What a [`Reconciler`] needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// A job that sees no progress for this long gives up and is resumed on its next receive.
+    pub propagation_timeout: Duration,
+    /// Between two tries of a call that failed.
+    pub backoff: Backoff,
+}
+
+/// One job.
+#[derive(Debug)]
+pub struct Job {
+    /// The rejection.
+    pub rejection: Rejection,
+    /// Its target.
+    pub target: ResolvedTarget,
+    /// The right to work on it.
+    pub grant: Grant,
+    /// What an earlier claim bound it to.
+    pub binding: Option<Binding>,
+    /// Tells it to stop.
+    pub stop: Stop,
+    /// What it is doing, for those who ask.
+    pub activity: Activity,
+}
+
+/// What a job is doing right now.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Arc<Mutex<&'static str>>);
+
+impl Activity {
+    fn set(&self, what: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// The name of the step or wait.
+    #[must_use]
+    pub fn get(&self) -> &'static str {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a run of a job ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Done, and recorded as done: its messages may be deleted.
+    Succeeded(Outcome),
+    /// It must not be done.
+    Refused(Refusal),
+    /// It was told to stop, and goes on under a later receive.
+    Stopped(StopReason),
+    /// Another instance works on the same production distribution.
+    ProductionBusy {
+        /// When its lease ends, unless it is renewed.
+        until: Timestamp,
+    },
+    /// It failed for now.
+    Failed(Failure),
+}
+
+/// Why a run failed for now.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A call failed, and was tried often enough.
+    #[error("an AWS call failed")]
+    Call(#[source] Arc<AwsError>),
+    /// Nothing moved for the propagation timeout.
+    #[error("nothing changed for {} while waiting: {waiting_for}", humantime::format_duration(*after))]
+    PropagationTimeout {
+        /// The wait's name.
+        waiting_for: &'static str,
+        /// The propagation timeout.
+        after: Duration,
+    },
+    /// The ledger failed.
+    #[error("the ledger failed")]
+    Ledger(#[source] LedgerError),
+}
+
+impl Failure {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Call(error) => error.class.code(),
+            Self::PropagationTimeout { .. } => "propagation_timeout",
+            Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
+            Self::Ledger(_) => "ledger_failed",
+        }
+    }
+
+    /// The failure and everything that caused it, as one line.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        chain(self)
+    }
+}
+
+/// Ends a run early.
+enum Halt {
+    Ended(Ended),
+    Call(AwsError),
+}
+
+impl From<Ended> for Halt {
+    fn from(ended: Ended) -> Self {
+        Self::Ended(ended)
+    }
+}
+
+impl From<AwsError> for Halt {
+    fn from(error: AwsError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<Halt> for Ended {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Ended(ended) => ended,
+            Halt::Call(error) => Self::Failed(Failure::Call(Arc::new(error))),
+        }
+    }
+}
+
+impl Reconciler {
+    /// A reconciler for one account.
+    #[must_use]
+    pub fn new(
+        account: Account,
+        watcher: Watcher,
+        ledger: Arc<dyn Ledger>,
+        telemetry: Arc<Telemetry>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            account,
+            watcher,
+            ledger,
+            telemetry,
+            settings,
+            queues: Arc::default(),
+        }
+    }
+
+    /// Works on a job until it ends, and tells the ledger how.
+    pub async fn run(&self, job: &Job) -> Ended {
+        let now = Instant::now();
+        let mut run = Run {
+            context: self,
+            job,
+            progress: Progress::default(),
+            list_policies: true,
+            moved_at: now,
+            changed_at: now,
+            fruitless: 0,
+            _turn: None,
+        };
+        let ended = run.to_the_end().await.unwrap_or_else(Ended::from);
+        // Still holding our turn: the next job for the same production distribution must find
+        // this one closed in the ledger.
+        self.close(job, ended).await
+    }
+
+    async fn close(&self, job: &Job, ended: Ended) -> Ended {
+        let reason = match &ended {
+            Ended::Succeeded(outcome) => {
+                return match self.ledger.complete(&job.grant, *outcome).await {
+                    Ok(()) => ended,
+                    Err(error) => Ended::Failed(Failure::Ledger(error)),
+                };
+            }
+            Ended::Refused(refusal) => refusal.code(),
+            Ended::Stopped(reason) => reason.code(),
+            Ended::ProductionBusy { .. } => "production_busy",
+            Ended::Failed(failure) => failure.code(),
+        };
+        match self.ledger.release(&job.grant, reason).await {
+            Ok(()) => ended,
+            Err(error) => match ended {
+                // A ledger that fails must be heard of; what else was known is in the log.
+                Ended::Stopped(_) | Ended::ProductionBusy { .. } | Ended::Refused(_) => {
+                    Ended::Failed(Failure::Ledger(error))
+                }
+                ended => ended,
+            },
+        }
+    }
+}
+
+/// One run of one job.
+struct Run<'a> {
+    context: &'a Reconciler,
+    job: &'a Job,
+    progress: Progress,
+    /// Whether policies that list our staging distribution must be searched for.
+    list_policies: bool,
+    /// When something last moved.
+    moved_at: Instant,
+    /// When our last change was answered: propagation is paced from there.
+    changed_at: Instant,
+    /// Looks in a row that led to nothing.
+    fruitless: u32,
+    /// Our turn at the production distribution.
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Run<'_> {
+    async fn to_the_end(&mut self) -> Result<Ended, Halt> {
+        self.job.activity.set("reading_parameters");
+        let mut binding = match &self.job.binding {
+            Some(binding) => binding.clone(),
+            None => match self.resolve().await? {
+                Ok(binding) => binding,
+                Err(ended) => return Ok(ended),
+            },
+        };
+        self.job.activity.set("waiting_for_its_turn");
+        let turn = self.context.queues.turn(&binding.production_id);
+        self._turn = Some(self.unless_stopped(turn).await?);
+        self.moved_at = Instant::now();
+
+        let mut bound = false;
+        loop {
+            self.heed_stop()?;
+            self.job.activity.set("observing");
+            let observed = self.observe(&binding).await?;
+            let decision = decide(&binding, &observed, &self.progress);
+            if !bound && !matches!(decision, Decision::Refuse(_)) {
+                complete_binding(&mut binding, &observed);
+                self.bind(&binding).await?;
+                bound = true;
+            }
+            match decision {
+                Decision::Done(outcome) => return Ok(Ended::Succeeded(outcome)),
+                Decision::Refuse(refusal) => return Ok(Ended::Refused(refusal)),
+                Decision::Apply(step) => self.apply(&binding, step).await?,
+                Decision::Wait(wait) => self.wait(&binding, wait).await?,
+            }
+        }
+    }
+
+    /// Finds out which distributions the rejection is about; or that it is about none.
+    async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
+        let (ssm, target) = (&self.context.account.ssm, &self.job.target);
+        let production = self
+            .call(|| ssm.parameter(&target.production_parameter))
+            .await?;
+        let production = production
+            .map(|parameter| parameter.value)
+            .unwrap_or_default();
+        let Slot::Distribution(production_id) = Slot::read(&production) else {
+            return Ok(Err(Ended::Refused(Refusal::ProductionParameterInvalid)));
+        };
+
+        let current = self
+            .call(|| ssm.parameter(&target.staging_parameter))
+            .await?;
+        let Some(current) = current else {
+            return Ok(Err(Ended::Refused(Refusal::StagingParameterInvalid)));
+        };
+        let mut versions = vec![current];
+        let moment = self.job.rejection.as_of;
+        if as_of(&versions, moment) == AsOf::NeedsHistory {
+            versions = self.call(|| ssm.history(&target.staging_parameter)).await?;
+        }
+        let AsOf::Version(version) = as_of(&versions, moment) else {
+            return Ok(Err(Ended::Refused(Refusal::HistoryTooShort)));
+        };
+        Ok(match Slot::read(&version.value) {
+            Slot::Vacant => Err(Ended::Succeeded(Outcome::AlreadyClean)),
+            Slot::Invalid => Err(Ended::Refused(Refusal::StagingParameterInvalid)),
+            Slot::Distribution(staging_id) => Ok(Binding {
+                production_id: production_id.to_owned(),
+                staging_id: staging_id.to_owned(),
+                staging_domain: None,
+                policy_id: None,
+            }),
+        })
+    }
+
+    async fn bind(&self, binding: &Binding) -> Result<(), Halt> {
+        let bound = self.context.ledger.bind(&self.job.grant, binding).await;
+        match bound.map_err(|error| Ended::Failed(Failure::Ledger(error)))? {
+            Bound::Bound => {
+                self.context.telemetry.emit(events::JobBound {
+                    production_id: &binding.production_id,
+                    staging_id: &binding.staging_id,
+                });
+                Ok(())
+            }
+            Bound::ProductionBusy { until } => Err(Ended::ProductionBusy { until }.into()),
+        }
+    }
+
+    /// Reads everything that a decision needs.
+    async fn observe(&mut self, binding: &Binding) -> Result<Observed, Halt> {
+        let Account { cloudfront, ssm } = &self.context.account;
+        let (production, staging, parameter) = tokio::try_join!(
+            self.call(|| cloudfront.distribution(&binding.production_id)),
+            self.call(|| cloudfront.distribution(&binding.staging_id)),
+            self.call(|| ssm.parameter(&self.job.target.staging_parameter)),
+        )?;
+
+        let named = [&production, &staging]
+            .into_iter()
+            .filter_map(|distribution| distribution.as_ref()?.policy_id.clone());
+        let ids: BTreeSet<String> = named
+            .chain(binding.policy_id.clone())
+            .filter(|id| self.progress.policy_deleted.as_ref() != Some(id))
+            .collect();
+        let mut policies = self.policies(ids).await?;
+
+        let domain = staging
+            .as_ref()
+            .map(|staging| &staging.domain)
+            .or(binding.staging_domain.as_ref());
+        if let Some(domain) = domain
+            && self.list_policies
+            && !policies
+                .iter()
+                .any(|policy| policy.staging_domains.contains(domain))
+        {
+            let found = self.call(|| cloudfront.policies_listing(domain)).await?;
+            self.list_policies = false;
+            policies.extend(self.policies(found).await?);
+        }
+        Ok(Observed {
+            production,
+            staging,
+            policies,
+            parameter,
+        })
+    }
+
+    async fn policies(
+        &self,
+        ids: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<crate::plan::Policy>, Halt> {
+        let cloudfront = &self.context.account.cloudfront;
+        let reads = ids
+            .into_iter()
+            .map(|id| async move { self.call(|| cloudfront.policy(&id)).await });
+        Ok(try_join_all(reads).await?.into_iter().flatten().collect())
+    }
+
+    async fn apply(&mut self, binding: &Binding, step: Step) -> Result<(), Halt> {
+        let name = step.name();
+        self.job.activity.set(name);
+        let cloudfront = &self.context.account.cloudfront;
+        let result = match &step {
+            Step::Detach { etag, policy_id } => {
+                let edit = Edit::detach(policy_id);
+                self.call(|| cloudfront.update(&binding.production_id, etag, edit))
+                    .await
+            }
+            Step::DeletePolicy { policy_id, etag } => {
+                self.call(|| cloudfront.delete_policy(policy_id, etag))
+                    .await
+            }
+            Step::DisableStaging { etag } => {
+                self.call(|| cloudfront.update(&binding.staging_id, etag, Edit::disable()))
+                    .await
+            }
+            Step::DeleteStaging(staging) => {
+                self.call(|| cloudfront.delete_distribution(staging)).await
+            }
+            Step::RecordDeleted { version } => {
+                match self.record_deleted(&binding.staging_id, *version).await {
+                    Ok(recorded) => {
+                        self.progress.recorded = Some(recorded);
+                        Ok(())
+                    }
+                    Err(halt) => Err(halt),
+                }
+            }
+        };
+        self.changed_at = Instant::now();
+        let error = match result {
+            Ok(()) => {
+                self.context.telemetry.emit(events::StepApplied {
+                    execution_id: &self.job.rejection.execution_id,
+                    step: name,
+                });
+                self.accept(step);
+                return Ok(());
+            }
+            Err(Halt::Call(error)) => error,
+            Err(halt) => return Err(halt),
+        };
+        match error.class {
+            ErrorClass::NotFound => {
+                self.context
+                    .telemetry
+                    .emit(events::StepWasDone { step: name });
+                // Not for the distribution of an update: that one is observed again.
+                if matches!(step, Step::DeletePolicy { .. } | Step::DeleteStaging(_)) {
+                    self.accept(step);
+                } else {
+                    self.look_again().await?;
+                }
+                Ok(())
+            }
+            ErrorClass::Changed => {
+                self.context.telemetry.emit(events::StepDeferred {
+                    step: name,
+                    conflict: None,
+                });
+                self.look_again().await
+            }
+            ErrorClass::Conflict(conflict) => {
+                if self.fruitless == 0 {
+                    self.context.telemetry.emit(events::StepDeferred {
+                        step: name,
+                        conflict: Some(conflict),
+                    });
+                }
+                self.progress.conflict = Some(conflict);
+                // Some policy lists our staging distribution after all.
+                self.list_policies |= conflict == Conflict::StagingInUse;
+                Ok(())
+            }
+            _ => Err(error.into()),
+        }
+    }
+
+    fn accept(&mut self, step: Step) {
+        match step {
+            Step::Detach { policy_id, .. } => self.progress.detached = Some(policy_id),
+            Step::DeletePolicy { policy_id, .. } => {
+                self.progress.policy_deleted = Some(policy_id);
+                self.list_policies = false;
+            }
+            Step::DisableStaging { .. } => self.progress.disabled = true,
+            Step::DeleteStaging(_) => self.progress.staging_deleted = true,
+            // Its version was noted where it is known.
+            Step::RecordDeleted { .. } => {}
+        }
+        self.moved();
+    }
+
+    fn moved(&mut self) {
+        self.moved_at = Instant::now();
+        self.fruitless = 0;
+        self.progress.conflict = None;
+    }
+
+    /// Writes `deleted` to the staging parameter while it holds our staging distribution's id.
+    ///
+    /// Between reading and writing someone else may write: SSM cannot compare and set, but it
+    /// numbers its versions. If ours is not the one after the version that was read, the history
+    /// tells whose value was overwritten, and that value is put back.
+    async fn record_deleted(&self, staging_id: &str, version: i64) -> Result<i64, Halt> {
+        let ssm = &self.context.account.ssm;
+        let name = &self.job.target.staging_parameter;
+        let current = self.call(|| ssm.parameter(name)).await?;
+        let still_ours = current.is_some_and(|current| {
+            current.version == version
+                && Slot::read(&current.value) == Slot::Distribution(staging_id)
+        });
+        if !still_ours {
+            return Err(
+                AwsError::changed("GetParameter", "the parameter was written since").into(),
+            );
+        }
+        let written = self.call(|| ssm.overwrite(name, DELETED)).await?;
+        if written == version + 1 {
+            return Ok(written);
+        }
+        let history = self.call(|| ssm.history(name)).await?;
+        let overwritten = overwritten(&history, version, written);
+        let newest = history.iter().map(|version| version.version).max();
+        let restored = overwritten.filter(|_| newest == Some(written));
+        if let Some(theirs) = restored {
+            self.call(|| ssm.overwrite(name, &theirs.value)).await?;
+        }
+        if overwritten.is_some() {
+            self.context.telemetry.emit(events::ParameterRaced {
+                parameter: name,
+                restored: restored.map(|theirs| theirs.value.as_str()),
+            });
+        }
+        Ok(written)
+    }
+
+    async fn wait(&mut self, binding: &Binding, wait: Wait) -> Result<(), Halt> {
+        if wait == Wait::LookAgain {
+            self.job.activity.set(wait.name());
+            self.progress.conflict = None;
+            return self.pause().await;
+        }
+        let execution_id = &self.job.rejection.execution_id;
+        self.job.activity.set(wait.name());
+        self.context.telemetry.emit(events::WaitStarted {
+            execution_id,
+            wait: wait.name(),
+        });
+
+        let began = Instant::now();
+        let watcher = &self.context.watcher;
+        let (production, staging) = (&binding.production_id, &binding.staging_id);
+        let ours = match &wait {
+            Wait::Detached { .. } => self.progress.detached.is_some(),
+            Wait::StagingDisabled => self.progress.disabled,
+            _ => false,
+        };
+        let from = if ours { self.changed_at } else { began };
+        let looks = async {
+            match &wait {
+                Wait::BothDeployed => {
+                    let deployed = |found: Option<&crate::plan::Distribution>| {
+                        found.is_none_or(|distribution| distribution.deployed)
+                    };
+                    let (seen, _) = tokio::try_join!(
+                        watcher.wait(production, from, deployed),
+                        watcher.wait(staging, from, deployed)
+                    )?;
+                    Ok(seen)
+                }
+                Wait::Detached { policy_id } => {
+                    watcher
+                        .wait(production, from, |found| {
+                            found.is_none_or(|production| {
+                                let detached =
+                                    policy_id.is_none() || production.policy_id != *policy_id;
+                                production.deployed && detached
+                            })
+                        })
+                        .await
+                }
+                Wait::PolicyReplaced { policy_id } => {
+                    watcher
+                        .wait(production, from, |found| {
+                            found.is_none_or(|production| {
+                                production.policy_id.as_ref() != Some(policy_id)
+                            })
+                        })
+                        .await
+                }
+                Wait::StagingDeployed => {
+                    watcher
+                        .wait(staging, from, |found| {
+                            found.is_none_or(|staging| staging.deployed)
+                        })
+                        .await
+                }
+                Wait::StagingDisabled => {
+                    watcher
+                        .wait(staging, from, |found| {
+                            found.is_none_or(|staging| staging.deployed && !staging.enabled)
+                        })
+                        .await
+                }
+                Wait::StagingGone => watcher.wait(staging, from, |found| found.is_none()).await,
+                Wait::LookAgain => unreachable!("handled above"),
+            }
+        };
+        let deadline = self.moved_at + self.context.settings.propagation_timeout;
+        let seen = tokio::select! {
+            biased;
+            reason = self.job.stop.stopped() => return Err(Ended::Stopped(reason).into()),
+            seen = looks => seen,
+            () = tokio::time::sleep_until(deadline) => return Err(self.gave_up(wait.name()).into()),
+        };
+        let seen = seen.map_err(|error| Ended::Failed(Failure::Call(error)))?;
+        if ours {
+            watcher.learn(seen);
+        }
+        self.context.telemetry.emit(events::WaitEnded {
+            execution_id,
+            wait: wait.name(),
+            took: began.elapsed(),
+            propagation: ours.then_some(seen.after),
+        });
+        self.moved();
+        Ok(())
+    }
+
+    /// The world changed under a step: look again at once, and after a pause if that goes on.
+    async fn look_again(&mut self) -> Result<(), Halt> {
+        if self.fruitless == 0 {
+            self.fruitless = 1;
+            return Ok(());
+        }
+        self.pause().await
+    }
+
+    /// A moment, longer each time in a row.
+    async fn pause(&mut self) -> Result<(), Halt> {
+        self.fruitless += 1;
+        let pace = self.context.watcher.pace();
+        let backoff = Backoff {
+            initial: pace.min,
+            max: pace.max,
+        };
+        let pause = backoff.delay(self.fruitless, &mut fastrand::Rng::new());
+        let deadline = self.moved_at + self.context.settings.propagation_timeout;
+        if Instant::now() + pause > deadline {
+            return Err(self.gave_up(self.job.activity.get()).into());
+        }
+        self.unless_stopped(tokio::time::sleep(pause)).await
+    }
+
+    fn gave_up(&self, waiting_for: &'static str) -> Ended {
+        Ended::Failed(Failure::PropagationTimeout {
+            waiting_for,
+            after: self.context.settings.propagation_timeout,
+        })
+    }
+
+    fn heed_stop(&self) -> Result<(), Halt> {
+        match self.job.stop.reason() {
+            Some(reason) => Err(Ended::Stopped(reason).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for something that can be given up at any time.
+    async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
+        tokio::select! {
+            biased;
+            reason = self.job.stop.stopped() => Err(Ended::Stopped(reason).into()),
+            done = wait => Ok(done),
+        }
+    }
+
+    /// Makes a call, and again after a pause if it failed in a way that the next try may not.
+    /// A call that has begun is never cut off.
+    async fn call<T, F>(&self, call: impl Fn() -> F) -> Result<T, Halt>
+    where
+        F: Future<Output = Result<T, AwsError>>,
+    {
+        let mut failures = 0;
+        loop {
+            self.heed_stop()?;
+            let error = match call().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let again = error.class.is_transient()
+                || error.class == ErrorClass::Conflict(Conflict::ConcurrentWrite);
+            failures += 1;
+            if !again || failures == CALL_TRIES {
+                return Err(error.into());
+            }
+            let delay = self
+                .context
+                .settings
+                .backoff
+                .delay(failures, &mut fastrand::Rng::new());
+            let delay = delay.min(MAX_CALL_PAUSE);
+            self.context.telemetry.emit(events::CallRetried {
+                error: &error,
+                delay,
+            });
+            self.unless_stopped(tokio::time::sleep(delay)).await?;
+        }
+    }
+}
+
+/// Notes what the first observation tells beyond the parameters: where to find the policy later,
+/// when neither production nor the staging distribution can tell any more.
+fn complete_binding(binding: &mut Binding, observed: &Observed) {
+    if let Some(staging) = &observed.staging {
+        binding.staging_domain = Some(staging.domain.clone());
+    }
+    let Some(domain) = &binding.staging_domain else {
+        return;
+    };
+    if let Some(own) = observed
+        .policies
+        .iter()
+        .find(|policy| policy.staging_domains.contains(domain))
+    {
+        binding.policy_id = Some(own.id.clone());
+    }
+}
+
+/// The value of someone else that our write of version `written` covered, if there is one. Versions
+/// in between that hold `deleted` are our own: a first try whose answer was lost.
+fn overwritten(history: &[ParameterVersion], read: i64, written: i64) -> Option<&ParameterVersion> {
+    history
+        .iter()
+        .filter(|version| read < version.version && version.version < written)
+        .filter(|version| version.value != DELETED)
+        .max_by_key(|version| version.version)
+}
+
+/// One at a time for each production distribution, in the order of asking.
+#[derive(Debug, Default)]
+struct ProductionQueues(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl ProductionQueues {
+    fn turn(&self, production_id: &str) -> impl Future<Output = OwnedMutexGuard<()>> + use<> {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds or waits for are of no use.
+        queues.retain(|_, queue| Arc::strong_count(queue) > 1);
+        Arc::clone(queues.entry(production_id.to_owned()).or_default()).lock_owned()
+    }
+}
