@@ -18,7 +18,10 @@ pub struct Clock(Source);
 enum Source {
     System,
     /// Wall-clock time that follows tokio's (possibly paused) monotonic clock.
-    Following { start: Timestamp, base: Instant },
+    Following {
+        start: Timestamp,
+        base: Instant,
+    },
 }
 
 impl Clock {
@@ -33,7 +36,10 @@ impl Clock {
     /// Must be called inside a tokio runtime.
     #[must_use]
     pub fn following_tokio(start: Timestamp) -> Self {
-        Self(Source::Following { start, base: Instant::now() })
+        Self(Source::Following {
+            start,
+            base: Instant::now(),
+        })
     }
 
     /// The time now.
@@ -57,7 +63,10 @@ impl Clock {
     /// How long ago `then` was; zero if it lies in the future (clocks differ between machines).
     #[must_use]
     pub fn since(&self, then: Timestamp) -> Duration {
-        self.now().duration_since(then).try_into().unwrap_or(Duration::ZERO)
+        self.now()
+            .duration_since(then)
+            .try_into()
+            .unwrap_or(Duration::ZERO)
     }
 }
 

@@ -1,6 +1,30 @@
-//! stagesweep
+//! stagesweep: an SQS event consumer that takes down what a rejected CloudFront blue/green
+//! deployment leaves behind.
+//!
+//! `docs/ARCHITECTURE.md` is the map. In short: [`event`], [`target`], [`binding`], [`plan`],
+//! [`retry`] and [`pace`] decide and do no I/O; [`reconcile`] carries out what they decide;
+//! [`consumer`] owns the messages, [`lease`] their visibility, [`ledger`] what outlives the process.
+
 #![forbid(unsafe_code)]
+
+pub mod aws;
+mod batch;
+pub mod binding;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod consumer;
+pub mod daemon;
+pub mod event;
+mod jobs;
+pub mod lease;
+pub mod ledger;
+pub mod pace;
+pub mod plan;
+pub mod reconcile;
+pub mod retry;
+pub mod signals;
+pub mod stop;
 pub mod target;
+pub mod telemetry;
+pub mod watch;

@@ -1,2 +1,19 @@
-//! The stagesweep program.
-fn main() {}
+//! The stagesweep program: arguments, wiring, exit code.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use stagesweep::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match cli::main(arguments) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("stagesweep: {error:#}");
+            ExitCode::from(cli::FATAL)
+        }
+    }
+}

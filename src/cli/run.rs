@@ -1,0 +1,149 @@
+//! `stagesweep run`: the daemon.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{FATAL, check, environment};
+use crate::aws::Connector;
+use crate::clock::Clock;
+use crate::config::{Config, LogFormat};
+use crate::daemon::Daemon;
+use crate::ledger::EmbeddedLedger;
+use crate::signals::{Request, Requests};
+use crate::telemetry::logging::{self, LevelHandle};
+use crate::telemetry::{Telemetry, chain, events};
+
+/// Runs the daemon until it is asked to stop; with `drain`, until the queue is empty and all jobs
+/// are done. Returns the exit status.
+///
+/// # Errors
+/// If the daemon cannot start. The caller prints it and exits with 1.
+pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
+    let config = match Config::load(&config_path, &environment()) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return Ok(check::EX_CONFIG);
+        }
+    };
+    let telemetry = &config.telemetry;
+    let logging = logging::start(telemetry.log_format, &telemetry.log_level)
+        .map_err(|error| anyhow::anyhow!(error))
+        .context("logging could not be started")?;
+    let clock = Clock::system();
+    let mut telemetry = Telemetry::new(clock.clone());
+    if config.telemetry.log_format == LogFormat::Json {
+        let namespace = config.telemetry.metrics_namespace.clone();
+        telemetry = telemetry.with_metrics_sink(namespace, logging.line_writer());
+    }
+    let telemetry = Arc::new(telemetry);
+
+    // Before anything that takes time: a signal must never find the default handler, which would
+    // end the process without a word.
+    let requests = Requests::listen().context("signal handlers could not be installed")?;
+    let status = serve(
+        config,
+        &config_path,
+        clock,
+        &telemetry,
+        requests,
+        logging.level(),
+        drain,
+    )
+    .await;
+    if let Err(error) = &status {
+        telemetry.emit(events::Fatal {
+            error: error.as_ref(),
+        });
+    }
+    Ok(status.unwrap_or(FATAL))
+}
+
+async fn serve(
+    config: Config,
+    config_path: &Path,
+    clock: Clock,
+    telemetry: &Arc<Telemetry>,
+    mut requests: Requests,
+    level: LevelHandle,
+    drain: bool,
+) -> anyhow::Result<u8> {
+    let connector =
+        Connector::from_environment(&clock, config.queue.region.clone(), Arc::clone(telemetry))
+            .await;
+    anyhow::ensure!(
+        connector.region().is_some(),
+        "no AWS region: set AWS_REGION, or region in the AWS profile"
+    );
+    let ledger = EmbeddedLedger::open(
+        &config.ledger.path,
+        Uuid::new_v4().to_string(),
+        clock.clone(),
+    )?;
+    let daemon = Daemon::new(
+        config.clone(),
+        &connector,
+        Arc::new(ledger),
+        clock,
+        Arc::clone(telemetry),
+    );
+
+    let stop = CancellationToken::new();
+    let running = daemon.run(stop.clone(), drain);
+    tokio::pin!(running);
+    let mut current = config;
+    loop {
+        tokio::select! {
+            ended = &mut running => {
+                ended?;
+                return Ok(0);
+            }
+            request = requests.next() => match request {
+                Request::Stop { signal } => {
+                    let in_flight = daemon.consumer().gauges().in_flight;
+                    telemetry.emit(events::Stopping { cause: signal, in_flight });
+                    stop.cancel();
+                }
+                Request::Reload => reload(&mut current, config_path, &daemon, &level, telemetry),
+                Request::Report => daemon.consumer().report(),
+            }
+        }
+    }
+}
+
+/// Applies new targets and a new log level. A bad file changes nothing.
+fn reload(
+    current: &mut Config,
+    config_path: &Path,
+    daemon: &Daemon,
+    level: &LevelHandle,
+    telemetry: &Telemetry,
+) {
+    let new = match Config::load(config_path, &environment()) {
+        Ok(new) => new,
+        Err(faults) => {
+            telemetry.emit(events::ReloadFailed {
+                faults: &faults.to_string(),
+            });
+            return;
+        }
+    };
+    if let Err(error) = level.set(&new.telemetry.log_level) {
+        telemetry.emit(events::ReloadFailed {
+            faults: &chain(error.as_ref()),
+        });
+        return;
+    }
+    daemon.consumer().set_targets(new.targets.clone());
+    let needs_restart = current.restart_required(&new);
+    telemetry.emit(events::Reloaded {
+        targets: new.targets.len(),
+        needs_restart: &needs_restart,
+    });
+    current.targets = new.targets;
+    current.telemetry.log_level = new.telemetry.log_level;
+}

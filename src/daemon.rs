@@ -1,0 +1,169 @@
+//! The daemon: the parts put together, and what runs beside the consumer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::{AwsError, Connector};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::consumer::{Consumer, Parts};
+use crate::ledger::Ledger;
+use crate::pace::Pace;
+use crate::reconcile::{Reconciler, Settings};
+use crate::retry::{Backoff, ErrorClass};
+use crate::telemetry::{Telemetry, events};
+use crate::watch::Watcher;
+
+/// How often old records are removed from the ledger.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// Everything that runs for one queue.
+#[derive(Clone)]
+pub struct Daemon {
+    consumer: Arc<Consumer>,
+    queue: crate::aws::sqs::Queue,
+    ledger: Arc<dyn Ledger>,
+    telemetry: Arc<Telemetry>,
+    queue_url: String,
+    metrics_interval: Duration,
+    targets: usize,
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no queue {queue_url}; check queue.url, the region and the account")]
+pub struct NoSuchQueue {
+    /// The queue's URL.
+    pub queue_url: String,
+    #[source]
+    source: AwsError,
+}
+
+impl Daemon {
+    /// Puts the parts together. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        connector: &Connector,
+        ledger: Arc<dyn Ledger>,
+        clock: Clock,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        let queue = connector.queue(
+            &config.queue.url,
+            config.queue.region.as_deref(),
+            config.queue.wait_time,
+        );
+        let account = connector.account();
+        let pace = Pace {
+            min: config.cleanup.poll_interval_min,
+            max: config.cleanup.poll_interval_max,
+        };
+        let watcher = Watcher::new(account.cloudfront.clone(), pace, Arc::clone(&telemetry));
+        let settings = Settings {
+            propagation_timeout: config.cleanup.propagation_timeout,
+            backoff: Backoff {
+                initial: config.retry.initial_backoff,
+                max: config.retry.max_backoff,
+            },
+        };
+        let reconciler = Reconciler::new(
+            account,
+            watcher,
+            Arc::clone(&ledger),
+            Arc::clone(&telemetry),
+            settings,
+        );
+        let parts = Parts {
+            queue: queue.clone(),
+            ledger: Arc::clone(&ledger),
+            reconciler,
+            clock,
+            telemetry: Arc::clone(&telemetry),
+        };
+        Self {
+            queue,
+            ledger,
+            telemetry,
+            queue_url: config.queue.url.clone(),
+            metrics_interval: config.telemetry.metrics_interval,
+            targets: config.targets.len(),
+            consumer: Consumer::new(parts, config),
+        }
+    }
+
+    /// The consumer, to reload its targets or ask what it is doing.
+    #[must_use]
+    pub fn consumer(&self) -> &Arc<Consumer> {
+        &self.consumer
+    }
+
+    /// Checks the queue, then consumes it until `stop` is cancelled or, with `drain`, until it is
+    /// empty and all jobs are done.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`]. A queue that cannot be asked now is no error: the daemon may have started
+    /// before its network or its credentials.
+    pub async fn run(&self, stop: CancellationToken, drain: bool) -> Result<(), NoSuchQueue> {
+        let checked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            checked = self.queue.attributes() => checked,
+        };
+        let attributes = match checked {
+            Ok(attributes) => Some(attributes),
+            Err(source) if source.class == ErrorClass::NotFound => {
+                return Err(NoSuchQueue {
+                    queue_url: self.queue_url.clone(),
+                    source,
+                });
+            }
+            Err(error) => {
+                self.telemetry
+                    .emit(events::QueueNotChecked { error: &error });
+                None
+            }
+        };
+        self.telemetry.emit(events::Started {
+            queue_url: &self.queue_url,
+            targets: self.targets,
+            redrive: attributes.map(|attributes| attributes.max_receive_count),
+        });
+
+        tokio::select! {
+            () = self.consumer.run(stop, drain) => {}
+            () = self.write_metrics() => {}
+            () = self.prune_ledger() => {}
+        }
+        self.telemetry.flush(self.consumer.gauges());
+        Ok(())
+    }
+
+    async fn write_metrics(&self) {
+        let mut ticks = tokio::time::interval(self.metrics_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is immediate, and there is nothing to write yet.
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            self.telemetry.flush(self.consumer.gauges());
+        }
+    }
+
+    async fn prune_ledger(&self) {
+        let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.ledger.prune().await {
+                self.telemetry.emit(events::LedgerFailing {
+                    error: &error,
+                    first: true,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The jobs in flight, and the messages that ask for each.
+//!
+//! **Guarantees.** A rejection has at most one job here; further messages for it are attached to
+//! that job and share its end. Ending a job and taking its messages is one step, so that none is
+//! attached to a job that has ended.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::event::JobKey;
+use crate::lease::Over;
+use crate::reconcile::Activity;
+use crate::stop::{Stop, StopReason};
+
+/// A message that is held for a job.
+#[derive(Debug)]
+pub(crate) struct HeldMessage {
+    pub(crate) message_id: String,
+    pub(crate) receive_count: u32,
+    /// Its place among those that may be in flight.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// What ends a job, and what watches it.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(crate) stop: Stop,
+    pub(crate) activity: Activity,
+    pub(crate) started: Instant,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    execution_id: String,
+    handle: Handle,
+    messages: Vec<HeldMessage>,
+}
+
+/// One job, for a report.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) execution_id: String,
+    pub(crate) activity: &'static str,
+    pub(crate) age: Duration,
+    pub(crate) messages: usize,
+}
+
+/// All jobs in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs(Mutex<HashMap<JobKey, InFlight>>);
+
+impl Jobs {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobKey, InFlight>> {
+        // Every critical section here is a few assignments; none leaves a half-made state.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attaches a message to the job of `key`. Returns a handle if that made the job: then the
+    /// caller must work on it, and end it.
+    pub(crate) fn attach(
+        &self,
+        key: &JobKey,
+        execution_id: &str,
+        message: HeldMessage,
+    ) -> Option<Handle> {
+        let mut jobs = self.lock();
+        if let Some(job) = jobs.get_mut(key) {
+            job.messages.push(message);
+            return None;
+        }
+        let handle = Handle {
+            stop: Stop::default(),
+            activity: Activity::default(),
+            started: Instant::now(),
+        };
+        let job = InFlight {
+            execution_id: execution_id.to_owned(),
+            handle: handle.clone(),
+            messages: vec![message],
+        };
+        jobs.insert(key.clone(), job);
+        Some(handle)
+    }
+
+    /// Whether a job holds this message.
+    pub(crate) fn hold(&self, message_id: &str) -> bool {
+        self.lock().values().any(|job| {
+            job.messages
+                .iter()
+                .any(|held| held.message_id == message_id)
+        })
+    }
+
+    /// Ends a job and takes its messages.
+    pub(crate) fn end(&self, key: &JobKey) -> Vec<HeldMessage> {
+        self.lock()
+            .remove(key)
+            .map(|job| job.messages)
+            .unwrap_or_default()
+    }
+
+    /// A message's lease is over. If it was its job's last one, the job is told to stop and settles
+    /// the message at its end. Otherwise the message is returned, to be given back now.
+    pub(crate) fn lease_over(&self, over: &Over) -> Option<HeldMessage> {
+        let mut jobs = self.lock();
+        let (job, index) = jobs.values_mut().find_map(|job| {
+            let index = job
+                .messages
+                .iter()
+                .position(|held| held.message_id == over.message_id)?;
+            Some((job, index))
+        })?;
+        if job.messages.len() == 1 {
+            job.handle.stop.now(over.reason);
+            return None;
+        }
+        Some(job.messages.swap_remove(index))
+    }
+
+    /// Tells every job to stop.
+    pub(crate) fn stop_all(&self, reason: StopReason) {
+        for job in self.lock().values() {
+            job.handle.stop.now(reason);
+        }
+    }
+
+    /// How many jobs are in flight.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// What each job is doing, the oldest first.
+    pub(crate) fn report(&self) -> Vec<Report> {
+        let mut reports: Vec<_> = self
+            .lock()
+            .values()
+            .map(|job| Report {
+                execution_id: job.execution_id.clone(),
+                activity: job.handle.activity.get(),
+                age: job.handle.started.elapsed(),
+                messages: job.messages.len(),
+            })
+            .collect();
+        reports.sort_by_key(|report| std::cmp::Reverse(report.age));
+        reports
+    }
+}

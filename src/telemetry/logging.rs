@@ -1,0 +1,105 @@
+//! Log lines on standard output: one JSON object each, or readable ones for a terminal.
+//!
+//! **Guarantees.** A log pipe that nobody reads never blocks the daemon: lines go through a bounded
+//! queue to a thread of their own, and are dropped when it is full.
+
+use std::io::{IsTerminal, Write};
+
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::LogFormat;
+
+/// Lines that may wait for a slow reader: some tens of thousands of ordinary ones.
+const BUFFERED_LINES: usize = 32_768;
+
+/// The process's log, for as long as this lives. What is still buffered is written when it drops.
+#[derive(Debug)]
+pub struct Logging {
+    writer: NonBlocking,
+    level: LevelHandle,
+    _flush_on_drop: WorkerGuard,
+}
+
+/// Changes the level while the process runs.
+#[derive(Clone, Debug)]
+pub struct LevelHandle(reload::Handle<EnvFilter, tracing_subscriber::Registry>);
+
+impl LevelHandle {
+    /// Sets the level; `level` is a filter directive such as `info` or `stagesweep=debug`.
+    ///
+    /// # Errors
+    /// If it is no directive.
+    pub fn set(&self, level: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let filter = EnvFilter::try_new(level)?;
+        self.0.reload(filter)?;
+        Ok(())
+    }
+}
+
+/// Starts logging for the whole process. Call it once.
+///
+/// # Errors
+/// If `level` is no filter directive, or logging was started before.
+pub fn start(
+    format: LogFormat,
+    level: &str,
+) -> Result<Logging, Box<dyn std::error::Error + Send + Sync>> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(BUFFERED_LINES)
+        .lossy(true)
+        .finish(std::io::stdout());
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Json => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(true)
+                    .with_span_list(false)
+                    .with_writer(writer.clone()),
+            )
+            .try_init()?,
+        LogFormat::Pretty => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .compact()
+                    .with_target(false)
+                    .with_ansi(std::io::stdout().is_terminal() && !no_color())
+                    .with_writer(writer.clone()),
+            )
+            .try_init()?,
+    }
+    Ok(Logging {
+        writer,
+        level: LevelHandle(handle),
+        _flush_on_drop: guard,
+    })
+}
+
+/// <https://no-color.org>: set to anything but nothing.
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+impl Logging {
+    /// Writes whole lines to the same stream, such as metrics.
+    pub fn line_writer(&self) -> impl Fn(&str) + Send + Sync + 'static + use<> {
+        let writer = self.writer.clone();
+        move |line| {
+            // One write, so that a line is never torn apart. A full buffer drops it whole.
+            let _ = writer.clone().write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
+    /// Changes the level while the process runs.
+    #[must_use]
+    pub fn level(&self) -> LevelHandle {
+        self.level.clone()
+    }
+}
