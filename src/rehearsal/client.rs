@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use http_body_util::BodyExt as _;
 
 use super::{EmbeddedAws, Exchange};
 
@@ -39,13 +40,15 @@ impl HttpConnector for EmbeddedHttpClient {
         HttpConnectorFuture::new(async move {
             let request = request
                 .try_into_http1x()
-                .map_err(|error| ConnectorError::user(Box::new(error)))?
-                .map(|body| body.bytes().map(<[u8]>::to_vec));
-            let (parts, Some(body)) = request.into_parts() else {
-                return Err(ConnectorError::user(
-                    "streamed request bodies are not taken".into(),
-                ));
-            };
+                .map_err(|error| ConnectorError::user(error.into()))?;
+            let (parts, body) = request.into_parts();
+            // Polled to its end as over a socket: the SDK's stalled-stream protection watches.
+            let body = body
+                .collect()
+                .await
+                .map_err(ConnectorError::user)?
+                .to_bytes()
+                .to_vec();
             match world.handle(http::Request::from_parts(parts, body)).await {
                 Exchange::Reply(response) => HttpResponse::try_from(response.map(SdkBody::from))
                     .map_err(|error| ConnectorError::other(Box::new(error), None)),

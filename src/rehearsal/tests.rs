@@ -354,7 +354,10 @@ async fn a_newer_deployment_leaves_the_older_behind() {
     );
     let orphan = world.policy(&older.policy_id).unwrap();
     assert!(orphan.attached_to.is_empty());
-    assert_eq!(orphan.staging_domains, [older.staging_domain.clone()]);
+    assert_eq!(
+        orphan.staging_domains,
+        std::slice::from_ref(&older.staging_domain)
+    );
     let values: Vec<String> = world
         .parameter_history(&older.staging_parameter)
         .into_iter()
