@@ -22,6 +22,8 @@ pub mod ledger;
 pub mod pace;
 pub mod plan;
 pub mod reconcile;
+#[cfg(feature = "rehearsal")]
+pub mod rehearsal;
 pub mod retry;
 pub mod signals;
 pub mod stop;

@@ -1,1 +1,3 @@
-//! placeholder
+//! What goes over the wire, against the embedded AWS.
+
+mod embedded;

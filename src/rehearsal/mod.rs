@@ -1,0 +1,480 @@
+//! An embedded AWS: SQS, Parameter Store and CloudFront continuous deployment in memory.
+//!
+//! It speaks the services' own wire protocols, so the daemon under rehearsal is the real one
+//! with the real SDK. There are two doors to the same world: [`EmbeddedAws::http_client`] inside
+//! the process, where time may be virtual, and [`EmbeddedAws::listen`] on a loopback address,
+//! where any AWS client can come in.
+//!
+//! | file | what |
+//! |---|---|
+//! | `settings` | propagation time, seed, and a switch for every behaviour AWS leaves open |
+//! | `exchange` | one request and its answer; errors on the wire |
+//! | `sqs`, `sqs_queue` | the queue interface; one queue |
+//! | `ssm` | Parameter Store |
+//! | `cloudfront`, `cloudfront_api`, `cloudfront_xml` | the rules; the interface; configurations as bytes |
+//! | `faults` | faults at random and by rule |
+//! | `journal` | every exchange, in order |
+//! | `client`, `listener` | the two doors |
+//! | `world` | setting things up and looking at them |
+//! | `service`, `events` | a service that deploys blue/green, and the events of its pipeline |
+//!
+//! **Guarantees.** Every call takes effect at one moment, in the order of the journal. A call
+//! whose caller goes away before that moment has no effect; a long poll that is given up has
+//! taken nothing. All waiting is tokio's, so it follows a paused clock. The same seed and the
+//! same calls in the same order give the same bytes.
+//!
+//! **Not handled.** Signatures are not checked and permissions are only denied by rule. FIFO
+//! queues, message encryption, parameter tiers, and what CloudFront validates inside origins and
+//! cache behaviours are not modelled.
+
+mod client;
+mod cloudfront;
+mod cloudfront_api;
+mod cloudfront_xml;
+mod events;
+mod exchange;
+mod faults;
+mod ids;
+mod journal;
+mod listener;
+mod service;
+mod settings;
+mod sqs;
+mod sqs_queue;
+mod ssm;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::Request;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+
+pub use self::client::EmbeddedHttpClient;
+pub use self::events::{EventOptions, Form, Level, Outcome};
+pub use self::exchange::{AwsService, Call, Change, Exchange, Failure};
+pub use self::faults::{Action, Faults, Hook, Rule, RuleId};
+pub use self::journal::{Entry, Journal, Seen};
+pub use self::listener::Listener;
+pub use self::service::Service;
+pub use self::settings::{
+    AttachedPolicyDelete, DeleteLag, OmittedPolicyId, Settings, StagingAfterPolicyDelete, Switches,
+};
+pub use self::sqs_queue::Depth;
+pub use self::world::{
+    DistributionView, Inventory, MessageView, ParameterVersion, PolicyView, Queues,
+};
+
+use self::exchange::Reply;
+use self::faults::{Entrance, Exit, Injector, Plan};
+use self::ids::Ids;
+
+/// A world of its own. Clones share it.
+#[derive(Clone)]
+pub struct EmbeddedAws {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Clock,
+    state: Mutex<State>,
+    injector: Injector,
+    journal: Journal,
+    /// Counts changes of the world; long polls wait on it.
+    changes: watch::Sender<u64>,
+    /// Counts exchanges, with or without a change.
+    exchanges: watch::Sender<u64>,
+}
+
+struct State {
+    settings: Settings,
+    cloudfront: cloudfront::CloudFront,
+    ssm: ssm::Ssm,
+    sqs: sqs::Sqs,
+    ids: Ids,
+    /// Request ids draw from their own source: looking does not change what is made later.
+    request_ids: Ids,
+}
+
+/// A condition did not come true in time.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the condition did not come true within {0:?}")]
+pub struct NotInTime(pub Duration);
+
+/// One try at carrying a call out.
+enum Step {
+    Done(Result<Reply, Failure>),
+    /// A receive that found nothing and may wait.
+    Wait {
+        wait: Duration,
+        next_visible: Option<Timestamp>,
+    },
+}
+
+impl std::fmt::Debug for EmbeddedAws {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedAws").finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedAws {
+    /// An empty world.
+    #[must_use]
+    pub fn new(clock: Clock, settings: Settings) -> Self {
+        let seed = settings.seed;
+        let inner = Inner {
+            clock,
+            injector: Injector::new(seed),
+            journal: Journal::new(settings.journal_capacity),
+            changes: watch::Sender::new(0),
+            exchanges: watch::Sender::new(0),
+            state: Mutex::new(State {
+                settings,
+                cloudfront: cloudfront::CloudFront::default(),
+                ssm: ssm::Ssm::default(),
+                sqs: sqs::Sqs::default(),
+                ids: Ids::new(seed),
+                request_ids: Ids::new(!seed),
+            }),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The world's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// What has been asked so far.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    /// A copy of the settings.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.state().settings.clone()
+    }
+
+    /// Changes settings or switches; calls from now on go by them. The seed and the journal's
+    /// capacity are fixed when a world is made.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.state().settings);
+    }
+
+    /// Sets how often random faults strike from now on; [`Faults::none`] ends them.
+    pub fn set_faults(&self, faults: Faults) {
+        self.inner.injector.set_rates(faults);
+    }
+
+    /// Adds a rule. It counts matching calls from now on.
+    pub fn add_rule(&self, rule: Rule) -> RuleId {
+        self.inner.injector.add(rule)
+    }
+
+    /// Takes a rule away again.
+    pub fn remove_rule(&self, rule: RuleId) {
+        self.inner.injector.remove(rule);
+    }
+
+    /// Refuses every call of the operation for want of permission.
+    pub fn deny(&self, operation: &str) -> RuleId {
+        self.add_rule(Rule::on(operation).then(Action::Deny))
+    }
+
+    /// Ends all faults: the random ones and the rules.
+    pub fn calm(&self) {
+        self.set_faults(Faults::none());
+        self.inner.injector.clear_rules();
+    }
+
+    /// One HTTP exchange.
+    ///
+    /// Waits for long polls and injected delays; never answers where a fault says so. Dropping
+    /// the future is the caller going away.
+    pub async fn handle(&self, request: Request<Vec<u8>>) -> Exchange {
+        let call = Call::identify(&request);
+        let plan = self.inner.injector.plan(&call);
+        if !plan.delay.is_zero() {
+            tokio::time::sleep(plan.delay).await;
+        }
+        for hook in &plan.before {
+            hook(self, &call);
+        }
+        let request_id = self.state().request_ids.uuid();
+        let refused = match &plan.entrance {
+            Entrance::Proceed => None,
+            Entrance::Refuse(failure) => Some(Seen::Status(failure.status)),
+            Entrance::Drop => Some(Seen::Dropped),
+            Entrance::Hang => Some(Seen::Nothing),
+        };
+        if let Some(seen) = refused {
+            self.record(&self.state(), &call, &plan, seen, None, None);
+        }
+        match plan.entrance {
+            Entrance::Proceed => {}
+            Entrance::Refuse(failure) => {
+                let reply = failure.into_reply(call.service, &request_id);
+                return Exchange::Reply(reply.into_response(call.service, &request_id));
+            }
+            Entrance::Drop => return Exchange::Dropped,
+            Entrance::Hang => std::future::pending().await,
+        }
+        let result = self.carry_out(&call, &request, &plan).await;
+        for hook in &plan.after {
+            hook(self, &call);
+        }
+        let reply = match plan.exit {
+            Exit::Answer => match result {
+                Ok(reply) => reply,
+                Err(failure) => failure.into_reply(call.service, &request_id),
+            },
+            Exit::Refuse(failure) => failure.into_reply(call.service, &request_id),
+            Exit::Drop => return Exchange::Dropped,
+            Exit::Hang => std::future::pending().await,
+        };
+        Exchange::Reply(reply.into_response(call.service, &request_id))
+    }
+
+    /// Carries a call out; a receive on an empty queue waits for as long as it asked to.
+    async fn carry_out(
+        &self,
+        call: &Call,
+        request: &Request<Vec<u8>>,
+        plan: &Plan,
+    ) -> Result<Reply, Failure> {
+        let began = Instant::now();
+        let mut last = false;
+        loop {
+            // Subscribed before the look, so that nothing that arrives after it is missed.
+            let mut changes = self.inner.changes.subscribe();
+            match self.step(call, request, plan, last) {
+                Step::Done(result) => return result,
+                Step::Wait { wait, next_visible } => {
+                    let deadline = began + wait;
+                    let until = self
+                        .instant_of(next_visible)
+                        .map_or(deadline, |it| it.min(deadline));
+                    tokio::select! {
+                        _ = changes.changed() => {}
+                        () = tokio::time::sleep_until(until) => {}
+                    }
+                    last = Instant::now() >= deadline;
+                }
+            }
+        }
+    }
+
+    /// When, on tokio's clock, a time of the world's clock comes.
+    fn instant_of(&self, at: Option<Timestamp>) -> Option<Instant> {
+        let ahead = at?.duration_since(self.inner.clock.now());
+        Instant::now().checked_add(Duration::try_from(ahead).unwrap_or(Duration::ZERO))
+    }
+
+    /// Looks at or changes the world once, and records it in the same breath.
+    fn step(&self, call: &Call, request: &Request<Vec<u8>>, plan: &Plan, last: bool) -> Step {
+        let mut state = self.state();
+        let result = match state.perform(self.inner.clock.now(), call, request, plan) {
+            Step::Wait { wait, .. } if last || wait.is_zero() => {
+                Ok(Reply::json(&Value::Object(serde_json::Map::new())))
+            }
+            waiting @ Step::Wait { .. } => return waiting,
+            Step::Done(result) => result,
+        };
+        let (status, code, change) = match &result {
+            Ok(reply) => (reply.status, None, reply.change.clone()),
+            Err(failure) => (failure.status, Some(failure.code.clone()), None),
+        };
+        let seen = match &plan.exit {
+            Exit::Answer => Seen::Status(status),
+            Exit::Refuse(failure) => Seen::Status(failure.status),
+            Exit::Drop => Seen::Dropped,
+            Exit::Hang => Seen::Nothing,
+        };
+        let changed = change.is_some();
+        self.record(&state, call, plan, seen, code, change);
+        drop(state);
+        if changed {
+            self.changed();
+        }
+        Step::Done(result)
+    }
+
+    /// Records an exchange. Takes the guard as a witness that the world cannot change meanwhile.
+    fn record(
+        &self,
+        _state: &MutexGuard<'_, State>,
+        call: &Call,
+        plan: &Plan,
+        seen: Seen,
+        code: Option<String>,
+        change: Option<Change>,
+    ) {
+        let refusal = match &plan.entrance {
+            Entrance::Refuse(failure) => Some(failure.code.clone()),
+            _ => None,
+        };
+        self.inner.journal.record(Entry {
+            number: 0,
+            at: self.inner.clock.now(),
+            call: call.clone(),
+            seen,
+            code: code.or(refusal),
+            change,
+            faults: plan.names.clone(),
+        });
+        self.inner.exchanges.send_modify(|count| *count += 1);
+    }
+
+    /// Tells everyone who waits that the world has changed.
+    fn changed(&self) {
+        self.inner.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until a condition on the world holds. It is looked at again after every exchange and
+    /// change, and whenever something is due to change by time alone.
+    ///
+    /// # Errors
+    /// [`NotInTime`] if it did not come true within `timeout`.
+    pub async fn wait_until(
+        &self,
+        mut condition: impl FnMut(&Self) -> bool,
+        timeout: Duration,
+    ) -> Result<(), NotInTime> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let mut changes = self.inner.changes.subscribe();
+            let mut exchanges = self.inner.exchanges.subscribe();
+            if condition(self) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(NotInTime(timeout));
+            }
+            let now = self.inner.clock.now();
+            let due = {
+                let state = self.state();
+                let due = [
+                    state.cloudfront.next_change(now),
+                    state.sqs.next_change(now),
+                ];
+                due.into_iter().flatten().min()
+            };
+            let until = self.instant_of(due).map_or(deadline, |it| it.min(deadline));
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = exchanges.changed() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+}
+
+impl State {
+    fn perform(
+        &mut self,
+        now: Timestamp,
+        call: &Call,
+        request: &Request<Vec<u8>>,
+        plan: &Plan,
+    ) -> Step {
+        let Self {
+            settings,
+            cloudfront,
+            ssm,
+            sqs,
+            ids,
+            ..
+        } = self;
+        let stale = plan.tweaks.stale;
+        if call.service == AwsService::CloudFront {
+            let mut context = cloudfront::Context { now, settings, ids };
+            return Step::Done(cloudfront_api::call(
+                cloudfront,
+                &mut context,
+                call,
+                request,
+                stale,
+            ));
+        }
+        let body = match request.body().as_slice() {
+            [] => Ok(Value::Object(serde_json::Map::new())),
+            bytes => serde_json::from_slice(bytes),
+        };
+        let body: Value = match body {
+            Ok(body) => body,
+            Err(error) => {
+                let failure = Failure::new(400, "SerializationException", error.to_string());
+                return Step::Done(Err(failure));
+            }
+        };
+        match call.service {
+            AwsService::Sqs => {
+                let base = base_url(request, settings);
+                let mut context = sqs::Context {
+                    now,
+                    settings,
+                    ids,
+                    tweaks: &plan.tweaks,
+                    base: &base,
+                };
+                if call.operation == "ReceiveMessage" {
+                    return match sqs.receive(&mut context, &body) {
+                        Ok(sqs::Polled::Messages(reply)) => Step::Done(Ok(reply)),
+                        Ok(sqs::Polled::Nothing { wait, next_visible }) => {
+                            Step::Wait { wait, next_visible }
+                        }
+                        Err(failure) => Step::Done(Err(failure)),
+                    };
+                }
+                Step::Done(sqs.call(&mut context, call, &body))
+            }
+            AwsService::Ssm => Step::Done(ssm.call(settings, now, call, &body, stale)),
+            AwsService::Unknown | AwsService::CloudFront => Step::Done(Err(Failure::new(
+                404,
+                "UnknownOperationException",
+                format!(
+                    "The embedded AWS knows SQS, Parameter Store and CloudFront; {} {} is none of \
+                     theirs.",
+                    request.method(),
+                    request.uri().path()
+                ),
+            ))),
+        }
+    }
+}
+
+/// `scheme://host` by which the caller reached the world, for the URLs of queues.
+fn base_url(request: &Request<Vec<u8>>, settings: &Settings) -> String {
+    let host = request
+        .headers()
+        .get(http::header::HOST)
+        .and_then(|value| value.to_str().ok());
+    let uri = request.uri();
+    match uri.authority().map(http::uri::Authority::as_str).or(host) {
+        Some(host) => format!("{}://{host}", uri.scheme_str().unwrap_or("http")),
+        None => sqs_base(settings),
+    }
+}
+
+fn sqs_base(settings: &Settings) -> String {
+    format!("https://sqs.{}.amazonaws.com", settings.region)
+}

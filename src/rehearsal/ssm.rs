@@ -1,0 +1,346 @@
+//! Parameter Store over AWS JSON 1.1.
+//!
+//! After the Systems Manager API reference. There is no compare-and-set: the last PutParameter
+//! wins, and only the version that it answers tells whether another came between.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::exchange::{Call, Change, Failure, Reply};
+use super::settings::Settings;
+
+/// Versions that are kept of one parameter.
+const HISTORY: usize = 100;
+
+/// The largest value of a standard parameter, in bytes.
+const MAX_VALUE: usize = 4096;
+
+/// What a page of GetParameterHistory holds at most, and unless the caller says otherwise.
+const PAGE: usize = 50;
+
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) number: u64,
+    pub(super) value: String,
+    pub(super) at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Parameter {
+    kind: String,
+    description: Option<String>,
+    /// Oldest first, never empty.
+    pub(super) versions: Vec<Version>,
+}
+
+impl Parameter {
+    pub(super) fn latest(&self) -> Option<&Version> {
+        self.versions.last()
+    }
+}
+
+/// The parameters of the account.
+#[derive(Debug, Default)]
+pub(super) struct Ssm {
+    pub(super) parameters: BTreeMap<String, Parameter>,
+}
+
+fn failure(code: &str, message: impl Into<String>) -> Failure {
+    Failure::new(400, code, message)
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    failure("ValidationException", message)
+}
+
+fn not_found() -> Failure {
+    // This error comes without a text.
+    failure("ParameterNotFound", "")
+}
+
+fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Failure> {
+    body.get(name).and_then(Value::as_str).filter(|it| !it.is_empty()).ok_or_else(|| {
+        let field = name.to_lowercase();
+        invalid(format!(
+            "1 validation error detected: Value null at '{field}' failed to satisfy constraint: \
+             Member must not be null"
+        ))
+    })
+}
+
+/// Times are seconds since the epoch with a fraction.
+fn time(at: Timestamp) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds fit a double for 285,000 years"
+    )]
+    let milliseconds = at.as_millisecond() as f64;
+    milliseconds / 1000.0
+}
+
+impl Ssm {
+    /// Writes a new version; answers its number.
+    pub(super) fn put(&mut self, name: &str, value: &str, at: Timestamp) -> u64 {
+        let parameter = self
+            .parameters
+            .entry(name.to_owned())
+            .or_insert_with(|| Parameter {
+                kind: "String".to_owned(),
+                description: None,
+                versions: Vec::new(),
+            });
+        let number = parameter.latest().map_or(1, |latest| latest.number + 1);
+        parameter.versions.push(Version {
+            number,
+            value: value.to_owned(),
+            at,
+        });
+        let excess = parameter.versions.len().saturating_sub(HISTORY);
+        parameter.versions.drain(..excess);
+        number
+    }
+
+    /// Carries out one request. `stale` asks reads for the version before the last.
+    pub(super) fn call(
+        &mut self,
+        settings: &Settings,
+        now: Timestamp,
+        call: &Call,
+        body: &Value,
+        stale: bool,
+    ) -> Result<Reply, Failure> {
+        match call.operation.as_str() {
+            "GetParameter" => {
+                let name = text(body, "Name")?;
+                let parameter = self.get(settings, name, stale)?;
+                Ok(Reply::json(&json!({ "Parameter": parameter })))
+            }
+            "GetParameters" => {
+                let names = body.get("Names").and_then(Value::as_array);
+                let names: Vec<&str> = names
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                if names.is_empty() || names.len() > 10 {
+                    return Err(invalid("Names must hold between 1 and 10 names."));
+                }
+                let (mut found, mut invalid) = (Vec::new(), Vec::new());
+                for name in names {
+                    match self.get(settings, name, stale) {
+                        Ok(parameter) => found.push(parameter),
+                        Err(_) => invalid.push(name),
+                    }
+                }
+                Ok(Reply::json(
+                    &json!({ "Parameters": found, "InvalidParameters": invalid }),
+                ))
+            }
+            "PutParameter" => self.put_parameter(now, body),
+            "GetParameterHistory" => self.history(settings, body),
+            "DeleteParameter" => {
+                self.parameters
+                    .remove(text(body, "Name")?)
+                    .ok_or_else(not_found)?;
+                Ok(Reply::json(&json!({})).changed(Change::new("parameter deleted")))
+            }
+            "DescribeParameters" => {
+                let all: Vec<Value> = self
+                    .parameters
+                    .iter()
+                    .filter_map(|(name, parameter)| {
+                        let latest = parameter.latest()?;
+                        Some(json!({
+                            "Name": name,
+                            "ARN": arn(settings, name),
+                            "Type": parameter.kind,
+                            "LastModifiedDate": time(latest.at),
+                            "LastModifiedUser": user(settings),
+                            "Version": latest.number,
+                            "Tier": "Standard",
+                            "DataType": "text",
+                        }))
+                    })
+                    .collect();
+                Ok(Reply::json(&json!({ "Parameters": all })))
+            }
+            other => Err(failure(
+                "UnknownOperationException",
+                format!("{other} is not an operation of the embedded Parameter Store."),
+            )),
+        }
+    }
+
+    /// A parameter by name, ARN, or either with `:version`.
+    fn get(&self, settings: &Settings, name: &str, stale: bool) -> Result<Value, Failure> {
+        let name = plain_name(settings, name);
+        let (name, selector) = name
+            .split_once(':')
+            .map_or((name, None), |(name, version)| (name, Some(version)));
+        let parameter = self.parameters.get(name).ok_or_else(not_found)?;
+        let versions = &parameter.versions;
+        let version = match selector {
+            Some(selector) => versions
+                .iter()
+                .find(|version| version.number.to_string() == selector)
+                .ok_or_else(|| {
+                    let text =
+                        format!("Systems Manager could not find version {selector} of {name}.");
+                    failure("ParameterVersionNotFound", text)
+                })?,
+            None if stale && versions.len() > 1 => &versions[versions.len() - 2],
+            None => parameter.latest().ok_or_else(not_found)?,
+        };
+        let mut out = json!({
+            "Name": name,
+            "Type": parameter.kind,
+            "Value": version.value,
+            "Version": version.number,
+            "LastModifiedDate": time(version.at),
+            "ARN": arn(settings, name),
+            "DataType": "text",
+        });
+        if let Some(selector) = selector {
+            out["Selector"] = Value::String(format!(":{selector}"));
+        }
+        Ok(out)
+    }
+
+    fn put_parameter(&mut self, now: Timestamp, body: &Value) -> Result<Reply, Failure> {
+        let name = text(body, "Name")?;
+        let value = text(body, "Value")?;
+        let legal = |it: char| it.is_ascii_alphanumeric() || "_.-/".contains(it);
+        if !name.chars().all(legal) {
+            let message = "Parameter name: can't be prefixed with \"ssm\" (case-insensitive). If \
+                           formed as a path, it can consist of sub-paths divided by slash symbol; \
+                           each sub-path can be formed as a mix of letters, numbers and the \
+                           following 3 symbols .-_";
+            return Err(invalid(message));
+        }
+        if value.len() > MAX_VALUE {
+            let message = "Standard tier parameters support a maximum parameter value of 4096 \
+                           characters.";
+            return Err(invalid(message));
+        }
+        let overwrite = body
+            .get("Overwrite")
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
+        let kind = body.get("Type").and_then(Value::as_str);
+        let before = match (self.parameters.get(name), kind) {
+            (Some(_), _) if !overwrite => {
+                let message = "The parameter already exists. To overwrite this value, set the \
+                               overwrite option in the request to true.";
+                return Err(failure("ParameterAlreadyExists", message));
+            }
+            (Some(old), Some(kind)) if old.kind != kind => {
+                return Err(invalid("The parameter type can't be changed."));
+            }
+            (None, None) => {
+                let message = "A parameter type is required when you create a parameter.";
+                return Err(invalid(message));
+            }
+            (Some(old), _) => old
+                .latest()
+                .map_or_else(String::new, |latest| latest.value.clone()),
+            (None, Some(_)) => String::new(),
+        };
+        let version = self.put(name, value, now);
+        if let Some(parameter) = self.parameters.get_mut(name) {
+            if let Some(kind) = kind {
+                kind.clone_into(&mut parameter.kind);
+            }
+            if let Some(description) = body.get("Description").and_then(Value::as_str) {
+                parameter.description = Some(description.to_owned());
+            }
+        }
+        let change = Change::from_to(
+            format!("{before:?} -> {value:?}, version {version}"),
+            before,
+            value,
+        );
+        Ok(Reply::json(&json!({ "Version": version, "Tier": "Standard" })).changed(change))
+    }
+
+    /// Oldest first, a page at a time. The token is the first version of the next page.
+    fn history(&self, settings: &Settings, body: &Value) -> Result<Reply, Failure> {
+        let name = plain_name(settings, text(body, "Name")?);
+        let size = match body.get("MaxResults").filter(|it| !it.is_null()) {
+            None => PAGE,
+            Some(value) => value
+                .as_u64()
+                .and_then(|it| usize::try_from(it).ok())
+                .filter(|it| (1..=PAGE).contains(it))
+                .ok_or_else(|| invalid("MaxResults must be between 1 and 50."))?,
+        };
+        let from = match body.get("NextToken").and_then(Value::as_str) {
+            None => 0,
+            Some(token) => token
+                .strip_prefix("version-")
+                .and_then(|it| it.parse().ok())
+                .ok_or_else(|| failure("InvalidNextToken", "The specified token isn't valid."))?,
+        };
+        let parameter = self.parameters.get(name).ok_or_else(not_found)?;
+        let mut rest = parameter
+            .versions
+            .iter()
+            .filter(|version| version.number >= from);
+        let page: Vec<Value> = rest
+            .by_ref()
+            .take(size)
+            .map(|version| {
+                let mut out = json!({
+                    "Name": name,
+                    "Type": parameter.kind,
+                    "Value": version.value,
+                    "Version": version.number,
+                    "LastModifiedDate": time(version.at),
+                    "LastModifiedUser": user(settings),
+                    "Labels": [],
+                    "Tier": "Standard",
+                    "Policies": [],
+                    "DataType": "text",
+                });
+                if let Some(description) = &parameter.description {
+                    out["Description"] = Value::String(description.clone());
+                }
+                out
+            })
+            .collect();
+        let mut out = json!({ "Parameters": page });
+        if let Some(next) = rest.next() {
+            out["NextToken"] = Value::String(format!("version-{}", next.number));
+        }
+        Ok(Reply::json(&out))
+    }
+}
+
+fn plain_name<'a>(settings: &Settings, name: &'a str) -> &'a str {
+    let prefix = arn(settings, "");
+    match name.strip_prefix(&prefix) {
+        // The slash between `parameter` and a path belongs to the path.
+        Some(rest) if name.matches('/').count() > 1 => {
+            let start = name.len() - rest.len() - 1;
+            &name[start..]
+        }
+        Some(rest) => rest,
+        None => name,
+    }
+}
+
+fn arn(settings: &Settings, name: &str) -> String {
+    let name = name.strip_prefix('/').unwrap_or(name);
+    format!(
+        "arn:aws:ssm:{}:{}:parameter/{name}",
+        settings.region, settings.account
+    )
+}
+
+fn user(settings: &Settings) -> String {
+    format!(
+        "arn:aws:sts::{}:assumed-role/deploy/rehearsal",
+        settings.account
+    )
+}

@@ -1,0 +1,425 @@
+//! Setting a world up, and looking at it without a protocol between.
+//!
+//! These helpers bypass faults and the journal: they are the test's own hand, not a caller's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::cloudfront::{self, Distribution, Policy};
+use super::cloudfront_xml::Document;
+use super::exchange::Failure;
+use super::sqs_queue::{Depth, Redrive};
+use super::{EmbeddedAws, sqs_base};
+
+/// A queue and its dead-letter queue, by URL.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// The queue that consumers poll.
+    pub url: String,
+    /// Where messages go that were received too often.
+    pub dead_letter_url: String,
+}
+
+/// A distribution as it is, whatever reads may show.
+#[derive(Clone, Debug)]
+pub struct DistributionView {
+    /// Its id.
+    pub id: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Its own name under `cloudfront.net`.
+    pub domain_name: String,
+    /// Whether its last change has propagated.
+    pub deployed: bool,
+    /// When it has propagated, or will have.
+    pub deployed_at: Timestamp,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// `Staging`.
+    pub staging: bool,
+    /// The names it serves besides its own.
+    pub aliases: Vec<String>,
+    /// The attached policy, or the one a staging distribution shows; empty if none.
+    pub policy_id: String,
+    /// The ETag that a write has to match.
+    pub etag: String,
+    /// When it was last written.
+    pub modified: Timestamp,
+    /// The configuration exactly as GetDistributionConfig answers it.
+    pub config: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A continuous deployment policy.
+#[derive(Clone, Debug)]
+pub struct PolicyView {
+    /// Its id.
+    pub id: String,
+    /// The ETag that a write has to match.
+    pub etag: String,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// The domain names of the staging distributions that it lists.
+    pub staging_domains: Vec<String>,
+    /// The primary distributions that it is attached to.
+    pub attached_to: Vec<String>,
+}
+
+/// One version of a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterVersion {
+    /// Counts from 1.
+    pub version: u64,
+    /// What it holds.
+    pub value: String,
+    /// When it was written.
+    pub at: Timestamp,
+}
+
+/// A message in a queue, whether or not it is visible.
+#[derive(Clone, Debug)]
+pub struct MessageView {
+    /// Its id.
+    pub id: String,
+    /// Its body.
+    pub body: String,
+    /// How often it has been received.
+    pub receives: u32,
+    /// When it was sent.
+    pub sent: Timestamp,
+}
+
+/// Everything that exists.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    /// Distributions that have not been deleted.
+    pub distributions: Vec<DistributionView>,
+    /// Policies.
+    pub policies: Vec<PolicyView>,
+    /// Parameters and what they hold now.
+    pub parameters: BTreeMap<String, String>,
+    /// Queues by name.
+    pub queues: BTreeMap<String, Depth>,
+}
+
+impl EmbeddedAws {
+    // ---- queues ----
+
+    /// Makes a standard queue `name` and a dead-letter queue `{name}-dlq`.
+    pub fn create_queue_with_dlq(
+        &self,
+        name: &str,
+        max_receive_count: u32,
+        visibility: Duration,
+    ) -> Queues {
+        let now = self.clock().now();
+        let mut state = self.state();
+        let state = &mut *state;
+        let dead_letters = format!("{name}-dlq");
+        let target_arn = state
+            .sqs
+            .create(&state.settings, now, &dead_letters)
+            .arn
+            .clone();
+        let queue = state.sqs.create(&state.settings, now, name);
+        let redrive = serde_json::json!({
+            "deadLetterTargetArn": target_arn,
+            "maxReceiveCount": max_receive_count,
+        });
+        let set = [
+            ("VisibilityTimeout", visibility.as_secs().to_string()),
+            ("RedrivePolicy", redrive.to_string()),
+        ];
+        queue
+            .attributes
+            .extend(set.map(|(name, value)| (name.to_owned(), value)));
+        queue.redrive = Some(Redrive {
+            target_arn,
+            max_receive_count,
+        });
+        let base = format!("{}/{}", sqs_base(&state.settings), state.settings.account);
+        Queues {
+            url: format!("{base}/{name}"),
+            dead_letter_url: format!("{base}/{dead_letters}"),
+        }
+    }
+
+    /// Sends a message to a queue, given by URL or name; answers the message's id.
+    ///
+    /// # Errors
+    /// `QueueDoesNotExist`.
+    pub fn send(&self, queue: &str, body: impl Into<String>) -> Result<String, Failure> {
+        let now = self.clock().now();
+        let id = {
+            let mut state = self.state();
+            let state = &mut *state;
+            let queue = state.sqs.queue(queue)?;
+            queue
+                .send(
+                    &mut state.ids,
+                    now,
+                    body.into(),
+                    Value::Null,
+                    Duration::ZERO,
+                )
+                .id
+                .clone()
+        };
+        self.changed();
+        Ok(id)
+    }
+
+    /// How many messages a queue holds; nothing if there is no such queue.
+    #[must_use]
+    pub fn depth(&self, queue: &str) -> Option<Depth> {
+        let now = self.clock().now();
+        let mut state = self.state();
+        let queue = state.sqs.queue(queue).ok()?;
+        queue.expire(now);
+        Some(queue.depth(now))
+    }
+
+    /// Every message of a queue, oldest first. Of a dead-letter queue, for instance.
+    #[must_use]
+    pub fn messages(&self, queue: &str) -> Vec<MessageView> {
+        let mut state = self.state();
+        let Ok(queue) = state.sqs.queue(queue) else {
+            return Vec::new();
+        };
+        queue
+            .messages()
+            .map(|message| MessageView {
+                id: message.id.clone(),
+                body: message.body.clone(),
+                receives: message.receives,
+                sent: message.sent,
+            })
+            .collect()
+    }
+
+    // ---- parameters ----
+
+    /// Writes a parameter; answers its version.
+    pub fn put_parameter(&self, name: &str, value: &str) -> u64 {
+        let version = self.state().ssm.put(name, value, self.clock().now());
+        self.changed();
+        version
+    }
+
+    /// What a parameter holds.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        self.parameter_history(name)
+            .pop()
+            .map(|latest| latest.value)
+    }
+
+    /// The versions of a parameter that are kept, oldest first.
+    #[must_use]
+    pub fn parameter_history(&self, name: &str) -> Vec<ParameterVersion> {
+        let state = self.state();
+        let versions = state
+            .ssm
+            .parameters
+            .get(name)
+            .map_or(&[][..], |it| &it.versions);
+        versions
+            .iter()
+            .map(|it| ParameterVersion {
+                version: it.number,
+                value: it.value.clone(),
+                at: it.at,
+            })
+            .collect()
+    }
+
+    // ---- CloudFront ----
+
+    /// A distribution that exists.
+    #[must_use]
+    pub fn distribution(&self, id: &str) -> Option<DistributionView> {
+        let state = self.state();
+        state
+            .cloudfront
+            .distribution(id)
+            .ok()
+            .map(|it| self.distribution_view(it, &state.settings))
+    }
+
+    /// A continuous deployment policy.
+    #[must_use]
+    pub fn policy(&self, id: &str) -> Option<PolicyView> {
+        let state = self.state();
+        state
+            .cloudfront
+            .policy(id)
+            .ok()
+            .map(|it| policy_view(it, &state.cloudfront))
+    }
+
+    /// Sets one element of a distribution's configuration, under CloudFront's rules and with the
+    /// ETag that is current: an operator who comes between.
+    ///
+    /// # Errors
+    /// What UpdateDistribution refuses with.
+    pub fn edit_distribution(&self, id: &str, element: &str, value: &str) -> Result<(), Failure> {
+        self.update_distribution(id, |document| document.with_text(element, value))
+    }
+
+    pub(super) fn update_distribution(
+        &self,
+        id: &str,
+        edit: impl FnOnce(&Document) -> String,
+    ) -> Result<(), Failure> {
+        let now = self.clock().now();
+        {
+            let mut state = self.state();
+            let state = &mut *state;
+            let current = &state.cloudfront.distribution(id)?.current;
+            let etag = current.etag.clone();
+            let edited = edit(&current.shown(&state.settings.switches));
+            let document = Document::parse(edited.as_bytes())
+                .map_err(|error| Failure::new(400, "MalformedXML", error))?;
+            let mut context = cloudfront::Context {
+                now,
+                settings: &state.settings,
+                ids: &mut state.ids,
+            };
+            state
+                .cloudfront
+                .update(&mut context, id, Some(&etag), document)?;
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Deletes a policy under CloudFront's rules: an operator who comes between.
+    ///
+    /// # Errors
+    /// What DeleteContinuousDeploymentPolicy refuses with.
+    pub fn delete_policy(&self, id: &str) -> Result<(), Failure> {
+        let now = self.clock().now();
+        {
+            let mut state = self.state();
+            let state = &mut *state;
+            let etag = state.cloudfront.policy(id)?.etag.clone();
+            let mut context = cloudfront::Context {
+                now,
+                settings: &state.settings,
+                ids: &mut state.ids,
+            };
+            state
+                .cloudfront
+                .delete_policy(&mut context, id, Some(&etag))?;
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Deletes a distribution under CloudFront's rules: an operator who comes between.
+    ///
+    /// # Errors
+    /// What DeleteDistribution refuses with.
+    pub fn delete_distribution(&self, id: &str) -> Result<(), Failure> {
+        let now = self.clock().now();
+        {
+            let mut state = self.state();
+            let state = &mut *state;
+            let etag = state.cloudfront.distribution(id)?.current.etag.clone();
+            let context = cloudfront::Context {
+                now,
+                settings: &state.settings,
+                ids: &mut state.ids,
+            };
+            state.cloudfront.delete(&context, id, Some(&etag))?;
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Lets every change have propagated by now.
+    pub fn settle(&self) {
+        let now = self.clock().now();
+        {
+            let mut state = self.state();
+            let ids: Vec<String> = state
+                .cloudfront
+                .distributions()
+                .map(|it| it.id.clone())
+                .collect();
+            for id in ids {
+                state.cloudfront.settle(&id, now);
+            }
+        }
+        self.changed();
+    }
+
+    /// Everything that exists.
+    #[must_use]
+    pub fn inventory(&self) -> Inventory {
+        let now = self.clock().now();
+        let state = self.state();
+        let cloudfront = &state.cloudfront;
+        let latest =
+            |parameter: &super::ssm::Parameter| parameter.latest().map(|it| it.value.clone());
+        Inventory {
+            distributions: cloudfront
+                .distributions()
+                .map(|it| self.distribution_view(it, &state.settings))
+                .collect(),
+            policies: cloudfront
+                .policies()
+                .map(|it| policy_view(it, cloudfront))
+                .collect(),
+            parameters: state
+                .ssm
+                .parameters
+                .iter()
+                .filter_map(|(name, parameter)| Some((name.clone(), latest(parameter)?)))
+                .collect(),
+            queues: state
+                .sqs
+                .queues
+                .iter()
+                .map(|(name, it)| (name.clone(), it.depth(now)))
+                .collect(),
+        }
+    }
+
+    fn distribution_view(
+        &self,
+        distribution: &Distribution,
+        settings: &super::Settings,
+    ) -> DistributionView {
+        let current = &distribution.current;
+        DistributionView {
+            id: distribution.id.clone(),
+            arn: distribution.arn.clone(),
+            domain_name: distribution.domain_name.clone(),
+            deployed: current.deployed_at <= self.clock().now(),
+            deployed_at: current.deployed_at,
+            enabled: current.enabled(),
+            staging: current.staging(),
+            aliases: current.document.root().items("Aliases").1,
+            policy_id: current.shown_policy_id(&settings.switches).to_owned(),
+            etag: current.etag.clone(),
+            modified: current.modified,
+            config: current.shown(&settings.switches).text().to_owned(),
+            tags: distribution.tags.clone(),
+        }
+    }
+}
+
+fn policy_view(policy: &Policy, cloudfront: &cloudfront::CloudFront) -> PolicyView {
+    PolicyView {
+        id: policy.id.clone(),
+        etag: policy.etag.clone(),
+        enabled: policy.enabled(),
+        staging_domains: policy.domains(),
+        attached_to: cloudfront.attached_to(&policy.id),
+    }
+}
