@@ -1,0 +1,187 @@
+//! A whole world in one process: the embedded AWS, one or more daemons, virtual time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stagesweep::aws::Connector;
+use stagesweep::clock::Clock;
+use stagesweep::config::Config;
+use stagesweep::daemon::Daemon;
+use stagesweep::ledger::EmbeddedLedger;
+use stagesweep::rehearsal::{EmbeddedAws, EventOptions, Queues, Service, Settings};
+use stagesweep::telemetry::{Milestone, Telemetry};
+use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than any scenario takes, in virtual time.
+pub const PATIENCE: Duration = Duration::from_secs(48 * 60 * 60);
+
+pub const PROPAGATION: Duration = Duration::from_secs(170);
+
+pub struct World {
+    pub aws: EmbeddedAws,
+    pub clock: Clock,
+    pub queues: Queues,
+    directory: TempDir,
+}
+
+/// One daemon of a world. Dropping it is a crash: every task is cut off where it is.
+pub struct Instance {
+    pub telemetry: Arc<Telemetry>,
+    pub milestones: UnboundedReceiver<Milestone>,
+    pub daemon: Daemon,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let clock = Clock::following_tokio("2026-08-24T06:30:00Z".parse().unwrap());
+        let mut settings = Settings {
+            propagation: PROPAGATION,
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let aws = EmbeddedAws::new(clock.clone(), settings);
+        let queues = aws.create_queue_with_dlq("stagesweep", 5, Duration::from_secs(120));
+        let directory = tempfile::tempdir().unwrap();
+        Self {
+            aws,
+            clock,
+            queues,
+            directory,
+        }
+    }
+
+    pub fn service(&self, name: &str) -> Service {
+        self.aws.create_service(name).unwrap()
+    }
+
+    /// Puts the service's rejection on the queue.
+    pub fn reject(&self, service: &Service) -> String {
+        self.send(&self.aws.rejection_event(service, &EventOptions::default()))
+    }
+
+    pub fn send(&self, body: &str) -> String {
+        self.aws.send(&self.queues.url, body).unwrap()
+    }
+
+    pub fn ledger_path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn config(&self, ledger: &Path, more: &str) -> Config {
+        let text = format!(
+            r#"
+[queue]
+url = "{}"
+{more}
+[ledger]
+path = "{}"
+[[targets]]
+pipeline = "{{service}}-frontend-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{{service}}/cloudfront/cfcd-production"
+staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
+"#,
+            self.queues.url,
+            ledger.display()
+        );
+        Config::parse(Path::new("test.toml"), &text, &Default::default()).unwrap()
+    }
+
+    /// Starts a daemon with the ledger of that name.
+    pub fn start(&self, ledger: &str) -> Instance {
+        self.start_with(ledger, "", false)
+    }
+
+    pub fn start_with(&self, ledger: &str, more: &str, drain: bool) -> Instance {
+        let path = self.ledger_path(ledger);
+        let config = self.config(&path, more);
+        let (sender, milestones) = tokio::sync::mpsc::unbounded_channel();
+        let telemetry = Arc::new(Telemetry::new(self.clock.clone()).with_milestones(sender));
+        let connector = Connector::to_endpoint(
+            "http://aws.test",
+            "ap-northeast-1",
+            Some(self.aws.http_client()),
+            &self.clock,
+            Arc::clone(&telemetry),
+        );
+        let owner = uuid::Uuid::new_v4().to_string();
+        let ledger = EmbeddedLedger::open(&path, owner, self.clock.clone()).unwrap();
+        let daemon = Daemon::new(
+            config,
+            &connector,
+            Arc::new(ledger),
+            self.clock.clone(),
+            Arc::clone(&telemetry),
+        );
+        let stop = CancellationToken::new();
+        let running = (daemon.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let (daemon, stop) = running;
+            daemon.run(stop, drain).await.unwrap();
+        });
+        Instance {
+            telemetry,
+            milestones,
+            daemon,
+            stop,
+            task: Some(task),
+        }
+    }
+
+    /// Waits until the queue has no message left.
+    pub async fn settled(&self) {
+        self.aws
+            .wait_until(
+                |aws| {
+                    let depth = aws.depth(&self.queues.url).unwrap();
+                    depth.visible + depth.in_flight + depth.delayed == 0
+                },
+                PATIENCE,
+            )
+            .await
+            .unwrap();
+    }
+
+    pub fn dead_letters(&self) -> usize {
+        self.aws.messages(&self.queues.dead_letter_url).len()
+    }
+
+    /// What the daemon changed in CloudFront and SSM, in order.
+    pub fn changes(&self) -> Vec<String> {
+        self.aws
+            .journal()
+            .mutations()
+            .iter()
+            .filter(|entry| !is_queue_call(&entry.call.operation))
+            .map(|entry| entry.call.operation.clone())
+            .collect()
+    }
+}
+
+fn is_queue_call(operation: &str) -> bool {
+    operation.contains("Message")
+}
+
+impl Instance {
+    /// Asks the daemon to stop and waits until it has.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.task.take().unwrap().await.unwrap();
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub async fn ended(mut self) {
+        self.task.take().unwrap().await.unwrap();
+    }
+}
