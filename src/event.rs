@@ -350,24 +350,26 @@ fn pipeline(
             field: "detail.pipeline",
             expected: "a pipeline's name",
         })?;
+    let mut stated: Option<PipelineArn> = None;
     let resources = envelope.resources.as_deref().unwrap_or_default();
     for resource in resources
         .iter()
         .filter(|arn| arn.contains(":codepipeline:"))
     {
-        let agrees = resource.parse::<PipelineArn>().is_ok_and(|arn| {
+        let agrees = |arn: &PipelineArn| {
             arn.account == assembled.account
                 && arn.region == assembled.region
                 && arn.name == assembled.name
-        });
-        if !agrees {
-            return Err(Malformed::Invalid {
-                field: "resources",
-                expected: "the ARN of the pipeline that the rest of the event names",
-            });
-        }
+                && stated.as_ref().is_none_or(|stated| stated == arn)
+        };
+        let arn = resource.parse().ok().filter(agrees);
+        stated = Some(arn.ok_or(Malformed::Invalid {
+            field: "resources",
+            expected: "the ARN of the pipeline that the rest of the event names",
+        })?);
     }
-    Ok(assembled)
+    // Not every partition can be told by the region's name.
+    Ok(stated.unwrap_or(assembled))
 }
 
 fn detail<T: DeserializeOwned>(envelope: &WireEnvelope) -> Result<T, Malformed> {
