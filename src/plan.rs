@@ -428,6 +428,9 @@ fn detach(
     if !production.deployed || staging.is_some_and(|staging| !staging.deployed) {
         return Decision::Wait(Wait::BothDeployed);
     }
+    if progress.conflict.is_some() {
+        return Decision::Wait(Wait::LookAgain);
+    }
     Decision::Apply(Step::Detach {
         etag: production.etag.clone(),
         policy_id: policy.id.clone(),
