@@ -17,6 +17,8 @@ use quick_xml::events::Event;
 /// The root element of what `GetDistributionConfig` returns and `UpdateDistribution` takes.
 const ROOT: &str = "DistributionConfig";
 
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 /// The one element to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edit<'a> {
@@ -83,7 +85,15 @@ pub enum EditError {
 /// [`EditError`] when the document is not a well-formed `DistributionConfig`, or the element is not
 /// there exactly once with the expected text. Nothing is guessed.
 pub fn apply(xml: &str, edit: Edit<'_>) -> Result<String, EditError> {
-    let found = locate(xml, edit.element)?;
+    // The reader skips a byte order mark without counting it.
+    let (mark, document) = match xml.strip_prefix(BYTE_ORDER_MARK) {
+        Some(document) => (BYTE_ORDER_MARK, document),
+        None => ("", xml),
+    };
+    let found = locate(document, edit.element)?;
+    if document.get(found.content.clone()) != Some(&*found.text) {
+        return Err(EditError::NotAConfiguration("its places cannot be told"));
+    }
     if found.text.trim() != edit.from {
         return Err(EditError::Wrong {
             element: edit.element,
@@ -91,9 +101,10 @@ pub fn apply(xml: &str, edit: Edit<'_>) -> Result<String, EditError> {
         });
     }
     let mut edited = String::with_capacity(xml.len() + edit.to.len());
-    edited.push_str(&xml[..found.content.start]);
+    edited.push_str(mark);
+    edited.push_str(&document[..found.content.start]);
     edited.push_str(edit.to);
-    edited.push_str(&xml[found.content.end..]);
+    edited.push_str(&document[found.content.end..]);
     Ok(edited)
 }
 
