@@ -92,7 +92,10 @@ impl EmbeddedLedger {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         let database = open_database(path).map_err(|error| match error {
-            OpenError::Database(error) => LedgerError::Database(error),
+            OpenError::Database(source) => LedgerError::Open {
+                path: path.display().to_string(),
+                source,
+            },
             OpenError::Newer(found) => LedgerError::NewerSchema {
                 found,
                 known: SCHEMA_VERSION,
@@ -216,6 +219,15 @@ impl Ledger for EmbeddedLedger {
     async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
         let (grant, binding, now) = (grant.clone(), binding.clone(), self.clock.now_ms());
         self.transact(move |transaction| {
+            let held: u32 = transaction
+                .query_row(
+                    "SELECT count(*) FROM jobs
+                     WHERE key = ?1 AND owner = ?2 AND epoch = ?3 AND state = 'open'",
+                    params![grant.key.as_str(), grant.owner, grant.epoch],
+                    |row| row.get(0),
+                )
+                .map_err(LedgerError::Database)?;
+            owned(held as usize, grant.key.clone())?;
             let busy: Option<i64> = transaction
                 .query_row(
                     "SELECT max(lease_until) FROM jobs
@@ -230,15 +242,13 @@ impl Ledger for EmbeddedLedger {
                     until: from_millis(until),
                 });
             }
-            let changed = transaction
+            transaction
                 .execute(
-                    "UPDATE jobs SET production_id = ?4, staging_id = ?5, staging_domain = ?6,
-                                     policy_id = ?7, updated = ?8
-                     WHERE key = ?1 AND owner = ?2 AND epoch = ?3 AND state = 'open'",
+                    "UPDATE jobs SET production_id = ?2, staging_id = ?3, staging_domain = ?4,
+                                     policy_id = ?5, updated = ?6
+                     WHERE key = ?1",
                     params![
                         grant.key.as_str(),
-                        grant.owner,
-                        grant.epoch,
                         binding.production_id,
                         binding.staging_id,
                         binding.staging_domain,
@@ -247,7 +257,6 @@ impl Ledger for EmbeddedLedger {
                     ],
                 )
                 .map_err(LedgerError::Database)?;
-            owned(changed, grant.key)?;
             Ok(Bound::Bound)
         })
         .await

@@ -1,1 +1,339 @@
+use std::path::Path;
+use std::time::Duration;
 
+use tempfile::TempDir;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A directory for one ledger, and the time.
+struct Place {
+    directory: TempDir,
+    clock: Clock,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            clock: Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap()),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("ledger.db")
+    }
+
+    fn open(&self, owner: &str) -> EmbeddedLedger {
+        EmbeddedLedger::open(&self.path(), owner.to_owned(), self.clock.clone()).unwrap()
+    }
+
+    fn soon(&self) -> Timestamp {
+        self.clock.now().checked_add(2 * MINUTE).unwrap()
+    }
+
+    async fn claim(&self, ledger: &EmbeddedLedger, job: &str) -> Claim {
+        let key = key(job);
+        ledger.claim(&key, "shop", self.soon()).await.unwrap()
+    }
+
+    async fn grant(&self, ledger: &EmbeddedLedger, job: &str) -> Grant {
+        match self.claim(ledger, job).await {
+            Claim::Granted { grant, .. } => grant,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn key(job: &str) -> JobKey {
+    JobKey::from(job.to_owned())
+}
+
+fn binding(production: &str) -> Binding {
+    Binding {
+        production_id: production.to_owned(),
+        staging_id: "ESTAGING222222".to_owned(),
+        staging_domain: Some("d222.cloudfront.net".to_owned()),
+        policy_id: None,
+    }
+}
+
+fn not_owner<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> bool {
+    matches!(result, Err(LedgerError::NotOwner { .. }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_claimed_bound_renewed_and_done_and_stays_done_through_a_reopen() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let grant = place.grant(&ledger, "job").await;
+    assert_eq!((&*grant.owner, grant.epoch), ("one", 1));
+    let bound = ledger.bind(&grant, &binding("EPROD")).await.unwrap();
+    assert_eq!(bound, Bound::Bound);
+    ledger.renew(&grant, place.soon()).await.unwrap();
+    ledger.complete(&grant, Outcome::Superseded).await.unwrap();
+    // The answer to the first call may have been lost: the second one changes nothing.
+    ledger.complete(&grant, Outcome::Superseded).await.unwrap();
+    ledger.release(&grant, "too late").await.unwrap();
+    assert!(not_owner(ledger.renew(&grant, place.soon()).await));
+
+    let done = Claim::Done {
+        outcome: Outcome::Superseded,
+    };
+    assert_eq!(place.claim(&ledger, "job").await, done);
+    drop(ledger);
+    let ledger = place.open("two");
+    assert_eq!(place.claim(&ledger, "job").await, done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_job_is_granted_at_once_with_its_binding_and_a_higher_epoch() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let first = place.grant(&ledger, "job").await;
+    ledger.bind(&first, &binding("EPROD")).await.unwrap();
+    ledger.release(&first, "unavailable").await.unwrap();
+    let Claim::Granted {
+        grant,
+        binding: kept,
+    } = place.claim(&ledger, "job").await
+    else {
+        panic!("not granted")
+    };
+    assert_eq!(grant.epoch, 2);
+    assert_eq!(kept, Some(binding("EPROD")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_holder_can_neither_bind_nor_renew_nor_complete_nor_release() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let late = place.grant(&ledger, "job").await;
+    let newer = place.grant(&ledger, "job").await;
+    assert!(not_owner(ledger.bind(&late, &binding("EPROD")).await));
+    assert!(not_owner(ledger.renew(&late, place.soon()).await));
+    assert!(not_owner(ledger.complete(&late, Outcome::Cleaned).await));
+    ledger.release(&late, "late").await.unwrap();
+
+    // Nothing of it left a trace: the newer grant stands, unbound and leased.
+    let stranger = Grant {
+        owner: "someone else".to_owned(),
+        ..newer.clone()
+    };
+    assert!(not_owner(
+        ledger.complete(&stranger, Outcome::Cleaned).await
+    ));
+    assert!(not_owner(ledger.renew(&stranger, place.soon()).await));
+    let record = ledger
+        .transact(move |transaction| read_record(transaction, &newer.key))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(record.binding, None);
+    assert_eq!(record.lease_until, place.soon().as_millisecond());
+
+    // Not even while another job has the production distribution.
+    let other = place.grant(&ledger, "other job").await;
+    ledger.bind(&other, &binding("EPROD")).await.unwrap();
+    assert!(not_owner(ledger.bind(&late, &binding("EPROD")).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_instances_lease_is_respected_until_it_ends() {
+    let place = Place::new();
+    let mut ledger = place.open("one");
+    place.grant(&ledger, "job").await;
+    let until = place.soon();
+    // As a second instance would see it that shares the records.
+    ledger.owner = "two".to_owned();
+    assert_eq!(place.claim(&ledger, "job").await, Claim::Leased { until });
+    tokio::time::advance(2 * MINUTE - Duration::from_millis(1)).await;
+    assert_eq!(place.claim(&ledger, "job").await, Claim::Leased { until });
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(place.grant(&ledger, "job").await.epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_owners_lease_ends_when_the_ledger_is_opened_again() {
+    let place = Place::new();
+    let ledger = place.open("killed");
+    let dead = place.grant(&ledger, "job").await;
+    ledger.bind(&dead, &binding("EPROD")).await.unwrap();
+    drop(ledger);
+
+    let ledger = place.open("heir");
+    // The production distribution is free again as well.
+    let other = place.grant(&ledger, "other job").await;
+    let bound = ledger.bind(&other, &binding("EPROD")).await.unwrap();
+    assert_eq!(bound, Bound::Bound);
+    let Claim::Granted {
+        grant,
+        binding: kept,
+    } = place.claim(&ledger, "job").await
+    else {
+        panic!("not granted")
+    };
+    assert_eq!((&*grant.owner, grant.epoch), ("heir", 2));
+    assert_eq!(kept, Some(binding("EPROD")));
+    assert!(not_owner(ledger.complete(&dead, Outcome::Cleaned).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_job_at_a_time_holds_a_production_distribution() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let first = place.grant(&ledger, "first").await;
+    let second = place.grant(&ledger, "second").await;
+    ledger.bind(&first, &binding("EPROD")).await.unwrap();
+    // Binding again what is bound is no conflict with itself.
+    let again = ledger.bind(&first, &binding("EPROD")).await.unwrap();
+    assert_eq!(again, Bound::Bound);
+
+    let until = place.soon();
+    let busy = ledger.bind(&second, &binding("EPROD")).await.unwrap();
+    assert_eq!(busy, Bound::ProductionBusy { until });
+    let elsewhere = ledger.bind(&second, &binding("EOTHER")).await.unwrap();
+    assert_eq!(elsewhere, Bound::Bound);
+
+    ledger.complete(&first, Outcome::Cleaned).await.unwrap();
+    let free = ledger.bind(&second, &binding("EPROD")).await.unwrap();
+    assert_eq!(free, Bound::Bound);
+    let third = place.grant(&ledger, "third").await;
+    tokio::time::advance(2 * MINUTE).await;
+    let lapsed = ledger.bind(&third, &binding("EPROD")).await.unwrap();
+    assert_eq!(lapsed, Bound::Bound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_are_kept_for_15_days_and_then_pruned() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let done = place.grant(&ledger, "done").await;
+    ledger.complete(&done, Outcome::Cleaned).await.unwrap();
+    let abandoned = place.grant(&ledger, "abandoned").await;
+    ledger.release(&abandoned, "unavailable").await.unwrap();
+    let working = place.grant(&ledger, "working").await;
+    let far = place.clock.now().checked_add(30 * DAY).unwrap();
+    ledger.renew(&working, far).await.unwrap();
+
+    tokio::time::advance(15 * DAY).await;
+    assert_eq!(ledger.prune().await.unwrap(), 0);
+    assert!(matches!(
+        place.claim(&ledger, "done").await,
+        Claim::Done { .. }
+    ));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(ledger.prune().await.unwrap(), 2);
+    assert_eq!(place.grant(&ledger, "done").await.epoch, 1);
+    // What is leased is worked on, however old.
+    ledger.renew(&working, far).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_opener_is_told_that_the_file_is_in_use() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let grant = place.grant(&ledger, "job").await;
+    let second = EmbeddedLedger::open(&place.path(), "two".to_owned(), place.clock.clone());
+    let error = second.unwrap_err();
+    assert!(matches!(error, LedgerError::InUse { .. }));
+    assert!(error.to_string().contains("ledger.db"), "{error}");
+    // And has ended nobody's lease.
+    ledger.renew(&grant, place.soon()).await.unwrap();
+    drop(ledger);
+    place.open("two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_schema_is_refused_and_left_as_it_is() {
+    let place = Place::new();
+    drop(place.open("one"));
+    let database = Connection::open(place.path()).unwrap();
+    database.pragma_update(None, "user_version", 7).unwrap();
+    drop(database);
+    let before = std::fs::read(place.path()).unwrap();
+    let error =
+        EmbeddedLedger::open(&place.path(), "two".to_owned(), place.clock.clone()).unwrap_err();
+    assert!(matches!(
+        error,
+        LedgerError::NewerSchema { found: 7, known: 1 }
+    ));
+    assert_eq!(std::fs::read(place.path()).unwrap(), before);
+}
+
+fn open_error(path: &Path) -> String {
+    let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
+    let error = EmbeddedLedger::open(path, "one".to_owned(), clock).unwrap_err();
+    crate::telemetry::chain(&error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_ledger_is_named_and_left_untouched() {
+    let place = Place::new();
+    for content in [
+        b"not a database, but a text of more than one hundred bytes: ".repeat(3),
+        b"SQLite format 3\0 and then nothing that makes sense".repeat(30),
+    ] {
+        std::fs::write(place.path(), &content).unwrap();
+        let error = open_error(&place.path());
+        assert!(error.contains("ledger.db"), "{error}");
+        assert!(
+            error.contains("not a database") || error.contains("malformed"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(place.path()).unwrap(), content);
+    }
+    // A directory in its place, and a file in the place of its directory.
+    let directory = place.directory.path().join("directory.db");
+    std::fs::create_dir(&directory).unwrap();
+    let error = open_error(&directory);
+    assert!(error.contains("directory.db"), "{error}");
+    let error = open_error(&place.path().join("below").join("ledger.db"));
+    assert!(error.contains("below"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_cannot_be_written_nothing_is_granted_and_check_says_so() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    ledger.check().await.unwrap();
+    let grant = place.grant(&ledger, "job").await;
+    let query_only = |on: bool| {
+        let database = ledger.database.lock().unwrap();
+        database.pragma_update(None, "query_only", on).unwrap();
+    };
+    query_only(true);
+    let failed = |result: Result<(), LedgerError>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, LedgerError::Database(_)), "{error:?}");
+        let text = crate::telemetry::chain(&error);
+        assert!(text.contains("readonly"), "{text}");
+    };
+    failed(ledger.check().await);
+    let claim = ledger.claim(&key("new"), "shop", place.soon()).await;
+    failed(claim.map(|_| ()));
+    failed(ledger.complete(&grant, Outcome::Cleaned).await);
+    query_only(false);
+    ledger.check().await.unwrap();
+    ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_is_an_error_and_never_a_grant() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let grant = place.grant(&ledger, "job").await;
+    ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
+    for outcome in ["NULL", "'unheard_of'"] {
+        ledger
+            .database
+            .lock()
+            .unwrap()
+            .execute(&format!("UPDATE jobs SET outcome = {outcome}"), [])
+            .unwrap();
+        let claim = ledger.claim(&key("job"), "shop", place.soon()).await;
+        assert!(matches!(claim, Err(LedgerError::Damaged { .. })));
+    }
+}

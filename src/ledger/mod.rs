@@ -156,6 +156,15 @@ pub enum LedgerError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file is no ledger, or cannot be read and written as one.
+    #[error("the ledger {path} cannot be opened")]
+    Open {
+        /// The file.
+        path: String,
+        #[source]
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// The database failed: full disk, read-only file system, damaged file.
     #[error("the ledger's database failed")]
     Database(#[source] rusqlite::Error),
