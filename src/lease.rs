@@ -25,8 +25,13 @@ use crate::telemetry::{Telemetry, events};
 /// extended: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
 pub const VISIBILITY_CEILING: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// A message is given back this long before the ceiling, so that the job can reach a step boundary.
+/// A message is given back at least this long before the ceiling, so that the job can reach a step
+/// boundary.
 const CEILING_MARGIN: Duration = Duration::from_secs(10 * 60);
+
+/// No extension reaches closer to the ceiling: SQS counts it from its own moment of the receive, and
+/// refuses what goes beyond it.
+const CEILING_SLACK: Duration = Duration::from_secs(5 * 60);
 
 /// How leases are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,8 @@ impl Terms {
 pub struct Lease {
     terms: Terms,
     received_at: Instant,
+    /// When the request was sent that was confirmed last; at first, the receive.
+    confirmed_at: Instant,
     /// Confirmed up to here.
     until: Instant,
     /// The next extension.
@@ -84,7 +91,8 @@ impl Lease {
         Self {
             terms,
             received_at,
-            until: received_at + terms.visibility_timeout,
+            confirmed_at: received_at,
+            until: received_at + terms.visibility_timeout.min(VISIBILITY_CEILING - CEILING_SLACK),
             next: received_at + terms.heartbeat_interval,
             failures: 0,
         }
@@ -93,15 +101,18 @@ impl Lease {
     /// What is to be done at `now`.
     #[must_use]
     pub fn due(&self, now: Instant) -> Due {
-        let ceiling = self.received_at + VISIBILITY_CEILING;
-        let give_back = ceiling - CEILING_MARGIN;
-        let lost = self.until - self.terms.safety_margin();
+        let margin = self.terms.safety_margin();
+        let limit = self.received_at + VISIBILITY_CEILING - CEILING_SLACK;
+        let give_back = limit - margin.max(CEILING_MARGIN - CEILING_SLACK);
+        let lost = self.until - margin;
         if now >= give_back {
             Due::Over(StopReason::VisibilityCeiling)
         } else if now >= lost {
             Due::Over(StopReason::LeaseLost)
         } else if now >= self.next {
-            Due::Extend(self.terms.visibility_timeout.min(ceiling - now))
+            // SQS takes whole seconds.
+            let by = self.terms.visibility_timeout.min(limit - now);
+            Due::Extend(Duration::from_secs(by.as_secs()))
         } else {
             Due::At(self.next.min(lost).min(give_back))
         }
@@ -109,8 +120,12 @@ impl Lease {
 
     /// SQS confirmed an extension by `visibility` that was sent at `sent_at`.
     pub fn confirmed(&mut self, sent_at: Instant, visibility: Duration) {
-        // A late confirmation of an earlier request must not shorten the lease.
-        self.until = self.until.max(sent_at + visibility);
+        if sent_at < self.confirmed_at {
+            // A late confirmation of an earlier request says nothing about a later one.
+            return;
+        }
+        self.confirmed_at = sent_at;
+        self.until = sent_at + visibility;
         self.next = sent_at + self.terms.heartbeat_interval;
         self.failures = 0;
     }
