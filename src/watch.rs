@@ -241,3 +241,7 @@ fn next_look(
         look.max(last + pace.min - slack)
     })
 }
+
+#[cfg(all(test, feature = "rehearsal"))]
+#[path = "watch_tests.rs"]
+mod tests;
