@@ -179,8 +179,10 @@ fn classify_status(status: u16) -> ErrorClass {
         401 | 403 => ErrorClass::AccessDenied,
         412 => ErrorClass::Changed,
         429 => ErrorClass::Throttled,
-        // A 404 without a code that is known does not come from the service.
-        404 | 500.. => ErrorClass::Unavailable,
-        _ => ErrorClass::Rejected,
+        // A 404 without a code that is known does not come from the service; a 408 is a proxy's.
+        404 | 408 => ErrorClass::Unavailable,
+        400..500 => ErrorClass::Rejected,
+        // The service failed; or it, or something in its place, answered what cannot be read.
+        _ => ErrorClass::Unavailable,
     }
 }
