@@ -242,6 +242,7 @@ fn next_look(
     })
 }
 
-#[cfg(all(test, feature = "rehearsal"))]
+#[cfg(test)]
+#[cfg(feature = "rehearsal")]
 #[path = "watch_tests.rs"]
 mod tests;
