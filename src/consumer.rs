@@ -615,16 +615,24 @@ impl Consumer {
             let telemetry = Arc::clone(&consumer.parts.telemetry);
             consumer.deletes.push(
                 receipt_handle,
-                Box::new(move |result| match result {
-                    Ok(()) => telemetry.emit(events::MessageDeleted {
-                        message_id: &held.message_id,
-                        execution_id: execution_id.as_deref(),
-                        reason,
-                    }),
-                    Err(error) => telemetry.emit(events::DeleteFailed {
-                        message_id: &held.message_id,
-                        error: &error,
-                    }),
+                Box::new(move |result| {
+                    // The whole of it, with its permit: only now is the message settled.
+                    let HeldMessage {
+                        message_id,
+                        _permit,
+                        ..
+                    } = held;
+                    match result {
+                        Ok(()) => telemetry.emit(events::MessageDeleted {
+                            message_id: &message_id,
+                            execution_id: execution_id.as_deref(),
+                            reason,
+                        }),
+                        Err(error) => telemetry.emit(events::DeleteFailed {
+                            message_id: &message_id,
+                            error: &error,
+                        }),
+                    }
                 }),
             );
         });
@@ -644,16 +652,23 @@ impl Consumer {
             let telemetry = Arc::clone(&consumer.parts.telemetry);
             consumer.releases.push(
                 (receipt_handle, delay),
-                Box::new(move |result| match result {
-                    Ok(()) => telemetry.emit(events::MessageReleased {
-                        message_id: &held.message_id,
-                        delay,
-                        reason,
-                    }),
-                    Err(error) => telemetry.emit(events::ReleaseFailed {
-                        message_id: &held.message_id,
-                        error: &error,
-                    }),
+                Box::new(move |result| {
+                    let HeldMessage {
+                        message_id,
+                        _permit,
+                        ..
+                    } = held;
+                    match result {
+                        Ok(()) => telemetry.emit(events::MessageReleased {
+                            message_id: &message_id,
+                            delay,
+                            reason,
+                        }),
+                        Err(error) => telemetry.emit(events::ReleaseFailed {
+                            message_id: &message_id,
+                            error: &error,
+                        }),
+                    }
                 }),
             );
         });

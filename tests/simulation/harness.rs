@@ -17,32 +17,32 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than any scenario takes, in virtual time.
-pub const PATIENCE: Duration = Duration::from_secs(48 * 60 * 60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(48 * 60 * 60);
 
-pub const PROPAGATION: Duration = Duration::from_secs(170);
+pub(crate) const PROPAGATION: Duration = Duration::from_secs(170);
 
-pub struct World {
-    pub aws: EmbeddedAws,
-    pub clock: Clock,
-    pub queues: Queues,
+pub(crate) struct World {
+    pub(crate) aws: EmbeddedAws,
+    pub(crate) clock: Clock,
+    pub(crate) queues: Queues,
     directory: TempDir,
 }
 
 /// One daemon of a world. Dropping it is a crash: every task is cut off where it is.
-pub struct Instance {
-    pub telemetry: Arc<Telemetry>,
-    pub milestones: UnboundedReceiver<Milestone>,
-    pub daemon: Daemon,
+pub(crate) struct Instance {
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) milestones: UnboundedReceiver<Milestone>,
+    pub(crate) daemon: Daemon,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let clock = Clock::following_tokio("2026-08-24T06:30:00Z".parse().unwrap());
         let mut settings = Settings {
             propagation: PROPAGATION,
@@ -60,24 +60,24 @@ impl World {
         }
     }
 
-    pub fn service(&self, name: &str) -> Service {
+    pub(crate) fn service(&self, name: &str) -> Service {
         self.aws.create_service(name).unwrap()
     }
 
     /// Puts the service's rejection on the queue.
-    pub fn reject(&self, service: &Service) -> String {
+    pub(crate) fn reject(&self, service: &Service) -> String {
         self.send(&self.aws.rejection_event(service, &EventOptions::default()))
     }
 
-    pub fn send(&self, body: &str) -> String {
+    pub(crate) fn send(&self, body: &str) -> String {
         self.aws.send(&self.queues.url, body).unwrap()
     }
 
-    pub fn ledger_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn ledger_path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn config(&self, ledger: &Path, more: &str) -> Config {
+    pub(crate) fn config(&self, ledger: &Path, more: &str) -> Config {
         let text = format!(
             r#"
 [queue]
@@ -99,11 +99,11 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
     }
 
     /// Starts a daemon with the ledger of that name.
-    pub fn start(&self, ledger: &str) -> Instance {
+    pub(crate) fn start(&self, ledger: &str) -> Instance {
         self.start_with(ledger, "", false)
     }
 
-    pub fn start_with(&self, ledger: &str, more: &str, drain: bool) -> Instance {
+    pub(crate) fn start_with(&self, ledger: &str, more: &str, drain: bool) -> Instance {
         let path = self.ledger_path(ledger);
         let config = self.config(&path, more);
         let (sender, milestones) = tokio::sync::mpsc::unbounded_channel();
@@ -140,7 +140,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
     }
 
     /// Waits until the queue has no message left.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         self.aws
             .wait_until(
                 |aws| {
@@ -153,12 +153,12 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             .unwrap();
     }
 
-    pub fn dead_letters(&self) -> usize {
+    pub(crate) fn dead_letters(&self) -> usize {
         self.aws.messages(&self.queues.dead_letter_url).len()
     }
 
     /// What the daemon changed in CloudFront and SSM, in order.
-    pub fn changes(&self) -> Vec<String> {
+    pub(crate) fn changes(&self) -> Vec<String> {
         self.aws
             .journal()
             .mutations()
@@ -175,13 +175,13 @@ fn is_queue_call(operation: &str) -> bool {
 
 impl Instance {
     /// Asks the daemon to stop and waits until it has.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap();
     }
 
     /// Waits until the daemon ends by itself.
-    pub async fn ended(mut self) {
+    pub(crate) async fn ended(mut self) {
         self.task.take().unwrap().await.unwrap();
     }
 }

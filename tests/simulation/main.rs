@@ -6,13 +6,18 @@ use harness::World;
 
 #[tokio::test(start_paused = true)]
 async fn a_rejection_is_cleaned_up_in_the_safe_order() {
-    tracing_subscriber::fmt().with_env_filter("info").with_test_writer().init();
+    tracing_subscriber::fmt()
+        .with_env_filter("info")
+        .with_test_writer()
+        .init();
     let world = World::new();
     let service = world.service("shop");
     world.reject(&service);
     let daemon = world.start("ledger.db");
     world.settled().await;
-    for entry in world.aws.journal().entries() { println!("{entry}"); }
+    for entry in world.aws.journal().entries() {
+        println!("{entry}");
+    }
     assert_eq!(
         world.changes(),
         [
