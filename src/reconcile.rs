@@ -206,7 +206,7 @@ impl Reconciler {
             fruitless: 0,
             _turn: None,
         };
-        let ended = run.to_the_end().await.unwrap_or_else(Ended::from);
+        let ended = run.work().await.unwrap_or_else(Ended::from);
         // Still holding our turn: the next job for the same production distribution must find
         // this one closed in the ledger.
         self.close(job, ended).await
@@ -256,7 +256,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_the_end(&mut self) -> Result<Ended, Halt> {
+    async fn work(&mut self) -> Result<Ended, Halt> {
         self.job.activity.set("reading_parameters");
         let mut binding = match &self.job.binding {
             Some(binding) => binding.clone(),

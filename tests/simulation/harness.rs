@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stagesweep::aws::Connector;
@@ -9,7 +10,9 @@ use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::EmbeddedLedger;
-use stagesweep::rehearsal::{EmbeddedAws, EventOptions, Queues, Service, Settings};
+use stagesweep::rehearsal::{
+    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings,
+};
 use stagesweep::telemetry::{Milestone, Telemetry};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -139,6 +142,21 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         }
     }
 
+    /// Runs `act` before the nth call of a cleanup, counted from 1.
+    pub(crate) fn before_cleanup_call(
+        &self,
+        nth: u64,
+        act: impl Fn(&EmbeddedAws) + Send + Sync + 'static,
+    ) {
+        let seen = AtomicU64::new(0);
+        self.aws
+            .add_rule(Rule::on_any().then(Action::before(move |aws, call| {
+                if is_cleanup_call(call) && seen.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+                    act(aws);
+                }
+            })));
+    }
+
     /// Waits until the queue has no message left.
     pub(crate) async fn settled(&self) {
         self.aws
@@ -171,6 +189,47 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 
 fn is_queue_call(operation: &str) -> bool {
     operation.contains("Message")
+}
+
+/// Whether a call is one of the cleanup itself, and not of the queue.
+pub(crate) fn is_cleanup_call(call: &Call) -> bool {
+    matches!(call.service, AwsService::CloudFront | AwsService::Ssm)
+}
+
+/// Everything of the service's deployment is gone, and so is the rejection.
+pub(crate) fn assert_clean(world: &World, service: &Service) {
+    assert_gone(world, service);
+    let production = world.aws.distribution(&service.production_id).unwrap();
+    assert_eq!(production.policy_id, "");
+    let value = world.aws.parameter(&service.staging_parameter);
+    assert_eq!(value.as_deref(), Some("deleted"));
+    assert_eq!(world.dead_letters(), 0);
+}
+
+/// The staging distribution and the policy of the service's deployment are gone.
+pub(crate) fn assert_gone(world: &World, service: &Service) {
+    let staging = world.aws.distribution(&service.staging_id);
+    assert!(
+        staging.is_none(),
+        "the staging distribution is left: {staging:?}"
+    );
+    let policy = world.aws.policy(&service.policy_id);
+    assert!(policy.is_none(), "the policy is left: {policy:?}");
+}
+
+/// The service's deployment is as it was: deployed, attached, named by the parameter.
+pub(crate) fn assert_untouched(world: &World, service: &Service) {
+    let staging = world.aws.distribution(&service.staging_id).unwrap();
+    assert!(staging.enabled && staging.staging);
+    let policy = world.aws.policy(&service.policy_id).unwrap();
+    assert_eq!(
+        policy.attached_to,
+        std::slice::from_ref(&service.production_id)
+    );
+    let production = world.aws.distribution(&service.production_id).unwrap();
+    assert_eq!(production.policy_id, service.policy_id);
+    let value = world.aws.parameter(&service.staging_parameter);
+    assert_eq!(value.as_ref(), Some(&service.staging_id));
 }
 
 impl Instance {
