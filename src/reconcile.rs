@@ -513,7 +513,22 @@ impl Run<'_> {
                 AwsError::changed("GetParameter", "the parameter was written since").into(),
             );
         }
-        let written = self.call(|| ssm.overwrite(name, DELETED)).await?;
+        self.heed_stop()?;
+        let written = match ssm.overwrite(name, DELETED).await {
+            Ok(written) => written,
+            Err(error) if error.class.is_transient() => {
+                // It may have taken effect all the same.
+                let current = self.call(|| ssm.parameter(name)).await?;
+                match current.filter(|now| now.version > version && now.value == DELETED) {
+                    Some(ours) => ours.version,
+                    None if self.fruitless < CALL_TRIES => {
+                        return Err(AwsError::changed("PutParameter", "not written").into());
+                    }
+                    None => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
         if written == version + 1 {
             return Ok(written);
         }

@@ -13,9 +13,8 @@ use stagesweep::ledger::EmbeddedLedger;
 use stagesweep::rehearsal::{
     Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings,
 };
-use stagesweep::telemetry::{Milestone, Telemetry};
+use stagesweep::telemetry::Telemetry;
 use tempfile::TempDir;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +33,6 @@ pub(crate) struct World {
 /// One daemon of a world. Dropping it is a crash: every task is cut off where it is.
 pub(crate) struct Instance {
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) milestones: UnboundedReceiver<Milestone>,
     pub(crate) daemon: Daemon,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
@@ -109,8 +107,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
     pub(crate) fn start_with(&self, ledger: &str, more: &str, drain: bool) -> Instance {
         let path = self.ledger_path(ledger);
         let config = self.config(&path, more);
-        let (sender, milestones) = tokio::sync::mpsc::unbounded_channel();
-        let telemetry = Arc::new(Telemetry::new(self.clock.clone()).with_milestones(sender));
+        let telemetry = Arc::new(Telemetry::new(self.clock.clone()));
         let connector = Connector::to_endpoint(
             "http://aws.test",
             "ap-northeast-1",
@@ -135,7 +132,6 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         });
         Instance {
             telemetry,
-            milestones,
             daemon,
             stop,
             task: Some(task),

@@ -1,5 +1,7 @@
 //! Whole jobs in one process under tokio's paused clock, against the embedded AWS.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod bindings;
 mod cleanup;
 mod faults;

@@ -7,6 +7,12 @@ use stagesweep::rehearsal::{Action, EventOptions, Form, Level, Outcome, Rule, Se
 
 use crate::harness::{World, assert_clean, assert_untouched};
 
+/// Makes a message's body.
+type Body = fn(&World, &Service) -> String;
+
+/// Brings something into the state that a fence is there for.
+type Preparation = fn(&World, &Service);
+
 #[tokio::test(start_paused = true)]
 async fn twenty_duplicates_some_late_are_one_cleanup_and_twenty_one_deletes() {
     let world = World::new();
@@ -107,7 +113,7 @@ async fn what_is_no_rejection_is_deleted_and_nothing_is_touched() {
 
 #[tokio::test(start_paused = true)]
 async fn what_can_never_be_handled_goes_to_the_dead_letter_queue_with_a_reason() {
-    let rejected: [(&str, fn(&World, &Service) -> String); 6] = [
+    let rejected: [(&str, Body); 6] = [
         ("not_an_envelope", |_, _| "{\"half\": ".to_owned()),
         ("foreign_account", |world, service| {
             edited(world, service, |event| {
@@ -162,7 +168,7 @@ async fn what_can_never_be_handled_goes_to_the_dead_letter_queue_with_a_reason()
 
 #[tokio::test(start_paused = true)]
 async fn a_fence_refuses_and_nothing_is_touched() {
-    let fences: [(&str, fn(&World, &Service)); 6] = [
+    let fences: [(&str, Preparation); 6] = [
         ("staging_is_production", |world, service| {
             rewrite_staging_parameter(world, service, &service.production_id);
         }),
