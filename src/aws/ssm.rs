@@ -1,7 +1,6 @@
 //! SSM Parameter Store: the parameters that name the distributions.
 
 use aws_sdk_ssm::primitives::DateTime;
-use aws_sdk_ssm::types::ParameterType;
 use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
 
@@ -98,7 +97,6 @@ impl ParameterStore {
             .put_parameter()
             .name(name)
             .value(value)
-            .r#type(ParameterType::String)
             .overwrite(true)
             .customize()
             .config_override(

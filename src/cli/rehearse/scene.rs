@@ -188,19 +188,23 @@ impl Scene {
         let service = self.rejections.first().map(|rejection| &rejection.service);
         let production = service.map_or("ID", |service| service.production_id.as_str());
         format!(
-            "# The embedded AWS serves SQS, SSM and CloudFront at {endpoint}; {count} rejection(s) \
-             wait on its queue.\n\
-             # It stops with Ctrl-C and forgets everything. In another terminal:\n\
-             export AWS_ENDPOINT_URL={endpoint}\n\
-             export AWS_REGION={region}\n\
-             export AWS_ACCESS_KEY_ID=rehearsal\n\
-             export AWS_SECRET_ACCESS_KEY=rehearsal\n\
-             export STAGESWEEP__QUEUE__URL={queue_url}\n\
-             export STAGESWEEP__LEDGER__PATH=./rehearsal-ledger.db\n\
-             # Then, for instance:\n\
-             #   stagesweep run --config FILE\n\
-             #   aws cloudfront get-distribution --id {production}\n\
-             #   aws sqs get-queue-attributes --queue-url {queue_url} --attribute-names All\n",
+            "\
+# The embedded AWS serves SQS, SSM and CloudFront at {endpoint}.
+# {count} rejection(s) wait on its queue. It stops with Ctrl-C and forgets everything.
+export AWS_ENDPOINT_URL={endpoint}
+export AWS_REGION={region}
+export AWS_DEFAULT_REGION={region}
+export AWS_ACCESS_KEY_ID=rehearsal
+export AWS_SECRET_ACCESS_KEY=rehearsal
+export STAGESWEEP__QUEUE__URL={queue_url}
+export STAGESWEEP__LEDGER__PATH=./rehearsal-ledger.db
+# With these, in another terminal, for instance (version 1 of the AWS CLI heeds AWS_ENDPOINT_URL
+# only in part, hence --endpoint-url):
+#   stagesweep run --config config/example.toml
+#   aws --endpoint-url {endpoint} cloudfront get-distribution --id {production}
+#   aws --endpoint-url {endpoint} sqs get-queue-attributes --queue-url {queue_url} \
+--attribute-names All
+",
             count = self.rejections.len(),
             region = aws.settings().region,
         )
