@@ -47,6 +47,9 @@ const MAX_NETWORK_PAUSE: Duration = Duration::from_secs(20);
 /// While receiving fails for any other reason, no pause is longer.
 const MAX_RECEIVE_PAUSE: Duration = Duration::from_secs(120);
 
+/// How long a receive waits while draining, at most.
+const DRAIN_WAIT: Duration = Duration::from_secs(1);
+
 /// Between two looks at an empty queue while draining, where long polling does not pace them.
 const DRAIN_PAUSE: Duration = Duration::from_millis(250);
 
@@ -209,10 +212,12 @@ impl Consumer {
                 () = stop.cancelled() => return,
                 () = self.ledger_works() => {
                     let visibility = self.config.queue.visibility_timeout;
+                    // A drain ends soon after its last job, not a whole long poll later.
+                    let wait = if drain { DRAIN_WAIT } else { self.config.queue.wait_time };
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        received = self.parts.queue.receive(permits.len(), visibility) => received,
+                        received = self.parts.queue.receive(permits.len(), visibility, wait) => received,
                     }
                 }
             };
@@ -312,10 +317,8 @@ impl Consumer {
         if again && self.jobs.hold(&message_id) {
             // The very message that a job holds: its lease had run out. The job goes on with the
             // newer receipt handle.
-            self.emit(events::DuplicateSuppressed {
+            self.emit(events::MessageRedelivered {
                 message_id: &message_id,
-                execution_id: "",
-                job: "running",
             });
             return;
         }
@@ -615,16 +618,24 @@ impl Consumer {
             let telemetry = Arc::clone(&consumer.parts.telemetry);
             consumer.deletes.push(
                 receipt_handle,
-                Box::new(move |result| match result {
-                    Ok(()) => telemetry.emit(events::MessageDeleted {
-                        message_id: &held.message_id,
-                        execution_id: execution_id.as_deref(),
-                        reason,
-                    }),
-                    Err(error) => telemetry.emit(events::DeleteFailed {
-                        message_id: &held.message_id,
-                        error: &error,
-                    }),
+                Box::new(move |result| {
+                    // The whole of it, with its permit: only now is the message settled.
+                    let HeldMessage {
+                        message_id,
+                        _permit,
+                        ..
+                    } = held;
+                    match result {
+                        Ok(()) => telemetry.emit(events::MessageDeleted {
+                            message_id: &message_id,
+                            execution_id: execution_id.as_deref(),
+                            reason,
+                        }),
+                        Err(error) => telemetry.emit(events::DeleteFailed {
+                            message_id: &message_id,
+                            error: &error,
+                        }),
+                    }
                 }),
             );
         });
@@ -644,16 +655,23 @@ impl Consumer {
             let telemetry = Arc::clone(&consumer.parts.telemetry);
             consumer.releases.push(
                 (receipt_handle, delay),
-                Box::new(move |result| match result {
-                    Ok(()) => telemetry.emit(events::MessageReleased {
-                        message_id: &held.message_id,
-                        delay,
-                        reason,
-                    }),
-                    Err(error) => telemetry.emit(events::ReleaseFailed {
-                        message_id: &held.message_id,
-                        error: &error,
-                    }),
+                Box::new(move |result| {
+                    let HeldMessage {
+                        message_id,
+                        _permit,
+                        ..
+                    } = held;
+                    match result {
+                        Ok(()) => telemetry.emit(events::MessageReleased {
+                            message_id: &message_id,
+                            delay,
+                            reason,
+                        }),
+                        Err(error) => telemetry.emit(events::ReleaseFailed {
+                            message_id: &message_id,
+                            error: &error,
+                        }),
+                    }
                 }),
             );
         });

@@ -164,9 +164,17 @@ pub enum Malformed {
         /// The body's length.
         bytes: usize,
     },
-    /// Not JSON, nested too deeply, or of the wrong shape.
-    #[error("the body is not an EventBridge envelope")]
-    NotAnEnvelope(#[source] serde_json::Error),
+    /// Not JSON, nested too deeply, or of the wrong shape. Says where and not what: an error of
+    /// serde_json may quote the body, and bodies are not logged.
+    #[error("the body is not an EventBridge envelope: {problem} at line {line}, column {column}")]
+    NotAnEnvelope {
+        /// What is wrong there.
+        problem: &'static str,
+        /// From 1; 0 where the place is not known.
+        line: usize,
+        /// From 1; 0 where the place is not known.
+        column: usize,
+    },
     /// A field that every such event carries is missing.
     #[error("the event has no `{field}`")]
     Missing {
@@ -190,12 +198,26 @@ pub enum Malformed {
 }
 
 impl Malformed {
+    fn not_an_envelope(error: &serde_json::Error) -> Self {
+        let problem = match error.classify() {
+            serde_json::error::Category::Io => "it cannot be read",
+            serde_json::error::Category::Syntax => "it is not JSON",
+            serde_json::error::Category::Data => "a field is of another type",
+            serde_json::error::Category::Eof => "it ends in the middle",
+        };
+        Self::NotAnEnvelope {
+            problem,
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+
     /// A bounded code for logs and metrics.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
-            Self::NotAnEnvelope(_) => "not_an_envelope",
+            Self::NotAnEnvelope { .. } => "not_an_envelope",
             Self::Missing { .. } => "missing_field",
             Self::Invalid { .. } => "invalid_field",
             Self::ForeignSource => "foreign_source",
@@ -252,7 +274,8 @@ pub fn parse(body: &str) -> Result<Event, Malformed> {
     if body.len() > MAX_BODY_BYTES {
         return Err(Malformed::TooLarge { bytes: body.len() });
     }
-    let envelope: WireEnvelope = serde_json::from_str(body).map_err(Malformed::NotAnEnvelope)?;
+    let envelope: WireEnvelope =
+        serde_json::from_str(body).map_err(|error| Malformed::not_an_envelope(&error))?;
     if required(envelope.source.as_deref(), "source")? != SOURCE {
         return Err(Malformed::ForeignSource);
     }
@@ -383,7 +406,7 @@ fn detail<T: DeserializeOwned>(envelope: &WireEnvelope) -> Result<T, Malformed> 
             expected: "an object",
         });
     }
-    T::deserialize(detail).map_err(Malformed::NotAnEnvelope)
+    T::deserialize(detail).map_err(|error| Malformed::not_an_envelope(&error))
 }
 
 fn required<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str, Malformed> {

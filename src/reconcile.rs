@@ -206,7 +206,7 @@ impl Reconciler {
             fruitless: 0,
             _turn: None,
         };
-        let ended = run.to_the_end().await.unwrap_or_else(Ended::from);
+        let ended = run.work().await.unwrap_or_else(Ended::from);
         // Still holding our turn: the next job for the same production distribution must find
         // this one closed in the ledger.
         self.close(job, ended).await
@@ -256,7 +256,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_the_end(&mut self) -> Result<Ended, Halt> {
+    async fn work(&mut self) -> Result<Ended, Halt> {
         self.job.activity.set("reading_parameters");
         let mut binding = match &self.job.binding {
             Some(binding) => binding.clone(),
@@ -513,7 +513,22 @@ impl Run<'_> {
                 AwsError::changed("GetParameter", "the parameter was written since").into(),
             );
         }
-        let written = self.call(|| ssm.overwrite(name, DELETED)).await?;
+        self.heed_stop()?;
+        let written = match ssm.overwrite(name, DELETED).await {
+            Ok(written) => written,
+            Err(error) if error.class.is_transient() => {
+                // It may have taken effect all the same.
+                let current = self.call(|| ssm.parameter(name)).await?;
+                match current.filter(|now| now.version > version && now.value == DELETED) {
+                    Some(ours) => ours.version,
+                    None if self.fruitless < CALL_TRIES => {
+                        return Err(AwsError::changed("PutParameter", "not written").into());
+                    }
+                    None => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
         if written == version + 1 {
             return Ok(written);
         }

@@ -92,8 +92,8 @@ impl Queue {
         }
     }
 
-    /// Waits for up to `max` messages (ReceiveMessage), at most the queue's wait time. They stay
-    /// invisible to others for `visibility`.
+    /// Waits for up to `max` messages (ReceiveMessage), for `wait` but no longer than the wait time
+    /// that the client was made for. They stay invisible to others for `visibility`.
     ///
     /// # Errors
     /// [`AwsError`] for every failure, also when the connection is dead.
@@ -101,13 +101,14 @@ impl Queue {
         &self,
         max: usize,
         visibility: Duration,
+        wait: Duration,
     ) -> Result<Vec<Message>, AwsError> {
         let output = self
             .receive
             .receive_message()
             .queue_url(&self.url)
             .max_number_of_messages(whole(max.clamp(1, MAX_BATCH) as u64))
-            .wait_time_seconds(whole(self.wait_time.as_secs()))
+            .wait_time_seconds(whole(wait.min(self.wait_time).as_secs()))
             .visibility_timeout(whole(visibility.as_secs()))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)

@@ -1,7 +1,7 @@
 //! SSM Parameter Store: the parameters that name the distributions.
 
 use aws_sdk_ssm::primitives::DateTime;
-use aws_sdk_ssm::types::ParameterType;
+use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
@@ -86,7 +86,8 @@ impl ParameterStore {
 
     /// Overwrites the parameter (PutParameter) and returns the version that this made.
     ///
-    /// SSM has no compare-and-set: the caller must compare the version with the one it read.
+    /// SSM has no compare-and-set: the caller must compare the version with the one it read. The
+    /// call is made once: whether one whose reply was lost took effect, the parameter tells.
     ///
     /// # Errors
     /// [`AwsError`] for every failure.
@@ -96,8 +97,11 @@ impl ParameterStore {
             .put_parameter()
             .name(name)
             .value(value)
-            .r#type(ParameterType::String)
             .overwrite(true)
+            .customize()
+            .config_override(
+                aws_sdk_ssm::config::Builder::new().retry_config(RetryConfig::disabled()),
+            )
             .send()
             .await
             .map_err(from_sdk("PutParameter"))?;

@@ -1,4 +1,7 @@
 //! The door inside the process: an HTTP client for the SDK that never opens a socket.
+//!
+//! For virtual time the SDK's configuration also needs the world's clock as its time source and
+//! tokio's sleep as its sleep.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,

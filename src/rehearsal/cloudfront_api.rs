@@ -7,7 +7,8 @@ use http::{Method, Request, Uri};
 use jiff::Timestamp;
 use quick_xml::escape::escape;
 
-use super::cloudfront::{CloudFront, Context, Distribution, Policy, Version, invalid_argument};
+use super::cloudfront::{CloudFront, Context, Distribution, Policy, Version};
+use super::cloudfront_errors::invalid_argument;
 use super::cloudfront_xml::{Document, NAMESPACE};
 use super::exchange::{Call, Change, Failure, Reply};
 use super::settings::Switches;

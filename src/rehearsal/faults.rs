@@ -32,7 +32,7 @@ pub struct Faults {
     pub max_delay: Duration,
     /// A read shows what was there before the last write.
     pub stale: f64,
-    /// A received message stays visible and is delivered again.
+    /// A received message leaves a copy in the queue, to be delivered again.
     pub duplicate: f64,
     /// A receive takes the newest messages first.
     pub reorder: f64,
@@ -128,7 +128,7 @@ pub enum Action {
     Delay(Duration),
     /// Shows a read what was there before the last write.
     Stale,
-    /// Leaves received messages visible, so that they are delivered again.
+    /// Leaves a copy of received messages in the queue, to be delivered again.
     Duplicate,
     /// Delivers the newest messages first.
     Reorder,

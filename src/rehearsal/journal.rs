@@ -71,7 +71,7 @@ impl std::fmt::Display for Entry {
             resource,
             ..
         } = &self.call;
-        write!(f, "{} {service} {operation}", self.at)?;
+        write!(f, "{:.3} {service} {operation}", self.at)?;
         if let Some(resource) = resource {
             write!(f, " {resource}")?;
         }

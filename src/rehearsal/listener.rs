@@ -1,6 +1,7 @@
 //! The door on a loopback address: HTTP/1.1 without TLS, for any AWS client.
 //!
-//! Point a client at it with `AWS_ENDPOINT_URL`.
+//! Point a client at it with `AWS_ENDPOINT_URL`, and give it any credentials. Version 1 of the AWS
+//! command line ignores that variable for SQS and would go out to AWS: give it `--endpoint-url`.
 
 use std::io;
 use std::net::SocketAddr;

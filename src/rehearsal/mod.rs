@@ -11,7 +11,9 @@
 //! | `exchange` | one request and its answer; errors on the wire |
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
-//! | `cloudfront`, `cloudfront_api`, `cloudfront_xml` | the rules; the interface; configurations as bytes |
+//! | `cloudfront` | what CloudFront holds, and what reads show of it |
+//! | `cloudfront_distributions`, `cloudfront_policies`, `cloudfront_errors` | the rules of change |
+//! | `cloudfront_api`, `cloudfront_xml` | the REST-XML interface; configurations as bytes |
 //! | `faults` | faults at random and by rule |
 //! | `journal` | every exchange, in order |
 //! | `client`, `listener` | the two doors |
@@ -30,6 +32,9 @@
 mod client;
 mod cloudfront;
 mod cloudfront_api;
+mod cloudfront_distributions;
+mod cloudfront_errors;
+mod cloudfront_policies;
 mod cloudfront_xml;
 mod events;
 mod exchange;
@@ -415,6 +420,9 @@ impl State {
                 stale,
             ));
         }
+        if call.service == AwsService::Unknown {
+            return Step::Done(Err(unknown_service(request)));
+        }
         let body = match request.body().as_slice() {
             [] => Ok(Value::Object(serde_json::Map::new())),
             bytes => serde_json::from_slice(bytes),
@@ -448,18 +456,20 @@ impl State {
                 Step::Done(sqs.call(&mut context, call, &body))
             }
             AwsService::Ssm => Step::Done(ssm.call(settings, now, call, &body, stale)),
-            AwsService::Unknown | AwsService::CloudFront => Step::Done(Err(Failure::new(
-                404,
-                "UnknownOperationException",
-                format!(
-                    "The embedded AWS knows SQS, Parameter Store and CloudFront; {} {} is none of \
-                     theirs.",
-                    request.method(),
-                    request.uri().path()
-                ),
-            ))),
+            AwsService::Unknown | AwsService::CloudFront => {
+                Step::Done(Err(unknown_service(request)))
+            }
         }
     }
+}
+
+fn unknown_service(request: &Request<Vec<u8>>) -> Failure {
+    let message = format!(
+        "The embedded AWS knows SQS, Parameter Store and CloudFront; {} {} is none of theirs.",
+        request.method(),
+        request.uri().path()
+    );
+    Failure::new(404, "UnknownOperationException", message)
 }
 
 /// `scheme://host` by which the caller reached the world, for the URLs of queues.

@@ -47,7 +47,7 @@ pub(super) struct Received {
 pub(super) struct Receive {
     pub(super) max: usize,
     pub(super) visibility: Duration,
-    /// Deliver, and leave visible as well.
+    /// Deliver, and leave a copy to be delivered again.
     pub(super) duplicate: bool,
     /// Deliver the newest first.
     pub(super) reorder: bool,
@@ -246,6 +246,14 @@ impl Queue {
                 dead.extend(self.remove(key));
                 continue;
             }
+            if ask.duplicate
+                && let Some(message) = self.messages.get(&key)
+            {
+                // A copy of its own, as on another of the queue's servers: it has its own receipt
+                // handles, and deleting the one leaves the other.
+                let copy = message.clone();
+                taken.insert(self.insert(copy));
+            }
             let nonce = ids.u32();
             if let Some(message) = self.messages.get_mut(&key) {
                 message.receives += 1;
@@ -258,9 +266,7 @@ impl Queue {
                     handle,
                 });
             }
-            if !ask.duplicate {
-                self.set_visible_at(key, later(now, ask.visibility));
-            }
+            self.set_visible_at(key, later(now, ask.visibility));
         }
         (received, dead)
     }

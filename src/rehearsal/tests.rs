@@ -484,6 +484,42 @@ async fn a_long_poll_wakes_on_arrival_and_takes_nothing_when_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_may_come_twice_and_come_back() {
+    let (world, _) = world(|_| ());
+    world.create_queue_with_dlq("q", 5, Duration::from_secs(30));
+    world.send("q", "a").unwrap();
+    world.add_rule(Rule::on("ReceiveMessage").nth(1).then(Action::Duplicate));
+    world.add_rule(Rule::on("DeleteMessage").nth(1).then(Action::Undelete));
+    let mut handles = Vec::new();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let ask = json!({ "QueueUrl": "q", "MaxNumberOfMessages": 10 });
+        let (_, got) = json_call(&world, "AmazonSQS.ReceiveMessage", ask).await;
+        assert_eq!(got["Messages"].as_array().unwrap().len(), 1);
+        ids.push(got["Messages"][0]["MessageId"].clone());
+        handles.push(got["Messages"][0]["ReceiptHandle"].clone());
+    }
+    assert_eq!(ids[0], ids[1]);
+    assert_ne!(handles[0], handles[1]);
+    for handle in handles {
+        let ask = json!({ "QueueUrl": "q", "ReceiptHandle": handle });
+        assert_eq!(
+            json_call(&world, "AmazonSQS.DeleteMessage", ask).await.0,
+            200
+        );
+    }
+    let back = Depth {
+        visible: 1,
+        ..Depth::default()
+    };
+    assert_eq!(
+        world.depth("q"),
+        Some(back),
+        "the first delete was answered and not done"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn batches_fail_by_entry_or_as_a_whole() {
     let (world, _) = world(|_| ());
     world.create_queue_with_dlq("q", 5, Duration::from_secs(30));

@@ -253,6 +253,22 @@ impl Event for DuplicateSuppressed<'_> {
     }
 }
 
+/// A message came back while its job was still running: its lease had run out.
+pub struct MessageRedelivered<'a> {
+    /// The message.
+    pub message_id: &'a str,
+}
+
+impl Event for MessageRedelivered<'_> {
+    fn record(&self, metrics: &Metrics) {
+        warn!(
+            message.id = self.message_id,
+            "message received again while its job runs; the newer receipt handle is used"
+        );
+        metrics.add(DUPLICATES_SUPPRESSED, 1);
+    }
+}
+
 /// Work on a rejection begins, or is resumed.
 pub struct JobStarted<'a> {
     /// The rejection.

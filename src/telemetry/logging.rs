@@ -62,6 +62,7 @@ pub fn start(
                     .flatten_event(true)
                     .with_current_span(true)
                     .with_span_list(false)
+                    .with_target(false)
                     .with_writer(writer.clone()),
             )
             .try_init()?,

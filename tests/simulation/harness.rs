@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stagesweep::aws::Connector;
@@ -9,40 +10,40 @@ use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::EmbeddedLedger;
-use stagesweep::rehearsal::{EmbeddedAws, EventOptions, Queues, Service, Settings};
-use stagesweep::telemetry::{Milestone, Telemetry};
+use stagesweep::rehearsal::{
+    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings,
+};
+use stagesweep::telemetry::Telemetry;
 use tempfile::TempDir;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than any scenario takes, in virtual time.
-pub const PATIENCE: Duration = Duration::from_secs(48 * 60 * 60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(48 * 60 * 60);
 
-pub const PROPAGATION: Duration = Duration::from_secs(170);
+pub(crate) const PROPAGATION: Duration = Duration::from_secs(170);
 
-pub struct World {
-    pub aws: EmbeddedAws,
-    pub clock: Clock,
-    pub queues: Queues,
+pub(crate) struct World {
+    pub(crate) aws: EmbeddedAws,
+    pub(crate) clock: Clock,
+    pub(crate) queues: Queues,
     directory: TempDir,
 }
 
 /// One daemon of a world. Dropping it is a crash: every task is cut off where it is.
-pub struct Instance {
-    pub telemetry: Arc<Telemetry>,
-    pub milestones: UnboundedReceiver<Milestone>,
-    pub daemon: Daemon,
+pub(crate) struct Instance {
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) daemon: Daemon,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let clock = Clock::following_tokio("2026-08-24T06:30:00Z".parse().unwrap());
         let mut settings = Settings {
             propagation: PROPAGATION,
@@ -60,24 +61,24 @@ impl World {
         }
     }
 
-    pub fn service(&self, name: &str) -> Service {
+    pub(crate) fn service(&self, name: &str) -> Service {
         self.aws.create_service(name).unwrap()
     }
 
     /// Puts the service's rejection on the queue.
-    pub fn reject(&self, service: &Service) -> String {
+    pub(crate) fn reject(&self, service: &Service) -> String {
         self.send(&self.aws.rejection_event(service, &EventOptions::default()))
     }
 
-    pub fn send(&self, body: &str) -> String {
+    pub(crate) fn send(&self, body: &str) -> String {
         self.aws.send(&self.queues.url, body).unwrap()
     }
 
-    pub fn ledger_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn ledger_path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn config(&self, ledger: &Path, more: &str) -> Config {
+    pub(crate) fn config(&self, ledger: &Path, more: &str) -> Config {
         let text = format!(
             r#"
 [queue]
@@ -99,15 +100,14 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
     }
 
     /// Starts a daemon with the ledger of that name.
-    pub fn start(&self, ledger: &str) -> Instance {
+    pub(crate) fn start(&self, ledger: &str) -> Instance {
         self.start_with(ledger, "", false)
     }
 
-    pub fn start_with(&self, ledger: &str, more: &str, drain: bool) -> Instance {
+    pub(crate) fn start_with(&self, ledger: &str, more: &str, drain: bool) -> Instance {
         let path = self.ledger_path(ledger);
         let config = self.config(&path, more);
-        let (sender, milestones) = tokio::sync::mpsc::unbounded_channel();
-        let telemetry = Arc::new(Telemetry::new(self.clock.clone()).with_milestones(sender));
+        let telemetry = Arc::new(Telemetry::new(self.clock.clone()));
         let connector = Connector::to_endpoint(
             "http://aws.test",
             "ap-northeast-1",
@@ -132,15 +132,29 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         });
         Instance {
             telemetry,
-            milestones,
             daemon,
             stop,
             task: Some(task),
         }
     }
 
+    /// Runs `act` before the nth call of a cleanup, counted from 1.
+    pub(crate) fn before_cleanup_call(
+        &self,
+        nth: u64,
+        act: impl Fn(&EmbeddedAws) + Send + Sync + 'static,
+    ) {
+        let seen = AtomicU64::new(0);
+        self.aws
+            .add_rule(Rule::on_any().then(Action::before(move |aws, call| {
+                if is_cleanup_call(call) && seen.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+                    act(aws);
+                }
+            })));
+    }
+
     /// Waits until the queue has no message left.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         self.aws
             .wait_until(
                 |aws| {
@@ -153,12 +167,12 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             .unwrap();
     }
 
-    pub fn dead_letters(&self) -> usize {
+    pub(crate) fn dead_letters(&self) -> usize {
         self.aws.messages(&self.queues.dead_letter_url).len()
     }
 
     /// What the daemon changed in CloudFront and SSM, in order.
-    pub fn changes(&self) -> Vec<String> {
+    pub(crate) fn changes(&self) -> Vec<String> {
         self.aws
             .journal()
             .mutations()
@@ -173,15 +187,56 @@ fn is_queue_call(operation: &str) -> bool {
     operation.contains("Message")
 }
 
+/// Whether a call is one of the cleanup itself, and not of the queue.
+pub(crate) fn is_cleanup_call(call: &Call) -> bool {
+    matches!(call.service, AwsService::CloudFront | AwsService::Ssm)
+}
+
+/// Everything of the service's deployment is gone, and so is the rejection.
+pub(crate) fn assert_clean(world: &World, service: &Service) {
+    assert_gone(world, service);
+    let production = world.aws.distribution(&service.production_id).unwrap();
+    assert_eq!(production.policy_id, "");
+    let value = world.aws.parameter(&service.staging_parameter);
+    assert_eq!(value.as_deref(), Some("deleted"));
+    assert_eq!(world.dead_letters(), 0);
+}
+
+/// The staging distribution and the policy of the service's deployment are gone.
+pub(crate) fn assert_gone(world: &World, service: &Service) {
+    let staging = world.aws.distribution(&service.staging_id);
+    assert!(
+        staging.is_none(),
+        "the staging distribution is left: {staging:?}"
+    );
+    let policy = world.aws.policy(&service.policy_id);
+    assert!(policy.is_none(), "the policy is left: {policy:?}");
+}
+
+/// The service's deployment is as it was: deployed, attached, named by the parameter.
+pub(crate) fn assert_untouched(world: &World, service: &Service) {
+    let staging = world.aws.distribution(&service.staging_id).unwrap();
+    assert!(staging.enabled && staging.staging);
+    let policy = world.aws.policy(&service.policy_id).unwrap();
+    assert_eq!(
+        policy.attached_to,
+        std::slice::from_ref(&service.production_id)
+    );
+    let production = world.aws.distribution(&service.production_id).unwrap();
+    assert_eq!(production.policy_id, service.policy_id);
+    let value = world.aws.parameter(&service.staging_parameter);
+    assert_eq!(value.as_ref(), Some(&service.staging_id));
+}
+
 impl Instance {
     /// Asks the daemon to stop and waits until it has.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap();
     }
 
     /// Waits until the daemon ends by itself.
-    pub async fn ended(mut self) {
+    pub(crate) async fn ended(mut self) {
         self.task.take().unwrap().await.unwrap();
     }
 }

@@ -132,7 +132,7 @@ async fn the_sdk_takes_a_deployment_down() {
         .staging_distribution_dns_names()
         .expect("names")
         .items();
-    assert_eq!(names, [service.staging_domain.clone()]);
+    assert_eq!(names, std::slice::from_ref(&service.staging_domain));
 
     let policy = cloudfront.get_continuous_deployment_policy().id(found.id());
     let etag = policy

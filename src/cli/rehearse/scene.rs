@@ -1,0 +1,342 @@
+//! What a rehearsal starts with: services that wait at their approval, and their rejections.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use crate::config::{Config, Faults};
+use crate::rehearsal::{EmbeddedAws, EventOptions, Queues, Service};
+use crate::target::{PipelineArn, Resolution, Target};
+
+/// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
+/// faults ends within minutes; everything else is at its default.
+const CONFIG: &str = r#"
+[queue]
+url = "https://sqs.ap-northeast-1.amazonaws.com/123456789012/stagesweep"
+visibility_timeout = "30s"
+heartbeat_interval = "10s"
+
+[retry]
+initial_backoff = "1s"
+max_backoff = "10s"
+
+[[targets]]
+pipeline = "{service}-frontend-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{service}/cloudfront/cfcd-production"
+staging_parameter = "/{service}/cloudfront/cfcd-staging"
+"#;
+
+const QUEUE: &str = "stagesweep";
+
+/// After so many receives a message goes to the dead-letter queue.
+const MAX_RECEIVE_COUNT: u32 = 20;
+
+/// Reads the configuration that is rehearsed.
+pub(super) fn config(
+    path: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Config, Faults> {
+    match path {
+        Some(path) => Config::load(path, environment),
+        None => Config::parse(Path::new("rehearsal"), CONFIG, &BTreeMap::new()),
+    }
+}
+
+/// One rejection to be sent.
+pub(super) struct Rejection {
+    pub(super) service: Service,
+    /// The message's body.
+    body: String,
+}
+
+/// The set of a rehearsal.
+pub(super) struct Scene {
+    pub(super) rejections: Vec<Rejection>,
+    queues: Queues,
+    /// Accounts that literal ARNs in targets name.
+    accounts: Vec<String>,
+}
+
+impl Scene {
+    /// Makes `services` services for each target, all waiting at their approval.
+    pub(super) fn set(aws: &EmbeddedAws, config: &Config, services: u16) -> anyhow::Result<Self> {
+        let visibility = config.queue.visibility_timeout.max(Duration::from_secs(1));
+        let queues = aws.create_queue_with_dlq(QUEUE, MAX_RECEIVE_COUNT, visibility);
+        let mut scene = Self {
+            rejections: Vec::new(),
+            queues,
+            accounts: Vec::new(),
+        };
+        for (index, target) in config.targets.iter().enumerate() {
+            for number in 1..=services {
+                // Only a capture tells several services of one target apart.
+                if number > 1 && !target.pipeline().contains('{') {
+                    break;
+                }
+                let name = match config.targets.len() {
+                    1 => format!("demo-{number}"),
+                    _ => format!("demo{}-{number}", index + 1),
+                };
+                scene
+                    .add(aws, target, &name)
+                    .with_context(|| format!("target {target}"))?;
+            }
+        }
+        Ok(scene)
+    }
+
+    fn add(&mut self, aws: &EmbeddedAws, target: &Target, name: &str) -> anyhow::Result<()> {
+        let settings = aws.settings();
+        let arn = example(target.pipeline(), name, &settings.region, &settings.account)?;
+        let parameters = match target.resolve(&arn) {
+            Resolution::Target(resolved) => resolved,
+            other => bail!("pipeline {arn} does not lead to parameters: {other:?}"),
+        };
+        let mut service = aws
+            .create_service(name)
+            .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
+        let parameters = [
+            parameters.production_parameter,
+            parameters.staging_parameter,
+        ];
+        if parameters
+            != [
+                service.production_parameter.clone(),
+                service.staging_parameter.clone(),
+            ]
+        {
+            let [production, staging] = parameters;
+            aws.put_parameter(&production, &service.production_id);
+            aws.put_parameter(&staging, &service.staging_id);
+            aws.put_parameter(&service.staging_parameter, "dummy");
+            (service.production_parameter, service.staging_parameter) = (production, staging);
+            service.start_time = aws.clock().now();
+        }
+        service.pipeline.clone_from(&arn.name);
+        let body = envelope(aws, &service, target, &arn)?;
+        if arn.account != settings.account {
+            self.accounts.push(arn.account);
+        }
+        self.rejections.push(Rejection { service, body });
+        Ok(())
+    }
+
+    /// Points a configuration at the embedded AWS.
+    pub(super) fn point(&self, mut config: Config, endpoint: &str, ledger: &Path) -> Config {
+        config.queue.url = self.queue_url(endpoint);
+        config.queue.account = self.account().map(str::to_owned);
+        config.queue.region = None;
+        config.ledger.path = ledger.to_owned();
+        config
+            .events
+            .allowed_accounts
+            .extend(self.accounts.iter().cloned());
+        config
+    }
+
+    /// Sends a rejection as EventBridge would.
+    pub(super) fn send(&self, aws: &EmbeddedAws, rejection: &Rejection) -> anyhow::Result<()> {
+        aws.send(&self.queues.url, rejection.body.as_str())
+            .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
+        Ok(())
+    }
+
+    /// Returns once the queue holds no message any more.
+    pub(super) async fn settled(&self, aws: &EmbeddedAws) {
+        let empty = |aws: &EmbeddedAws| {
+            aws.depth(&self.queues.url)
+                .is_none_or(|depth| depth.visible + depth.in_flight + depth.delayed == 0)
+        };
+        while aws
+            .wait_until(empty, Duration::from_secs(60 * 60))
+            .await
+            .is_err()
+        {}
+    }
+
+    /// How many messages went to the dead-letter queue.
+    pub(super) fn dead_letters(&self, aws: &EmbeddedAws) -> usize {
+        aws.messages(&self.queues.dead_letter_url).len()
+    }
+
+    /// How many messages are still on the queue.
+    pub(super) fn messages(&self, aws: &EmbeddedAws) -> usize {
+        aws.messages(&self.queues.url).len()
+    }
+
+    /// The late half of the duplicates.
+    pub(super) fn late_duplicates(&self, duplicates: u16) -> LateDuplicates {
+        let each = duplicates / 2;
+        let pending = self
+            .rejections
+            .iter()
+            .filter(|_| each > 0)
+            .enumerate()
+            .map(|(index, rejection)| (rejection.service.execution_id.clone(), index))
+            .collect();
+        LateDuplicates { each, pending }
+    }
+
+    /// What a person types to use the embedded AWS.
+    pub(super) fn instructions(&self, endpoint: &str, aws: &EmbeddedAws) -> String {
+        let queue_url = self.queue_url(endpoint);
+        let service = self.rejections.first().map(|rejection| &rejection.service);
+        let production = service.map_or("ID", |service| service.production_id.as_str());
+        format!(
+            "\
+# The embedded AWS serves SQS, SSM and CloudFront at {endpoint}.
+# {count} rejection(s) wait on its queue. It stops with Ctrl-C and forgets everything.
+export AWS_ENDPOINT_URL={endpoint}
+export AWS_REGION={region}
+export AWS_DEFAULT_REGION={region}
+export AWS_ACCESS_KEY_ID=rehearsal
+export AWS_SECRET_ACCESS_KEY=rehearsal
+export STAGESWEEP__QUEUE__URL={queue_url}
+export STAGESWEEP__LEDGER__PATH=./rehearsal-ledger.db
+# With these, in another terminal, for instance (version 1 of the AWS CLI heeds AWS_ENDPOINT_URL
+# only in part, hence --endpoint-url):
+#   stagesweep run --config config/example.toml
+#   aws --endpoint-url {endpoint} cloudfront get-distribution --id {production}
+#   aws --endpoint-url {endpoint} sqs get-queue-attributes --queue-url {queue_url} \
+--attribute-names All
+",
+            count = self.rejections.len(),
+            region = aws.settings().region,
+        )
+    }
+
+    fn account(&self) -> Option<&str> {
+        self.queues.url.rsplit('/').nth(1)
+    }
+
+    fn queue_url(&self, endpoint: &str) -> String {
+        format!("{endpoint}/{}/{QUEUE}", self.account().unwrap_or_default())
+    }
+}
+
+/// Duplicates that arrive when their job is already done.
+pub(super) struct LateDuplicates {
+    each: u16,
+    /// By execution id, the index of the rejection.
+    pending: HashMap<String, usize>,
+}
+
+impl LateDuplicates {
+    /// How many there are of each rejection.
+    pub(super) fn each(&self) -> u16 {
+        self.each
+    }
+
+    /// Whether all were sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Sends those of one execution.
+    pub(super) fn send(
+        &mut self,
+        aws: &EmbeddedAws,
+        scene: &Scene,
+        execution_id: &str,
+    ) -> anyhow::Result<()> {
+        let Some(index) = self.pending.remove(execution_id) else {
+            return Ok(());
+        };
+        for _ in 0..self.each {
+            scene.send(aws, &scene.rejections[index])?;
+        }
+        Ok(())
+    }
+}
+
+/// A pipeline that the pattern matches: each capture replaced by something it can stand for.
+fn example(
+    pattern: &str,
+    service: &str,
+    region: &str,
+    account: &str,
+) -> anyhow::Result<PipelineArn> {
+    let parts: Vec<&str> = pattern.split(':').collect();
+    let text = match parts.as_slice() {
+        [
+            "arn",
+            partition,
+            "codepipeline",
+            in_region,
+            in_account,
+            name,
+        ] => format!(
+            "arn:{}:codepipeline:{}:{}:{}",
+            fill(partition, "aws"),
+            fill(in_region, region),
+            fill(in_account, account),
+            fill(name, service),
+        ),
+        _ => format!(
+            "arn:aws:codepipeline:{region}:{account}:{}",
+            fill(pattern, service)
+        ),
+    };
+    text.parse()
+        .with_context(|| format!("no pipeline can be made up for {pattern}"))
+}
+
+/// Replaces every `{capture}` of `pattern` by `value`.
+fn fill(pattern: &str, value: &str) -> String {
+    let mut parts = pattern.split('{');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        filled.push_str(value);
+        filled.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+    }
+    filled
+}
+
+/// The event of the service's rejection, said of the target's pipeline, stage and action.
+fn envelope(
+    aws: &EmbeddedAws,
+    service: &Service,
+    target: &Target,
+    arn: &PipelineArn,
+) -> anyhow::Result<String> {
+    let options = EventOptions {
+        summary: Some("Header is broken on mobile".to_owned()),
+        ..EventOptions::default()
+    };
+    let mut event: Value = serde_json::from_str(&aws.rejection_event(service, &options))?;
+    event["account"] = json!(arn.account);
+    event["region"] = json!(arn.region);
+    event["resources"] = json!([arn.to_string()]);
+    event["detail"]["stage"] = json!(target.stage());
+    event["detail"]["action"] = json!(target.action());
+    event["detail"]["region"] = json!(arn.region);
+    Ok(event.to_string())
+}
+
+/// A directory that goes with the rehearsal.
+pub(super) struct WorkDirectory(PathBuf);
+
+impl WorkDirectory {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let path =
+            std::env::temp_dir().join(format!("stagesweep-rehearsal-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for WorkDirectory {
+    fn drop(&mut self) {
+        // Nothing depends on it; the system clears its temporary directory.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,217 @@
+//! Throttling, failures, lost replies, denied permissions, lost leases, panics.
+
+use std::time::Duration;
+
+use stagesweep::rehearsal::{Action, Faults, Rule};
+
+use crate::harness::{PATIENCE, World, assert_clean, assert_gone, assert_untouched};
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_passes_and_everything_ends_clean() {
+    for seed in 0..8 {
+        let world = World::with(|settings| settings.seed = seed);
+        world.aws.set_faults(Faults::storm());
+        let services: Vec<_> = (0..3).map(|n| world.service(&format!("shop{n}"))).collect();
+        for service in &services {
+            world.reject(service);
+            world.reject(service);
+        }
+        let daemon = world.start("ledger.db");
+        tokio::time::sleep(Duration::from_secs(30 * 60)).await;
+        world.aws.calm();
+        world.settled().await;
+        // A storm may last for more receives than the redrive policy allows: then the dead-letter
+        // queue has the rejection. Nothing is lost in between.
+        let dead = world.aws.messages(&world.queues.dead_letter_url);
+        for service in &services {
+            if !dead
+                .iter()
+                .any(|message| message.body.contains(&service.execution_id))
+            {
+                assert_gone(&world, service);
+                let value = world.aws.parameter(&service.staging_parameter);
+                assert_eq!(value.as_deref(), Some("deleted"), "seed {seed}");
+            }
+        }
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_lost_after_the_effect_of_any_call_changes_nothing() {
+    // A cleanup makes six calls that change something, and a few of those twice.
+    for nth in 1..=8 {
+        let world = World::new();
+        let service = world.service("shop");
+        world
+            .aws
+            .add_rule(Rule::on_mutations().nth(nth).then(Action::DropAfter));
+        world.reject(&service);
+        let daemon = world.start("ledger.db");
+        world.settled().await;
+        assert_clean(&world, &service);
+        assert_eq!(
+            world.changes().len(),
+            5,
+            "call {nth}: {:?}",
+            world.changes()
+        );
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn denied_is_released_with_backoff_until_someone_mends_it() {
+    let world = World::new();
+    let service = world.service("shop");
+    let denied = world.aws.deny("UpdateDistribution");
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    let metrics = daemon.telemetry.metrics();
+    let released = |_: &_| metrics.count_by_reason("MessagesReleased", "access_denied") >= 2;
+    world.aws.wait_until(released, PATIENCE).await.unwrap();
+    assert_untouched(&world, &service);
+    world.aws.remove_rule(denied);
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_broken_ends_in_the_dead_letter_queue() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.aws.deny("GetParameter");
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    assert_eq!(world.dead_letters(), 1);
+    assert_untouched(&world, &service);
+    assert_eq!(
+        daemon
+            .telemetry
+            .metrics()
+            .count_by_reason("CleanupsFailed", "access_denied"),
+        5
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_extended_stops_the_job_before_it_ends() {
+    let world = World::new();
+    let service = world.service("shop");
+    let throttled = world
+        .aws
+        .add_rule(Rule::on("ChangeMessageVisibilityBatch").then(Action::Throttle));
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    let metrics = daemon.telemetry.metrics();
+    let stopped = |_: &_| {
+        daemon.daemon.consumer().gauges().in_flight == 0 && metrics.count("CleanupsStarted") == 1
+    };
+    world.aws.wait_until(stopped, PATIENCE).await.unwrap();
+    let visibility = Duration::from_secs(120);
+    let now = world.clock.now();
+    let received = world
+        .aws
+        .journal()
+        .entries()
+        .iter()
+        .find(|entry| entry.call.operation == "ReceiveMessage")
+        .unwrap()
+        .at;
+    let held = Duration::try_from(now.duration_since(received)).unwrap();
+    assert!(
+        held < visibility,
+        "worked {held:?} on a message of {visibility:?}"
+    );
+    assert!(metrics.count("HeartbeatFailures") > 3);
+    world.aws.remove_rule(throttled);
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_twelve_hour_ceiling_is_respected_and_work_goes_on_under_a_new_receive() {
+    // One propagation outlasts the ceiling.
+    let world = World::with(|settings| settings.propagation = Duration::from_secs(13 * 3600));
+    let service = world.service("shop");
+    world.reject(&service);
+    let more = "[cleanup]\npoll_interval_min = \"5m\"\npoll_interval_max = \"30m\"\n\
+                propagation_timeout = \"23h\"\n";
+    let daemon = world.start_with("ledger.db", more, false);
+    world.settled().await;
+    assert_clean(&world, &service);
+    assert_eq!(world.changes().len(), 5, "{:?}", world.changes());
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count("HeartbeatFailures"), 0, "SQS had to say no");
+    assert!(metrics.count_by_reason("MessagesReleased", "visibility_ceiling") >= 2);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_one_job_releases_its_message_and_leaves_the_others_alone() {
+    let world = World::new();
+    let (unlucky, lucky) = (world.service("unlucky"), world.service("lucky"));
+    world.aws.add_rule(
+        Rule::on("UpdateDistribution")
+            .about(&unlucky.production_id)
+            .nth(1)
+            .then(Action::before(|_, _| panic!("a defect"))),
+    );
+    world.reject(&unlucky);
+    world.reject(&lucky);
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    assert_clean(&world, &unlucky);
+    assert_clean(&world, &lucky);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count_by_reason("CleanupsFailed", "panicked"), 1);
+    assert_eq!(metrics.count_by_reason("MessagesReleased", "panicked"), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receive_on_a_dead_connection_does_not_hang_the_daemon() {
+    let world = World::new();
+    let service = world.service("shop");
+    world
+        .aws
+        .add_rule(Rule::on("ReceiveMessage").nth(1).then(Action::Hang));
+    let daemon = world.start("ledger.db");
+    world.reject(&service);
+    let began = tokio::time::Instant::now();
+    let received =
+        |aws: &stagesweep::rehearsal::EmbeddedAws| aws.journal().calls("ReceiveMessage", None) > 1;
+    world.aws.wait_until(received, PATIENCE).await.unwrap();
+    // Its wait time and the margin, and a pause.
+    assert!(
+        began.elapsed() < Duration::from_secs(45),
+        "{:?}",
+        began.elapsed()
+    );
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn receiving_that_fails_backs_off_and_recovers() {
+    let world = World::new();
+    let service = world.service("shop");
+    let rule = world.aws.deny("ReceiveMessage");
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let calls = world.aws.journal().calls("ReceiveMessage", None);
+    assert!(
+        (20..100).contains(&calls),
+        "{calls} receives in an hour of being denied"
+    );
+    world.aws.remove_rule(rule);
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+}
