@@ -224,7 +224,12 @@ mod kept {
             }
             while ids.len() < count {
                 let visibility = self.leases.0.terms.visibility_timeout;
-                for message in self.queue.receive(10, visibility).await.unwrap() {
+                for message in self
+                    .queue
+                    .receive(10, visibility, Duration::ZERO)
+                    .await
+                    .unwrap()
+                {
                     let again = self.leases.hold(
                         &message.message_id,
                         message.receipt_handle,

@@ -29,16 +29,16 @@ use crate::signature::verified_scope;
 
 /// One request as it went out.
 #[derive(Clone, Debug)]
-pub struct Sent {
-    pub method: String,
+pub(crate) struct Sent {
+    pub(crate) method: String,
     /// Path and query.
-    pub target: String,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+    pub(crate) target: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Sent {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .unwrap_or_else(|| panic!("no {name}: {self:?}"))
@@ -380,7 +380,7 @@ async fn cloudfronts_other_calls_go_out_as_documented() {
         .policies_listing(&service.staging_domain)
         .await
         .unwrap();
-    assert_eq!(listed, [service.policy_id.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&service.policy_id));
     assert_eq!(
         rig.one(CLOUDFRONT).target,
         "/2020-05-31/continuous-deployment-policy?MaxItems=100"
@@ -431,7 +431,7 @@ async fn parameters_are_read_and_written_as_documented() {
     assert_eq!(sent.header("x-amz-target"), "AmazonSSM.PutParameter");
     assert_eq!(
         sent.json(),
-        json!({ "Name": name, "Value": "deleted", "Type": "String", "Overwrite": true })
+        json!({ "Name": name, "Value": "deleted", "Overwrite": true })
     );
     assert_eq!(aws.parameter(name).unwrap(), "deleted");
     assert_eq!(ssm.parameter("/none").await.unwrap(), None);
@@ -439,11 +439,25 @@ async fn parameters_are_read_and_written_as_documented() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_parameter_is_written_once_whatever_becomes_of_the_answer() {
+    let (rig, aws, service) = deployed();
+    let name = &service.staging_parameter;
+    for action in [Action::DropBefore, Action::DropAfter, Action::Throttle] {
+        let rule = aws.add_rule(Rule::on("PutParameter").then(action));
+        let error = rig.account.ssm.overwrite(name, "deleted").await;
+        assert!(error.unwrap_err().class.is_transient());
+        assert_eq!(rig.sent(SSM).len(), 1);
+        aws.remove_rule(rule);
+    }
+    assert_eq!(aws.parameter_history(name).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_queue_is_used_as_documented() {
     let (rig, aws, _) = deployed();
     aws.send(QUEUE_URL, "body").unwrap();
     let visibility = Duration::from_secs(120);
-    let messages = rig.queue.receive(99, visibility).await.unwrap();
+    let messages = rig.queue.receive(99, visibility, POLL).await.unwrap();
     let sent = rig.one(SQS);
     assert_eq!(sent.header("x-amz-target"), "AmazonSQS.ReceiveMessage");
     assert_eq!(
@@ -689,7 +703,7 @@ async fn of_every_call(rig: &Rig) -> Vec<(&'static str, Result<(), AwsError>)> {
         ("parameter", ssm.parameter("/p").await.map(drop)),
         ("history", ssm.history("/p").await.map(drop)),
         ("overwrite", ssm.overwrite("/p", "v").await.map(drop)),
-        ("receive", rig.queue.receive(1, POLL).await.map(drop)),
+        ("receive", rig.queue.receive(1, POLL, POLL).await.map(drop)),
         ("attributes", rig.queue.attributes().await.map(drop)),
     ]
 }
@@ -860,7 +874,7 @@ async fn a_message_that_lacks_attributes_counts_as_received_once() {
         { "MessageId": "b", "Body": "cannot be settled" },
     ]});
     let rig = Rig::answering(200, &[], &body.to_string());
-    let messages = rig.queue.receive(10, POLL).await.unwrap();
+    let messages = rig.queue.receive(10, POLL, POLL).await.unwrap();
     assert_eq!(messages.len(), 1);
     assert_eq!((messages[0].receive_count, messages[0].sent_at), (1, None));
 }
@@ -872,7 +886,7 @@ async fn a_poll_on_a_dead_connection_ends_soon_after_its_wait_time_without_a_ret
     let (rig, aws, _) = deployed();
     aws.add_rule(Rule::on("ReceiveMessage").then(Action::Hang));
     let start = Instant::now();
-    let error = rig.queue.receive(10, POLL).await.unwrap_err();
+    let error = rig.queue.receive(10, POLL, POLL).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Unavailable);
     assert_eq!(start.elapsed().as_secs(), (POLL + RECEIVE_MARGIN).as_secs());
     assert_eq!(rig.sent(SQS).len(), 1);
@@ -882,7 +896,7 @@ async fn a_poll_on_a_dead_connection_ends_soon_after_its_wait_time_without_a_ret
 async fn a_poll_that_is_silent_for_its_whole_wait_time_is_no_stalled_stream() {
     let (rig, _, _) = deployed();
     let start = Instant::now();
-    assert!(rig.queue.receive(10, POLL).await.unwrap().is_empty());
+    assert!(rig.queue.receive(10, POLL, POLL).await.unwrap().is_empty());
     assert_eq!(start.elapsed().as_secs(), POLL.as_secs());
     assert_eq!(rig.sent(SQS).len(), 1);
 }

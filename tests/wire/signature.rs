@@ -11,7 +11,7 @@ use crate::calls::Sent;
 ///
 /// # Panics
 /// If the signature is not that of this very request.
-pub fn verified_scope(sent: &Sent, secret: &str) -> String {
+pub(crate) fn verified_scope(sent: &Sent, secret: &str) -> String {
     let authorization = sent.header("authorization");
     let part = |name: &str| {
         let (_, rest) = authorization
