@@ -156,15 +156,15 @@ impl Consumer {
     /// Consumes until `stop` is cancelled, or, with `drain`, until the queue is empty and all jobs
     /// are done. Then stops within the grace period.
     pub async fn run(self: &Arc<Self>, stop: CancellationToken, drain: bool) {
-        let keeper = {
-            let consumer = Arc::clone(self);
-            tokio::spawn(async move {
-                consumer.leases.keep(|over| consumer.lease_over(over)).await;
-            })
+        let consume = async {
+            self.poll(&stop, drain).await;
+            self.wind_down().await;
         };
-        self.poll(&stop, drain).await;
-        self.wind_down().await;
-        keeper.abort();
+        // One task: a panic in the keeping of leases must not go unnoticed while jobs go on.
+        tokio::select! {
+            () = consume => {}
+            () = self.leases.keep(|over| self.lease_over(over)) => {}
+        }
     }
 
     /// Replaces the targets. Jobs in flight keep theirs.

@@ -201,6 +201,7 @@ impl Reconciler {
             job,
             progress: Progress::default(),
             list_policies: true,
+            search_policies: false,
             moved_at: now,
             changed_at: now,
             fruitless: 0,
@@ -243,8 +244,10 @@ struct Run<'a> {
     context: &'a Reconciler,
     job: &'a Job,
     progress: Progress,
-    /// Whether policies that list our staging distribution must be searched for.
+    /// Nothing has told yet whether a policy lists our staging distribution.
     list_policies: bool,
+    /// CloudFront says that some policy does.
+    search_policies: bool,
     /// When something last moved.
     moved_at: Instant,
     /// When our last change was answered: propagation is paced from there.
@@ -365,14 +368,20 @@ impl Run<'_> {
             .as_ref()
             .map(|staging| &staging.domain)
             .or(binding.staging_domain.as_ref());
+        // A staging distribution has one policy at the most: where that one is known to be gone, a
+        // search would find nothing.
+        let known_gone = binding
+            .policy_id
+            .as_ref()
+            .is_some_and(|id| !policies.iter().any(|policy| policy.id == *id));
         if let Some(domain) = domain
-            && self.list_policies
+            && (self.list_policies && !known_gone || self.search_policies)
             && !policies
                 .iter()
                 .any(|policy| policy.staging_domains.contains(domain))
         {
             let found = self.call(|| cloudfront.policies_listing(domain)).await?;
-            self.list_policies = false;
+            (self.list_policies, self.search_policies) = (false, false);
             policies.extend(self.policies(found).await?);
         }
         Ok(Observed {
@@ -467,7 +476,7 @@ impl Run<'_> {
                 }
                 self.progress.conflict = Some(conflict);
                 // Some policy lists our staging distribution after all.
-                self.list_policies |= conflict == Conflict::StagingInUse;
+                self.search_policies |= conflict == Conflict::StagingInUse;
                 Ok(())
             }
             _ => Err(error.into()),
