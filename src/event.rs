@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
 
-use crate::target::PipelineArn;
+use crate::target::{PipelineArn, is_name};
 
 /// Bodies above this many bytes are malformed. It is SQS's own limit for one message (1 MiB); the
 /// depth of the JSON is bounded by serde_json (128 levels).
@@ -22,6 +22,9 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// A reviewer's comment is logged up to this many characters, so that a log line stays below the
 /// 16 KB at which container log drivers split it.
 const MAX_COMMENT_CHARS: usize = 500;
+
+/// No region's code is longer; the longest today has 15 characters.
+const MAX_REGION: usize = 32;
 
 /// The `source` of every event CodePipeline emits.
 const SOURCE: &str = "aws.codepipeline";
@@ -326,8 +329,8 @@ fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malforme
         .as_ref()
         .map(attempt)
         .transpose()?;
-    let stage = required(action.stage.as_deref(), "detail.stage")?;
-    let name = required(action.action.as_deref(), "detail.action")?;
+    let stage = name(action.stage.as_deref(), "detail.stage")?;
+    let action_name = name(action.action.as_deref(), "detail.action")?;
     let rejected_at = timestamp(required(envelope.time.as_deref(), "time")?, "time")?;
     let started_at = action
         .start_time
@@ -336,11 +339,17 @@ fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malforme
         .transpose()?;
 
     Ok(Kind::Rejection(Box::new(Rejection {
-        key: JobKey::new(execution_id, stage, name, action_execution_id, attempt),
+        key: JobKey::new(
+            execution_id,
+            stage,
+            action_name,
+            action_execution_id,
+            attempt,
+        ),
         pipeline: pipeline(envelope, &action, account)?,
         execution_id: execution_id.to_owned(),
         stage: stage.to_owned(),
-        action: name.to_owned(),
+        action: action_name.to_owned(),
         as_of: started_at.unwrap_or(rejected_at),
         rejected_at,
         comment: action
@@ -362,6 +371,12 @@ fn pipeline(
 ) -> Result<PipelineArn, Malformed> {
     let name = required(action.pipeline.as_deref(), "detail.pipeline")?;
     let region = required(envelope.region.as_deref(), "region")?;
+    if region.len() > MAX_REGION {
+        return Err(Malformed::Invalid {
+            field: "region",
+            expected: "a region's code",
+        });
+    }
     let partition = match region {
         region if region.starts_with("cn-") => "aws-cn",
         region if region.starts_with("us-gov-") => "aws-us-gov",
@@ -435,6 +450,18 @@ fn identifier<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str
         });
     }
     Ok(id)
+}
+
+/// A stage's or an action's name. It becomes part of the ledger's key and of log lines.
+fn name<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str, Malformed> {
+    let name = required(value, field)?;
+    if !is_name(name) {
+        return Err(Malformed::Invalid {
+            field,
+            expected: "a name that CodePipeline allows",
+        });
+    }
+    Ok(name)
 }
 
 fn attempt(number: &Number) -> Result<u32, Malformed> {

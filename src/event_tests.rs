@@ -216,6 +216,10 @@ fn every_malformed_body_has_its_code_and_field() {
         ("account", "21098765432"),
         ("account", "21098765432x"),
         ("region", "nowhere special"),
+        ("region", &"a".repeat(1000)),
+        ("detail.stage", "a/b"),
+        ("detail.stage", &"a".repeat(101)),
+        ("detail.action", "an action"),
         ("time", "yesterday"),
         ("source", ""),
         ("detail.state", ""),
@@ -457,7 +461,9 @@ proptest! {
             *event.pointer_mut(&all[index.index(all.len())]).unwrap() = value;
         }
         if let Err(error) = parse(&event.to_string()) {
+            // What is logged of it is bounded, and never the body.
             prop_assert!(!error.code().is_empty());
+            prop_assert!(crate::telemetry::chain(&error).len() < 200);
         }
     }
 

@@ -15,7 +15,7 @@ mod template;
 
 use std::fmt;
 
-pub(crate) use self::arn::is_account;
+pub(crate) use self::arn::{is_account, is_name};
 pub use self::arn::{ArnError, PipelineArn};
 pub use self::pattern::PatternError;
 pub use self::template::{ParameterNameError, TemplateError};
