@@ -5,11 +5,14 @@
 
 use std::io::{IsTerminal, Write};
 
+use tracing::Subscriber;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::LogFormat;
 
@@ -55,17 +58,7 @@ pub fn start(
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Json => registry
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(true)
-                    .with_span_list(false)
-                    .with_target(false)
-                    .with_writer(writer.clone()),
-            )
-            .try_init()?,
+        LogFormat::Json => registry.with(json(writer.clone())).try_init()?,
         LogFormat::Pretty => registry
             .with(
                 tracing_subscriber::fmt::layer()
@@ -81,6 +74,21 @@ pub fn start(
         level: LevelHandle(handle),
         _flush_on_drop: guard,
     })
+}
+
+/// One JSON object a line: the event's fields at the top, those of its job's span under `span`.
+fn json<S, W>(writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    W: for<'writer> MakeWriter<'writer> + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_target(false)
+        .with_writer(writer)
 }
 
 /// <https://no-color.org>: set to anything but nothing.
@@ -104,3 +112,7 @@ impl Logging {
         self.level.clone()
     }
 }
+
+#[cfg(test)]
+#[path = "logging_tests.rs"]
+mod tests;

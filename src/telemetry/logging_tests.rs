@@ -1,0 +1,232 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tracing_subscriber::Registry;
+
+use super::*;
+use crate::clock::Clock;
+use crate::event::{Kind, Rejection, parse};
+use crate::plan::{Outcome, Refusal};
+use crate::retry::Conflict;
+use crate::telemetry::{Telemetry, events};
+
+const REJECTED: &str = include_str!("../../tests/events/approval-rejected.json");
+const EXECUTION: &str = "3c1e9a54-7b70-4d1c-9a0e-5b8f1c2d7e61";
+const MESSAGE: &str = "0a1b2c3d-0000-4000-8000-000000000000";
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines that `events` write, as they come out of the process.
+fn lines(events: impl FnOnce(&Telemetry)) -> Vec<String> {
+    let written = Lines::default();
+    let writer = written.clone();
+    let subscriber = Registry::default().with(json(move || writer.clone()));
+    tracing::subscriber::with_default(subscriber, || {
+        events(&Telemetry::new(Clock::system()));
+    });
+    let bytes = written.0.lock().unwrap().clone();
+    let text = String::from_utf8(bytes).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The objects of those lines, each without its timestamp, which is a time.
+fn logged(events: impl FnOnce(&Telemetry)) -> Vec<Value> {
+    lines(events)
+        .iter()
+        .map(|line| {
+            let mut object: Value = serde_json::from_str(line).unwrap();
+            let at = object.as_object_mut().unwrap().remove("timestamp").unwrap();
+            at.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+            object
+        })
+        .collect()
+}
+
+fn rejection(body: &str) -> Rejection {
+    match parse(body).unwrap().kind {
+        Kind::Rejection(rejection) => *rejection,
+        Kind::NotARejection(why) => panic!("{why:?}"),
+    }
+}
+
+const SECONDS: Duration = Duration::from_millis(12_345);
+
+#[test]
+fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
+    let rejection = rejection(REJECTED);
+    let span = || {
+        tracing::info_span!(
+            "job",
+            execution.id = EXECUTION,
+            pipeline = "shop-frontend-pipeline",
+            target = "{service}-frontend-pipeline",
+        )
+    };
+    let found = logged(|telemetry| {
+        let _job = span().entered();
+        telemetry.emit(events::JobStarted {
+            rejection: &rejection,
+            event_age: SECONDS,
+            resumed: false,
+        });
+        telemetry.emit(events::StepApplied {
+            execution_id: EXECUTION,
+            step: "detach_policy",
+        });
+        telemetry.emit(events::StepDeferred {
+            step: "delete_policy",
+            conflict: Some(Conflict::PolicyInUse),
+        });
+        telemetry.emit(events::WaitEnded {
+            execution_id: EXECUTION,
+            wait: "detach_propagated",
+            took: SECONDS,
+            propagation: Some(2 * SECONDS),
+        });
+        telemetry.emit(events::JobSucceeded {
+            execution_id: EXECUTION,
+            outcome: Outcome::Cleaned,
+            took: SECONDS,
+        });
+        telemetry.emit(events::JobRefused {
+            execution_id: EXECUTION,
+            refusal: Refusal::StagingHasAliases,
+            took: SECONDS,
+        });
+    });
+    let span = json!({
+        "name": "job",
+        "execution.id": EXECUTION,
+        "pipeline": "shop-frontend-pipeline",
+        "target": "{service}-frontend-pipeline",
+    });
+    let expected = [
+        json!({
+            "level": "INFO", "message": "cleanup started", "span": span,
+            "execution.id": EXECUTION,
+            "pipeline": "shop-frontend-pipeline",
+            "execution.url": format!(
+                "https://console.aws.amazon.com/codesuite/codepipeline/pipelines/\
+                 shop-frontend-pipeline/executions/{EXECUTION}/timeline?region=eu-west-1"
+            ),
+            "review.comment": "The basket is empty after login",
+            "event.age_ms": 12_345,
+            "resumed": false,
+        }),
+        json!({
+            "level": "INFO", "message": "step applied", "span": span,
+            "step": "detach_policy",
+        }),
+        json!({
+            "level": "INFO", "message": "step deferred; looking again", "span": span,
+            "step": "delete_policy", "found": "policy_in_use",
+        }),
+        json!({
+            "level": "INFO", "message": "wait ended", "span": span,
+            "wait": "detach_propagated", "wait.took_ms": 12_345, "propagation_ms": 24_690,
+        }),
+        json!({
+            "level": "INFO", "message": "cleanup succeeded", "span": span,
+            "execution.id": EXECUTION, "outcome": "cleaned", "job.duration_ms": 12_345,
+        }),
+        json!({
+            "level": "ERROR", "message": "cleanup refused; nothing more is touched", "span": span,
+            "execution.id": EXECUTION, "reason": "staging_has_aliases",
+            "detail": "the staging distribution has aliases",
+        }),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_lines_of_a_message_carry_its_id_and_a_reason_that_is_a_code() {
+    let broken = std::io::Error::other("broken pipe");
+    let found = logged(|telemetry| {
+        telemetry.emit(events::MessageDeleted {
+            message_id: MESSAGE,
+            execution_id: Some(EXECUTION),
+            reason: "cleaned",
+        });
+        telemetry.emit(events::MessageDeleted {
+            message_id: MESSAGE,
+            execution_id: None,
+            reason: "not_failed",
+        });
+        telemetry.emit(events::MessageReleased {
+            message_id: MESSAGE,
+            delay: SECONDS,
+            reason: "throttled",
+        });
+        telemetry.emit(events::MessageRejected {
+            message_id: MESSAGE,
+            receive_count: 3,
+            reason: "no_target",
+            detail: "no target for it",
+        });
+        for first in [true, false] {
+            telemetry.emit(events::HeartbeatFailed {
+                message_id: MESSAGE,
+                error: &broken,
+                first,
+            });
+        }
+        assert_eq!(telemetry.metrics().count("HeartbeatFailures"), 2);
+    });
+    let expected = [
+        json!({
+            "level": "INFO", "message": "message deleted",
+            "message.id": MESSAGE, "execution.id": EXECUTION, "reason": "cleaned",
+        }),
+        json!({
+            "level": "INFO", "message": "message deleted",
+            "message.id": MESSAGE, "reason": "not_failed",
+        }),
+        json!({
+            "level": "INFO", "message": "message released",
+            "message.id": MESSAGE, "message.visible_in_ms": 12_345, "reason": "throttled",
+        }),
+        json!({
+            "level": "ERROR", "message": "message rejected; it is left to the redrive policy",
+            "message.id": MESSAGE, "message.receive_count": 3, "reason": "no_target",
+            "detail": "no target for it",
+        }),
+        // Counted each time, told once.
+        json!({
+            "level": "WARN",
+            "message": "the message's visibility could not be extended; trying again",
+            "message.id": MESSAGE, "error": "broken pipe",
+        }),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_longest_comment_makes_one_line_that_no_log_driver_splits() {
+    let mut event: Value = serde_json::from_str(REJECTED).unwrap();
+    // What takes most room in JSON, and a line that pretends to be another.
+    let comment = format!("\n{{\"level\":\"INFO\"}}\n{}", "\u{1}".repeat(10_000));
+    event["detail"]["execution-result"]["external-execution-summary"] = comment.into();
+    let rejection = rejection(&event.to_string());
+    let lines = lines(|telemetry| {
+        telemetry.emit(events::JobStarted {
+            rejection: &rejection,
+            event_age: SECONDS,
+            resumed: true,
+        });
+    });
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].len() < 16 * 1024, "{}", lines[0].len());
+}
