@@ -92,7 +92,10 @@ impl Lease {
             terms,
             received_at,
             confirmed_at: received_at,
-            until: received_at + terms.visibility_timeout.min(VISIBILITY_CEILING - CEILING_SLACK),
+            until: received_at
+                + terms
+                    .visibility_timeout
+                    .min(VISIBILITY_CEILING - CEILING_SLACK),
             next: received_at + terms.heartbeat_interval,
             failures: 0,
         }

@@ -688,6 +688,27 @@ fn each_fence_refuses_with_its_reason_whatever_else_is_so() {
 }
 
 #[test]
+fn only_a_staging_distribution_without_aliases_disabled_everywhere_is_deletable() {
+    let disabled = Distribution {
+        enabled: false,
+        ..distribution(STAGING, DOMAIN, true)
+    };
+    assert_eq!(Deletable::of(&disabled).unwrap().id(), STAGING);
+    // Whoever calls it, and whatever fences stood before.
+    let changes: [fn(&mut Distribution); 4] = [
+        |it| it.enabled = true,
+        |it| it.deployed = false,
+        |it| it.staging = false,
+        |it| it.aliases = 1,
+    ];
+    for change in changes {
+        let mut distribution = disabled.clone();
+        change(&mut distribution);
+        assert_eq!(Deletable::of(&distribution), None, "{distribution:?}");
+    }
+}
+
+#[test]
 fn someone_elses_policy_stays_attached() {
     let mut observed = untouched();
     observed.policies = vec![policy(POLICY, &[NEWER_DOMAIN])];
