@@ -1,7 +1,7 @@
 //! The consumer: polls the queue, starts jobs, and settles every message.
 //!
 //! **Guarantees.** This is the only file that deletes a message, and it does so in one place
-//! ([`Consumer::delete`]), reached only for a job that the ledger has as done and for a well-formed
+//! (`Consumer::delete`), reached only for a job that the ledger has as done and for a well-formed
 //! event that is no rejection. Whatever else happens to a message, it stays in the queue. No more
 //! messages are asked for than there are permits.
 //!

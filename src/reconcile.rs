@@ -5,7 +5,7 @@
 //! [`Ended::Succeeded`] only after the ledger has it as done.
 //!
 //! **Races.** Others change the same account. A 412 or a 409 is a fact to look at again, never an
-//! error to repeat. SSM has no compare-and-set: see [`Run::record_deleted`].
+//! error to repeat. SSM has no compare-and-set: see `Run::record_deleted`.
 //!
 //! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
 

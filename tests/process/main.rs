@@ -1,1 +1,13 @@
-//! placeholder
+//! The real program as a process of its own, over loopback against the embedded AWS.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod cleanup;
+mod command_line;
+mod crash;
+mod harness;
+mod ledger;
+mod queue;
+mod rehearse;
+mod signals;
+mod telemetry;

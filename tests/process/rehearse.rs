@@ -1,0 +1,102 @@
+//! `stagesweep rehearse`.
+
+use crate::harness::{Launch, TARGET, World};
+
+fn rehearse(world: &World, arguments: &[&str]) -> Launch {
+    let launch = Launch::new(&world.path(""), &["rehearse", "--propagation", "300ms"]);
+    arguments
+        .iter()
+        .fold(launch, |launch, argument| launch.argument(*argument))
+}
+
+#[tokio::test]
+async fn a_rehearsal_leaves_nothing_behind_and_needs_nothing() {
+    let world = World::new().await;
+    let ended = rehearse(&world, &["--services", "2", "--duplicates", "2"])
+        .finish()
+        .await;
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended.stdout.contains("Left behind: nothing."),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended
+            .stdout
+            .contains("Messages: 6 deleted, 0 on the queue, 0 in the")
+    );
+    let left: Vec<_> = std::fs::read_dir(world.path("")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_rehearsal_takes_targets_of_any_shape_from_a_file() {
+    let world = World::new().await;
+    let literal = r#"
+[[targets]]
+pipeline = "landing-pages"
+stage = "Release"
+action = "Review"
+production_parameter = "/landing-pages/production-distribution"
+staging_parameter = "/landing-pages/staging-distribution"
+"#;
+    let config = world.write_config("config.toml", &format!("{literal}{TARGET}"));
+    let ended = rehearse(&world, &["--config"])
+        .argument(config)
+        .finish()
+        .await;
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended.stdout.contains("Left behind: nothing."),
+        "{}",
+        ended.stdout
+    );
+
+    let config = world.write_config("bad.toml", "surprise = true\n");
+    let ended = rehearse(&world, &["--config"])
+        .argument(config)
+        .finish()
+        .await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(78), ""));
+    assert!(ended.stderr.contains("surprise"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_daemon_with_the_served_environment_cleans_up_the_served_aws() {
+    let world = World::new().await;
+    let served = rehearse(&world, &["--serve", "127.0.0.1:0"]).spawn();
+    served.writes("stagesweep run").await;
+    let text = served.stdout.text();
+    let exports = text.lines().filter_map(|line| line.strip_prefix("export "));
+    let config = world.write_config("config.toml", TARGET);
+    let daemon = Launch::new(&world.path(""), &["run", "--drain", "--config"]).argument(config);
+    let daemon = exports
+        .filter_map(|export| export.split_once('='))
+        .fold(daemon, |daemon, (name, value)| daemon.env(name, value));
+    let ended = daemon.finish().await;
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended.stdout.contains("\"outcome\":\"cleaned\""),
+        "{}",
+        ended.stdout
+    );
+    // It was the served one, and not this test's own.
+    assert_eq!(world.aws.journal().count(), 0);
+    served.stop().await;
+}
