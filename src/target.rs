@@ -15,8 +15,8 @@ mod template;
 
 use std::fmt;
 
-pub(crate) use self::arn::{is_account, is_name};
 pub use self::arn::{ArnError, PipelineArn};
+pub(crate) use self::arn::{is_account, is_name};
 pub use self::pattern::PatternError;
 pub use self::template::{ParameterNameError, TemplateError};
 
