@@ -21,7 +21,8 @@ use crate::telemetry::{Telemetry, chain, events};
 /// are done. Returns the exit status.
 ///
 /// # Errors
-/// If the daemon cannot start. The caller prints it and exits with 1.
+/// If logging or signal handling cannot be started. The caller prints it and exits with 1. What is
+/// fatal after that is logged, and is the status 1.
 pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
     let config = match Config::load(&config_path, &environment()) {
         Ok(config) => config,
