@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
@@ -126,13 +127,15 @@ async fn a_late_holder_can_neither_bind_nor_renew_nor_complete_nor_release() {
         ledger.complete(&stranger, Outcome::Cleaned).await
     ));
     assert!(not_owner(ledger.renew(&stranger, place.soon()).await));
-    let record = ledger
-        .transact(move |transaction| read_record(transaction, &newer.key))
-        .await
-        .unwrap()
+    let database = Connection::open(place.path()).unwrap();
+    let (production, until) = database
+        .query_row(
+            "SELECT production_id, lease_until FROM jobs WHERE key = ?1",
+            [newer.key.as_str()],
+            |row| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, i64>(1)?)),
+        )
         .unwrap();
-    assert_eq!(record.binding, None);
-    assert_eq!(record.lease_until, place.soon().as_millisecond());
+    assert_eq!((production, until), (None, place.soon().as_millisecond()));
 
     // Not even while another job has the production distribution.
     let other = place.grant(&ledger, "other job").await;
@@ -301,8 +304,8 @@ async fn while_it_cannot_be_written_nothing_is_granted_and_check_says_so() {
     ledger.check().await.unwrap();
     let grant = place.grant(&ledger, "job").await;
     let query_only = |on: bool| {
-        let database = ledger.database.lock().unwrap();
-        database.pragma_update(None, "query_only", on).unwrap();
+        let records = ledger.records.lock().unwrap();
+        records.query_only(on);
     };
     query_only(true);
     let failed = |result: Result<(), LedgerError>| {
@@ -327,9 +330,7 @@ async fn a_record_that_cannot_be_is_an_error_and_never_a_grant() {
     let grant = place.grant(&ledger, "job").await;
     ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
     for outcome in ["NULL", "'unheard_of'"] {
-        ledger
-            .database
-            .lock()
+        Connection::open(place.path())
             .unwrap()
             .execute(&format!("UPDATE jobs SET outcome = {outcome}"), [])
             .unwrap();

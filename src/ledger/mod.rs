@@ -11,6 +11,7 @@
 //! **Assumptions.** A granted lease is worked on only while it is renewed before it ends.
 
 mod embedded;
+mod records;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use embedded::EmbeddedLedger;
+pub use records::Records;
 
 use crate::binding::Binding;
 use crate::event::JobKey;
