@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
 
 use crate::aws::AwsError;
 use crate::aws::sqs::{BatchResult, EntryError, MAX_BATCH};
 use crate::retry::Backoff;
+use crate::tasks::Tasks;
 
 /// Calls of one kind that are under way at once.
 const CALLS: usize = 8;
@@ -49,11 +49,11 @@ pub(crate) struct Batcher<E> {
 }
 
 impl<E: Clone + Send + Sync + 'static> Batcher<E> {
-    /// Starts sending. The tasks of `tracker` end when the batcher is dropped and all is sent.
-    pub(crate) fn start(call: Call<E>, tracker: &TaskTracker) -> Self {
+    /// Starts sending, until the batcher is dropped and all is sent.
+    pub(crate) fn start(call: Call<E>, tasks: &Tasks) -> Self {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let spawner = tracker.clone();
-        tracker.spawn(async move {
+        let spawner = tasks.clone();
+        tasks.spawn(async move {
             let calls = Arc::new(Semaphore::new(CALLS));
             loop {
                 let Ok(permit) = Arc::clone(&calls).acquire_owned().await else {

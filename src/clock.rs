@@ -4,6 +4,8 @@
 //! paused runtime. **Wall-clock** time, which the ledger's records, event ages and request
 //! signatures need, comes from a [`Clock`], so that a test can advance both together.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_async::time::TimeSource;
@@ -21,6 +23,8 @@ enum Source {
     Following {
         start: Timestamp,
         base: Instant,
+        /// How far it is set wrong, in milliseconds.
+        skew: Arc<AtomicI64>,
     },
 }
 
@@ -39,7 +43,22 @@ impl Clock {
         Self(Source::Following {
             start,
             base: Instant::now(),
+            skew: Arc::default(),
         })
+    }
+
+    /// The same clock as another machine has it: right now as this one, and from then on wrong by
+    /// the milliseconds that `skew` holds. The machine's own clock cannot be set wrong.
+    #[must_use]
+    pub fn on_another_machine(&self, skew: Arc<AtomicI64>) -> Self {
+        match &self.0 {
+            Source::System => self.clone(),
+            Source::Following { start, base, .. } => Self(Source::Following {
+                start: *start,
+                base: *base,
+                skew,
+            }),
+        }
     }
 
     /// The time now.
@@ -48,8 +67,12 @@ impl Clock {
         match &self.0 {
             #[expect(clippy::disallowed_methods, reason = "this is the clock")]
             Source::System => Timestamp::now(),
-            Source::Following { start, base } => {
-                start.checked_add(base.elapsed()).unwrap_or(Timestamp::MAX)
+            Source::Following { start, base, skew } => {
+                let skew = jiff::SignedDuration::from_millis(skew.load(Ordering::Relaxed));
+                start
+                    .checked_add(base.elapsed())
+                    .and_then(|right| right.checked_add(skew))
+                    .unwrap_or(Timestamp::MAX)
             }
         }
     }

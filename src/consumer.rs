@@ -20,7 +20,6 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::aws::AwsError;
 use crate::aws::sqs::{MAX_BATCH, Message, Queue};
@@ -35,6 +34,7 @@ use crate::reconcile::{Ended, Failure, Job, Reconciler};
 use crate::retry::{Backoff, ErrorClass};
 use crate::stop::{Stop, StopReason};
 use crate::target::{Resolution, ResolvedTarget, Targets};
+use crate::tasks::Tasks;
 use crate::telemetry::{Gauges, Telemetry, events};
 
 /// A message that can never be handled is released at once this many times: a redrive policy has
@@ -66,6 +66,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Logs and metrics.
     pub telemetry: Arc<Telemetry>,
+    /// Where its tasks run.
+    pub tasks: Tasks,
 }
 
 /// Consumes one queue.
@@ -76,8 +78,6 @@ pub struct Consumer {
     leases: Leases,
     jobs: Jobs,
     permits: Arc<Semaphore>,
-    /// Every task that holds a message.
-    tracker: TaskTracker,
     deletes: Batcher<String>,
     releases: Batcher<(String, Duration)>,
     /// When the last poll was completed.
@@ -120,14 +120,13 @@ impl Consumer {
             visibility_timeout: config.queue.visibility_timeout,
             heartbeat_interval: config.queue.heartbeat_interval,
         };
-        let tracker = TaskTracker::new();
         let queue = parts.queue.clone();
         let deletes = Batcher::start(
             Arc::new(move |handles: Vec<String>| {
                 let queue = queue.clone();
                 async move { queue.delete(&handles).await }.boxed()
             }),
-            &tracker,
+            &parts.tasks,
         );
         let queue = parts.queue.clone();
         let releases = Batcher::start(
@@ -135,14 +134,18 @@ impl Consumer {
                 let queue = queue.clone();
                 async move { queue.change_visibility(&entries).await }.boxed()
             }),
-            &tracker,
+            &parts.tasks,
         );
         Arc::new(Self {
             targets: RwLock::new(Arc::new(config.targets.clone())),
-            leases: Leases::new(parts.queue.clone(), terms, Arc::clone(&parts.telemetry)),
+            leases: Leases::new(
+                parts.queue.clone(),
+                terms,
+                Arc::clone(&parts.telemetry),
+                parts.tasks.clone(),
+            ),
             jobs: Jobs::default(),
             permits: Arc::new(Semaphore::new(config.queue.max_in_flight)),
-            tracker,
             deletes,
             releases,
             polled_at: Mutex::new(Instant::now()),
@@ -162,6 +165,7 @@ impl Consumer {
         };
         // One task: a panic in the keeping of leases must not go unnoticed while jobs go on.
         tokio::select! {
+            biased;
             () = consume => {}
             () = self.leases.keep(|over| self.lease_over(over)) => {}
         }
@@ -241,6 +245,7 @@ impl Consumer {
                             return;
                         }
                         tokio::select! {
+                            biased;
                             () = stop.cancelled() => return,
                             () = tokio::time::sleep(DRAIN_PAUSE) => {}
                         }
@@ -256,6 +261,7 @@ impl Consumer {
                     }
                     let pause = failing.pause(&error, self.backoff());
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(pause) => {}
                     }
@@ -405,7 +411,8 @@ impl Consumer {
                 consumer.settle(held, Some(&execution_id), &disposition);
             }
         };
-        self.tracker
+        self.parts
+            .tasks
             .spawn(tracing::Instrument::instrument(task, span));
     }
 
@@ -464,18 +471,27 @@ impl Consumer {
         };
         let reconciler = self.parts.reconciler.clone();
         // A task of its own, so that a panic ends this job and no other.
-        let run = tokio::spawn(tracing::Instrument::in_current_span(async move {
-            reconciler.run(&job).await
-        }));
+        let run = self
+            .parts
+            .tasks
+            .spawn(tracing::Instrument::in_current_span(async move {
+                reconciler.run(&job).await
+            }));
         let ended = {
             tokio::pin!(run);
             tokio::select! {
+                biased;
                 ended = &mut run => ended,
                 () = self.keep_grant(&grant, &handle.stop) => run.await,
             }
         };
         match ended {
-            Ok(ended) => self.disposition(&execution_id, ended, &handle),
+            Ok(Some(ended)) => self.disposition(&execution_id, ended, &handle),
+            // The daemon has ended, and this task with it.
+            Ok(None) => Disposition::Release {
+                delay: Delay::None,
+                reason: StopReason::ShuttingDown.code(),
+            },
             Err(error) => {
                 let took = handle.started.elapsed();
                 let detail = panic_message(error);
@@ -611,7 +627,7 @@ impl Consumer {
         reason: &'static str,
     ) {
         let consumer = Arc::clone(self);
-        self.tracker.spawn(async move {
+        self.parts.tasks.spawn(async move {
             let Some(receipt_handle) = consumer.leases.take(&held.message_id).await else {
                 return;
             };
@@ -648,7 +664,7 @@ impl Consumer {
             let mut until = lock(&self.released_until);
             *until = (*until).max(Some(Instant::now() + delay));
         }
-        self.tracker.spawn(async move {
+        self.parts.tasks.spawn(async move {
             let Some(receipt_handle) = consumer.leases.take(&held.message_id).await else {
                 return;
             };

@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::reconcile::{Reconciler, Settings};
 use crate::retry::{Backoff, ErrorClass};
+use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
 use crate::watch::Watcher;
 
@@ -27,6 +28,7 @@ pub struct Daemon {
     queue: crate::aws::sqs::Queue,
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
+    tasks: Tasks,
     queue_url: String,
     metrics_interval: Duration,
     targets: usize,
@@ -62,7 +64,13 @@ impl Daemon {
             min: config.cleanup.poll_interval_min,
             max: config.cleanup.poll_interval_max,
         };
-        let watcher = Watcher::new(account.cloudfront.clone(), pace, Arc::clone(&telemetry));
+        let tasks = Tasks::default();
+        let watcher = Watcher::new(
+            account.cloudfront.clone(),
+            pace,
+            Arc::clone(&telemetry),
+            tasks.clone(),
+        );
         let settings = Settings {
             propagation_timeout: config.cleanup.propagation_timeout,
             backoff: Backoff {
@@ -83,11 +91,13 @@ impl Daemon {
             reconciler,
             clock,
             telemetry: Arc::clone(&telemetry),
+            tasks: tasks.clone(),
         };
         Self {
             queue,
             ledger,
             telemetry,
+            tasks,
             queue_url: config.queue.url.clone(),
             metrics_interval: config.telemetry.metrics_interval,
             targets: config.targets.len(),
@@ -102,12 +112,14 @@ impl Daemon {
     }
 
     /// Checks the queue, then consumes it until `stop` is cancelled or, with `drain`, until it is
-    /// empty and all jobs are done.
+    /// empty and all jobs are done. A daemon runs once: whatever it still does when this returns
+    /// or is dropped, ends there.
     ///
     /// # Errors
     /// [`NoSuchQueue`]. A queue that cannot be asked now is no error: the daemon may have started
     /// before its network or its credentials.
     pub async fn run(&self, stop: CancellationToken, drain: bool) -> Result<(), NoSuchQueue> {
+        let _ended = self.tasks.end_on_drop();
         let checked = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
@@ -134,6 +146,7 @@ impl Daemon {
         });
 
         tokio::select! {
+            biased;
             () = self.consumer.run(stop, drain) => {}
             () = self.write_metrics() => {}
             () = self.prune_ledger() => {}

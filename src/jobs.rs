@@ -4,7 +4,7 @@
 //! that job and share its end. Ending a job and taking its messages is one step, so that none is
 //! attached to a job that has ended.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,10 +51,10 @@ pub(crate) struct Report {
 
 /// All jobs in flight.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs(Mutex<HashMap<JobKey, InFlight>>);
+pub(crate) struct Jobs(Mutex<BTreeMap<JobKey, InFlight>>);
 
 impl Jobs {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobKey, InFlight>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobKey, InFlight>> {
         // Every critical section here is a few assignments; none leaves a half-made state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

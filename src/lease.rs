@@ -10,7 +10,7 @@
 //!
 //! **Not handled here.** What a job does when it loses its lease ([`crate::consumer`]).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::aws::sqs::{MAX_BATCH, Queue};
 use crate::stop::StopReason;
+use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
 
 /// SQS lets no message stay invisible for longer than this after its receive, however often it is
@@ -171,7 +172,9 @@ struct Inner {
     queue: Queue,
     terms: Terms,
     telemetry: Arc<Telemetry>,
-    held: Mutex<HashMap<String, Arc<Held>>>,
+    /// By message id: an order that the same messages always have.
+    held: Mutex<BTreeMap<String, Arc<Held>>>,
+    tasks: Tasks,
     changed: Notify,
 }
 
@@ -198,12 +201,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Leases {
     /// Leases on messages of `queue`.
     #[must_use]
-    pub fn new(queue: Queue, terms: Terms, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(queue: Queue, terms: Terms, telemetry: Arc<Telemetry>, tasks: Tasks) -> Self {
         Self(Arc::new(Inner {
             queue,
             terms,
             telemetry,
             held: Mutex::default(),
+            tasks,
             changed: Notify::new(),
         }))
     }
@@ -263,12 +267,13 @@ impl Leases {
             ended.into_iter().for_each(&over);
             for batch in due.chunks(MAX_BATCH) {
                 let (inner, batch) = (Arc::clone(&self.0), batch.to_vec());
-                tokio::spawn(async move { inner.extend(batch).await });
+                self.0.tasks.spawn(async move { inner.extend(batch).await });
             }
             if !due.is_empty() {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = sleep_until(wake) => {}
                 () = self.0.changed.notified() => {}
             }

@@ -196,7 +196,12 @@ mod kept {
                 Arc::clone(&telemetry),
             )
             .queue(&url, None, Duration::ZERO);
-            let leases = Leases::new(queue.clone(), terms, Arc::clone(&telemetry));
+            let leases = Leases::new(
+                queue.clone(),
+                terms,
+                Arc::clone(&telemetry),
+                Tasks::default(),
+            );
             let told = Arc::new(Mutex::new(Vec::new()));
             let (keeping, telling, start) = (leases.clone(), Arc::clone(&told), Instant::now());
             let keeper = tokio::spawn(async move {

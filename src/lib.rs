@@ -28,5 +28,6 @@ pub mod retry;
 pub mod signals;
 pub mod stop;
 pub mod target;
+pub mod tasks;
 pub mod telemetry;
 pub mod watch;

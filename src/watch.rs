@@ -21,6 +21,7 @@ use crate::aws::cloudfront::CloudFront;
 use crate::pace::{Learned, Pace};
 use crate::plan::Distribution;
 use crate::retry::Backoff;
+use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
 
 /// One look at a distribution; `None` if it does not exist.
@@ -37,6 +38,7 @@ struct Inner {
     telemetry: Arc<Telemetry>,
     learned: Mutex<Learned>,
     watches: Mutex<HashMap<String, Arc<Watch>>>,
+    tasks: Tasks,
 }
 
 /// What all waits for one distribution share.
@@ -91,13 +93,19 @@ pub struct Seen {
 impl Watcher {
     /// Looks through `cloudfront` at the given pace.
     #[must_use]
-    pub fn new(cloudfront: CloudFront, pace: Pace, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(
+        cloudfront: CloudFront,
+        pace: Pace,
+        telemetry: Arc<Telemetry>,
+        tasks: Tasks,
+    ) -> Self {
         Self(Arc::new(Inner {
             cloudfront,
             pace,
             telemetry,
             learned: Mutex::default(),
             watches: Mutex::default(),
+            tasks,
         }))
     }
 
@@ -156,7 +164,8 @@ impl Watcher {
                 joined: Notify::new(),
                 task: Mutex::default(),
             });
-            let task = tokio::spawn(look(Arc::clone(&self.0), id.to_owned(), Arc::clone(&watch)));
+            let looks = look(Arc::clone(&self.0), id.to_owned(), Arc::clone(&watch));
+            let task = self.0.tasks.spawn(looks);
             *lock(&watch.task) = Some(task.abort_handle());
             watch
         });
@@ -196,6 +205,7 @@ async fn look(inner: Arc<Inner>, id: String, watch: Arc<Watch>) {
             due = due.max(Instant::now() + backoff.delay(failures, &mut rng));
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(due) => {}
             () = watch.joined.notified() => continue,
         }

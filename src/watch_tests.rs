@@ -38,7 +38,7 @@ impl Rig {
             Arc::clone(&telemetry),
         )
         .account();
-        let watcher = Watcher::new(account.cloudfront, PACE, telemetry);
+        let watcher = Watcher::new(account.cloudfront, PACE, telemetry, Tasks::default());
         Self {
             aws,
             service,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::retry::RetryPartition;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -128,7 +129,7 @@ impl Connector {
         }
         let receive = base
             .clone()
-            .retry_partition(aws_sdk_sqs::config::retry::RetryPartition::new("receive"))
+            .retry_partition(partition("receive"))
             // A long poll is a stalled stream by design.
             .stalled_stream_protection(
                 aws_sdk_sqs::config::StalledStreamProtectionConfig::disabled(),
@@ -143,7 +144,7 @@ impl Connector {
             .retry_config(RetryConfig::disabled())
             .build();
         let other = base
-            .retry_partition(aws_sdk_sqs::config::retry::RetryPartition::new("settle"))
+            .retry_partition(partition("settle"))
             .timeout_config(timeouts())
             .build();
         sqs::Queue::new(
@@ -159,11 +160,13 @@ impl Connector {
     pub fn account(&self) -> Account {
         let cloudfront = aws_sdk_cloudfront::config::Builder::from(&self.sdk)
             .retry_config(retry())
+            .retry_partition(partition("cloudfront"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
             .build();
         let ssm = aws_sdk_ssm::config::Builder::from(&self.sdk)
             .retry_config(retry())
+            .retry_partition(partition("ssm"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
             .build();
@@ -178,6 +181,12 @@ impl Connector {
 
 fn retry() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS)
+}
+
+/// Retry tokens of one client's own. Partitions that are not custom share theirs by name with every
+/// other client of the process, those of another daemon too.
+fn partition(name: &'static str) -> RetryPartition {
+    RetryPartition::custom(name).build()
 }
 
 fn timeouts() -> TimeoutConfig {

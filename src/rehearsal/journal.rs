@@ -149,6 +149,12 @@ impl Journal {
             .collect()
     }
 
+    /// The newest entry.
+    #[must_use]
+    pub fn latest(&self) -> Option<Entry> {
+        self.kept().entries.back().cloned()
+    }
+
     /// How many exchanges there have been.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -279,6 +279,7 @@ impl EmbeddedAws {
                         .instant_of(next_visible)
                         .map_or(deadline, |it| it.min(deadline));
                     tokio::select! {
+                        biased;
                         _ = changes.changed() => {}
                         () = tokio::time::sleep_until(until) => {}
                     }
@@ -385,6 +386,7 @@ impl EmbeddedAws {
             };
             let until = self.instant_of(due).map_or(deadline, |it| it.min(deadline));
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 _ = exchanges.changed() => {}
                 () = tokio::time::sleep_until(until) => {}
