@@ -265,3 +265,5 @@ mod remedy {
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod model_tests;
