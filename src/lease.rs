@@ -72,6 +72,8 @@ pub struct Lease {
     /// The next extension.
     next: Instant,
     failures: u32,
+    /// SQS said that the message is not ours any more.
+    lost: bool,
 }
 
 /// What a lease asks for.
@@ -99,6 +101,7 @@ impl Lease {
                     .min(VISIBILITY_CEILING - CEILING_SLACK),
             next: received_at + terms.heartbeat_interval,
             failures: 0,
+            lost: false,
         }
     }
 
@@ -111,7 +114,7 @@ impl Lease {
         let lost = self.until - margin;
         if now >= give_back {
             Due::Over(StopReason::VisibilityCeiling)
-        } else if now >= lost {
+        } else if self.lost || now >= lost {
             Due::Over(StopReason::LeaseLost)
         } else if now >= self.next {
             // SQS takes whole seconds.
@@ -124,8 +127,9 @@ impl Lease {
 
     /// SQS confirmed an extension by `visibility` that was sent at `sent_at`.
     pub fn confirmed(&mut self, sent_at: Instant, visibility: Duration) {
-        if sent_at < self.confirmed_at {
-            // A late confirmation of an earlier request says nothing about a later one.
+        if self.lost || sent_at < self.confirmed_at {
+            // A late confirmation of an earlier request says nothing about a later one. And what
+            // is lost was lost after whatever is confirmed now.
             return;
         }
         self.confirmed_at = sent_at;
@@ -144,7 +148,8 @@ impl Lease {
 
     /// SQS says that the message is not ours any more.
     pub fn lost(&mut self, now: Instant) {
-        self.until = now;
+        self.lost = true;
+        self.until = self.until.min(now);
     }
 
     /// How much is left at `now`.
@@ -181,16 +186,27 @@ struct Inner {
 #[derive(Debug)]
 struct Held {
     message_id: String,
-    /// Locked while a call uses it: extending, releasing and deleting never overlap.
+    /// Locked while an extension uses it: extending, releasing and deleting never overlap.
     receipt_handle: tokio::sync::Mutex<String>,
     state: Mutex<State>,
+    /// The same message under an earlier receipt handle, if that is still being extended.
+    earlier: Option<Arc<Held>>,
 }
 
 #[derive(Debug)]
 struct State {
     lease: Lease,
-    /// Its end was told.
+    /// Its end was told, or it is nobody's to extend any more.
     over: bool,
+}
+
+impl Held {
+    /// No extension begins from now on. Returns whether none is under way either, of this one or
+    /// of one before it.
+    fn stop_extending(&self) -> bool {
+        lock(&self.state).over = true;
+        self.earlier.is_none() && self.receipt_handle.try_lock().is_ok()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -215,24 +231,36 @@ impl Leases {
     /// Holds a message that was received at `received_at`. Returns true if the message was held
     /// already: then the receipt handle, and with it the lease, is the newer one from now on.
     pub fn hold(&self, message_id: &str, receipt_handle: String, received_at: Instant) -> bool {
-        let held = Arc::new(Held {
+        let mut all = lock(&self.0.held);
+        let earlier = all.remove(message_id);
+        let again = earlier.is_some();
+        let held = Held {
             message_id: message_id.to_owned(),
             receipt_handle: tokio::sync::Mutex::new(receipt_handle),
             state: Mutex::new(State {
                 lease: Lease::new(self.0.terms, received_at),
                 over: false,
             }),
-        });
-        let earlier = lock(&self.0.held).insert(message_id.to_owned(), held);
+            earlier: earlier.filter(|earlier| !earlier.stop_extending()),
+        };
+        all.insert(message_id.to_owned(), Arc::new(held));
+        drop(all);
         self.0.changed.notify_one();
-        earlier.is_some()
+        again
     }
 
     /// Ends the lease of a message and returns its newest receipt handle, once no call is using it
-    /// any more. `None` if the message is not held.
+    /// any more, nor an earlier one of the same message. `None` if the message is not held.
     pub async fn take(&self, message_id: &str) -> Option<String> {
         let held = lock(&self.0.held).remove(message_id)?;
+        let mut earlier = &held;
+        while let Some(before) = &earlier.earlier {
+            drop(before.receipt_handle.lock().await);
+            earlier = before;
+        }
         let receipt_handle = held.receipt_handle.lock().await;
+        // An extension that was decided upon and has not begun must not begin now.
+        lock(&held.state).over = true;
         Some(receipt_handle.clone())
     }
 
@@ -292,8 +320,10 @@ impl Inner {
     async fn extend(&self, batch: Vec<(Arc<Held>, Duration)>) {
         let mut locked = Vec::with_capacity(batch.len());
         for (held, by) in &batch {
-            // One that is being settled right now needs no extension.
-            if let Ok(receipt_handle) = held.receipt_handle.try_lock() {
+            // One that is being settled right now, or was meanwhile, needs no extension.
+            if let Ok(receipt_handle) = held.receipt_handle.try_lock()
+                && !lock(&held.state).over
+            {
                 locked.push((held, *by, receipt_handle));
             }
         }
@@ -353,6 +383,9 @@ impl Inner {
     }
 }
 
+#[cfg(test)]
+#[path = "lease_model_tests.rs"]
+mod model_tests;
 #[cfg(test)]
 #[path = "lease_tests.rs"]
 mod tests;

@@ -388,6 +388,48 @@ mod kept {
         assert_eq!(rig.leases.take(&ids[0]).await, None);
     }
 
+    /// The extension falls due in the very moment in which the message is taken.
+    #[tokio::test(start_paused = true)]
+    async fn no_extension_begins_once_a_message_has_been_taken() {
+        let rig = Rig::new(TERMS);
+        let ids = rig.hold(1).await;
+        rig.aws
+            .add_rule(Rule::on(EXTEND).then(Action::Delay(3 * SECOND)));
+        let held = Arc::clone(&lock(&rig.leases.0.held)[&ids[0]]);
+        let decided = || lock(&held.state).lease.next > Instant::now() + TERMS.heartbeat_interval;
+        tokio::time::sleep(60 * SECOND).await;
+        while !decided() {
+            tokio::task::yield_now().await;
+        }
+        let start = Instant::now();
+        assert!(rig.leases.take(&ids[0]).await.is_some());
+        let begun = rig.extensions().len();
+        let waited = start.elapsed() >= 3 * SECOND;
+        tokio::time::sleep(10 * SECOND).await;
+        assert_eq!(rig.extensions().len(), begun, "one began after the taking");
+        assert!(begun == 0 || waited, "one was under way at the taking");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn taking_a_message_waits_for_an_extension_by_an_earlier_receipt_handle() {
+        let rig = Rig::new(TERMS);
+        let ids = rig.hold(1).await;
+        rig.aws
+            .add_rule(Rule::on(EXTEND).then(Action::Delay(4 * SECOND)));
+        let start = Instant::now();
+        tokio::time::sleep(61 * SECOND).await;
+        // It comes back, twice, while the extension is under way.
+        assert!(rig.leases.hold(&ids[0], "newer".to_owned(), Instant::now()));
+        tokio::time::sleep(SECOND).await;
+        assert!(
+            rig.leases
+                .hold(&ids[0], "newest".to_owned(), Instant::now())
+        );
+        assert_eq!(rig.leases.take(&ids[0]).await.as_deref(), Some("newest"));
+        assert_eq!(start.elapsed(), 64 * SECOND, "the extension was answered");
+        assert_eq!(rig.extensions().len(), 1);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_message_that_comes_back_while_it_is_held_brings_the_newer_handle() {
         let rig = Rig::new(TERMS);

@@ -9,6 +9,8 @@
 //! daemon resumes as soon as its messages come back.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +28,7 @@ use crate::plan::Outcome;
 #[derive(Debug)]
 pub struct EmbeddedLedger {
     records: Arc<Mutex<Records>>,
+    file: Arc<OpenedFile>,
     owner: String,
     clock: Clock,
     /// Held open: closing it gives the ledger up.
@@ -37,7 +40,8 @@ impl EmbeddedLedger {
     /// instance and must differ from that of every other.
     ///
     /// # Errors
-    /// [`LedgerError`] if another process has it, its schema is newer, or it cannot be written.
+    /// [`LedgerError`] if another process has it, it is no ledger or a newer one, it is damaged, or
+    /// it cannot be written.
     pub fn open(path: &Path, owner: String, clock: Clock) -> Result<Self, LedgerError> {
         let io = |source| LedgerError::Io {
             path: path.display().to_string(),
@@ -65,10 +69,15 @@ impl EmbeddedLedger {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         let mut records = Records::open(path)?;
+        let file = OpenedFile {
+            path: path.to_owned(),
+            identity: identity(path).map_err(io)?,
+        };
         // Whoever held these leases is dead: the file is ours alone.
-        records.end_leases()?;
+        records.end_leases().map_err(|error| file.name(error))?;
         Ok(Self {
             records: Arc::new(Mutex::new(records)),
+            file: Arc::new(file),
             owner,
             clock,
             _lock: lock,
@@ -81,14 +90,56 @@ impl EmbeddedLedger {
         T: Send + 'static,
         F: FnOnce(&mut Records) -> Result<T, LedgerError> + Send + 'static,
     {
-        let records = Arc::clone(&self.records);
+        let (records, file) = (Arc::clone(&self.records), Arc::clone(&self.file));
         tokio::task::spawn_blocking(move || {
             // A panic inside rolls its transaction back; the records stay usable.
-            work(&mut records.lock().unwrap_or_else(PoisonError::into_inner))
+            let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+            file.is_in_place()?;
+            work(&mut records).map_err(|error| file.name(error))
         })
         .await
         .map_err(|_| LedgerError::Ended)?
     }
+}
+
+/// The file that was opened, to tell it from another one at the same place.
+#[derive(Debug)]
+struct OpenedFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OpenedFile {
+    /// A removed file can be written to as before, and all of it is lost at the exit.
+    fn is_in_place(&self) -> Result<(), LedgerError> {
+        match identity(&self.path) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(LedgerError::Io {
+                path: self.path.display().to_string(),
+                source: error,
+            }),
+            _ => Err(LedgerError::Replaced {
+                path: self.path.display().to_string(),
+            }),
+        }
+    }
+
+    /// Says in an error which file it is about.
+    fn name(&self, error: LedgerError) -> LedgerError {
+        match error {
+            LedgerError::Database(source) => LedgerError::Failing {
+                path: self.path.display().to_string(),
+                source,
+            },
+            error => error,
+        }
+    }
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn lock_path(path: &Path) -> PathBuf {

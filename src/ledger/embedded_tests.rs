@@ -178,7 +178,8 @@ async fn a_killed_owners_lease_ends_when_the_ledger_is_opened_again() {
     else {
         panic!("not granted")
     };
-    assert_eq!((&*grant.owner, grant.epoch), ("heir", 2));
+    assert_eq!(&*grant.owner, "heir");
+    assert!(grant.epoch > dead.epoch);
     assert_eq!(kept, Some(binding("EPROD")));
     assert!(not_owner(ledger.complete(&dead, Outcome::Cleaned).await));
 }
@@ -197,9 +198,6 @@ async fn one_job_at_a_time_holds_a_production_distribution() {
     let until = place.soon();
     let busy = ledger.bind(&second, &binding("EPROD")).await.unwrap();
     assert_eq!(busy, Bound::ProductionBusy { until });
-    let elsewhere = ledger.bind(&second, &binding("EOTHER")).await.unwrap();
-    assert_eq!(elsewhere, Bound::Bound);
-
     ledger.complete(&first, Outcome::Cleaned).await.unwrap();
     let free = ledger.bind(&second, &binding("EPROD")).await.unwrap();
     assert_eq!(free, Bound::Bound);
@@ -210,15 +208,16 @@ async fn one_job_at_a_time_holds_a_production_distribution() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_are_kept_for_15_days_and_then_pruned() {
+async fn done_jobs_are_kept_for_15_days_and_open_ones_for_30() {
     let place = Place::new();
     let ledger = place.open("one");
     let done = place.grant(&ledger, "done").await;
     ledger.complete(&done, Outcome::Cleaned).await.unwrap();
     let abandoned = place.grant(&ledger, "abandoned").await;
+    ledger.bind(&abandoned, &binding("EPROD")).await.unwrap();
     ledger.release(&abandoned, "unavailable").await.unwrap();
     let working = place.grant(&ledger, "working").await;
-    let far = place.clock.now().checked_add(30 * DAY).unwrap();
+    let far = place.clock.now().checked_add(60 * DAY).unwrap();
     ledger.renew(&working, far).await.unwrap();
 
     tokio::time::advance(15 * DAY).await;
@@ -228,8 +227,23 @@ async fn records_are_kept_for_15_days_and_then_pruned() {
         Claim::Done { .. }
     ));
     tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(ledger.prune().await.unwrap(), 1);
+    let again = place.grant(&ledger, "done").await;
+    assert!(again.epoch > done.epoch, "no earlier grant is like it");
+
+    // What was not finished is remembered for longer: its message may come back late.
+    let claim = place.claim(&ledger, "abandoned").await;
+    assert!(matches!(
+        claim,
+        Claim::Granted {
+            binding: Some(_),
+            ..
+        }
+    ));
+    tokio::time::advance(30 * DAY).await;
+    assert_eq!(ledger.prune().await.unwrap(), 0);
+    tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(ledger.prune().await.unwrap(), 2);
-    assert_eq!(place.grant(&ledger, "done").await.epoch, 1);
     // What is leased is worked on, however old.
     ledger.renew(&working, far).await.unwrap();
 }
@@ -261,7 +275,11 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
         EmbeddedLedger::open(&place.path(), "two".to_owned(), place.clock.clone()).unwrap_err();
     assert!(matches!(
         error,
-        LedgerError::NewerSchema { found: 7, known: 1 }
+        LedgerError::NewerSchema {
+            found: 7,
+            known: 1,
+            ..
+        }
     ));
     assert_eq!(std::fs::read(place.path()).unwrap(), before);
 }
@@ -305,12 +323,15 @@ async fn while_it_cannot_be_written_nothing_is_granted_and_check_says_so() {
     let grant = place.grant(&ledger, "job").await;
     let query_only = |on: bool| {
         let records = ledger.records.lock().unwrap();
-        records.query_only(on);
+        records
+            .database()
+            .pragma_update(None, "query_only", on)
+            .unwrap();
     };
     query_only(true);
     let failed = |result: Result<(), LedgerError>| {
         let error = result.unwrap_err();
-        assert!(matches!(error, LedgerError::Database(_)), "{error:?}");
+        assert!(matches!(error, LedgerError::Failing { .. }), "{error:?}");
         let text = crate::telemetry::chain(&error);
         assert!(text.contains("readonly"), "{text}");
     };
@@ -337,4 +358,26 @@ async fn a_record_that_cannot_be_is_an_error_and_never_a_grant() {
         let claim = ledger.claim(&key("job"), "shop", place.soon()).await;
         assert!(matches!(claim, Err(LedgerError::Damaged { .. })));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_removed_or_replaced_in_mid_run_is_not_written_to_any_more() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let grant = place.grant(&ledger, "job").await;
+    let aside = place.directory.path().join("aside");
+    let replaced = |result: Result<(), LedgerError>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, LedgerError::Replaced { .. }), "{error:?}");
+        assert!(error.to_string().contains("ledger.db"), "{error}");
+    };
+    std::fs::rename(place.path(), &aside).unwrap();
+    replaced(ledger.check().await);
+    replaced(ledger.complete(&grant, Outcome::Cleaned).await);
+    std::fs::copy(&aside, place.path()).unwrap();
+    replaced(ledger.check().await);
+
+    std::fs::rename(&aside, place.path()).unwrap();
+    ledger.check().await.unwrap();
+    ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
 }

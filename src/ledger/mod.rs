@@ -4,11 +4,17 @@
 //! keeps what a job must not learn twice: which staging distribution it is bound to.
 //!
 //! **Guarantees.** A job that is done stays done for [`RETENTION`], longer than SQS keeps any
-//! message. Bind, renew and complete take the grant that the claim gave and fail if another claim
-//! was granted since ([`LedgerError::NotOwner`]): a late holder can neither finish nor extend what
-//! is no longer its own. One job at a time holds a production distribution.
+//! message. Bind, renew and complete take the grant that the claim gave and fail if it is void by
+//! now ([`LedgerError::NotOwner`]): a late holder can neither finish nor extend what is no longer
+//! its own. One job at a time holds a production distribution: the one that bound last, until its
+//! lease ends.
 //!
-//! **Assumptions.** A granted lease is worked on only while it is renewed before it ends.
+//! **Assumptions.** A granted lease is worked on only while it is renewed before it ends. An owner
+//! that claims a job again does not work on it any more under its earlier grant.
+//!
+//! **Not handled.** Leases and retention are wall-clock time. A clock that is set back prolongs the
+//! leases that were granted before by as much; one that is set forward ends them early, and may
+//! prune too much. Grants stay exclusive all the same: what another has taken, nobody can renew.
 
 mod embedded;
 mod records;
@@ -28,14 +34,20 @@ use crate::plan::Outcome;
 /// How long records are kept: one day above SQS's longest message retention (14 days).
 pub const RETENTION: Duration = Duration::from_secs(15 * 24 * 60 * 60);
 
-/// The right to work on a job. Whoever claims it next gets a higher epoch, and this one is void.
+/// How long a job that was not finished is remembered, with its binding, when nobody works on it.
+/// A message may lie in the dead-letter queue for 14 days, be moved back, and lie in its queue for
+/// 14 days more; the claim when it is received at last counts anew.
+pub const OPEN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The right to work on a job. It is void once the job is granted again or released, or once its
+/// lease has ended and another job took its production distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The job.
     pub key: JobKey,
     /// The instance.
     pub owner: String,
-    /// How often the job was granted, this time included.
+    /// Higher than that of any grant that the ledger gave before.
     pub epoch: i64,
 }
 
@@ -87,10 +99,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         until: Timestamp,
     ) -> Result<Claim, LedgerError>;
 
-    /// Binds a job to its distributions, for good, and takes the production distribution.
+    /// Binds a job to its distributions, for good, and takes the production distribution for as
+    /// long as the lease. A job that is claimed again must bind again to hold it.
     ///
     /// # Errors
-    /// [`LedgerError::NotOwner`] if the grant is void; others if the ledger fails.
+    /// [`LedgerError::NotOwner`] if the grant is void; [`LedgerError::BoundOtherwise`] if the job
+    /// is bound to other distributions; others if the ledger fails.
     async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError>;
 
     /// Extends the right to work on a job.
@@ -118,7 +132,8 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// If it cannot.
     async fn check(&self) -> Result<(), LedgerError>;
 
-    /// Forgets what is older than [`RETENTION`]. Returns how many records went.
+    /// Forgets done jobs after [`RETENTION`], and open ones that nobody works on after
+    /// [`OPEN_RETENTION`]. Returns how many records went.
     ///
     /// # Errors
     /// If the ledger fails.
@@ -135,22 +150,59 @@ pub enum LedgerError {
         /// The job.
         key: JobKey,
     },
+    /// A job cannot be about other distributions than those it was bound to.
+    #[error("the job {key} is bound to other distributions")]
+    BoundOtherwise {
+        /// The job.
+        key: JobKey,
+    },
     /// Another process has the file.
-    #[error("the ledger {path} is in use by another process")]
+    #[error(
+        "the ledger {path} is in use by another process: stop that one, or set another ledger.path"
+    )]
     InUse {
         /// The file.
         path: String,
     },
     /// The file was written by a newer stagesweep.
-    #[error("the ledger has schema version {found}; this stagesweep knows {known}")]
+    #[error(
+        "the ledger {path} has schema version {found}; this stagesweep knows {known}: run the newer \
+         one, or set another ledger.path"
+    )]
     NewerSchema {
+        /// The file.
+        path: String,
         /// The file's version.
         found: i64,
         /// The newest version this program knows.
         known: i64,
     },
+    /// The file is a database of something else.
+    #[error(
+        "{path} is a database, but no ledger of stagesweep: move it away, or set another ledger.path"
+    )]
+    Foreign {
+        /// The file.
+        path: String,
+    },
+    /// The file's content contradicts itself.
+    #[error("the ledger {path} is damaged ({}): {detail}", remedy::RESTORE)]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What SQLite found first.
+        detail: String,
+    },
+    /// The file is not the one that was opened.
+    #[error(
+        "the ledger {path} was removed or replaced while in use: put it back, or restart stagesweep"
+    )]
+    Replaced {
+        /// The file.
+        path: String,
+    },
     /// The file's place cannot be used.
-    #[error("the ledger {path} cannot be opened")]
+    #[error("the ledger {path} cannot be opened ({})", remedy::WRITABLE)]
     Io {
         /// The file.
         path: String,
@@ -159,8 +211,17 @@ pub enum LedgerError {
         source: std::io::Error,
     },
     /// The file is no ledger, or cannot be read and written as one.
-    #[error("the ledger {path} cannot be opened")]
+    #[error("the ledger {path} cannot be opened ({})", remedy::of(source))]
     Open {
+        /// The file.
+        path: String,
+        #[source]
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The open file cannot be read or written now.
+    #[error("the ledger {path} cannot be read or written ({})", remedy::of(source))]
+    Failing {
         /// The file.
         path: String,
         #[source]
@@ -180,3 +241,29 @@ pub enum LedgerError {
     #[error("the ledger's worker ended")]
     Ended,
 }
+
+/// What to do about a database that fails.
+mod remedy {
+    use rusqlite::ErrorCode;
+
+    pub(super) const WRITABLE: &str = "it and its directory must be writable";
+    pub(super) const RESTORE: &str =
+        "restore it, or move it away with its -wal and -shm; then what was done is forgotten";
+
+    pub(super) fn of(error: &rusqlite::Error) -> &'static str {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => "free space on its disk",
+            Some(ErrorCode::SystemIoFailure) => "look at its disk, and at the limits on file sizes",
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => RESTORE,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "another program keeps it locked"
+            }
+            _ => WRITABLE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod model_tests;

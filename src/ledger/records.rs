@@ -9,19 +9,27 @@
 //! **Assumptions.** Owners differ in their names.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
-use super::{Bound, Claim, Grant, LedgerError, RETENTION};
+use super::{Bound, Claim, Grant, LedgerError, OPEN_RETENTION, RETENTION};
 use crate::binding::Binding;
 use crate::event::JobKey;
 use crate::plan::Outcome;
 
-/// The newest schema. Version 0 is an empty file.
+/// What SQLite's header says whose file it is: "SSwL", stagesweep's ledger.
+const APPLICATION_ID: i64 = 0x5353_774c;
+
+/// The newest schema.
 const SCHEMA_VERSION: i64 = 1;
 
-/// Times are milliseconds since the Unix epoch. `lease_until` of a job that nobody works on is 0.
+/// Times are milliseconds since the Unix epoch. A job that nobody works on has the empty owner, and
+/// its `lease_until` is 0. `holds` says that the lease is on the production distribution too: a
+/// job that was bound earlier and is claimed again does not hold it before it binds again.
 const SCHEMA: &str = "
 CREATE TABLE jobs (
     key             TEXT    PRIMARY KEY NOT NULL,
@@ -30,6 +38,7 @@ CREATE TABLE jobs (
     owner           TEXT    NOT NULL,
     epoch           INTEGER NOT NULL,
     lease_until     INTEGER NOT NULL,
+    holds           INTEGER NOT NULL DEFAULT 0 CHECK (holds IN (0, 1)),
     production_id   TEXT,
     staging_id      TEXT,
     staging_domain  TEXT,
@@ -41,8 +50,10 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE TABLE checks (checked INTEGER NOT NULL) STRICT;
 INSERT INTO checks VALUES (0);
+CREATE TABLE grants (last_epoch INTEGER NOT NULL) STRICT;
+INSERT INTO grants VALUES (0);
 CREATE INDEX jobs_updated ON jobs (updated);
-CREATE INDEX jobs_production ON jobs (production_id) WHERE state = 'open';
+CREATE UNIQUE INDEX jobs_production ON jobs (production_id) WHERE holds = 1;
 ";
 
 /// What has been seen and done, by whatever owners.
@@ -55,17 +66,33 @@ impl Records {
     /// Opens the records in the file at `path`, creating it if need be.
     ///
     /// # Errors
-    /// [`LedgerError`] if the file is none of ours, its schema is newer, or it cannot be written.
+    /// [`LedgerError`] if the file is none of ours, its schema is newer, it is damaged, or it
+    /// cannot be written. What is none of ours is left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let opened = Connection::open(path).map_err(OpenError::Database);
-        opened.and_then(prepare).map_err(|error| match error {
-            OpenError::Database(source) => LedgerError::Open {
-                path: path.display().to_string(),
+        let name = || path.display().to_string();
+        // Else SQLite would see more than a file's name in `:memory:` and `file:…`.
+        let absolute = std::path::absolute(path).map_err(|source| LedgerError::Io {
+            path: name(),
+            source,
+        })?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(absolute, flags).map_err(Unfit::Database);
+        opened.and_then(prepare).map_err(|unfit| match unfit {
+            Unfit::Database(source) => LedgerError::Open {
+                path: name(),
                 source,
             },
-            OpenError::Newer(found) => LedgerError::NewerSchema {
+            Unfit::Newer(found) => LedgerError::NewerSchema {
+                path: name(),
                 found,
                 known: SCHEMA_VERSION,
+            },
+            Unfit::Foreign => LedgerError::Foreign { path: name() },
+            Unfit::Corrupt(detail) => LedgerError::Corrupt {
+                path: name(),
+                detail,
             },
         })
     }
@@ -75,25 +102,25 @@ impl Records {
     /// # Errors
     /// [`LedgerError::Database`] if SQLite cannot be used at all.
     pub fn in_memory() -> Result<Self, LedgerError> {
-        let opened = Connection::open_in_memory().map_err(OpenError::Database);
-        opened.and_then(prepare).map_err(|error| match error {
-            OpenError::Database(source) => LedgerError::Database(source),
-            OpenError::Newer(found) => LedgerError::NewerSchema {
-                found,
-                known: SCHEMA_VERSION,
-            },
-        })
+        let database = Connection::open_in_memory().map_err(LedgerError::Database)?;
+        database
+            .execute_batch(SCHEMA)
+            .map_err(LedgerError::Database)?;
+        Ok(Self { database })
     }
 
-    /// Ends every lease: whoever opens the records for itself alone knows that their holders are
-    /// dead.
+    /// Ends every lease, and voids every grant: whoever opens the records for itself alone knows
+    /// that their holders are dead.
     ///
     /// # Errors
     /// If the database fails.
     pub fn end_leases(&mut self) -> Result<(), LedgerError> {
         self.transact(|transaction| {
             transaction
-                .execute("UPDATE jobs SET lease_until = 0 WHERE state = 'open'", [])
+                .execute(
+                    "UPDATE jobs SET owner = '', lease_until = 0, holds = 0 WHERE state = 'open'",
+                    [],
+                )
                 .map_err(LedgerError::Database)?;
             Ok(())
         })
@@ -130,14 +157,21 @@ impl Records {
                 }
                 _ => {}
             }
-            let epoch = record.as_ref().map_or(0, |record| record.epoch) + 1;
+            // Counted over all jobs, so that it stays above a grant of a record that was pruned.
+            let epoch: i64 = transaction
+                .query_row(
+                    "UPDATE grants SET last_epoch = last_epoch + 1 RETURNING last_epoch",
+                    [],
+                    |row| row.get(0),
+                )
+                .map_err(LedgerError::Database)?;
             transaction
                 .execute(
                     "INSERT INTO jobs
                          (key, pipeline, state, owner, epoch, lease_until, first_seen, updated)
                      VALUES (?1, ?2, 'open', ?3, ?4, ?5, ?6, ?6)
                      ON CONFLICT (key) DO UPDATE SET
-                         owner = ?3, epoch = ?4, lease_until = ?5, updated = ?6",
+                         owner = ?3, epoch = ?4, lease_until = ?5, holds = 0, updated = ?6",
                     params![key.as_str(), pipeline, owner, epoch, until, now],
                 )
                 .map_err(LedgerError::Database)?;
@@ -164,33 +198,49 @@ impl Records {
     ) -> Result<Bound, LedgerError> {
         let now = now.as_millisecond();
         self.transact(|transaction| {
-            let held: u32 = transaction
-                .query_row(
-                    "SELECT count(*) FROM jobs
-                     WHERE key = ?1 AND owner = ?2 AND epoch = ?3 AND state = 'open'",
-                    params![grant.key.as_str(), grant.owner, grant.epoch],
-                    |row| row.get(0),
-                )
-                .map_err(LedgerError::Database)?;
-            owned(held as usize, &grant.key)?;
-            let busy: Option<i64> = transaction
-                .query_row(
-                    "SELECT max(lease_until) FROM jobs
-                     WHERE production_id = ?1 AND state = 'open' AND key <> ?2
-                       AND lease_until > ?3",
-                    params![binding.production_id, grant.key.as_str(), now],
-                    |row| row.get(0),
-                )
-                .map_err(LedgerError::Database)?;
-            if let Some(until) = busy {
-                return Ok(Bound::ProductionBusy {
-                    until: from_millis(until),
+            let record = read_record(transaction, &grant.key)?
+                .filter(|record| record.is_granted(grant) && record.outcome.is_none());
+            let record = owned(record, &grant.key)?;
+            if let Some(earlier) = record.binding
+                && (&earlier.production_id, &earlier.staging_id)
+                    != (&binding.production_id, &binding.staging_id)
+            {
+                return Err(LedgerError::BoundOtherwise {
+                    key: grant.key.clone(),
                 });
+            }
+            let holder: Option<(String, i64)> = transaction
+                .query_row(
+                    "SELECT key, lease_until FROM jobs
+                     WHERE production_id = ?1 AND holds = 1 AND key <> ?2",
+                    params![binding.production_id, grant.key.as_str()],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()
+                .map_err(LedgerError::Database)?;
+            match holder {
+                Some((_, until)) if until > now => {
+                    return Ok(Bound::ProductionBusy {
+                        until: from_millis(until),
+                    });
+                }
+                Some((key, _)) => {
+                    // Its lease has ended, and so does its grant: it must not renew what another
+                    // has from now on.
+                    transaction
+                        .execute(
+                            "UPDATE jobs SET owner = '', lease_until = 0, holds = 0
+                             WHERE key = ?1",
+                            params![key],
+                        )
+                        .map_err(LedgerError::Database)?;
+                }
+                None => {}
             }
             transaction
                 .execute(
                     "UPDATE jobs SET production_id = ?2, staging_id = ?3, staging_domain = ?4,
-                                     policy_id = ?5, updated = ?6
+                                     policy_id = ?5, holds = 1, updated = ?6
                      WHERE key = ?1",
                     params![
                         grant.key.as_str(),
@@ -225,7 +275,7 @@ impl Records {
                     params![grant.key.as_str(), grant.owner, grant.epoch, until, now],
                 )
                 .map_err(LedgerError::Database)?;
-            owned(changed, &grant.key)
+            owned((changed == 1).then_some(()), &grant.key)
         })
     }
 
@@ -243,7 +293,8 @@ impl Records {
         self.transact(|transaction| {
             let changed = transaction
                 .execute(
-                    "UPDATE jobs SET state = 'done', outcome = ?4, lease_until = 0, updated = ?5
+                    "UPDATE jobs SET state = 'done', outcome = ?4, lease_until = 0, holds = 0,
+                                     updated = ?5
                      WHERE key = ?1 AND owner = ?2 AND epoch = ?3",
                     params![
                         grant.key.as_str(),
@@ -254,11 +305,11 @@ impl Records {
                     ],
                 )
                 .map_err(LedgerError::Database)?;
-            owned(changed, &grant.key)
+            owned((changed == 1).then_some(()), &grant.key)
         })
     }
 
-    /// Gives a job back unfinished. A void grant is no error.
+    /// Gives a job back unfinished, which voids the grant. A void grant is no error.
     ///
     /// # Errors
     /// If the database fails.
@@ -272,7 +323,8 @@ impl Records {
         self.transact(|transaction| {
             transaction
                 .execute(
-                    "UPDATE jobs SET lease_until = 0, last_reason = ?4, updated = ?5
+                    "UPDATE jobs SET owner = '', lease_until = 0, holds = 0, last_reason = ?4,
+                                     updated = ?5
                      WHERE key = ?1 AND owner = ?2 AND epoch = ?3 AND state = 'open'",
                     params![grant.key.as_str(), grant.owner, grant.epoch, reason, now],
                 )
@@ -297,33 +349,53 @@ impl Records {
         })
     }
 
-    /// Forgets what is older than [`RETENTION`]. Returns how many records went.
+    /// Forgets done jobs after [`RETENTION`], and open ones that nobody works on after
+    /// [`OPEN_RETENTION`]. Returns how many records went.
     ///
     /// # Errors
     /// If the database fails.
     pub fn prune(&mut self, now: Timestamp) -> Result<usize, LedgerError> {
-        let retention = i64::try_from(RETENTION.as_millis()).unwrap_or(i64::MAX);
-        let now = now.as_millisecond();
+        let before = |age: Duration| {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            now.as_millisecond().saturating_sub(age)
+        };
         self.transact(|transaction| {
             transaction
                 .execute(
-                    "DELETE FROM jobs WHERE updated < ?1 AND lease_until < ?2",
-                    params![now - retention, now],
+                    "DELETE FROM jobs
+                     WHERE state = 'done' AND updated < ?1
+                        OR state = 'open' AND updated < ?2 AND lease_until < ?3",
+                    params![
+                        before(RETENTION),
+                        before(OPEN_RETENTION),
+                        now.as_millisecond()
+                    ],
                 )
                 .map_err(LedgerError::Database)
         })
     }
 
-    /// Whether every write is refused from now on.
+    /// The connection, to look at the records and to bring about faults.
     #[cfg(test)]
-    pub(super) fn query_only(&self, on: bool) {
-        self.database
-            .pragma_update(None, "query_only", on)
-            .expect("SQLite knows this one");
+    pub(super) fn database(&self) -> &Connection {
+        &self.database
     }
 
     /// Runs `work` in one transaction.
     fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let result = self.attempt(work);
+        if let Err(LedgerError::Database(_)) = &result {
+            // Forgets the pages that were read: they may be what is wrong, and be mended by the
+            // next time. That this fails too would change nothing.
+            let _ = self.database.execute_batch("PRAGMA shrink_memory");
+        }
+        result
+    }
+
+    fn attempt<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
@@ -337,32 +409,56 @@ impl Records {
     }
 }
 
-enum OpenError {
+/// Why a file cannot be used.
+enum Unfit {
     Database(rusqlite::Error),
     Newer(i64),
+    Foreign,
+    Corrupt(String),
 }
 
-impl From<rusqlite::Error> for OpenError {
+impl From<rusqlite::Error> for Unfit {
     fn from(error: rusqlite::Error) -> Self {
         Self::Database(error)
     }
 }
 
-fn prepare(mut database: Connection) -> Result<Records, OpenError> {
+/// Makes an empty database a ledger, and refuses what is none of ours before anything is written
+/// to it: turning WAL on would already change the file.
+fn prepare(mut database: Connection) -> Result<Records, Unfit> {
+    database.pragma_update(None, "busy_timeout", 5_000)?;
+    is_empty(&database)?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
-    database.pragma_update(None, "busy_timeout", 5_000)?;
     let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    match transaction.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
-        0 => {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        }
-        SCHEMA_VERSION => {}
-        newer => return Err(OpenError::Newer(newer)),
+    if is_empty(&transaction)? {
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()?;
+    let verdict: String = database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(Unfit::Corrupt(verdict));
+    }
     Ok(Records { database })
+}
+
+/// Whether nothing is in the database yet; an error if what is in it is no ledger that we know.
+fn is_empty(database: &Connection) -> Result<bool, Unfit> {
+    let (application, version, objects): (i64, i64, i64) = database.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id),
+                (SELECT user_version FROM pragma_user_version),
+                (SELECT count(*) FROM sqlite_schema)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    match (application, version, objects) {
+        (0, 0, 0) => Ok(true),
+        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(false),
+        (APPLICATION_ID, newer, _) if newer > SCHEMA_VERSION => Err(Unfit::Newer(newer)),
+        _ => Err(Unfit::Foreign),
+    }
 }
 
 struct Record {
@@ -372,6 +468,12 @@ struct Record {
     binding: Option<Binding>,
     /// Set when the job is done.
     outcome: Option<Outcome>,
+}
+
+impl Record {
+    fn is_granted(&self, grant: &Grant) -> bool {
+        (&self.owner, self.epoch) == (&grant.owner, grant.epoch)
+    }
 }
 
 fn read_record(transaction: &Transaction<'_>, key: &JobKey) -> Result<Option<Record>, LedgerError> {
@@ -385,6 +487,7 @@ fn read_record(transaction: &Transaction<'_>, key: &JobKey) -> Result<Option<Rec
                 let production: Option<String> = row.get(3)?;
                 let staging: Option<String> = row.get(4)?;
                 let (staging_domain, policy_id) = (row.get(5)?, row.get(6)?);
+                let half_bound = production.is_some() != staging.is_some();
                 let binding = production
                     .zip(staging)
                     .map(|(production_id, staging_id)| Binding {
@@ -403,27 +506,27 @@ fn read_record(transaction: &Transaction<'_>, key: &JobKey) -> Result<Option<Rec
                     binding,
                     outcome,
                 };
-                Ok((record, done))
+                Ok((record, done, half_bound))
             },
         )
         .optional()
         .map_err(LedgerError::Database)?;
     match row {
-        Some((record, done)) if done != record.outcome.is_some() => {
+        Some((record, done, half_bound)) if half_bound || done != record.outcome.is_some() => {
             Err(LedgerError::Damaged { key: key.clone() })
         }
-        row => Ok(row.map(|(record, _)| record)),
+        row => Ok(row.map(|(record, _, _)| record)),
     }
 }
 
-fn owned(changed: usize, key: &JobKey) -> Result<(), LedgerError> {
-    if changed == 1 {
-        Ok(())
-    } else {
-        Err(LedgerError::NotOwner { key: key.clone() })
-    }
+fn owned<T>(owned: Option<T>, key: &JobKey) -> Result<T, LedgerError> {
+    owned.ok_or_else(|| LedgerError::NotOwner { key: key.clone() })
 }
 
 fn from_millis(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;
