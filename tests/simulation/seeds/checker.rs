@@ -1,0 +1,617 @@
+//! The invariants of the contract, checked after every call by someone who sees the world, the
+//! ledgers and the script, and nothing of what a daemon thinks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use stagesweep::binding::Binding;
+use stagesweep::event::JobKey;
+use stagesweep::ledger::Grant;
+use stagesweep::rehearsal::{Call, EmbeddedAws, Entry, Service};
+
+use super::wire::Life;
+use super::xml::only_difference;
+
+/// What a call that had begun when its lease ended may still take.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A write of the parameter that comes between a daemon's read and its own write is a race, which
+/// Parameter Store cannot prevent. No read is older than one call with all its tries.
+const RACE: Duration = Duration::from_secs(45);
+
+/// What a message is, as whoever sent it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The rejection of the deployment of this number.
+    Rejection(usize),
+    /// No rejection: to be deleted, and nothing done.
+    Harmless,
+    /// Never to be deleted.
+    Poison,
+}
+
+/// A deployment of the script.
+#[derive(Clone, Debug)]
+pub(crate) struct Deployment {
+    pub(crate) service: Service,
+    pub(crate) rejected: bool,
+}
+
+/// The changes that a cleanup may make once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    Detached,
+    PolicyDeleted,
+    Disabled,
+    Deleted,
+    Recorded,
+}
+
+/// What a ledger granted and has not taken back.
+#[derive(Clone, Debug)]
+struct Held {
+    owner: String,
+    epoch: i64,
+    until: Timestamp,
+    production_id: Option<String>,
+    done: bool,
+}
+
+#[derive(Default)]
+struct Truth {
+    deployments: Vec<Deployment>,
+    messages: BTreeMap<String, Kind>,
+    /// The message of each receipt handle that was handed out.
+    receipts: BTreeMap<String, String>,
+    /// By owner and message: the newest handle that it was handed, and until when the message is
+    /// invisible to others.
+    leases: BTreeMap<(String, String), (String, Timestamp)>,
+    /// By owner and message: the first handle that it was handed.
+    firsts: BTreeMap<(String, String), String>,
+    /// By ledger and job.
+    grants: BTreeMap<(usize, JobKey), Held>,
+    effects: BTreeMap<(usize, Effect), u32>,
+    /// Parameters whose newer value was overwritten in a race, and that value.
+    raced: BTreeMap<String, String>,
+    /// What the world was like just before the mutation that is under way.
+    before: Option<Before>,
+    violation: Option<String>,
+    trace: Option<Vec<String>>,
+    calls: u64,
+    mutations: u64,
+}
+
+/// What has to be known from before a mutation.
+#[derive(Clone, Debug)]
+struct Before {
+    production_deployed: bool,
+    policy_exists: bool,
+    policy_attached: bool,
+    parameter: Option<String>,
+}
+
+pub(crate) struct Checker(Mutex<Truth>);
+
+/// Figures of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) calls: u64,
+    pub(crate) mutations: u64,
+}
+
+impl Checker {
+    pub(crate) fn new(trace: bool) -> Self {
+        Self(Mutex::new(Truth {
+            trace: trace.then(Vec::new),
+            ..Truth::default()
+        }))
+    }
+
+    fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
+        self.0.lock().unwrap()
+    }
+
+    // ---- what the script tells ----
+
+    pub(crate) fn deployed(&self, service: Service) -> usize {
+        let mut truth = self.truth();
+        truth.deployments.push(Deployment {
+            service,
+            rejected: false,
+        });
+        truth.deployments.len() - 1
+    }
+
+    pub(crate) fn rejected(&self, deployment: usize) {
+        self.truth().deployments[deployment].rejected = true;
+    }
+
+    pub(crate) fn sent(&self, message_id: String, kind: Kind) {
+        self.truth().messages.insert(message_id, kind);
+    }
+
+    pub(crate) fn deployments(&self) -> Vec<Deployment> {
+        self.truth().deployments.clone()
+    }
+
+    pub(crate) fn kind(&self, message_id: &str) -> Option<Kind> {
+        self.truth().messages.get(message_id).copied()
+    }
+
+    /// The first handle that this life was handed of the message that has this handle.
+    pub(crate) fn first_handle(&self, life: &Life, handle: &str) -> Option<String> {
+        let truth = self.truth();
+        let message = truth.receipts.get(handle)?.clone();
+        truth.firsts.get(&(life.owner.clone(), message)).cloned()
+    }
+
+    pub(crate) fn note(&self, at: Timestamp, line: impl FnOnce() -> String) {
+        let mut truth = self.truth();
+        if let Some(trace) = &mut truth.trace {
+            trace.push(format!("{at:.3} -- {}", line()));
+        }
+    }
+
+    // ---- verdicts ----
+
+    pub(crate) fn fail(&self, why: String) {
+        let mut truth = self.truth();
+        truth.fail(why);
+    }
+
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.truth().violation.clone()
+    }
+
+    pub(crate) fn trace(&self) -> Vec<String> {
+        self.truth().trace.take().unwrap_or_default()
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let truth = self.truth();
+        Figures {
+            calls: truth.calls,
+            mutations: truth.mutations,
+        }
+    }
+
+    /// Whether a newer value of this parameter was overwritten and could not be put back.
+    pub(crate) fn raced(&self, parameter: &str) -> bool {
+        self.truth().raced.contains_key(parameter)
+    }
+
+    // ---- what the ledgers granted ----
+
+    pub(crate) fn granted(&self, ledger: usize, grant: &Grant, until: Timestamp) {
+        let mut truth = self.truth();
+        let held = Held {
+            owner: grant.owner.clone(),
+            epoch: grant.epoch,
+            until,
+            production_id: None,
+            done: false,
+        };
+        let earlier = truth.grants.insert((ledger, grant.key.clone()), held);
+        if let Some(earlier) = earlier {
+            if earlier.done {
+                truth.fail(format!("a job that is done was granted: {}", grant.key));
+            }
+            if earlier.epoch >= grant.epoch {
+                truth.fail(format!("the epoch did not grow: {}", grant.key));
+            }
+        }
+    }
+
+    /// The ledger of one daemon was opened anew: whoever held leases in it is dead.
+    pub(crate) fn leases_ended(&self, ledger: usize) {
+        let mut truth = self.truth();
+        for ((_, _), held) in truth.grants.iter_mut().filter(|((it, _), _)| *it == ledger) {
+            held.production_id = None;
+        }
+    }
+
+    fn honoured(
+        &self,
+        ledger: usize,
+        grant: &Grant,
+        what: &str,
+        change: impl FnOnce(&mut Held),
+    ) {
+        let mut truth = self.truth();
+        match truth.grants.get_mut(&(ledger, grant.key.clone())) {
+            Some(held) if held.owner == grant.owner && held.epoch == grant.epoch => change(held),
+            _ => truth.fail(format!("a void grant was honoured: {what} {}", grant.key)),
+        }
+    }
+
+    pub(crate) fn bound(&self, ledger: usize, grant: &Grant, binding: &Binding) {
+        self.honoured(ledger, grant, "bind", |held| {
+            held.production_id = Some(binding.production_id.clone());
+        });
+    }
+
+    pub(crate) fn renewed(&self, ledger: usize, grant: &Grant, until: Timestamp) {
+        self.honoured(ledger, grant, "renew", |held| held.until = until);
+    }
+
+    pub(crate) fn completed(&self, ledger: usize, grant: &Grant) {
+        self.honoured(ledger, grant, "complete", |held| {
+            held.done = true;
+            held.production_id = None;
+        });
+    }
+
+    pub(crate) fn released(&self, ledger: usize, grant: &Grant) {
+        let mut truth = self.truth();
+        if let Some(held) = truth.grants.get_mut(&(ledger, grant.key.clone()))
+            && held.owner == grant.owner
+            && held.epoch == grant.epoch
+        {
+            held.production_id = None;
+        }
+    }
+
+    // ---- what the daemons do ----
+
+    /// Runs right before a mutation takes effect.
+    pub(crate) fn about_to(&self, aws: &EmbeddedAws, call: &Call) {
+        let mut truth = self.truth();
+        let Some(resource) = &call.resource else { return };
+        truth.before = truth
+            .deployments
+            .iter()
+            .find(|deployment| {
+                let service = &deployment.service;
+                [
+                    &service.staging_id,
+                    &service.policy_id,
+                    &service.staging_parameter,
+                ]
+                .contains(&resource)
+            })
+            .map(|deployment| {
+                let service = &deployment.service;
+                let policy = aws.policy(&service.policy_id);
+                Before {
+                    production_deployed: aws
+                        .distribution(&service.production_id)
+                        .is_some_and(|production| production.deployed),
+                    policy_exists: policy.is_some(),
+                    policy_attached: policy.is_some_and(|policy| !policy.attached_to.is_empty()),
+                    parameter: aws.parameter(&service.staging_parameter),
+                }
+            });
+    }
+
+    /// Runs right after a call, in the same breath.
+    pub(crate) fn answered(
+        &self,
+        aws: &EmbeddedAws,
+        life: &Life,
+        entry: &Entry,
+        request: &[u8],
+        answer: Option<&http::Response<Vec<u8>>>,
+    ) {
+        let now = aws.clock().now();
+        let mut truth = self.truth();
+        truth.calls += 1;
+        if let Some(trace) = &mut truth.trace {
+            trace.push(format!("{entry} <- {}", life.owner));
+        }
+        let before = truth.before.take();
+        match entry.call.operation.as_str() {
+            "ReceiveMessage" => truth.received(now, life, request, answer),
+            "ChangeMessageVisibilityBatch" => {
+                truth.visibility_changed(now, life, entry, request, answer);
+            }
+            "DeleteMessageBatch" => truth.deleted(aws, life, request),
+            _ if entry.mutated() => {
+                truth.mutations += 1;
+                truth.mutated(now, life, entry, before.as_ref(), aws);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Truth {
+    fn fail(&mut self, why: String) {
+        if self.violation.is_none() {
+            if let Some(trace) = &mut self.trace {
+                trace.push(format!("VIOLATION: {why}"));
+            }
+            self.violation = Some(why);
+        }
+    }
+
+    // ---- the queue ----
+
+    fn received(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        request: &[u8],
+        answer: Option<&http::Response<Vec<u8>>>,
+    ) {
+        let (request, answer) = (json(request), json(answer.map_or(&[][..], |it| it.body())));
+        let visibility = seconds(&request["VisibilityTimeout"]);
+        for message in answer["Messages"].as_array().into_iter().flatten() {
+            let (id, handle) = (text(&message["MessageId"]), text(&message["ReceiptHandle"]));
+            self.receipts.insert(handle.clone(), id.clone());
+            let until = now.checked_add(visibility).unwrap();
+            let lease = (life.owner.clone(), id);
+            self.firsts.entry(lease.clone()).or_insert(handle.clone());
+            self.leases.insert(lease, (handle, until));
+        }
+    }
+
+    fn visibility_changed(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        entry: &Entry,
+        request: &[u8],
+        answer: Option<&http::Response<Vec<u8>>>,
+    ) {
+        let request = json(request);
+        let answered = answer
+            .filter(|answer| answer.status().is_success())
+            .map(|answer| json(answer.body()));
+        let confirmed: Option<BTreeSet<String>> = answered.map(|answer| {
+            let entries = answer["Successful"].as_array().cloned().unwrap_or_default();
+            entries.iter().map(|entry| text(&entry["Id"])).collect()
+        });
+        for asked in request["Entries"].as_array().into_iter().flatten() {
+            let handle = text(&asked["ReceiptHandle"]);
+            let Some(message) = self.newest_handle(life, &handle) else {
+                return;
+            };
+            // An answer that was lost may have been a success: then the lease is longer than the
+            // daemon can know.
+            let took_effect = match &confirmed {
+                Some(confirmed) => confirmed.contains(&text(&asked["Id"])),
+                None => entry.mutated(),
+            };
+            if took_effect && let Some(lease) = self.leases.get_mut(&message) {
+                let visibility = seconds(&asked["VisibilityTimeout"]);
+                lease.1 = now.checked_add(visibility).unwrap();
+            }
+        }
+    }
+
+    /// The lease of a handle, which must be the newest of its message.
+    fn newest_handle(&mut self, life: &Life, handle: &str) -> Option<(String, String)> {
+        let Some(message) = self.receipts.get(handle).cloned() else {
+            self.fail(format!("a receipt handle that nobody was handed: {handle}"));
+            return None;
+        };
+        let lease = (life.owner.clone(), message);
+        match self.leases.get(&lease) {
+            Some((newest, _)) if newest == handle => Some(lease),
+            _ => {
+                let why = format!("not the newest receipt handle of {}", lease.1);
+                self.fail(why);
+                None
+            }
+        }
+    }
+
+    /// Invariant 1: a message is deleted only when its job is done.
+    fn deleted(&mut self, aws: &EmbeddedAws, life: &Life, request: &[u8]) {
+        for asked in json(request)["Entries"].as_array().into_iter().flatten() {
+            let handle = text(&asked["ReceiptHandle"]);
+            let Some((_, message)) = self.newest_handle(life, &handle) else {
+                return;
+            };
+            match self.messages.get(&message) {
+                Some(Kind::Harmless) => {}
+                Some(Kind::Rejection(number)) => {
+                    let deployment = &self.deployments[*number];
+                    if let Some(left) = left_behind(aws, deployment) {
+                        self.fail(format!("deleted {message} before its job was done: {left}"));
+                    }
+                }
+                Some(Kind::Poison) => self.fail(format!("deleted {message}, which is poison")),
+                None => self.fail(format!("deleted {message}, which nobody sent")),
+            }
+        }
+    }
+
+    // ---- CloudFront and Parameter Store ----
+
+    fn mutated(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        entry: &Entry,
+        before: Option<&Before>,
+        aws: &EmbeddedAws,
+    ) {
+        let resource = entry.call.resource.clone().unwrap_or_default();
+        let operation = entry.call.operation.as_str();
+        let change = entry.change.as_ref();
+        let old = change.and_then(|change| change.before.as_deref());
+        let new = change.and_then(|change| change.after.as_deref());
+        let verdict = match operation {
+            "UpdateDistribution" => self.updated(&resource, old, new, before),
+            "DeleteContinuousDeploymentPolicy" => self
+                .rejected_by(|service| service.policy_id == resource)
+                .ok_or("deleted a policy that is not a rejected deployment's".to_owned())
+                .map(|number| (number, Effect::PolicyDeleted)),
+            "DeleteDistribution" => self
+                .rejected_by(|service| service.staging_id == resource)
+                .ok_or("deleted a distribution that is not a rejected deployment's".to_owned())
+                .map(|number| (number, Effect::Deleted)),
+            "PutParameter" => match self.recorded(&resource, new, before, aws) {
+                Ok(None) => return,
+                Ok(Some(number)) => Ok((number, Effect::Recorded)),
+                Err(why) => Err(why),
+            },
+            other => Err(format!("a cleanup has no call of {other}")),
+        };
+        let (number, effect) = match verdict {
+            Ok(verdict) => verdict,
+            Err(why) => return self.fail(format!("{operation} {resource}: {why}")),
+        };
+        let times = self.effects.entry((number, effect)).or_default();
+        *times += 1;
+        if *times > 1 {
+            self.fail(format!("{operation} {resource}: work done twice"));
+        }
+        self.entitled(now, life, number, operation);
+    }
+
+    fn rejected_by(&self, matches: impl Fn(&Service) -> bool) -> Option<usize> {
+        self.deployments
+            .iter()
+            .position(|deployment| deployment.rejected && matches(&deployment.service))
+    }
+
+    fn updated(
+        &self,
+        resource: &str,
+        old: Option<&str>,
+        new: Option<&str>,
+        before: Option<&Before>,
+    ) -> Result<(usize, Effect), String> {
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        if let Some(number) = self.rejected_by(|service| service.staging_id == resource) {
+            only_difference(old, new, "Enabled", "true", "false")?;
+            let before = before.ok_or("nothing is known of this distribution")?;
+            if before.policy_exists {
+                return Err("disabled before its policy was gone".to_owned());
+            }
+            if !before.production_deployed {
+                return Err("disabled before the detach had propagated".to_owned());
+            }
+            return Ok((number, Effect::Disabled));
+        }
+        let number = self
+            .rejected_by(|service| {
+                service.production_id == resource
+                    && only_difference(
+                        old,
+                        new,
+                        "ContinuousDeploymentPolicyId",
+                        &service.policy_id,
+                        "",
+                    )
+                    .is_ok()
+            })
+            .ok_or("changed a distribution in another way than detaching its own policy")?;
+        Ok((number, Effect::Detached))
+    }
+
+    /// Whose cleanup a write of the parameter belongs to; to none if it puts a value back.
+    fn recorded(
+        &mut self,
+        parameter: &str,
+        value: Option<&str>,
+        before: Option<&Before>,
+        aws: &EmbeddedAws,
+    ) -> Result<Option<usize>, String> {
+        let value = value.unwrap_or_default();
+        if self.raced.get(parameter).is_some_and(|theirs| theirs == value) {
+            self.raced.remove(parameter);
+            return Ok(None);
+        }
+        if value != "deleted" {
+            return Err(format!("wrote {value}"));
+        }
+        let held = before
+            .and_then(|before| before.parameter.clone())
+            .unwrap_or_default();
+        let ours = |value: &str| {
+            self.rejected_by(|service| {
+                service.staging_parameter == parameter && service.staging_id == value
+            })
+        };
+        if let Some(number) = ours(&held) {
+            return Ok(Some(number));
+        }
+        let history = aws.parameter_history(parameter);
+        let now = aws.clock().now();
+        // The newest version is the write itself; the one before is what it covered.
+        let mut covered = history.iter().rev().skip(1);
+        let theirs = covered.next();
+        let recently = theirs.is_some_and(|theirs| now.duration_since(theirs.at).unsigned_abs() <= RACE);
+        let number = covered.next().and_then(|earlier| ours(&earlier.value));
+        match number {
+            // A first try of ours whose answer was lost, or someone else's value, just written.
+            Some(number) if recently => {
+                if held != "deleted" {
+                    self.raced.insert(parameter.to_owned(), held);
+                    return Ok(Some(number));
+                }
+                Ok(None)
+            }
+            _ => Err(format!("overwrote {held}")),
+        }
+    }
+
+    /// Whether this life may work for this deployment now: it holds a message of its rejection, and
+    /// the ledger has granted it the production distribution, and nobody else (invariant 3).
+    fn entitled(&mut self, now: Timestamp, life: &Life, number: usize, operation: &str) {
+        let late = now.checked_sub(GRACE).unwrap();
+        let leased = self.leases.iter().any(|((owner, message), (_, until))| {
+            *owner == life.owner
+                && *until >= late
+                && self.messages.get(message) == Some(&Kind::Rejection(number))
+        });
+        if !leased {
+            self.fail(format!(
+                "{operation}: {} works without holding a message of deployment {number}",
+                life.owner
+            ));
+        }
+        let production = &self.deployments[number].service.production_id;
+        let mut of_this = self
+            .grants
+            .iter()
+            .filter(|((ledger, _), held)| {
+                *ledger == life.ledger
+                    && held.production_id.as_ref() == Some(production)
+                    && held.until >= late
+            })
+            .map(|(_, held)| &held.owner);
+        let first = of_this.next();
+        let why = match first {
+            None => format!("{} was not granted {production}", life.owner),
+            Some(owner) if *owner != life.owner || of_this.any(|it| it != owner) => {
+                format!("{production} is another's, not only {}'s", life.owner)
+            }
+            Some(_) => return,
+        };
+        self.fail(format!("{operation}: {why}"));
+    }
+}
+
+/// What there still is of a rejected deployment.
+pub(crate) fn left_behind(aws: &EmbeddedAws, deployment: &Deployment) -> Option<String> {
+    let service = &deployment.service;
+    if aws.distribution(&service.staging_id).is_some() {
+        return Some(format!("staging distribution {}", service.staging_id));
+    }
+    if aws.policy(&service.policy_id).is_some() {
+        return Some(format!("policy {}", service.policy_id));
+    }
+    if aws.parameter(&service.staging_parameter).as_ref() == Some(&service.staging_id) {
+        return Some(format!("parameter {}", service.staging_parameter));
+    }
+    None
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn seconds(value: &Value) -> Duration {
+    Duration::from_secs(value.as_u64().unwrap_or_default())
+}

@@ -1,0 +1,163 @@
+//! A ledger without threads or a disk: the real rules, at once, so that a run depends on its seed
+//! alone. It can fail like a disk, and its owner can be killed around every operation.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use stagesweep::binding::Binding;
+use stagesweep::clock::Clock;
+use stagesweep::event::JobKey;
+use stagesweep::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Records};
+use stagesweep::plan::Outcome;
+
+use super::checker::Checker;
+use super::sabotage::Sabotage;
+use super::wire::{Life, Point};
+
+pub(crate) struct SimulatedLedger {
+    pub(crate) records: Arc<Mutex<Records>>,
+    pub(crate) life: Arc<Life>,
+    /// The daemon's, which may be wrong.
+    pub(crate) clock: Clock,
+    pub(crate) world: Clock,
+    pub(crate) checker: Arc<Checker>,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+impl std::fmt::Debug for SimulatedLedger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimulatedLedger").finish_non_exhaustive()
+    }
+}
+
+impl SimulatedLedger {
+    /// A time of the daemon's clock as the world's clock shows it.
+    fn in_world(&self, now: Timestamp, then: Timestamp) -> Timestamp {
+        let ahead = then.duration_since(now);
+        self.world.now().checked_add(ahead).unwrap_or(then)
+    }
+
+    async fn carry_out<T>(
+        &self,
+        work: impl FnOnce(&mut Records, Timestamp) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        self.life.survive(Point::BeforeLedger).await;
+        if self
+            .life
+            .fate
+            .ledger_fails
+            .load(std::sync::atomic::Ordering::Relaxed)
+        {
+            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            let full = rusqlite::Error::SqliteFailure(full, None);
+            return Err(LedgerError::Database(full));
+        }
+        let result = work(&mut self.records.lock().unwrap(), self.clock.now());
+        self.life.survive(Point::AfterLedger).await;
+        result
+    }
+}
+
+#[async_trait]
+impl Ledger for SimulatedLedger {
+    async fn claim(
+        &self,
+        key: &JobKey,
+        pipeline: &str,
+        until: Timestamp,
+    ) -> Result<Claim, LedgerError> {
+        let claim = self
+            .carry_out(|records, now| {
+                let claim = records.claim(&self.life.owner, key, pipeline, now, until)?;
+                if let Claim::Granted { grant, .. } = &claim {
+                    self.checker
+                        .granted(self.life.ledger, grant, self.in_world(now, until));
+                }
+                Ok(claim)
+            })
+            .await?;
+        Ok(match (self.sabotage, claim) {
+            (Some(Sabotage::RereadsTheParameter), Claim::Granted { grant, .. }) => Claim::Granted {
+                grant,
+                binding: None,
+            },
+            (_, claim) => claim,
+        })
+    }
+
+    async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
+        self.carry_out(|records, now| {
+            let bound = records.bind(grant, binding, now)?;
+            match bound {
+                Bound::ProductionBusy { .. }
+                    if self.sabotage == Some(Sabotage::SharesProduction) =>
+                {
+                    Ok(Bound::Bound)
+                }
+                Bound::Bound => {
+                    self.checker.bound(self.life.ledger, grant, binding);
+                    Ok(bound)
+                }
+                busy => Ok(busy),
+            }
+        })
+        .await
+    }
+
+    async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
+        self.carry_out(|records, now| {
+            let renewed = records.renew(grant, now, until);
+            if renewed.is_ok() {
+                self.checker
+                    .renewed(self.life.ledger, grant, self.in_world(now, until));
+            }
+            match renewed {
+                Err(LedgerError::NotOwner { .. })
+                    if self.sabotage == Some(Sabotage::IgnoresOwnership) =>
+                {
+                    Ok(())
+                }
+                renewed => renewed,
+            }
+        })
+        .await
+    }
+
+    async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError> {
+        self.carry_out(|records, now| {
+            let completed = records.complete(grant, outcome, now);
+            match completed {
+                Err(LedgerError::NotOwner { .. })
+                    if self.sabotage == Some(Sabotage::IgnoresOwnership) =>
+                {
+                    self.checker.completed(self.life.ledger, grant);
+                    Ok(())
+                }
+                Ok(()) => {
+                    self.checker.completed(self.life.ledger, grant);
+                    Ok(())
+                }
+                failed => failed,
+            }
+        })
+        .await
+    }
+
+    async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
+        self.carry_out(|records, now| {
+            records.release(grant, reason, now)?;
+            self.checker.released(self.life.ledger, grant);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn check(&self) -> Result<(), LedgerError> {
+        self.carry_out(|records, now| records.check(now)).await
+    }
+
+    async fn prune(&self) -> Result<usize, LedgerError> {
+        self.carry_out(|records, now| records.prune(now)).await
+    }
+}

@@ -1,0 +1,151 @@
+//! Whole worlds by the thousand: one seed is one run, and the same seed the same run to the byte.
+//!
+//! `SEEDS=100000 cargo test --test simulation seeds` runs so many; `SEED=7` runs that one and shows
+//! its trace.
+//!
+//! | file | what |
+//! |---|---|
+//! | `scenario` | what happens, from the seed |
+//! | `run` | the world, the script, the daemons |
+//! | `wire`, `ledger` | what lies between a daemon and the world: where it is cut off and killed |
+//! | `checker`, `xml` | the contract's invariants, after every call |
+//! | `shrink` | the shortest story that still fails |
+//! | `sabotage` | mistakes that the checker must catch |
+
+mod checker;
+mod ledger;
+mod run;
+mod sabotage;
+mod scenario;
+mod shrink;
+mod wire;
+mod xml;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use run::{Report, run};
+use sabotage::Sabotage;
+use scenario::Scenario;
+
+/// Seeds of the test run.
+const SEEDS: u64 = 2_000;
+
+/// Seeds within which every mistake must be caught.
+const SEEDS_TO_CATCH: u64 = 1_000;
+
+/// Seeds that found a defect once.
+const REGRESSIONS: [(u64, &str); 0] = [];
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Runs seeds on every core until one fails; answers that one.
+fn search(
+    seeds: std::ops::Range<u64>,
+    sabotage: Option<Sabotage>,
+    mut seen: impl FnMut(&Report) + Send,
+) -> Option<u64> {
+    let next = AtomicU64::new(seeds.start);
+    let failed = AtomicU64::new(u64::MAX);
+    let seen = Mutex::new(&mut seen);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || failed.load(Ordering::Relaxed) != u64::MAX {
+                        return;
+                    }
+                    let report = run(&Scenario::of(seed), false, sabotage);
+                    if report.violation.is_some() {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                    }
+                    (seen.lock().unwrap())(&report);
+                }
+            });
+        }
+    });
+    Some(failed.into_inner()).filter(|seed| *seed != u64::MAX)
+}
+
+/// Shows how a seed fails, as shortly as it can be told.
+fn explain(seed: u64) -> String {
+    let (scenario, report) = shrink::shrink(&Scenario::of(seed));
+    let trace = report.trace.join("\n");
+    format!(
+        "seed {seed}: {}\n\nreplay: SEED={seed} cargo test --test simulation seeds::one -- \
+         --nocapture\n\nthe shortest story that fails: {scenario:#?}\n\n{trace}\n",
+        report.violation.unwrap_or_default()
+    )
+}
+
+#[test]
+fn the_invariants_hold_in_every_world() {
+    let seeds = variable("SEEDS").unwrap_or(SEEDS);
+    let first = variable("FIRST_SEED").unwrap_or(0);
+    let (mut calls, mut mutations, mut redriven, mut lost_races) = (0, 0, 0, 0);
+    let failed = search(first..first + seeds, None, |report| {
+        calls += report.figures.calls;
+        mutations += report.figures.mutations;
+        redriven += report.redriven;
+        lost_races += report.lost_races;
+    });
+    println!(
+        "{seeds} seeds: {calls} calls, {mutations} changes, {redriven} redriven, {lost_races} lost races"
+    );
+    if let Some(seed) = failed {
+        panic!("{}", explain(seed));
+    }
+}
+
+/// Shows the whole trace of the seed in `SEED`.
+#[test]
+fn one() {
+    let Some(seed) = variable("SEED") else { return };
+    let scenario = Scenario::of(seed);
+    let report = run(&scenario, true, None);
+    println!("{scenario:#?}\n{}", report.trace.join("\n"));
+    assert_eq!(report.violation, None);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_to_the_byte() {
+    for seed in 0..40 {
+        let scenario = Scenario::of(seed);
+        let first = run(&scenario, true, None).trace;
+        // Other runs before and beside it make no difference.
+        run(&Scenario::of(seed + 1000), false, None);
+        let again = run(&scenario, true, None).trace;
+        assert!(first.len() > 10, "seed {seed} has no trace");
+        for (number, (one, other)) in first.iter().zip(&again).enumerate() {
+            assert_eq!(one, other, "seed {seed}, line {number}");
+        }
+        assert_eq!(first.len(), again.len(), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_mistake_is_caught() {
+    let mut missed = Vec::new();
+    for sabotage in Sabotage::ALL {
+        match search(0..SEEDS_TO_CATCH, Some(sabotage), |_| {}) {
+            Some(seed) => {
+                let why = run(&Scenario::of(seed), false, Some(sabotage)).violation;
+                println!("{sabotage:?}: seed {seed}: {}", why.unwrap_or_default());
+            }
+            None => missed.push(sabotage),
+        }
+    }
+    assert_eq!(missed, [], "not caught within {SEEDS_TO_CATCH} seeds");
+}
+
+#[test]
+fn what_was_found_once_stays_mended() {
+    for (seed, what) in REGRESSIONS {
+        let report = run(&Scenario::of(seed), false, None);
+        assert_eq!(report.violation, None, "seed {seed}: {what}");
+    }
+}

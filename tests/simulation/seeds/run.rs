@@ -1,0 +1,703 @@
+//! One run: the world, the script, the daemons, and the verdict.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stagesweep::aws::Connector;
+use stagesweep::clock::Clock;
+use stagesweep::config::Config;
+use stagesweep::daemon::Daemon;
+use stagesweep::ledger::Records;
+use stagesweep::rehearsal::{
+    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Rule, Service,
+    Settings,
+};
+use stagesweep::telemetry::Telemetry;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::checker::{Checker, Figures, Kind, left_behind};
+use super::ledger::SimulatedLedger;
+use super::sabotage::Sabotage;
+use super::scenario::{Happening, Junk, Meddling, Scenario};
+use super::wire::{Fate, Life, Wire};
+
+/// Faults are over: so long may it take until every message is settled. Longer than the longest
+/// release and the 12 hours of SQS's ceiling.
+const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) violation: Option<String>,
+    pub(crate) trace: Vec<String>,
+    pub(crate) figures: Figures,
+    /// Rejections that came to the dead-letter queue and were sent back.
+    pub(crate) redriven: usize,
+    /// Values of a newer deployment that a race overwrote and a kill kept from being put back.
+    pub(crate) lost_races: usize,
+}
+
+/// Runs a scenario in a runtime of its own, under virtual time.
+pub(crate) fn run(scenario: &Scenario, trace: bool, sabotage: Option<Sabotage>) -> Report {
+    // The SDK's and the daemon's jitter draw from this thread's generator.
+    fastrand::seed(scenario.seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (deaths, heard) = unbounded_channel();
+        let mut play = Play::new(scenario, trace, sabotage, deaths);
+        play.perform(heard).await
+    })
+}
+
+struct Play<'a> {
+    scenario: &'a Scenario,
+    sabotage: Option<Sabotage>,
+    aws: EmbeddedAws,
+    clock: Clock,
+    queues: Queues,
+    checker: Arc<Checker>,
+    services: Vec<Story>,
+    daemons: Vec<Slot>,
+    records: Vec<Arc<Mutex<Records>>>,
+    deaths: UnboundedSender<usize>,
+    /// What is still to happen, with the moment; the next one last.
+    agenda: Vec<(Instant, Next)>,
+    lives: u32,
+}
+
+/// A service's deployments.
+struct Story {
+    name: String,
+    /// The deployments of this service by their numbers, oldest first.
+    deployments: Vec<usize>,
+    /// One that is under way.
+    deploying: Option<(Service, usize)>,
+    /// The bodies and numbers of its rejections so far.
+    rejections: Vec<(String, usize)>,
+}
+
+struct Slot {
+    fate: Arc<Fate>,
+    life: Option<(Arc<Life>, CancellationToken)>,
+    /// How long it stays down after a kill.
+    down: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Next {
+    Happens(Happening),
+    Deploys { service: usize, gap: Duration },
+    Arrives { body: String, kind: Kind },
+    Starts(usize),
+    Heals(usize, super::wire::Peer),
+    LedgerHeals(usize),
+}
+
+impl<'a> Play<'a> {
+    fn new(
+        scenario: &'a Scenario,
+        trace: bool,
+        sabotage: Option<Sabotage>,
+        deaths: UnboundedSender<usize>,
+    ) -> Self {
+        let clock = Clock::following_tokio("2026-08-24T06:30:00Z".parse().unwrap());
+        let settings = Settings {
+            propagation: scenario.propagation,
+            propagation_jitter: scenario.propagation_jitter,
+            seed: scenario.seed,
+            journal_capacity: 8,
+            switches: scenario.switches.clone(),
+            ..Settings::default()
+        };
+        let aws = EmbeddedAws::new(clock.clone(), settings);
+        let queues = aws.create_queue_with_dlq(
+            "stagesweep",
+            scenario.max_receive_count,
+            Duration::from_secs(120),
+        );
+        let checker = Arc::new(Checker::new(trace));
+        let watching = Arc::clone(&checker);
+        aws.add_rule(
+            Rule::on_mutations().then(Action::before(move |aws, call| {
+                watching.about_to(aws, call);
+            })),
+        );
+        let ledgers = if scenario.shared_ledger {
+            1
+        } else {
+            scenario.daemons
+        };
+        let records = || Arc::new(Mutex::new(Records::in_memory().unwrap()));
+        let mut agenda: Vec<_> = scenario
+            .happenings
+            .iter()
+            .map(|(at, what)| (Instant::now() + *at, Next::Happens(what.clone())))
+            .collect();
+        agenda.reverse();
+        Self {
+            scenario,
+            sabotage,
+            aws,
+            clock,
+            queues,
+            checker,
+            services: Vec::new(),
+            daemons: (0..scenario.daemons)
+                .map(|_| Slot {
+                    fate: Arc::default(),
+                    life: None,
+                    down: Duration::ZERO,
+                })
+                .collect(),
+            records: std::iter::repeat_with(records).take(ledgers).collect(),
+            deaths,
+            agenda,
+            lives: 0,
+        }
+    }
+
+    async fn perform(&mut self, mut heard: UnboundedReceiver<usize>) -> Report {
+        for number in 0..self.scenario.services {
+            // Twenty staging distributions are an account's quota.
+            let name = format!("service{number}");
+            if let Ok(service) = self.aws.create_service(&name) {
+                let deployment = self.checker.deployed(service);
+                self.services.push(Story {
+                    name,
+                    deployments: vec![deployment],
+                    deploying: None,
+                    rejections: Vec::new(),
+                });
+            }
+        }
+        self.aws.set_faults(self.scenario.faults.clone());
+        for daemon in 0..self.daemons.len() {
+            self.start(daemon);
+        }
+        let calm_at = Instant::now() + self.scenario.calm_at;
+        self.until(calm_at, &mut heard).await;
+        self.calm();
+        let mut redriven = 0;
+        if self.settled(&mut heard).await {
+            // What gave up for all the faults must succeed now.
+            redriven = self.redrive();
+            self.settled(&mut heard).await;
+        }
+        let lost_races = self.verdict();
+        for slot in &self.daemons {
+            if let Some((life, _)) = &slot.life {
+                life.dead.cancel();
+            }
+        }
+        Report {
+            violation: self.checker.violation(),
+            trace: self.checker.trace(),
+            figures: self.checker.figures(),
+            redriven,
+            lost_races,
+        }
+    }
+
+    fn note(&self, line: impl FnOnce() -> String) {
+        self.checker.note(self.clock.now(), line);
+    }
+
+    fn plan(&mut self, at: Instant, next: Next) {
+        // Behind what was planned earlier for the same moment.
+        let place = self.agenda.partition_point(|(other, _)| *other > at);
+        self.agenda.insert(place, (at, next));
+    }
+
+    /// Lets everything happen up to a moment.
+    async fn until(&mut self, end: Instant, heard: &mut UnboundedReceiver<usize>) {
+        while self.checker.violation().is_none() {
+            let next = self.agenda.last().map_or(end, |(at, _)| (*at).min(end));
+            tokio::select! {
+                biased;
+                Some(dead) = heard.recv() => self.died(dead),
+                () = sleep_until(next) => {
+                    if next >= end {
+                        return;
+                    }
+                    if let Some((_, next)) = self.agenda.pop() {
+                        self.happen(next);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends all faults; what the script still has to say is said.
+    fn calm(&mut self) {
+        self.note(|| "calm".to_owned());
+        self.aws.set_faults(Faults::none());
+        let now = Instant::now();
+        for daemon in 0..self.daemons.len() {
+            let slot = &mut self.daemons[daemon];
+            slot.fate.cuts.lock().unwrap().clear();
+            *slot.fate.kill.lock().unwrap() = None;
+            slot.fate.ledger_fails.store(false, Ordering::Relaxed);
+            slot.down = Duration::ZERO;
+        }
+        self.agenda.retain(|(_, next)| {
+            !matches!(
+                next,
+                Next::Starts(_)
+                    | Next::Happens(
+                        Happening::Kill { .. }
+                            | Happening::Stop { .. }
+                            | Happening::Cut { .. }
+                            | Happening::LedgerFails { .. }
+                            | Happening::ClockJumps { .. }
+                    )
+            )
+        });
+        for daemon in 0..self.daemons.len() {
+            if self.daemons[daemon].life.is_none() {
+                self.plan(now, Next::Starts(daemon));
+            }
+        }
+    }
+
+    /// Waits until nothing is left to happen and every message is settled.
+    async fn settled(&mut self, heard: &mut UnboundedReceiver<usize>) -> bool {
+        while let Some((end, _)) = self.agenda.first() {
+            let end = *end + Duration::from_secs(1);
+            self.until(end, heard).await;
+            if self.checker.violation().is_some() {
+                return false;
+            }
+        }
+        let (url, checker) = (self.queues.url.clone(), Arc::clone(&self.checker));
+        let settled = self.aws.wait_until(
+            |aws| {
+                let depth = aws.depth(&url).unwrap();
+                checker.violation().is_some()
+                    || depth.visible + depth.in_flight + depth.delayed == 0
+            },
+            PATIENCE,
+        );
+        if settled.await.is_err() {
+            let left = self.aws.messages(&self.queues.url);
+            self.checker
+                .fail(format!("messages are never settled: {left:?}"));
+        }
+        self.checker.violation().is_none()
+    }
+
+    /// Sends the rejections in the dead-letter queue again.
+    fn redrive(&mut self) -> usize {
+        let dead: Vec<_> = self
+            .aws
+            .messages(&self.queues.dead_letter_url)
+            .into_iter()
+            .filter_map(|message| {
+                let kind = self.checker.kind(&message.id)?;
+                matches!(kind, Kind::Rejection(_)).then_some((message.body, kind))
+            })
+            .collect();
+        let count = dead.len();
+        for (body, kind) in dead {
+            self.note(|| format!("redriven: {kind:?}"));
+            self.arrive(&body, kind);
+        }
+        count
+    }
+
+    /// Invariant 4: every rejection ends cleaned, and nothing of it is left behind.
+    fn verdict(&self) -> usize {
+        if self.checker.violation().is_some() {
+            return 0;
+        }
+        let mut lost_races = 0;
+        let deployments = self.checker.deployments();
+        for (number, deployment) in deployments.iter().enumerate() {
+            let service = &deployment.service;
+            if deployment.rejected {
+                if let Some(left) = left_behind(&self.aws, deployment) {
+                    self.checker
+                        .fail(format!("deployment {number} left behind: {left}"));
+                }
+                continue;
+            }
+            let newest = self
+                .services
+                .iter()
+                .any(|story| story.deployments.last() == Some(&number));
+            let parameter = self.aws.parameter(&service.staging_parameter);
+            if newest && parameter.as_ref() != Some(&service.staging_id) {
+                if self.checker.raced(&service.staging_parameter) {
+                    lost_races += 1;
+                } else {
+                    self.checker
+                        .fail(format!("deployment {number} is not named any more: {parameter:?}"));
+                }
+            }
+            if self.aws.distribution(&service.staging_id).is_none() {
+                self.checker.fail(format!(
+                    "deployment {number} was not rejected, and its staging distribution is gone"
+                ));
+            }
+        }
+        lost_races
+    }
+
+    // ---- the daemons ----
+
+    fn config(&self) -> Config {
+        let allowed = match self.sabotage {
+            Some(Sabotage::ObeysForeigners) => "\"999999999999\"",
+            _ => "",
+        };
+        let text = format!(
+            r#"
+[queue]
+url = "{}"
+[events]
+allowed_accounts = [{allowed}]
+[[targets]]
+pipeline = "{{service}}-frontend-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{{service}}/cloudfront/cfcd-production"
+staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
+"#,
+            self.queues.url
+        );
+        Config::parse(std::path::Path::new("seed.toml"), &text, &Default::default()).unwrap()
+    }
+
+    fn start(&mut self, daemon: usize) {
+        self.lives += 1;
+        let slot = &self.daemons[daemon];
+        let ledger = if self.scenario.shared_ledger {
+            0
+        } else {
+            daemon
+        };
+        let life = Arc::new(Life {
+            daemon,
+            owner: format!("daemon{daemon}.{}", self.lives),
+            ledger,
+            fate: Arc::clone(&slot.fate),
+            dead: CancellationToken::new(),
+            deaths: self.deaths.clone(),
+        });
+        self.note(|| format!("{} starts", life.owner));
+        let records = Arc::clone(&self.records[ledger]);
+        if !self.scenario.shared_ledger {
+            // As opening the file does.
+            records.lock().unwrap().end_leases().unwrap();
+            self.checker.leases_ended(ledger);
+        }
+        let clock = self
+            .clock
+            .on_another_machine(Arc::clone(&slot.fate.skew));
+        let wire = Wire {
+            aws: self.aws.clone(),
+            life: Arc::clone(&life),
+            checker: Arc::clone(&self.checker),
+            sabotage: self.sabotage,
+        };
+        let telemetry = Arc::new(Telemetry::new(clock.clone()));
+        let connector = Connector::to_endpoint(
+            "http://aws.test",
+            "ap-northeast-1",
+            Some(wire.http_client()),
+            &clock,
+            Arc::clone(&telemetry),
+        );
+        let ledger = SimulatedLedger {
+            records,
+            life: Arc::clone(&life),
+            clock: clock.clone(),
+            world: self.clock.clone(),
+            checker: Arc::clone(&self.checker),
+            sabotage: self.sabotage,
+        };
+        let daemon_itself = Daemon::new(
+            self.config(),
+            &connector,
+            Arc::new(ledger),
+            clock,
+            telemetry,
+        );
+        let stop = CancellationToken::new();
+        let (living, stopping) = (Arc::clone(&life), stop.clone());
+        tokio::spawn(async move {
+            let running = daemon_itself.run(stopping, false);
+            match living.dead.run_until_cancelled(running).await {
+                Some(ended) => {
+                    ended.unwrap();
+                    // It has stopped by itself: from now on it is as good as dead.
+                    living.kill();
+                }
+                None => {}
+            }
+        });
+        self.daemons[daemon].life = Some((life, stop));
+    }
+
+    fn died(&mut self, daemon: usize) {
+        let slot = &mut self.daemons[daemon];
+        if let Some((life, _)) = slot.life.take() {
+            self.checker
+                .note(self.clock.now(), || format!("{} is gone", life.owner));
+            let down = self.daemons[daemon].down;
+            self.plan(Instant::now() + down, Next::Starts(daemon));
+        }
+    }
+
+    // ---- the script ----
+
+    fn happen(&mut self, next: Next) {
+        match next {
+            Next::Happens(happening) => {
+                self.note(|| format!("{happening:?}"));
+                self.happening(happening);
+            }
+            Next::Deploys { service, gap } => self.deploy(service, gap),
+            Next::Arrives { body, kind } => self.arrive(&body, kind),
+            Next::Starts(daemon) => {
+                if self.daemons[daemon].life.is_none() {
+                    self.start(daemon);
+                }
+            }
+            Next::Heals(daemon, peer) => {
+                self.note(|| format!("daemon{daemon} reaches {peer:?} again"));
+                self.daemons[daemon].fate.cuts.lock().unwrap().remove(&peer);
+            }
+            Next::LedgerHeals(daemon) => {
+                let fails = &self.daemons[daemon].fate.ledger_fails;
+                fails.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn happening(&mut self, happening: Happening) {
+        let now = Instant::now();
+        match happening {
+            Happening::Reject {
+                service,
+                late,
+                copies,
+                older_form,
+                attempt,
+            } => self.reject(service, late, copies, older_form, attempt),
+            Happening::Again { service } => {
+                let story = self.services.get(service);
+                let earlier = story.and_then(|story| story.rejections.last()).cloned();
+                if let Some((body, number)) = earlier {
+                    self.arrive(&body, Kind::Rejection(number));
+                }
+            }
+            Happening::Redeploy { service, gap } => {
+                if self
+                    .services
+                    .get(service)
+                    .is_some_and(|story| story.deploying.is_none())
+                {
+                    self.deploy(service, gap);
+                }
+            }
+            Happening::Approve { service } => {
+                if let Some(newest) = self.newest(service) {
+                    let approved = EventOptions {
+                        outcome: Outcome::Approved,
+                        ..EventOptions::default()
+                    };
+                    let body = self.aws.rejection_event(&newest, &approved);
+                    self.arrive(&body, Kind::Harmless);
+                }
+            }
+            Happening::Junk(junk) => self.junk(junk),
+            Happening::Kill { daemon, at, down } => {
+                let slot = &mut self.daemons[daemon];
+                slot.down = down;
+                match (at, &slot.life) {
+                    (Some(_), _) => *slot.fate.kill.lock().unwrap() = at,
+                    (None, Some((life, _))) => life.kill(),
+                    (None, None) => {}
+                }
+            }
+            Happening::Stop { daemon, down } => {
+                let slot = &mut self.daemons[daemon];
+                slot.down = down;
+                if let Some((_, stop)) = &slot.life {
+                    stop.cancel();
+                }
+            }
+            Happening::Cut {
+                daemon,
+                peer,
+                cut,
+                lasts,
+            } => {
+                let fate = &self.daemons[daemon].fate;
+                fate.cuts.lock().unwrap().insert(peer, cut);
+                self.plan(now + lasts, Next::Heals(daemon, peer));
+            }
+            Happening::LedgerFails { daemon, lasts } => {
+                let fails = &self.daemons[daemon].fate.ledger_fails;
+                fails.store(true, Ordering::Relaxed);
+                self.plan(now + lasts, Next::LedgerHeals(daemon));
+            }
+            Happening::ClockJumps {
+                daemon,
+                milliseconds,
+            } => {
+                let skew = &self.daemons[daemon].fate.skew;
+                skew.fetch_add(milliseconds, Ordering::Relaxed);
+            }
+            Happening::Operator { service, what } => {
+                let Some(newest) = self.newest(service) else {
+                    return;
+                };
+                // Refused where CloudFront refuses it: then nothing happened.
+                let _ = match what {
+                    Meddling::EditsProduction => {
+                        self.aws
+                            .edit_distribution(&newest.production_id, "Comment", "edited")
+                    }
+                    Meddling::DisablesStaging => {
+                        self.aws
+                            .edit_distribution(&newest.staging_id, "Enabled", "false")
+                    }
+                    Meddling::DeletesPolicy => self.aws.delete_policy(&newest.policy_id),
+                };
+            }
+        }
+    }
+
+    fn newest(&self, service: usize) -> Option<Service> {
+        let number = *self.services.get(service)?.deployments.last()?;
+        Some(self.checker.deployments()[number].service.clone())
+    }
+
+    fn reject(&mut self, service: usize, late: Duration, copies: u32, older: bool, attempt: u32) {
+        let Some(newest) = self.newest(service) else {
+            return;
+        };
+        let number = *self.services[service].deployments.last().unwrap();
+        // Only while the parameter names the deployment does the later start of another attempt,
+        // or an event without a start, tell which one it is about.
+        let named = self.aws.parameter(&newest.staging_parameter);
+        if named.as_ref() != Some(&newest.staging_id) && (older || attempt > 1) {
+            return;
+        }
+        let options = EventOptions {
+            form: if older { Form::Older } else { Form::Current },
+            attempt,
+            start_time: (attempt > 1).then(|| self.clock.now()),
+            ..EventOptions::default()
+        };
+        let body = self.aws.rejection_event(&newest, &options);
+        self.checker.rejected(number);
+        self.services[service]
+            .rejections
+            .push((body.clone(), number));
+        let at = Instant::now() + late;
+        for _ in 0..copies {
+            let (body, kind) = (body.clone(), Kind::Rejection(number));
+            self.plan(at, Next::Arrives { body, kind });
+        }
+    }
+
+    fn arrive(&mut self, body: &str, kind: Kind) {
+        let id = self.aws.send(&self.queues.url, body).unwrap();
+        self.note(|| format!("message {id}: {kind:?}"));
+        self.checker.sent(id, kind);
+    }
+
+    fn junk(&mut self, junk: Junk) {
+        let Some(service) = self.newest(0) else {
+            return;
+        };
+        let (body, kind) = match junk {
+            Junk::NotJson => ("{\"detail\": oh".to_owned(), Kind::Poison),
+            Junk::ForeignAccount => {
+                let foreign = EventOptions {
+                    account: Some("999999999999".to_owned()),
+                    ..EventOptions::default()
+                };
+                (self.aws.rejection_event(&service, &foreign), Kind::Poison)
+            }
+            Junk::NoTarget => {
+                let body = self
+                    .aws
+                    .rejection_event(&service, &EventOptions::default());
+                (body.replace("-frontend-", "-backend-"), Kind::Poison)
+            }
+            Junk::Stage => {
+                let stage = EventOptions {
+                    level: Level::Stage,
+                    ..EventOptions::default()
+                };
+                (self.aws.rejection_event(&service, &stage), Kind::Harmless)
+            }
+        };
+        self.arrive(&body, kind);
+    }
+
+    /// The next part of a newer deployment. A part that is refused is tried again a little later.
+    fn deploy(&mut self, service: usize, gap: Duration) {
+        let now = Instant::now();
+        let Some(newest) = self.newest(service) else {
+            return;
+        };
+        let story = &mut self.services[service];
+        let retry = Duration::from_secs(15);
+        let before = story.deploying.as_ref().map_or(0, |(_, part)| *part);
+        let (deployment, part) = match story.deploying.take() {
+            None => match self.aws.deploy_copy(&newest) {
+                Ok(copy) => (copy, 1),
+                // The account's quota: this deployment fails, and leaves nothing.
+                Err(_) => return,
+            },
+            Some((deployment, 1)) => match self.aws.deploy_policy(&deployment) {
+                Ok(policy_id) => (
+                    Service {
+                        policy_id,
+                        ..deployment
+                    },
+                    2,
+                ),
+                Err(_) => (deployment, 1),
+            },
+            Some((deployment, 2)) => match self.aws.deploy_attach(&deployment) {
+                Ok(()) => (deployment, 3),
+                Err(_) => (deployment, 2),
+            },
+            Some((deployment, _)) => {
+                self.aws.deploy_record(&deployment);
+                let recorded = Service {
+                    start_time: self
+                        .clock
+                        .now()
+                        .checked_add(Duration::from_secs(1))
+                        .unwrap(),
+                    ..deployment
+                };
+                let staging_id = recorded.staging_id.clone();
+                let number = self.checker.deployed(recorded);
+                let story = &mut self.services[service];
+                story.deployments.push(number);
+                let name = story.name.clone();
+                self.note(|| format!("{name} deployed {staging_id}: deployment {number}"));
+                return;
+            }
+        };
+        self.note(|| format!("deploys {}: part {part} done", deployment.staging_id));
+        let stuck = part == before;
+        let waits = if stuck { retry } else { gap };
+        self.services[service].deploying = Some((deployment, part));
+        self.plan(now + waits, Next::Deploys { service, gap });
+    }
+}

@@ -1,0 +1,305 @@
+//! What happens in a run: everything follows from its seed.
+
+use std::time::Duration;
+
+use stagesweep::rehearsal::{
+    AttachedPolicyDelete, DeleteLag, Faults, OmittedPolicyId, StagingAfterPolicyDelete, Switches,
+};
+
+use super::wire::{Cut, Kill, Peer, Point};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) seed: u64,
+    pub(crate) services: usize,
+    pub(crate) daemons: usize,
+    /// One ledger for all daemons, or one for each.
+    pub(crate) shared_ledger: bool,
+    pub(crate) propagation: Duration,
+    pub(crate) propagation_jitter: Duration,
+    pub(crate) switches: Switches,
+    pub(crate) max_receive_count: u32,
+    pub(crate) faults: Faults,
+    /// When all faults end.
+    pub(crate) calm_at: Duration,
+    pub(crate) happenings: Vec<(Duration, Happening)>,
+}
+
+/// One thing that happens. Each stands by itself, so that any can be left out.
+#[derive(Clone, Debug)]
+pub(crate) enum Happening {
+    /// The newest deployment of a service is rejected; its message arrives so much later, this
+    /// many times.
+    Reject {
+        service: usize,
+        late: Duration,
+        copies: u32,
+        older_form: bool,
+        attempt: u32,
+    },
+    /// An earlier rejection of the service is delivered again.
+    Again { service: usize },
+    /// A newer deployment of a service, in its four parts with this long between them.
+    Redeploy { service: usize, gap: Duration },
+    /// The newest deployment of a service is approved.
+    Approve { service: usize },
+    /// A message that is none of ours.
+    Junk(Junk),
+    /// The daemon is killed, at once or at a later call, and started again after a while.
+    Kill {
+        daemon: usize,
+        at: Option<Kill>,
+        down: Duration,
+    },
+    /// The daemon is asked to stop, and started again after a while.
+    Stop { daemon: usize, down: Duration },
+    /// The network between a daemon and a service is cut for a while.
+    Cut {
+        daemon: usize,
+        peer: Peer,
+        cut: Cut,
+        lasts: Duration,
+    },
+    /// A daemon's ledger fails for a while.
+    LedgerFails { daemon: usize, lasts: Duration },
+    /// A daemon's wall clock jumps.
+    ClockJumps { daemon: usize, milliseconds: i64 },
+    /// Someone edits production, disables the staging distribution or deletes the policy by hand.
+    Operator { service: usize, what: Meddling },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Junk {
+    NotJson,
+    ForeignAccount,
+    NoTarget,
+    Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meddling {
+    EditsProduction,
+    DisablesStaging,
+    DeletesPolicy,
+}
+
+impl Scenario {
+    /// The run of that seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let rng = &mut rng;
+        let daemons = pick(rng, &[1, 1, 1, 1, 2, 2, 3]);
+        let services = match rng.u32(..100) {
+            0..55 => 1,
+            55..80 => 2,
+            80..94 => 3 + rng.usize(..3),
+            94..99 => 6 + rng.usize(..6),
+            _ => 20 + rng.usize(..11),
+        };
+        let calm_at = MINUTE * pick(rng, &[5, 12, 20, 20, 30, 45, 90]);
+        let mut scenario = Self {
+            seed,
+            services,
+            daemons,
+            // Clocks that differ are another thing than clocks that jump: a ledger of one file has
+            // one user.
+            shared_ledger: daemons > 1 && rng.u32(..4) > 0,
+            propagation: pick(rng, &[SECOND, 30 * SECOND, 170 * SECOND, 400 * SECOND]),
+            propagation_jitter: pick(rng, &[Duration::ZERO, 20 * SECOND, 3 * MINUTE]),
+            switches: switches(rng),
+            max_receive_count: pick(rng, &[3, 5, 5, 20]),
+            faults: match rng.u32(..10) {
+                0..4 => Faults::none(),
+                4..7 => Faults::mild(),
+                _ => Faults::storm(),
+            },
+            calm_at,
+            happenings: Vec::new(),
+        };
+        for service in 0..services {
+            scenario.story_of(service, rng);
+        }
+        let disasters = pick(rng, &[0, 1, 1, 2, 3, 5]);
+        for _ in 0..disasters {
+            let at = within(rng, calm_at);
+            let disaster = scenario.disaster(rng);
+            scenario.happenings.push((at, disaster));
+        }
+        for _ in 0..pick(rng, &[0, 0, 1, 3]) {
+            let junk = pick(
+                rng,
+                &[
+                    Junk::NotJson,
+                    Junk::ForeignAccount,
+                    Junk::NoTarget,
+                    Junk::Stage,
+                ],
+            );
+            let at = within(rng, calm_at);
+            scenario.happenings.push((at, Happening::Junk(junk)));
+        }
+        scenario.happenings.sort_by_key(|(at, _)| *at);
+        scenario
+    }
+
+    /// One service's deployments and their rejections.
+    fn story_of(&mut self, service: usize, rng: &mut fastrand::Rng) {
+        let horizon = self.calm_at;
+        let reject = |rng: &mut fastrand::Rng, attempt| Happening::Reject {
+            service,
+            late: match rng.u32(..20) {
+                0 => MINUTE * 60 * (1 + rng.u32(..72)),
+                1..5 => within(rng, 10 * MINUTE),
+                _ => Duration::ZERO,
+            },
+            copies: pick(rng, &[1, 1, 1, 2, 4]),
+            older_form: rng.u32(..8) == 0,
+            attempt,
+        };
+        let rejected_at = within(rng, horizon / 2);
+        self.happenings.push((rejected_at, reject(rng, 1)));
+        if rng.u32(..3) == 0 {
+            let again = Happening::Again { service };
+            self.happenings.push((within(rng, horizon), again));
+        }
+        if rng.u32(..6) == 0 {
+            let at = rejected_at + within(rng, 10 * MINUTE);
+            self.happenings.push((at, reject(rng, 2)));
+        }
+        if rng.u32(..2) == 0 {
+            // Before, at, or shortly after the rejection: in the middle of the cleanup.
+            let at = match rng.u32(..3) {
+                0 => within(rng, rejected_at),
+                _ => rejected_at + within(rng, 8 * MINUTE),
+            };
+            let gap = pick(rng, &[Duration::ZERO, SECOND, 20 * SECOND, 3 * MINUTE]);
+            self.happenings
+                .push((at, Happening::Redeploy { service, gap }));
+            let after = at + gap * 3 + within(rng, 10 * MINUTE);
+            match rng.u32(..4) {
+                0 => self.happenings.push((after, reject(rng, 1))),
+                1 => self
+                    .happenings
+                    .push((after, Happening::Approve { service })),
+                _ => {}
+            }
+        }
+        if rng.u32(..8) == 0 {
+            let what = pick(
+                rng,
+                &[
+                    Meddling::EditsProduction,
+                    Meddling::EditsProduction,
+                    Meddling::DisablesStaging,
+                    Meddling::DeletesPolicy,
+                ],
+            );
+            let at = rejected_at + within(rng, 8 * MINUTE);
+            self.happenings
+                .push((at, Happening::Operator { service, what }));
+        }
+    }
+
+    fn disaster(&self, rng: &mut fastrand::Rng) -> Happening {
+        let daemon = rng.usize(..self.daemons);
+        let down = pick(
+            rng,
+            &[Duration::ZERO, 5 * SECOND, MINUTE, 5 * MINUTE, 20 * MINUTE],
+        );
+        let lasts = pick(rng, &[5 * SECOND, 30 * SECOND, 3 * MINUTE, 15 * MINUTE]);
+        match rng.u32(..12) {
+            0..5 => {
+                let points = [
+                    Point::BeforeCall,
+                    Point::AfterCall,
+                    Point::BeforeLedger,
+                    Point::AfterLedger,
+                ];
+                let point = pick(rng, &points);
+                let nth = 1 + rng.u32(..30);
+                let at = (rng.u32(..4) > 0).then_some(Kill { point, nth });
+                Happening::Kill { daemon, at, down }
+            }
+            5 => Happening::Stop { daemon, down },
+            6..9 => Happening::Cut {
+                daemon,
+                peer: pick(rng, &[Peer::Sqs, Peer::Ssm, Peer::CloudFront]),
+                cut: pick(rng, &[Cut::Refused, Cut::Silent, Cut::OneWay]),
+                lasts,
+            },
+            9..11 => Happening::LedgerFails { daemon, lasts },
+            _ if self.daemons == 1 => Happening::ClockJumps {
+                daemon,
+                milliseconds: pick(
+                    rng,
+                    &[-3_600_000, -90_000, -2_000, 2_000, 90_000, 3_600_000, 86_400_000],
+                ),
+            },
+            _ => Happening::Stop { daemon, down },
+        }
+    }
+}
+
+fn switches(rng: &mut fastrand::Rng) -> Switches {
+    let usual = Switches::default();
+    let mut rarely = || rng.u32(..4) == 0;
+    let (policy, unattached, clears) = (rarely(), rarely(), rarely());
+    let (lists, lag, precondition, visible) = (rarely(), rarely(), rarely(), rarely());
+    let (omitted, hidden, stale_id, needed) = (rarely(), rarely(), rarely(), rarely());
+    let (unchanged, listed, quiet, old) = (rarely(), rarely(), rarely(), rarely());
+    let stale = rarely();
+    let after = |yes: bool, seconds: u64| {
+        if yes {
+            Duration::from_secs(seconds)
+        } else {
+            Duration::ZERO
+        }
+    };
+    Switches {
+        policy_delete_waits_for_detach: usual.policy_delete_waits_for_detach != policy,
+        unattached_policy_blocks_disable: usual.unattached_policy_blocks_disable != unattached,
+        disabled_attached_policy_delete: if clears {
+            AttachedPolicyDelete::ClearsPrimary
+        } else {
+            usual.disabled_attached_policy_delete
+        },
+        stale_reads: after(stale, 7),
+        stale_lists: lists,
+        delete_lag: after(lag, 25),
+        delete_lag_error: if precondition {
+            DeleteLag::PreconditionFailed
+        } else {
+            usual.delete_lag_error
+        },
+        deleted_stays_visible: after(visible, 12),
+        omitted_policy_id: if omitted {
+            OmittedPolicyId::Clears
+        } else {
+            usual.omitted_policy_id
+        },
+        staging_shows_policy: usual.staging_shows_policy != hidden,
+        staging_after_policy_delete: if stale_id {
+            StagingAfterPolicyDelete::StaleId
+        } else {
+            usual.staging_after_policy_delete
+        },
+        staging_update_needs_policy_id: usual.staging_update_needs_policy_id != needed,
+        unchanged_put_is_a_change: usual.unchanged_put_is_a_change != unchanged,
+        listed_staging_delete_refused: usual.listed_staging_delete_refused != listed,
+        policy_update_redeploys_primary: usual.policy_update_redeploys_primary != quiet,
+        old_receipt_is_ignored: usual.old_receipt_is_ignored != old,
+    }
+}
+
+fn pick<T: Clone>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())].clone()
+}
+
+fn within(rng: &mut fastrand::Rng, most: Duration) -> Duration {
+    // Whole milliseconds, so that a trace shows all there is.
+    let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(rng.u64(..=most))
+}
