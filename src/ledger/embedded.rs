@@ -27,12 +27,9 @@ use crate::plan::Outcome;
 /// A ledger in a file.
 #[derive(Debug)]
 pub struct EmbeddedLedger {
-    records: Arc<Mutex<Records>>,
-    file: Arc<OpenedFile>,
+    opened: Arc<Opened>,
     owner: String,
     clock: Clock,
-    /// Held open: closing it gives the ledger up.
-    _lock: File,
 }
 
 impl EmbeddedLedger {
@@ -68,19 +65,18 @@ impl EmbeddedLedger {
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        let mut records = Records::open(path)?;
-        let file = OpenedFile {
+        let opened = Opened {
+            records: Mutex::new(Records::open(path)?),
             path: path.to_owned(),
             identity: identity(path).map_err(io)?,
+            _lock: lock,
         };
         // Whoever held these leases is dead: the file is ours alone.
-        records.end_leases().map_err(|error| file.name(error))?;
+        opened.work(Records::end_leases)?;
         Ok(Self {
-            records: Arc::new(Mutex::new(records)),
-            file: Arc::new(file),
+            opened: Arc::new(opened),
             owner,
             clock,
-            _lock: lock,
         })
     }
 
@@ -90,26 +86,35 @@ impl EmbeddedLedger {
         T: Send + 'static,
         F: FnOnce(&mut Records) -> Result<T, LedgerError> + Send + 'static,
     {
-        let (records, file) = (Arc::clone(&self.records), Arc::clone(&self.file));
-        tokio::task::spawn_blocking(move || {
-            // A panic inside rolls its transaction back; the records stay usable.
-            let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
-            file.is_in_place()?;
-            work(&mut records).map_err(|error| file.name(error))
-        })
-        .await
-        .map_err(|_| LedgerError::Ended)?
+        let opened = Arc::clone(&self.opened);
+        tokio::task::spawn_blocking(move || opened.work(work))
+            .await
+            .map_err(|_| LedgerError::Ended)?
     }
 }
 
-/// The file that was opened, to tell it from another one at the same place.
+/// The open file. Work that is still going on when the ledger is dropped keeps it open, and locked.
 #[derive(Debug)]
-struct OpenedFile {
+struct Opened {
+    records: Mutex<Records>,
     path: PathBuf,
+    /// Tells the file from another one at the same place.
     identity: (u64, u64),
+    /// Held open: closing it gives the ledger up. The last field, so that it outlives the records.
+    _lock: File,
 }
 
-impl OpenedFile {
+impl Opened {
+    fn work<T>(
+        &self,
+        work: impl FnOnce(&mut Records) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        // A panic inside rolls its transaction back; the records stay usable.
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_in_place()?;
+        work(&mut records).map_err(|error| self.name(error))
+    }
+
     /// A removed file can be written to as before, and all of it is lost at the exit.
     fn is_in_place(&self) -> Result<(), LedgerError> {
         match identity(&self.path) {

@@ -322,7 +322,7 @@ async fn while_it_cannot_be_written_nothing_is_granted_and_check_says_so() {
     ledger.check().await.unwrap();
     let grant = place.grant(&ledger, "job").await;
     let query_only = |on: bool| {
-        let records = ledger.records.lock().unwrap();
+        let records = ledger.opened.records.lock().unwrap();
         records
             .database()
             .pragma_update(None, "query_only", on)
@@ -380,4 +380,29 @@ async fn a_file_that_is_removed_or_replaced_in_mid_run_is_not_written_to_any_mor
     std::fs::rename(&aside, place.path()).unwrap();
     ledger.check().await.unwrap();
     ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
+}
+
+/// Dropping a task in the middle of a call does not end the call.
+#[tokio::test(start_paused = true)]
+async fn the_file_stays_locked_while_a_call_to_a_dropped_ledger_goes_on() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let mut reader = Connection::open(place.path()).unwrap();
+    let held = reader
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+        .unwrap();
+    // Begun, and dropped: it waits for the other program's lock.
+    let begun = tokio::time::timeout(Duration::ZERO, ledger.check()).await;
+    assert!(begun.is_err());
+    drop(ledger);
+    let open = || EmbeddedLedger::open(&place.path(), "two".to_owned(), place.clock.clone());
+    assert!(matches!(open(), Err(LedgerError::InUse { .. })));
+    held.rollback().unwrap();
+    let second = loop {
+        match open() {
+            Err(LedgerError::InUse { .. }) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    second.check().await.unwrap();
 }

@@ -186,7 +186,7 @@ pub enum LedgerError {
         path: String,
     },
     /// The file's content contradicts itself.
-    #[error("the ledger {path} is damaged ({}): {detail}", remedy::RESTORE)]
+    #[error("the ledger {path} cannot be opened ({}): {detail}", remedy::RESTORE)]
     Corrupt {
         /// The file.
         path: String,

@@ -439,7 +439,9 @@ fn prepare(mut database: Connection) -> Result<Records, Unfit> {
     transaction.commit()?;
     let verdict: String = database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
-        return Err(Unfit::Corrupt(verdict));
+        // Below the name of the database, which is always the same.
+        let finding = verdict.lines().last().unwrap_or_default();
+        return Err(Unfit::Corrupt(finding.to_owned()));
     }
     Ok(Records { database })
 }

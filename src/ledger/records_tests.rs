@@ -121,3 +121,25 @@ fn a_grant_of_a_record_that_was_pruned_is_void_for_ever() {
     assert!(not_owner(records.complete(&old, Outcome::Cleaned, at(2))));
     records.complete(&new, Outcome::Cleaned, at(2)).unwrap();
 }
+
+/// SQLite opens a file that is write-protected for reading alone, without a word.
+#[test]
+fn a_ledger_that_can_only_be_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    drop(Records::open(&path).unwrap());
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let database = Connection::open_with_flags(&path, flags).unwrap();
+    match prepare(database) {
+        Err(Unfit::Database(error)) => {
+            let error = LedgerError::Open {
+                path: path.display().to_string(),
+                source: error,
+            };
+            let text = crate::telemetry::chain(&error);
+            assert!(text.contains("must be writable"), "{text}");
+            assert!(text.contains("readonly"), "{text}");
+        }
+        _ => panic!("it was opened"),
+    }
+}

@@ -313,6 +313,7 @@ pub(crate) struct Launch {
     environment: Vec<(String, String)>,
     directory: PathBuf,
     read: bool,
+    wrapper: Vec<OsString>,
 }
 
 impl Launch {
@@ -323,6 +324,7 @@ impl Launch {
             environment: Vec::new(),
             directory: directory.to_owned(),
             read: true,
+            wrapper: Vec::new(),
         }
         .env("AWS_EC2_METADATA_DISABLED", "true")
     }
@@ -348,8 +350,18 @@ impl Launch {
         self
     }
 
+    /// Another program is started, with the command line at the end of its own; it becomes ours.
+    pub(crate) fn through<const N: usize>(mut self, wrapper: [&str; N]) -> Self {
+        self.wrapper = wrapper.map(OsString::from).into();
+        self
+    }
+
     pub(crate) fn spawn(self) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stagesweep"))
+        let program = OsString::from(env!("CARGO_BIN_EXE_stagesweep"));
+        let mut line = self.wrapper.iter().chain([&program]);
+        let mut command = Command::new(line.next().unwrap());
+        command.args(line);
+        let mut child = command
             .args(&self.arguments)
             .env_clear()
             .env("HOME", &self.directory)
@@ -501,6 +513,11 @@ impl Process {
             .status()
             .unwrap();
         assert!(sent.success());
+    }
+
+    /// The process's id, as long as it has not exited.
+    pub(crate) fn id(&self) -> u32 {
+        lock(&self.child).id()
     }
 
     /// `kill -9`, from anywhere.
