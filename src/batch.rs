@@ -1,7 +1,8 @@
 //! Many small requests, few calls: entries that wait are sent together.
 //!
 //! Nothing lingers: the first entry is sent at once, and whatever arrives while calls are under way
-//! goes out with the next one.
+//! goes out with the next one. An entry that fails is tried again, unless its message was received
+//! again meanwhile: then the older receipt handle is nobody's business any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::aws::AwsError;
 use crate::aws::sqs::{BatchResult, EntryError, MAX_BATCH};
+use crate::lease::Taken;
 use crate::retry::Backoff;
 use crate::tasks::Tasks;
 
@@ -18,16 +20,18 @@ use crate::tasks::Tasks;
 const CALLS: usize = 8;
 
 /// Tries of one entry.
-const TRIES: u32 = 4;
+const TRIES: u32 = 8;
 
 const BACKOFF: Backoff = Backoff {
     initial: Duration::from_millis(200),
     max: Duration::from_secs(2),
 };
 
-/// Sends the entries of one batch. The result has one element for each entry, in their order.
-pub(crate) type Call<E> =
-    Arc<dyn Fn(Vec<E>) -> BoxFuture<'static, Result<BatchResult, AwsError>> + Send + Sync>;
+/// Sends the entries of one batch: receipt handles, and what else each needs. The result has one
+/// element for each entry, in their order.
+pub(crate) type Call<E> = Arc<
+    dyn Fn(Vec<(String, E)>) -> BoxFuture<'static, Result<BatchResult, AwsError>> + Send + Sync,
+>;
 
 /// What is told when an entry is through.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), SettleError>) + Send>;
@@ -41,11 +45,20 @@ pub(crate) enum SettleError {
     /// This entry failed.
     #[error(transparent)]
     Entry(EntryError),
+    /// The message was received again: it will be settled by its newer receipt handle.
+    #[error("the message was received again meanwhile")]
+    Superseded,
+}
+
+struct Entry<E> {
+    taken: Taken,
+    with: E,
+    done: Done,
 }
 
 /// Takes entries and sends them in batches.
 pub(crate) struct Batcher<E> {
-    sender: mpsc::UnboundedSender<(E, Done)>,
+    sender: mpsc::UnboundedSender<Entry<E>>,
 }
 
 impl<E: Clone + Send + Sync + 'static> Batcher<E> {
@@ -74,40 +87,49 @@ impl<E: Clone + Send + Sync + 'static> Batcher<E> {
     }
 
     /// Hands an entry over; `done` hears what became of it.
-    pub(crate) fn push(&self, entry: E, done: Done) {
+    pub(crate) fn push(&self, taken: Taken, with: E, done: Done) {
         // The receiver lives as long as this sender.
-        let _ = self.sender.send((entry, done));
+        let _ = self.sender.send(Entry { taken, with, done });
     }
 }
 
-async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<(E, Done)>) {
+async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
     let mut rng = fastrand::Rng::new();
     for attempt in 1.. {
+        let (older, newest): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .partition(|entry| entry.taken.is_superseded());
+        for entry in older {
+            (entry.done)(Err(SettleError::Superseded));
+        }
+        if newest.is_empty() {
+            return;
+        }
         let last = attempt == TRIES;
-        let reply = call(entries.iter().map(|(entry, _)| entry.clone()).collect()).await;
-        match reply {
+        let handles = newest
+            .iter()
+            .map(|entry| (entry.taken.receipt_handle().to_owned(), entry.with.clone()));
+        let reply = call(handles.collect()).await;
+        entries = match reply {
             Ok(results) => {
                 let mut again = Vec::new();
-                for ((entry, done), result) in entries.into_iter().zip(results) {
+                for (entry, result) in newest.into_iter().zip(results) {
                     match result {
-                        Err(error) if !error.handle_lost && !last => again.push((entry, done)),
-                        result => done(result.map_err(SettleError::Entry)),
+                        Err(error) if !error.handle_lost && !last => again.push(entry),
+                        result => (entry.done)(result.map_err(SettleError::Entry)),
                     }
                 }
-                entries = again;
+                again
             }
             Err(error) if last || !error.class.is_transient() => {
                 let error = Arc::new(error);
-                for (_, done) in entries {
-                    done(Err(SettleError::Call(Arc::clone(&error))));
+                for entry in newest {
+                    (entry.done)(Err(SettleError::Call(Arc::clone(&error))));
                 }
                 return;
             }
-            Err(_) => {}
-        }
-        if entries.is_empty() {
-            return;
-        }
+            Err(_) => newest,
+        };
         tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::AwsError;
 use crate::aws::sqs::{MAX_BATCH, Message, Queue};
-use crate::batch::Batcher;
+use crate::batch::{Batcher, SettleError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::{self, Kind, Rejection};
@@ -78,8 +78,8 @@ pub struct Consumer {
     leases: Leases,
     jobs: Jobs,
     permits: Arc<Semaphore>,
-    deletes: Batcher<String>,
-    releases: Batcher<(String, Duration)>,
+    deletes: Batcher<()>,
+    releases: Batcher<Duration>,
     /// When the last poll was completed.
     polled_at: Mutex<Instant>,
     /// Since when the ledger fails.
@@ -122,8 +122,9 @@ impl Consumer {
         };
         let queue = parts.queue.clone();
         let deletes = Batcher::start(
-            Arc::new(move |handles: Vec<String>| {
+            Arc::new(move |entries: Vec<(String, ())>| {
                 let queue = queue.clone();
+                let handles: Vec<_> = entries.into_iter().map(|(handle, ())| handle).collect();
                 async move { queue.delete(&handles).await }.boxed()
             }),
             &parts.tasks,
@@ -628,12 +629,13 @@ impl Consumer {
     ) {
         let consumer = Arc::clone(self);
         self.parts.tasks.spawn(async move {
-            let Some(receipt_handle) = consumer.leases.take(&held.message_id).await else {
+            let Some(taken) = consumer.leases.take(&held.message_id).await else {
                 return;
             };
             let telemetry = Arc::clone(&consumer.parts.telemetry);
             consumer.deletes.push(
-                receipt_handle,
+                taken,
+                (),
                 Box::new(move |result| {
                     // The whole of it, with its permit: only now is the message settled.
                     let HeldMessage {
@@ -647,6 +649,7 @@ impl Consumer {
                             execution_id: execution_id.as_deref(),
                             reason,
                         }),
+                        Err(SettleError::Superseded) => {}
                         Err(error) => telemetry.emit(events::DeleteFailed {
                             message_id: &message_id,
                             error: &error,
@@ -665,12 +668,13 @@ impl Consumer {
             *until = (*until).max(Some(Instant::now() + delay));
         }
         self.parts.tasks.spawn(async move {
-            let Some(receipt_handle) = consumer.leases.take(&held.message_id).await else {
+            let Some(taken) = consumer.leases.take(&held.message_id).await else {
                 return;
             };
             let telemetry = Arc::clone(&consumer.parts.telemetry);
             consumer.releases.push(
-                (receipt_handle, delay),
+                taken,
+                delay,
                 Box::new(move |result| {
                     let HeldMessage {
                         message_id,
@@ -683,6 +687,7 @@ impl Consumer {
                             delay,
                             reason,
                         }),
+                        Err(SettleError::Superseded) => {}
                         Err(error) => telemetry.emit(events::ReleaseFailed {
                             message_id: &message_id,
                             error: &error,

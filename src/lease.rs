@@ -3,7 +3,8 @@
 //! **Guarantees.** A lease is advanced only when SQS confirms, and then from the moment the request
 //! was *sent*. A failed extension is tried again, with jitter, until the safety margin; then the
 //! lease is lost, while the message is still invisible to others. No extension of a message is
-//! under way once [`Leases::take`] has returned: one owner for extend, release and delete.
+//! under way once [`Leases::take`] has returned: one owner for extend, release and delete. What was
+//! taken knows when its message was received again: an older receipt handle is used no more.
 //!
 //! **Assumptions.** A received message is invisible from the arrival of the reply on, give or take
 //! the network's latency, which is far below the safety margin.
@@ -11,6 +12,8 @@
 //! **Not handled here.** What a job does when it loses its lease ([`crate::consumer`]).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -179,8 +182,45 @@ struct Inner {
     telemetry: Arc<Telemetry>,
     /// By message id: an order that the same messages always have.
     held: Mutex<BTreeMap<String, Arc<Held>>>,
+    /// By message id: receipt handles that were taken and are still in use.
+    taken: Mutex<BTreeMap<String, Arc<AtomicBool>>>,
     tasks: Tasks,
     changed: Notify,
+}
+
+/// The receipt handle of a message that is not held any more, to settle it with.
+#[derive(Debug)]
+pub struct Taken {
+    message_id: String,
+    receipt_handle: String,
+    superseded: Arc<AtomicBool>,
+    inner: Arc<Inner>,
+}
+
+impl Taken {
+    /// What SQS knows the receive by.
+    #[must_use]
+    pub fn receipt_handle(&self) -> &str {
+        &self.receipt_handle
+    }
+
+    /// Whether the message was received again since. Where SQS honours an older receipt handle, its
+    /// use would now end the newer lease.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.inner.taken);
+        if let Entry::Occupied(entry) = taken.entry(self.message_id.clone())
+            && Arc::ptr_eq(entry.get(), &self.superseded)
+        {
+            entry.remove();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -223,6 +263,7 @@ impl Leases {
             terms,
             telemetry,
             held: Mutex::default(),
+            taken: Mutex::default(),
             tasks,
             changed: Notify::new(),
         }))
@@ -232,6 +273,9 @@ impl Leases {
     /// already: then the receipt handle, and with it the lease, is the newer one from now on.
     pub fn hold(&self, message_id: &str, receipt_handle: String, received_at: Instant) -> bool {
         let mut all = lock(&self.0.held);
+        if let Some(superseded) = lock(&self.0.taken).remove(message_id) {
+            superseded.store(true, Ordering::Relaxed);
+        }
         let earlier = all.remove(message_id);
         let again = earlier.is_some();
         let held = Held {
@@ -251,8 +295,21 @@ impl Leases {
 
     /// Ends the lease of a message and returns its newest receipt handle, once no call is using it
     /// any more, nor an earlier one of the same message. `None` if the message is not held.
-    pub async fn take(&self, message_id: &str) -> Option<String> {
-        let held = lock(&self.0.held).remove(message_id)?;
+    pub async fn take(&self, message_id: &str) -> Option<Taken> {
+        let mut taken = Taken {
+            message_id: message_id.to_owned(),
+            receipt_handle: String::new(),
+            superseded: Arc::default(),
+            inner: Arc::clone(&self.0),
+        };
+        let held = {
+            // Both at once: a receive of the same message comes either before or after.
+            let mut all = lock(&self.0.held);
+            let held = all.remove(message_id)?;
+            let in_use = Arc::clone(&taken.superseded);
+            lock(&self.0.taken).insert(message_id.to_owned(), in_use);
+            held
+        };
         let mut earlier = &held;
         while let Some(before) = &earlier.earlier {
             drop(before.receipt_handle.lock().await);
@@ -261,7 +318,8 @@ impl Leases {
         let receipt_handle = held.receipt_handle.lock().await;
         // An extension that was decided upon and has not begun must not begin now.
         lock(&held.state).over = true;
-        Some(receipt_handle.clone())
+        taken.receipt_handle.clone_from(&receipt_handle);
+        Some(taken)
     }
 
     /// Extends leases for ever. `over` is called once for each that ends; the message stays held,

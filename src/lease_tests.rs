@@ -347,7 +347,8 @@ mod kept {
         let rig = Rig::new(TERMS);
         let ids = rig.hold(2).await;
         // Its message was deleted by someone else.
-        let handle = rig.leases.take(&ids[0]).await.unwrap();
+        let taken = rig.leases.take(&ids[0]).await.unwrap();
+        let handle = taken.receipt_handle().to_owned();
         rig.queue
             .delete(std::slice::from_ref(&handle))
             .await
@@ -385,7 +386,7 @@ mod kept {
         tokio::time::sleep(600 * SECOND).await;
         assert_eq!(rig.extensions().len(), 1);
         assert_eq!(rig.told(), []);
-        assert_eq!(rig.leases.take(&ids[0]).await, None);
+        assert!(rig.leases.take(&ids[0]).await.is_none());
     }
 
     /// The extension falls due in the very moment in which the message is taken.
@@ -425,7 +426,8 @@ mod kept {
             rig.leases
                 .hold(&ids[0], "newest".to_owned(), Instant::now())
         );
-        assert_eq!(rig.leases.take(&ids[0]).await.as_deref(), Some("newest"));
+        let taken = rig.leases.take(&ids[0]).await.unwrap();
+        assert_eq!(taken.receipt_handle(), "newest");
         assert_eq!(start.elapsed(), 64 * SECOND, "the extension was answered");
         assert_eq!(rig.extensions().len(), 1);
     }
@@ -436,7 +438,28 @@ mod kept {
         let ids = rig.hold(1).await;
         tokio::time::sleep(30 * SECOND).await;
         assert!(rig.leases.hold(&ids[0], "newer".to_owned(), Instant::now()));
-        assert_eq!(rig.leases.take(&ids[0]).await.as_deref(), Some("newer"));
+        let taken = rig.leases.take(&ids[0]).await.unwrap();
+        assert_eq!(taken.receipt_handle(), "newer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_knows_when_its_message_was_received_again() {
+        let rig = Rig::new(TERMS);
+        let ids = rig.hold(2).await;
+        let first = rig.leases.take(&ids[0]).await.unwrap();
+        let other = rig.leases.take(&ids[1]).await.unwrap();
+        assert!(!first.is_superseded());
+        rig.leases.hold(&ids[0], "newer".to_owned(), Instant::now());
+        assert!(first.is_superseded());
+        let second = rig.leases.take(&ids[0]).await.unwrap();
+        // An older one that goes does not make the newer one forgotten.
+        drop(first);
+        assert!(!second.is_superseded() && !other.is_superseded());
+        rig.leases
+            .hold(&ids[0], "newest".to_owned(), Instant::now());
+        assert!(second.is_superseded() && !other.is_superseded());
+        drop((second, other));
+        assert!(lock(&rig.leases.0.taken).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

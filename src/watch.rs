@@ -9,10 +9,11 @@
 //! **Not handled here.** How long a wait may take in all: the caller sets that limit.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -44,7 +45,10 @@ struct Inner {
 /// What all waits for one distribution share.
 #[derive(Debug)]
 struct Watch {
-    readings: watch::Sender<Option<(Instant, Reading)>>,
+    /// The newest one, and when it was begun.
+    reading: Mutex<Option<(Instant, Reading)>>,
+    /// There is a newer reading. Wakes those who wait in the order in which they came.
+    read: Notify,
     /// When the changes that are waited for were made: one entry for each wait.
     changes: Mutex<Vec<Instant>>,
     joined: Notify,
@@ -122,25 +126,22 @@ impl Watcher {
     ) -> Result<Seen, Arc<AwsError>> {
         let began = Instant::now();
         let share = self.join(id, changed_at);
-        let mut readings = share.watch.readings.subscribe();
         let mut unseen = Duration::ZERO;
         loop {
-            // The sender lives in the watch we share, so this cannot fail while we hold it.
-            let Ok(()) = readings.changed().await else {
-                std::future::pending().await
-            };
-            let reading = readings.borrow_and_update().clone();
-            let Some((at, reading)) = reading else {
-                continue;
-            };
-            if at < began {
-                continue;
+            // Listening before the look, so that no reading is missed between the two.
+            let mut read = pin!(share.watch.read.notified());
+            read.as_mut().enable();
+            let reading = lock(&share.watch.reading).clone();
+            if let Some((at, reading)) = reading
+                && at >= began
+            {
+                let after = at.duration_since(changed_at);
+                if condition(reading?.as_ref()) {
+                    return Ok(Seen { after, unseen });
+                }
+                unseen = after;
             }
-            let after = at.duration_since(changed_at);
-            if condition(reading?.as_ref()) {
-                return Ok(Seen { after, unseen });
-            }
-            unseen = after;
+            read.await;
         }
     }
 
@@ -159,7 +160,8 @@ impl Watcher {
         let mut watches = lock(&self.0.watches);
         let watch = watches.entry(id.to_owned()).or_insert_with(|| {
             let watch = Arc::new(Watch {
-                readings: watch::Sender::new(None),
+                reading: Mutex::default(),
+                read: Notify::new(),
                 changes: Mutex::default(),
                 joined: Notify::new(),
                 task: Mutex::default(),
@@ -223,9 +225,8 @@ async fn look(inner: Arc<Inner>, id: String, watch: Arc<Watch>) {
             }
             reading => {
                 failures = 0;
-                watch
-                    .readings
-                    .send_replace(Some((at, reading.map_err(Arc::new))));
+                *lock(&watch.reading) = Some((at, reading.map_err(Arc::new)));
+                watch.read.notify_waiters();
             }
         }
     }

@@ -5,9 +5,10 @@
 //! turns every failure into an [`AwsError`] of a known class.
 //!
 //! **Timeouts.** The SDK has none on reading by default, and a long poll on a dead connection then
-//! hangs for ever. So there are two SQS clients: one for receiving, whose attempt may take the wait
-//! time and [`RECEIVE_MARGIN`] more; and one for everything else. Each has a retry partition of
-//! its own, so that failing polls do not use up the retry tokens of deletes.
+//! hangs for ever. So there are three SQS clients: one for receiving, whose attempt may take the wait
+//! time and [`RECEIVE_MARGIN`] more; one for settling, whose callers try again by themselves, because
+//! they know whether the receipt handle is still the newest; and one for everything else. What is
+//! retried here has retry tokens of its own.
 
 mod calls;
 pub mod cloudfront;
@@ -129,7 +130,6 @@ impl Connector {
         }
         let receive = base
             .clone()
-            .retry_partition(partition("receive"))
             // A long poll is a stalled stream by design.
             .stalled_stream_protection(
                 aws_sdk_sqs::config::StalledStreamProtectionConfig::disabled(),
@@ -143,13 +143,21 @@ impl Connector {
             // The consumer backs off by itself; a retry below it would hide what is wrong.
             .retry_config(RetryConfig::disabled())
             .build();
+        let settle = base
+            .clone()
+            .timeout_config(timeouts())
+            .retry_config(RetryConfig::disabled())
+            .build();
         let other = base
-            .retry_partition(partition("settle"))
+            .retry_partition(partition("sqs"))
             .timeout_config(timeouts())
             .build();
         sqs::Queue::new(
-            aws_sdk_sqs::Client::from_conf(receive),
-            aws_sdk_sqs::Client::from_conf(other),
+            sqs::Clients {
+                receive: aws_sdk_sqs::Client::from_conf(receive),
+                settle: aws_sdk_sqs::Client::from_conf(settle),
+                other: aws_sdk_sqs::Client::from_conf(other),
+            },
             url.to_owned(),
             wait_time,
         )

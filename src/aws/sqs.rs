@@ -46,13 +46,20 @@ pub struct QueueAttributes {
     pub delayed: u64,
 }
 
-/// The queue, with a client for receiving and one for the rest.
+/// The queue.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    receive: aws_sdk_sqs::Client,
-    other: aws_sdk_sqs::Client,
+    clients: Clients,
     url: String,
     wait_time: Duration,
+}
+
+/// One client for each way to wait and to try again.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    pub(super) receive: aws_sdk_sqs::Client,
+    pub(super) settle: aws_sdk_sqs::Client,
+    pub(super) other: aws_sdk_sqs::Client,
 }
 
 /// Why one entry of a batch failed.
@@ -78,15 +85,9 @@ impl EntryError {
 pub type BatchResult = Vec<Result<(), EntryError>>;
 
 impl Queue {
-    pub(super) fn new(
-        receive: aws_sdk_sqs::Client,
-        other: aws_sdk_sqs::Client,
-        url: String,
-        wait_time: Duration,
-    ) -> Self {
+    pub(super) fn new(clients: Clients, url: String, wait_time: Duration) -> Self {
         Self {
-            receive,
-            other,
+            clients,
             url,
             wait_time,
         }
@@ -104,6 +105,7 @@ impl Queue {
         wait: Duration,
     ) -> Result<Vec<Message>, AwsError> {
         let output = self
+            .clients
             .receive
             .receive_message()
             .queue_url(&self.url)
@@ -129,6 +131,7 @@ impl Queue {
     /// [`AwsError`]; of class [`ErrorClass::NotFound`] if there is no such queue.
     pub async fn attributes(&self) -> Result<QueueAttributes, AwsError> {
         let output = self
+            .clients
             .other
             .get_queue_attributes()
             .queue_url(&self.url)
@@ -164,7 +167,8 @@ impl Queue {
     ) -> Result<BatchResult, AwsError> {
         const OPERATION: &str = "ChangeMessageVisibilityBatch";
         let mut request = self
-            .other
+            .clients
+            .settle
             .change_message_visibility_batch()
             .queue_url(&self.url);
         for (index, (receipt_handle, visibility)) in entries.iter().enumerate() {
@@ -191,7 +195,11 @@ impl Queue {
     /// [`AwsError`] if the whole batch failed. Each entry has its own result besides.
     pub async fn delete(&self, receipt_handles: &[String]) -> Result<BatchResult, AwsError> {
         const OPERATION: &str = "DeleteMessageBatch";
-        let mut request = self.other.delete_message_batch().queue_url(&self.url);
+        let mut request = self
+            .clients
+            .settle
+            .delete_message_batch()
+            .queue_url(&self.url);
         for (index, receipt_handle) in receipt_handles.iter().enumerate() {
             let entry = DeleteMessageBatchRequestEntry::builder()
                 .id(entry_id(index))

@@ -51,13 +51,14 @@ mod ssm;
 mod tests;
 mod world;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Request;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -92,10 +93,10 @@ struct Inner {
     state: Mutex<State>,
     injector: Injector,
     journal: Journal,
-    /// Counts changes of the world; long polls wait on it.
-    changes: watch::Sender<u64>,
-    /// Counts exchanges, with or without a change.
-    exchanges: watch::Sender<u64>,
+    /// The world has changed; long polls wait for it. Wakes in the order of waiting.
+    changes: Notify,
+    /// There was an exchange, with or without a change.
+    exchanges: Notify,
 }
 
 struct State {
@@ -138,8 +139,8 @@ impl EmbeddedAws {
             clock,
             injector: Injector::new(seed),
             journal: Journal::new(settings.journal_capacity),
-            changes: watch::Sender::new(0),
-            exchanges: watch::Sender::new(0),
+            changes: Notify::new(),
+            exchanges: Notify::new(),
             state: Mutex::new(State {
                 settings,
                 cloudfront: cloudfront::CloudFront::default(),
@@ -269,8 +270,9 @@ impl EmbeddedAws {
         let began = Instant::now();
         let mut last = false;
         loop {
-            // Subscribed before the look, so that nothing that arrives after it is missed.
-            let mut changes = self.inner.changes.subscribe();
+            // Listening before the look, so that nothing that arrives after it is missed.
+            let mut changed = pin!(self.inner.changes.notified());
+            changed.as_mut().enable();
             match self.step(call, request, plan, last) {
                 Step::Done(result) => return result,
                 Step::Wait { wait, next_visible } => {
@@ -280,7 +282,7 @@ impl EmbeddedAws {
                         .map_or(deadline, |it| it.min(deadline));
                     tokio::select! {
                         biased;
-                        _ = changes.changed() => {}
+                        () = changed => {}
                         () = tokio::time::sleep_until(until) => {}
                     }
                     last = Instant::now() >= deadline;
@@ -347,12 +349,12 @@ impl EmbeddedAws {
             change,
             faults: plan.names.clone(),
         });
-        self.inner.exchanges.send_modify(|count| *count += 1);
+        self.inner.exchanges.notify_waiters();
     }
 
     /// Tells everyone who waits that the world has changed.
     fn changed(&self) {
-        self.inner.changes.send_modify(|count| *count += 1);
+        self.inner.changes.notify_waiters();
     }
 
     /// Waits until a condition on the world holds. It is looked at again after every exchange and
@@ -367,8 +369,10 @@ impl EmbeddedAws {
     ) -> Result<(), NotInTime> {
         let deadline = Instant::now() + timeout;
         loop {
-            let mut changes = self.inner.changes.subscribe();
-            let mut exchanges = self.inner.exchanges.subscribe();
+            let mut changed = pin!(self.inner.changes.notified());
+            let mut exchanged = pin!(self.inner.exchanges.notified());
+            changed.as_mut().enable();
+            exchanged.as_mut().enable();
             if condition(self) {
                 return Ok(());
             }
@@ -387,8 +391,8 @@ impl EmbeddedAws {
             let until = self.instant_of(due).map_or(deadline, |it| it.min(deadline));
             tokio::select! {
                 biased;
-                _ = changes.changed() => {}
-                _ = exchanges.changed() => {}
+                () = changed => {}
+                () = exchanged => {}
                 () = tokio::time::sleep_until(until) => {}
             }
         }

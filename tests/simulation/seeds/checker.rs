@@ -66,14 +66,17 @@ struct Truth {
     messages: BTreeMap<String, Kind>,
     /// The message of each receipt handle that was handed out.
     receipts: BTreeMap<String, String>,
-    /// By owner and message: the newest handle that it was handed, and until when the message is
-    /// invisible to others.
-    leases: BTreeMap<(String, String), (String, Timestamp)>,
+    /// By owner and message: until when the message is invisible to others.
+    leases: BTreeMap<(String, String), Timestamp>,
+    /// By owner and message: the newest handle that it was handed, and when.
+    handles: BTreeMap<(String, String), (String, Timestamp)>,
     /// By owner and message: the first handle that it was handed.
     firsts: BTreeMap<(String, String), String>,
     /// By ledger and job.
     grants: BTreeMap<(usize, JobKey), Held>,
     effects: BTreeMap<(usize, Effect), u32>,
+    /// Deployments whose policy was detached, and whether that has been seen to have propagated.
+    detached: BTreeMap<usize, bool>,
     /// Parameters whose newer value was overwritten in a race, and that value.
     raced: BTreeMap<String, String>,
     /// What the world was like just before the mutation that is under way.
@@ -87,7 +90,6 @@ struct Truth {
 /// What has to be known from before a mutation.
 #[derive(Clone, Debug)]
 struct Before {
-    production_deployed: bool,
     policy_exists: bool,
     policy_attached: bool,
     parameter: Option<String>,
@@ -213,13 +215,7 @@ impl Checker {
         }
     }
 
-    fn honoured(
-        &self,
-        ledger: usize,
-        grant: &Grant,
-        what: &str,
-        change: impl FnOnce(&mut Held),
-    ) {
+    fn honoured(&self, ledger: usize, grant: &Grant, what: &str, change: impl FnOnce(&mut Held)) {
         let mut truth = self.truth();
         match truth.grants.get_mut(&(ledger, grant.key.clone())) {
             Some(held) if held.owner == grant.owner && held.epoch == grant.epoch => change(held),
@@ -259,7 +255,9 @@ impl Checker {
     /// Runs right before a mutation takes effect.
     pub(crate) fn about_to(&self, aws: &EmbeddedAws, call: &Call) {
         let mut truth = self.truth();
-        let Some(resource) = &call.resource else { return };
+        let Some(resource) = &call.resource else {
+            return;
+        };
         truth.before = truth
             .deployments
             .iter()
@@ -276,14 +274,38 @@ impl Checker {
                 let service = &deployment.service;
                 let policy = aws.policy(&service.policy_id);
                 Before {
-                    production_deployed: aws
-                        .distribution(&service.production_id)
-                        .is_some_and(|production| production.deployed),
                     policy_exists: policy.is_some(),
                     policy_attached: policy.is_some_and(|policy| !policy.attached_to.is_empty()),
                     parameter: aws.parameter(&service.staging_parameter),
                 }
             });
+    }
+
+    /// Runs when a daemon sends a request.
+    pub(crate) fn asked(&self, aws: &EmbeddedAws, life: &Life, request: &http::Request<Vec<u8>>) {
+        let mut truth = self.truth();
+        for entry in json(request.body())["Entries"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            truth.newest_handle(aws.clock().now(), life, &text(&entry["ReceiptHandle"]));
+        }
+    }
+
+    /// Runs when a daemon gets an answer.
+    pub(crate) fn delivered(
+        &self,
+        aws: &EmbeddedAws,
+        life: &Life,
+        answer: &http::Response<Vec<u8>>,
+    ) {
+        let mut truth = self.truth();
+        for (id, handle) in messages(answer) {
+            let lease = (life.owner.clone(), id);
+            truth.firsts.entry(lease.clone()).or_insert(handle.clone());
+            truth.handles.insert(lease, (handle, aws.clock().now()));
+        }
     }
 
     /// Runs right after a call, in the same breath.
@@ -298,6 +320,7 @@ impl Checker {
         let now = aws.clock().now();
         let mut truth = self.truth();
         truth.calls += 1;
+        truth.watch_propagation(aws);
         if let Some(trace) = &mut truth.trace {
             trace.push(format!("{entry} <- {}", life.owner));
         }
@@ -307,7 +330,7 @@ impl Checker {
             "ChangeMessageVisibilityBatch" => {
                 truth.visibility_changed(now, life, entry, request, answer);
             }
-            "DeleteMessageBatch" => truth.deleted(aws, life, request),
+            "DeleteMessageBatch" => truth.deleted(aws, request),
             _ if entry.mutated() => {
                 truth.mutations += 1;
                 truth.mutated(now, life, entry, before.as_ref(), aws);
@@ -336,15 +359,11 @@ impl Truth {
         request: &[u8],
         answer: Option<&http::Response<Vec<u8>>>,
     ) {
-        let (request, answer) = (json(request), json(answer.map_or(&[][..], |it| it.body())));
-        let visibility = seconds(&request["VisibilityTimeout"]);
-        for message in answer["Messages"].as_array().into_iter().flatten() {
-            let (id, handle) = (text(&message["MessageId"]), text(&message["ReceiptHandle"]));
-            self.receipts.insert(handle.clone(), id.clone());
+        let visibility = seconds(&json(request)["VisibilityTimeout"]);
+        for (id, handle) in answer.map(messages).unwrap_or_default() {
+            self.receipts.insert(handle, id.clone());
             let until = now.checked_add(visibility).unwrap();
-            let lease = (life.owner.clone(), id);
-            self.firsts.entry(lease.clone()).or_insert(handle.clone());
-            self.leases.insert(lease, (handle, until));
+            self.leases.insert((life.owner.clone(), id), until);
         }
     }
 
@@ -356,7 +375,6 @@ impl Truth {
         request: &[u8],
         answer: Option<&http::Response<Vec<u8>>>,
     ) {
-        let request = json(request);
         let answered = answer
             .filter(|answer| answer.status().is_success())
             .map(|answer| json(answer.body()));
@@ -364,9 +382,8 @@ impl Truth {
             let entries = answer["Successful"].as_array().cloned().unwrap_or_default();
             entries.iter().map(|entry| text(&entry["Id"])).collect()
         });
-        for asked in request["Entries"].as_array().into_iter().flatten() {
-            let handle = text(&asked["ReceiptHandle"]);
-            let Some(message) = self.newest_handle(life, &handle) else {
+        for asked in json(request)["Entries"].as_array().into_iter().flatten() {
+            let Some(message) = self.message(&text(&asked["ReceiptHandle"])) else {
                 return;
             };
             // An answer that was lost may have been a success: then the lease is longer than the
@@ -375,35 +392,39 @@ impl Truth {
                 Some(confirmed) => confirmed.contains(&text(&asked["Id"])),
                 None => entry.mutated(),
             };
-            if took_effect && let Some(lease) = self.leases.get_mut(&message) {
-                let visibility = seconds(&asked["VisibilityTimeout"]);
-                lease.1 = now.checked_add(visibility).unwrap();
+            let visibility = seconds(&asked["VisibilityTimeout"]);
+            if took_effect && let Some(until) = self.leases.get_mut(&(life.owner.clone(), message))
+            {
+                *until = now.checked_add(visibility).unwrap();
             }
         }
     }
 
-    /// The lease of a handle, which must be the newest of its message.
-    fn newest_handle(&mut self, life: &Life, handle: &str) -> Option<(String, String)> {
-        let Some(message) = self.receipts.get(handle).cloned() else {
+    /// The message of a receipt handle.
+    fn message(&mut self, handle: &str) -> Option<String> {
+        let message = self.receipts.get(handle).cloned();
+        if message.is_none() {
             self.fail(format!("a receipt handle that nobody was handed: {handle}"));
-            return None;
+        }
+        message
+    }
+
+    /// Invariant 5: an older receipt handle is not used once a newer one has come.
+    fn newest_handle(&mut self, now: Timestamp, life: &Life, handle: &str) {
+        let Some(message) = self.message(handle) else {
+            return;
         };
-        let lease = (life.owner.clone(), message);
-        match self.leases.get(&lease) {
-            Some((newest, _)) if newest == handle => Some(lease),
-            _ => {
-                let why = format!("not the newest receipt handle of {}", lease.1);
-                self.fail(why);
-                None
-            }
+        let newest = self.handles.get(&(life.owner.clone(), message.clone()));
+        // At the moment in which the newer one comes, the older one may be on its way.
+        if newest.is_some_and(|(newest, came)| newest != handle && *came < now) {
+            self.fail(format!("not the newest receipt handle of {message}"));
         }
     }
 
     /// Invariant 1: a message is deleted only when its job is done.
-    fn deleted(&mut self, aws: &EmbeddedAws, life: &Life, request: &[u8]) {
+    fn deleted(&mut self, aws: &EmbeddedAws, request: &[u8]) {
         for asked in json(request)["Entries"].as_array().into_iter().flatten() {
-            let handle = text(&asked["ReceiptHandle"]);
-            let Some((_, message)) = self.newest_handle(life, &handle) else {
+            let Some(message) = self.message(&text(&asked["ReceiptHandle"])) else {
                 return;
             };
             match self.messages.get(&message) {
@@ -437,6 +458,9 @@ impl Truth {
         let new = change.and_then(|change| change.after.as_deref());
         let verdict = match operation {
             "UpdateDistribution" => self.updated(&resource, old, new, before),
+            "DeleteContinuousDeploymentPolicy" if before.is_some_and(|it| it.policy_attached) => {
+                Err("deleted a policy that is attached".to_owned())
+            }
             "DeleteContinuousDeploymentPolicy" => self
                 .rejected_by(|service| service.policy_id == resource)
                 .ok_or("deleted a policy that is not a rejected deployment's".to_owned())
@@ -461,7 +485,20 @@ impl Truth {
         if *times > 1 {
             self.fail(format!("{operation} {resource}: work done twice"));
         }
+        if effect == Effect::Detached {
+            self.detached.insert(number, false);
+        }
         self.entitled(now, life, number, operation);
+    }
+
+    /// Others may change a production distribution again, after the detach has propagated.
+    fn watch_propagation(&mut self, aws: &EmbeddedAws) {
+        for (number, propagated) in &mut self.detached {
+            let service = &self.deployments[*number].service;
+            *propagated |= aws
+                .distribution(&service.production_id)
+                .is_none_or(|production| production.deployed);
+        }
     }
 
     fn rejected_by(&self, matches: impl Fn(&Service) -> bool) -> Option<usize> {
@@ -484,7 +521,7 @@ impl Truth {
             if before.policy_exists {
                 return Err("disabled before its policy was gone".to_owned());
             }
-            if !before.production_deployed {
+            if self.detached.get(&number) == Some(&false) {
                 return Err("disabled before the detach had propagated".to_owned());
             }
             return Ok((number, Effect::Disabled));
@@ -514,7 +551,11 @@ impl Truth {
         aws: &EmbeddedAws,
     ) -> Result<Option<usize>, String> {
         let value = value.unwrap_or_default();
-        if self.raced.get(parameter).is_some_and(|theirs| theirs == value) {
+        if self
+            .raced
+            .get(parameter)
+            .is_some_and(|theirs| theirs == value)
+        {
             self.raced.remove(parameter);
             return Ok(None);
         }
@@ -537,7 +578,8 @@ impl Truth {
         // The newest version is the write itself; the one before is what it covered.
         let mut covered = history.iter().rev().skip(1);
         let theirs = covered.next();
-        let recently = theirs.is_some_and(|theirs| now.duration_since(theirs.at).unsigned_abs() <= RACE);
+        let recently =
+            theirs.is_some_and(|theirs| now.duration_since(theirs.at).unsigned_abs() <= RACE);
         let number = covered.next().and_then(|earlier| ours(&earlier.value));
         match number {
             // A first try of ours whose answer was lost, or someone else's value, just written.
@@ -556,7 +598,7 @@ impl Truth {
     /// the ledger has granted it the production distribution, and nobody else (invariant 3).
     fn entitled(&mut self, now: Timestamp, life: &Life, number: usize, operation: &str) {
         let late = now.checked_sub(GRACE).unwrap();
-        let leased = self.leases.iter().any(|((owner, message), (_, until))| {
+        let leased = self.leases.iter().any(|((owner, message), until)| {
             *owner == life.owner
                 && *until >= late
                 && self.messages.get(message) == Some(&Kind::Rejection(number))
@@ -606,6 +648,15 @@ pub(crate) fn left_behind(aws: &EmbeddedAws, deployment: &Deployment) -> Option<
 
 fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+/// The ids and receipt handles of the messages in an answer.
+fn messages(answer: &http::Response<Vec<u8>>) -> Vec<(String, String)> {
+    let answer = json(answer.body());
+    let messages = answer["Messages"].as_array().into_iter().flatten();
+    messages
+        .map(|message| (text(&message["MessageId"]), text(&message["ReceiptHandle"])))
+        .collect()
 }
 
 fn text(value: &Value) -> String {

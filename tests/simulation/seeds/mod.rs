@@ -39,7 +39,10 @@ const REGRESSIONS: [(u64, &str); 0] = [];
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
 }
 
 /// Runs seeds on every core until one fails; answers that one.
@@ -113,11 +116,11 @@ fn one() {
 
 #[test]
 fn the_same_seed_is_the_same_run_to_the_byte() {
-    for seed in 0..40 {
+    for seed in 0..20 {
         let scenario = Scenario::of(seed);
         let first = run(&scenario, true, None).trace;
         // Other runs before and beside it make no difference.
-        run(&Scenario::of(seed + 1000), false, None);
+        run(&Scenario::of(seed + 1), false, None);
         let again = run(&scenario, true, None).trace;
         assert!(first.len() > 10, "seed {seed} has no trace");
         for (number, (one, other)) in first.iter().zip(&again).enumerate() {

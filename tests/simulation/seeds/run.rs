@@ -124,11 +124,9 @@ impl<'a> Play<'a> {
         );
         let checker = Arc::new(Checker::new(trace));
         let watching = Arc::clone(&checker);
-        aws.add_rule(
-            Rule::on_mutations().then(Action::before(move |aws, call| {
-                watching.about_to(aws, call);
-            })),
-        );
+        aws.add_rule(Rule::on_mutations().then(Action::before(move |aws, call| {
+            watching.about_to(aws, call);
+        })));
         let ledgers = if scenario.shared_ledger {
             1
         } else {
@@ -336,8 +334,9 @@ impl<'a> Play<'a> {
                 if self.checker.raced(&service.staging_parameter) {
                     lost_races += 1;
                 } else {
-                    self.checker
-                        .fail(format!("deployment {number} is not named any more: {parameter:?}"));
+                    self.checker.fail(format!(
+                        "deployment {number} is not named any more: {parameter:?}"
+                    ));
                 }
             }
             if self.aws.distribution(&service.staging_id).is_none() {
@@ -371,7 +370,12 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 "#,
             self.queues.url
         );
-        Config::parse(std::path::Path::new("seed.toml"), &text, &Default::default()).unwrap()
+        Config::parse(
+            std::path::Path::new("seed.toml"),
+            &text,
+            &Default::default(),
+        )
+        .unwrap()
     }
 
     fn start(&mut self, daemon: usize) {
@@ -397,9 +401,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             records.lock().unwrap().end_leases().unwrap();
             self.checker.leases_ended(ledger);
         }
-        let clock = self
-            .clock
-            .on_another_machine(Arc::clone(&slot.fate.skew));
+        let clock = self.clock.on_another_machine(Arc::clone(&slot.fate.skew));
         let wire = Wire {
             aws: self.aws.clone(),
             life: Arc::clone(&life),
@@ -630,9 +632,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
                 (self.aws.rejection_event(&service, &foreign), Kind::Poison)
             }
             Junk::NoTarget => {
-                let body = self
-                    .aws
-                    .rejection_event(&service, &EventOptions::default());
+                let body = self.aws.rejection_event(&service, &EventOptions::default());
                 (body.replace("-frontend-", "-backend-"), Kind::Poison)
             }
             Junk::Stage => {

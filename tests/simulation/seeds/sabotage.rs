@@ -213,7 +213,6 @@ impl Sabotage {
         }
         Ok(answer)
     }
-
 }
 
 fn replace(answer: &mut Response<Vec<u8>>, from: &str, to: &str) {

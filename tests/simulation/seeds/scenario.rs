@@ -150,9 +150,10 @@ impl Scenario {
         let horizon = self.calm_at;
         let reject = |rng: &mut fastrand::Rng, attempt| Happening::Reject {
             service,
-            late: match rng.u32(..20) {
+            // Days are rare: a daemon polls all the while.
+            late: match rng.u32(..200) {
                 0 => MINUTE * 60 * (1 + rng.u32(..72)),
-                1..5 => within(rng, 10 * MINUTE),
+                1..50 => within(rng, 10 * MINUTE),
                 _ => Duration::ZERO,
             },
             copies: pick(rng, &[1, 1, 1, 2, 4]),
@@ -235,7 +236,9 @@ impl Scenario {
                 daemon,
                 milliseconds: pick(
                     rng,
-                    &[-3_600_000, -90_000, -2_000, 2_000, 90_000, 3_600_000, 86_400_000],
+                    &[
+                        -3_600_000, -90_000, -2_000, 2_000, 90_000, 3_600_000, 86_400_000,
+                    ],
                 ),
             },
             _ => Happening::Stop { daemon, down },

@@ -2,7 +2,7 @@
 //! killed before or after the effect of any call.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex};
 
 use aws_smithy_runtime_api::client::http::{
@@ -151,6 +151,7 @@ impl Wire {
             Some(sabotage) => sabotage.request(self, request).await,
             None => request,
         };
+        self.checker.asked(&self.aws, &self.life, &request);
         let asked = self.sabotage.map(|_| request.clone());
         let response = self.forward(request).await;
         self.life.survive(Point::AfterCall).await;
@@ -158,10 +159,12 @@ impl Wire {
             // Cut while the call was under way, or in this direction only.
             std::future::pending::<()>().await;
         }
-        match (self.sabotage, asked) {
+        let response = match (self.sabotage, asked) {
             (Some(sabotage), Some(asked)) => sabotage.response(self, &asked, response).await,
             _ => response,
-        }
+        }?;
+        self.checker.delivered(&self.aws, &self.life, &response);
+        Ok(response)
     }
 
     /// Hands a request to AWS, and what it did to the checker.
