@@ -434,9 +434,8 @@ fn prepare(mut database: Connection) -> Result<Records, Unfit> {
     if is_empty(&transaction)? {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
-    // Written each time: SQLite lets a transaction begin on a file that can only be read.
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
     let verdict: String = database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
@@ -444,6 +443,8 @@ fn prepare(mut database: Connection) -> Result<Records, Unfit> {
         let finding = verdict.lines().last().unwrap_or_default();
         return Err(Unfit::Corrupt(finding.to_owned()));
     }
+    // Written again: that a file can only be read shows in nothing but a write.
+    database.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     Ok(Records { database })
 }
 
