@@ -340,6 +340,13 @@ impl Checker {
     }
 }
 
+impl Checker {
+    /// Looks at the world before something happens to it that is no call.
+    pub(crate) fn look(&self, aws: &EmbeddedAws) {
+        self.truth().watch_propagation(aws);
+    }
+}
+
 impl Truth {
     fn fail(&mut self, why: String) {
         if self.violation.is_none() {

@@ -460,6 +460,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
     // ---- the script ----
 
     fn happen(&mut self, next: Next) {
+        self.checker.look(&self.aws);
         match next {
             Next::Happens(happening) => {
                 self.note(|| format!("{happening:?}"));

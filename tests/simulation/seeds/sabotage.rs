@@ -27,7 +27,7 @@ pub(crate) enum Sabotage {
     RereadsTheParameter,
     /// The staging distribution is taken for gone.
     BelievesItGone,
-    /// Renew and complete succeed without the grant.
+    /// A grant is neither renewed nor asked for at the end.
     IgnoresOwnership,
     /// A second job for a production distribution is let in.
     SharesProduction,

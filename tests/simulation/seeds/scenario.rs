@@ -151,9 +151,9 @@ impl Scenario {
         let reject = |rng: &mut fastrand::Rng, attempt| Happening::Reject {
             service,
             // Days are rare: a daemon polls all the while.
-            late: match rng.u32(..200) {
+            late: match rng.u32(..1000) {
                 0 => MINUTE * 60 * (1 + rng.u32(..72)),
-                1..50 => within(rng, 10 * MINUTE),
+                1..250 => within(rng, 10 * MINUTE),
                 _ => Duration::ZERO,
             },
             copies: pick(rng, &[1, 1, 1, 2, 4]),
