@@ -435,13 +435,10 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         let (living, stopping) = (Arc::clone(&life), stop.clone());
         tokio::spawn(async move {
             let running = daemon_itself.run(stopping, false);
-            match living.dead.run_until_cancelled(running).await {
-                Some(ended) => {
-                    ended.unwrap();
-                    // It has stopped by itself: from now on it is as good as dead.
-                    living.kill();
-                }
-                None => {}
+            if let Some(ended) = living.dead.run_until_cancelled(running).await {
+                ended.unwrap();
+                // It has stopped by itself: from now on it is as good as dead.
+                living.kill();
             }
         });
         self.daemons[daemon].life = Some((life, stop));
