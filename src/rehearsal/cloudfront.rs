@@ -265,7 +265,11 @@ const STALE_FAULT: Duration = Duration::from_secs(30);
 
 impl Distribution {
     pub(super) fn replace(&mut self, new: Version, now: Timestamp) {
-        let old = std::mem::replace(&mut self.current, new);
+        let mut old = std::mem::replace(&mut self.current, new);
+        if old.deployed_at > now {
+            // It will never be `Deployed`, so a stale read may not say so.
+            old.deployed_at = Timestamp::MAX;
+        }
         self.past_etags.push(old.etag.clone());
         self.previous = Some((old, now));
     }

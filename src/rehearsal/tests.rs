@@ -252,6 +252,19 @@ async fn illegal_updates_are_refused_and_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stale_read_never_shows_a_replaced_version_as_deployed() {
+    let (world, service) = world(|switches| switches.stale_reads = Duration::from_secs(600));
+    let production = service.production_id.as_str();
+    put(&world, production, detached).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    world.deploy_again(&service).unwrap();
+    tokio::time::advance(Duration::from_secs(599)).await;
+    let path = format!("distribution/{production}");
+    let stale = cloudfront(&world, "GET", &path, "", "").await;
+    assert!(stale.body.contains("<Status>InProgress</Status>"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_may_be_stale_and_the_deleted_may_linger() {
     let (world, service) = world(|switches| {
         switches.stale_reads = Duration::from_secs(5);
