@@ -198,6 +198,14 @@ impl Queue {
         }
     }
 
+    /// Makes every message visible.
+    pub(super) fn show_all(&mut self, now: Timestamp) {
+        let keys: Vec<u64> = self.messages.keys().copied().collect();
+        for key in keys {
+            self.set_visible_at(key, now);
+        }
+    }
+
     /// Drops what has been kept longer than the queue's retention period.
     pub(super) fn expire(&mut self, now: Timestamp) {
         let retention = self.seconds("MessageRetentionPeriod", 345_600);

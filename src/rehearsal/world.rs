@@ -201,6 +201,17 @@ impl EmbeddedAws {
             .collect()
     }
 
+    /// Lets the visibility timeout of every message of a queue have ended by now.
+    ///
+    /// # Errors
+    /// `QueueDoesNotExist`.
+    pub fn show_messages(&self, queue: &str) -> Result<(), Failure> {
+        let now = self.clock().now();
+        self.state().sqs.queue(queue)?.show_all(now);
+        self.changed();
+        Ok(())
+    }
+
     // ---- parameters ----
 
     /// Writes a parameter; answers its version.

@@ -272,18 +272,26 @@ path = "{}"
         assert!(self.changes().is_empty(), "\n{}", self.journal());
     }
 
+    /// The number of the exchange that deleted the message.
+    pub(crate) fn deletion_of(&self, message_id: &str) -> Option<u64> {
+        let this = format!("{message_id} deleted");
+        let entries = self.aws.journal().entries();
+        let deletion = entries.iter().find(|entry| {
+            let change = entry.change.as_ref();
+            change.is_some_and(|change| change.description.contains(&this))
+        });
+        deletion.map(|entry| entry.number)
+    }
+
     /// The message was deleted, and only after the parameter of its service had been written.
     pub(crate) fn assert_deleted_last(&self, service: &Service, message_id: &str) {
         let journal = self.journal();
         let entries = self.aws.journal().entries();
-        let written = entries.iter().position(|entry| {
+        let written = entries.iter().find(|entry| {
             entry.is("PutParameter") && entry.about(&service.staging_parameter) && entry.mutated()
         });
-        let this = format!("{message_id} deleted");
-        let deleted = entries.iter().position(|entry| {
-            let change = entry.change.as_ref();
-            change.is_some_and(|change| change.description.contains(&this))
-        });
+        let written = written.map(|entry| entry.number);
+        let deleted = self.deletion_of(message_id);
         assert!(
             written.is_some() && written < deleted,
             "{message_id}\n{journal}"
@@ -357,7 +365,8 @@ impl Launch {
     }
 
     pub(crate) fn spawn(self) -> Process {
-        let program = OsString::from(env!("CARGO_BIN_EXE_stagesweep"));
+        let built = || OsString::from(env!("CARGO_BIN_EXE_stagesweep"));
+        let program = std::env::var_os("STAGESWEEP_BINARY").unwrap_or_else(built);
         let mut line = self.wrapper.iter().chain([&program]);
         let mut command = Command::new(line.next().unwrap());
         command.args(line);
