@@ -29,6 +29,9 @@ pub struct Binding {
     /// The continuous deployment policy that listed the staging distribution when the job was
     /// bound. Where to look first, never proof of ownership.
     pub policy_id: Option<String>,
+    /// The version of the staging parameter that the job set out to overwrite with [`DELETED`].
+    /// Noted before it writes: who finds it knows where to look for a value that came in between.
+    pub overwriting: Option<i64>,
 }
 
 /// One version of an SSM parameter.

@@ -353,7 +353,7 @@ pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> De
             delete_policy(policy, production, progress)
         };
     }
-    if names_our_lost_policy(binding, observed, production, progress) {
+    if names_a_lost_policy(observed, production) {
         return Decision::Wait(Wait::Detached {
             policy_id: production.policy_id.clone(),
         });
@@ -457,25 +457,13 @@ fn delete_policy(policy: &Policy, production: &Distribution, progress: &Progress
     })
 }
 
-/// Production names the policy that is known to be ours, and that policy no longer exists: the
-/// reading of production is older than our detach.
-fn names_our_lost_policy(
-    binding: &Binding,
-    observed: &Observed,
-    production: &Distribution,
-    progress: &Progress,
-) -> bool {
-    let Some(named) = &production.policy_id else {
-        return false;
-    };
-    let known_as_ours = [
-        &binding.policy_id,
-        &progress.detached,
-        &progress.policy_deleted,
-    ]
-    .into_iter()
-    .any(|ours| ours.as_ref() == Some(named));
-    known_as_ours && !observed.policies.iter().any(|policy| policy.id == *named)
+/// Production names a policy that no longer exists. CloudFront deletes none that is attached, so
+/// this reading of production is older than the detach.
+fn names_a_lost_policy(observed: &Observed, production: &Distribution) -> bool {
+    production
+        .policy_id
+        .as_ref()
+        .is_some_and(|named| observed.policies.iter().all(|policy| policy.id != *named))
 }
 
 /// The policy is gone: disable the staging distribution, then delete it.

@@ -16,6 +16,7 @@ fn binding() -> Binding {
         staging_id: STAGING.to_owned(),
         staging_domain: Some(DOMAIN.to_owned()),
         policy_id: Some(POLICY.to_owned()),
+        overwriting: None,
     }
 }
 
@@ -569,6 +570,7 @@ fn any_binding() -> impl Strategy<Value = Binding> {
             staging_id: STAGING.to_owned(),
             staging_domain,
             policy_id,
+            overwriting: None,
         },
     )
 }

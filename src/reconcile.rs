@@ -5,9 +5,11 @@
 //! [`Ended::Succeeded`] only after the ledger has it as done.
 //!
 //! **Races.** Others change the same account. A 412 or a 409 is a fact to look at again, never an
-//! error to repeat. SSM has no compare-and-set: see `Run::record_deleted`.
+//! error to repeat. SSM has no compare-and-set: see `record`.
 //!
 //! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
+
+mod record;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::aws::edit::Edit;
 use crate::aws::{Account, AwsError};
-use crate::binding::{AsOf, Binding, DELETED, ParameterVersion, Slot, as_of};
+use crate::binding::{AsOf, Binding, Slot, as_of};
 use crate::event::Rejection;
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
 use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
@@ -283,11 +285,15 @@ impl Run<'_> {
                 complete_binding(&mut binding, &observed);
                 self.bind(&binding).await?;
                 bound = true;
+                if let Some(version) = binding.overwriting {
+                    self.mend_overwritten(version).await?;
+                    continue;
+                }
             }
             match decision {
                 Decision::Done(outcome) => return Ok(Ended::Succeeded(outcome)),
                 Decision::Refuse(refusal) => return Ok(Ended::Refused(refusal)),
-                Decision::Apply(step) => self.apply(&binding, step).await?,
+                Decision::Apply(step) => self.apply(&mut binding, step).await?,
                 Decision::Wait(wait) => self.wait(&binding, wait).await?,
             }
         }
@@ -328,20 +334,25 @@ impl Run<'_> {
                 staging_id: staging_id.to_owned(),
                 staging_domain: None,
                 policy_id: None,
+                overwriting: None,
             }),
         })
     }
 
     async fn bind(&self, binding: &Binding) -> Result<(), Halt> {
+        self.store(binding).await?;
+        self.context.telemetry.emit(events::JobBound {
+            production_id: &binding.production_id,
+            staging_id: &binding.staging_id,
+        });
+        Ok(())
+    }
+
+    /// Has the ledger keep the binding.
+    async fn store(&self, binding: &Binding) -> Result<(), Halt> {
         let bound = self.context.ledger.bind(&self.job.grant, binding).await;
         match bound.map_err(|error| Ended::Failed(Failure::Ledger(error)))? {
-            Bound::Bound => {
-                self.context.telemetry.emit(events::JobBound {
-                    production_id: &binding.production_id,
-                    staging_id: &binding.staging_id,
-                });
-                Ok(())
-            }
+            Bound::Bound => Ok(()),
             Bound::ProductionBusy { until } => Err(Ended::ProductionBusy { until }.into()),
         }
     }
@@ -403,7 +414,7 @@ impl Run<'_> {
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
-    async fn apply(&mut self, binding: &Binding, step: Step) -> Result<(), Halt> {
+    async fn apply(&mut self, binding: &mut Binding, step: Step) -> Result<(), Halt> {
         let name = step.name();
         self.job.activity.set(name);
         let cloudfront = &self.context.account.cloudfront;
@@ -424,15 +435,13 @@ impl Run<'_> {
             Step::DeleteStaging(staging) => {
                 self.call(|| cloudfront.delete_distribution(staging)).await
             }
-            Step::RecordDeleted { version } => {
-                match self.record_deleted(&binding.staging_id, *version).await {
-                    Ok(recorded) => {
-                        self.progress.recorded = Some(recorded);
-                        Ok(())
-                    }
-                    Err(halt) => Err(halt),
+            Step::RecordDeleted { version } => match self.record_deleted(binding, *version).await {
+                Ok(recorded) => {
+                    self.progress.recorded = Some(recorded);
+                    Ok(())
                 }
-            }
+                Err(halt) => Err(halt),
+            },
         };
         self.changed_at = Instant::now();
         let error = match result {
@@ -502,59 +511,6 @@ impl Run<'_> {
         self.moved_at = Instant::now();
         self.fruitless = 0;
         self.progress.conflict = None;
-    }
-
-    /// Writes `deleted` to the staging parameter while it holds our staging distribution's id.
-    ///
-    /// Between reading and writing someone else may write: SSM cannot compare and set, but it
-    /// numbers its versions. If ours is not the one after the version that was read, the history
-    /// tells whose value was overwritten, and that value is put back.
-    async fn record_deleted(&self, staging_id: &str, version: i64) -> Result<i64, Halt> {
-        let ssm = &self.context.account.ssm;
-        let name = &self.job.target.staging_parameter;
-        let current = self.call(|| ssm.parameter(name)).await?;
-        let still_ours = current.is_some_and(|current| {
-            current.version == version
-                && Slot::read(&current.value) == Slot::Distribution(staging_id)
-        });
-        if !still_ours {
-            return Err(
-                AwsError::changed("GetParameter", "the parameter was written since").into(),
-            );
-        }
-        self.heed_stop()?;
-        let written = match ssm.overwrite(name, DELETED).await {
-            Ok(written) => written,
-            Err(error) if error.class.is_transient() => {
-                // It may have taken effect all the same.
-                let current = self.call(|| ssm.parameter(name)).await?;
-                match current.filter(|now| now.version > version && now.value == DELETED) {
-                    Some(ours) => ours.version,
-                    None if self.fruitless < CALL_TRIES => {
-                        return Err(AwsError::changed("PutParameter", "not written").into());
-                    }
-                    None => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if written == version + 1 {
-            return Ok(written);
-        }
-        let history = self.call(|| ssm.history(name)).await?;
-        let overwritten = overwritten(&history, version, written);
-        let newest = history.iter().map(|version| version.version).max();
-        let restored = overwritten.filter(|_| newest == Some(written));
-        if let Some(theirs) = restored {
-            self.call(|| ssm.overwrite(name, &theirs.value)).await?;
-        }
-        if overwritten.is_some() {
-            self.context.telemetry.emit(events::ParameterRaced {
-                parameter: name,
-                restored: restored.map(|theirs| theirs.value.as_str()),
-            });
-        }
-        Ok(written)
     }
 
     async fn wait(&mut self, binding: &Binding, wait: Wait) -> Result<(), Halt> {
@@ -748,16 +704,6 @@ fn complete_binding(binding: &mut Binding, observed: &Observed) {
     {
         binding.policy_id = Some(own.id.clone());
     }
-}
-
-/// The value of someone else that our write of version `written` covered, if there is one. Versions
-/// in between that hold `deleted` are our own: a first try whose answer was lost.
-fn overwritten(history: &[ParameterVersion], read: i64, written: i64) -> Option<&ParameterVersion> {
-    history
-        .iter()
-        .filter(|version| read < version.version && version.version < written)
-        .filter(|version| version.value != DELETED)
-        .max_by_key(|version| version.version)
 }
 
 /// One at a time for each production distribution, in the order of asking.

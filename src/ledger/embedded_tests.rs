@@ -58,6 +58,7 @@ fn binding(production: &str) -> Binding {
         staging_id: "ESTAGING222222".to_owned(),
         staging_domain: Some("d222.cloudfront.net".to_owned()),
         policy_id: None,
+        overwriting: None,
     }
 }
 

@@ -322,6 +322,7 @@ fn binding((production, staging, policy): Ids) -> Binding {
         staging_id: format!("ESTAGING{staging}"),
         staging_domain: Some(format!("d{staging}.cloudfront.net")),
         policy_id: policy.map(|policy| format!("policy {policy}")),
+        overwriting: policy.map(|policy| i64::try_from(policy).unwrap()),
     }
 }
 

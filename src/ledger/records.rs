@@ -43,6 +43,7 @@ CREATE TABLE jobs (
     staging_id      TEXT,
     staging_domain  TEXT,
     policy_id       TEXT,
+    overwriting     INTEGER,
     outcome         TEXT,
     last_reason     TEXT,
     first_seen      INTEGER NOT NULL,
@@ -240,7 +241,7 @@ impl Records {
             transaction
                 .execute(
                     "UPDATE jobs SET production_id = ?2, staging_id = ?3, staging_domain = ?4,
-                                     policy_id = ?5, holds = 1, updated = ?6
+                                     policy_id = ?5, overwriting = ?6, holds = 1, updated = ?7
                      WHERE key = ?1",
                     params![
                         grant.key.as_str(),
@@ -248,6 +249,7 @@ impl Records {
                         binding.staging_id,
                         binding.staging_domain,
                         binding.policy_id,
+                        binding.overwriting,
                         now
                     ],
                 )
@@ -484,13 +486,14 @@ fn read_record(transaction: &Transaction<'_>, key: &JobKey) -> Result<Option<Rec
     let row = transaction
         .query_row(
             "SELECT owner, epoch, lease_until, production_id, staging_id, staging_domain,
-                    policy_id, state, outcome
+                    policy_id, overwriting, state, outcome
              FROM jobs WHERE key = ?1",
             params![key.as_str()],
             |row| {
                 let production: Option<String> = row.get(3)?;
                 let staging: Option<String> = row.get(4)?;
                 let (staging_domain, policy_id) = (row.get(5)?, row.get(6)?);
+                let overwriting = row.get(7)?;
                 let half_bound = production.is_some() != staging.is_some();
                 let binding = production
                     .zip(staging)
@@ -499,9 +502,10 @@ fn read_record(transaction: &Transaction<'_>, key: &JobKey) -> Result<Option<Rec
                         staging_id,
                         staging_domain,
                         policy_id,
+                        overwriting,
                     });
-                let done = row.get::<_, String>(7)? == "done";
-                let outcome = row.get::<_, Option<String>>(8)?;
+                let done = row.get::<_, String>(8)? == "done";
+                let outcome = row.get::<_, Option<String>>(9)?;
                 let outcome = outcome.and_then(|code| Outcome::from_code(&code));
                 let record = Record {
                     owner: row.get(0)?,

@@ -14,6 +14,7 @@ fn binding(staging: &str) -> Binding {
         staging_id: staging.to_owned(),
         staging_domain: None,
         policy_id: None,
+        overwriting: None,
     }
 }
 

@@ -1,10 +1,13 @@
 //! Which staging distribution a rejection is about, and what is not its own.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stagesweep::rehearsal::{Action, EventOptions, Rule, Service};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::harness::{World, assert_clean, assert_gone, assert_untouched};
+use crate::harness::{PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_a_newer_deployment_took_before_the_rejection_is_found_through_the_history() {
@@ -168,6 +171,39 @@ async fn a_value_written_in_the_same_instant_as_ours_is_put_back() {
     assert_gone(&world, &service);
     let value = world.aws.parameter(&service.staging_parameter);
     assert_eq!(value.as_deref(), Some("ENEWERSTAGING1"));
+    assert_eq!(daemon.telemetry.metrics().count("CleanupsSuperseded"), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_covered_by_ours_is_put_back_after_a_crash() {
+    let world = World::new();
+    let service = world.service("shop");
+    let crash = Arc::new(Notify::new());
+    let newer = Arc::new(Mutex::new(None));
+    let (deployed, crashing) = (Arc::clone(&newer), Arc::clone(&crash));
+    let older = service.clone();
+    let deploys = Action::before(move |aws, _| {
+        *deployed.lock().unwrap() = Some(aws.deploy_again(&older).unwrap());
+        crashing.notify_one();
+    });
+    for action in [deploys, Action::HangAfter] {
+        let rule = Rule::on("PutParameter").nth(1).then(action);
+        world.aws.add_rule(rule);
+    }
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    timeout(PATIENCE, crash.notified()).await.unwrap();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    daemon.crash().await;
+    let value = world.aws.parameter(&service.staging_parameter);
+    assert_eq!(value.as_deref(), Some("deleted"), "theirs is covered");
+
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    let newer = newer.lock().unwrap().take().unwrap();
+    assert_gone(&world, &service);
+    assert_untouched(&world, &newer);
     assert_eq!(daemon.telemetry.metrics().count("CleanupsSuperseded"), 1);
     daemon.stop().await;
 }

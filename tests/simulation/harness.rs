@@ -30,7 +30,7 @@ pub(crate) struct World {
     directory: TempDir,
 }
 
-/// One daemon of a world. Dropping it is a crash: every task is cut off where it is.
+/// One daemon of a world.
 pub(crate) struct Instance {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) daemon: Daemon,
@@ -233,6 +233,13 @@ impl Instance {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap();
+    }
+
+    /// Cuts off every task where it is.
+    pub(crate) async fn crash(mut self) {
+        let task = self.task.take().unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
     }
 
     /// Waits until the daemon ends by itself.

@@ -211,6 +211,7 @@ fn deletable(id: &str, etag: &str) -> Deletable {
         staging_id: id.to_owned(),
         staging_domain: None,
         policy_id: None,
+        overwriting: None,
     };
     let observed = Observed {
         production: Some(production),

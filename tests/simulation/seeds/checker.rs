@@ -223,7 +223,24 @@ impl Checker {
         }
     }
 
-    pub(crate) fn bound(&self, ledger: usize, grant: &Grant, binding: &Binding) {
+    /// A production distribution is bound to one job at a time: whoever had it before has lost it,
+    /// and its lease must be over.
+    pub(crate) fn bound(&self, ledger: usize, grant: &Grant, binding: &Binding, now: Timestamp) {
+        let mut truth = self.truth();
+        let mut taken = None;
+        for ((_, key), held) in truth.grants.iter_mut().filter(|((it, _), _)| *it == ledger) {
+            if *key != grant.key && held.production_id.as_ref() == Some(&binding.production_id) {
+                held.production_id = None;
+                // The ledger keeps whole milliseconds.
+                if held.until.as_millisecond() > now.as_millisecond() {
+                    taken = Some(key.clone());
+                }
+            }
+        }
+        if let Some(key) = taken {
+            truth.fail(format!("{} was bound to what {key} holds", grant.key));
+        }
+        drop(truth);
         self.honoured(ledger, grant, "bind", |held| {
             held.production_id = Some(binding.production_id.clone());
         });

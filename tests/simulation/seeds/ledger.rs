@@ -96,7 +96,8 @@ impl Ledger for SimulatedLedger {
                     Ok(Bound::Bound)
                 }
                 Bound::Bound => {
-                    self.checker.bound(self.life.ledger, grant, binding);
+                    let now = self.world.now();
+                    self.checker.bound(self.life.ledger, grant, binding, now);
                     Ok(bound)
                 }
                 busy => Ok(busy),
