@@ -11,4 +11,5 @@ mod ledger;
 mod queue;
 mod rehearse;
 mod signals;
+mod soak;
 mod telemetry;
