@@ -110,7 +110,9 @@ async fn what_a_long_life_uses_does_not_grow() {
     let (cleanups, redriven) = (tally.cleanups.get(), tally.redriven.borrow().len());
     println!("{cleanups} cleanups, {redriven} rejections redriven");
     assert!(cleanups > 0);
-    assert_flat(&looks);
+    assert_flat("KiB of memory", &looks, |look| look.resident_kib, 4096);
+    assert_flat("threads", &looks, |look| look.threads, 4);
+    assert_flat("descriptors", &looks, |look| look.descriptors, 8);
 }
 
 /// One service: deployed, rejected, cleaned, and so on.
@@ -154,27 +156,19 @@ fn kib_of_ledger(world: &World) -> u64 {
     (size("ledger.db") + size("ledger.db-wal")) / 1024
 }
 
-/// The last quarter uses no more than the second, but for what an allocator may add.
-fn assert_flat(looks: &[Look]) {
+/// The last quarter of the looks shows no more than the second, but for what an allocator may add.
+fn assert_flat(what: &str, looks: &[Look], figure: fn(&Look) -> u64, allowance: u64) {
+    let median = |looks: &[Look]| {
+        let mut figures: Vec<_> = looks.iter().map(figure).collect();
+        figures.sort_unstable();
+        figures[figures.len() / 2]
+    };
     let quarter = looks.len() / 4;
-    let (second, last) = (&looks[quarter..2 * quarter], &looks[3 * quarter..]);
-    let figures: [(&str, fn(&Look) -> u64, u64); 3] = [
-        ("KiB of resident memory", |look| look.resident_kib, 4096),
-        ("threads", |look| look.threads, 4),
-        ("file descriptors", |look| look.descriptors, 8),
-    ];
-    for (name, figure, allowance) in figures {
-        let (before, after) = (median(second, figure), median(last, figure));
-        println!("{name}: {before}, then {after}");
-        assert!(
-            after <= before + before / 10 + allowance,
-            "{name} grew from {before} to {after}"
-        );
-    }
-}
-
-fn median(looks: &[Look], figure: fn(&Look) -> u64) -> u64 {
-    let mut figures: Vec<_> = looks.iter().map(figure).collect();
-    figures.sort_unstable();
-    figures[figures.len() / 2]
+    let before = median(&looks[quarter..2 * quarter]);
+    let after = median(&looks[3 * quarter..]);
+    println!("{what}: {before}, then {after}");
+    assert!(
+        after <= before + before / 10 + allowance,
+        "{what} grew from {before} to {after}"
+    );
 }
