@@ -760,6 +760,16 @@ fn each_wait_is_for_what_stands_in_the_way() {
             it.policies.clear();
         }),
         (
+            "production names a lost policy of who knows whom",
+            Wait::Detached {
+                policy_id: Some("lost".to_owned()),
+            },
+            |it, _| {
+                it.policies.clear();
+                production(it).policy_id = Some("lost".to_owned());
+            },
+        ),
+        (
             "the newer deployment has not attached its policy yet",
             Wait::PolicyReplaced {
                 policy_id: POLICY.to_owned(),

@@ -34,8 +34,27 @@ const SEEDS: u64 = 2_000;
 /// Seeds within which every mistake must be caught.
 const SEEDS_TO_CATCH: u64 = 1_000;
 
-/// Seeds that found a defect once.
-const REGRESSIONS: [(u64, &str); 0] = [];
+/// Seeds that found a defect once, be it one of the daemon or of the world around it.
+const REGRESSIONS: [(u64, &str); 5] = [
+    (
+        1416,
+        "checker: a newer deployment attached between two calls hid that a detach had propagated",
+    ),
+    (
+        1661,
+        "embedded AWS: a stale read showed a version as deployed that was replaced before it was",
+    ),
+    (
+        2251,
+        "checker: a lease that had just ended still counted against the next holder",
+    ),
+    (
+        5919,
+        "daemon: staging was disabled on a stale reading of production, still attached to a policy \
+         that was gone",
+    ),
+    (24996, "checker: as 2251, at the parameter"),
+];
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
