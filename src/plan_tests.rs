@@ -150,6 +150,10 @@ fn forbidden(
             if !production.deployed || our_policy_is_there {
                 return Some("disable: production may still route to it");
             }
+            let named = production.policy_id.as_ref();
+            if named.is_some_and(|named| observed.policies.iter().all(|it| it.id != *named)) {
+                return Some("disable: the reading of production is older than the detach");
+            }
             if !staging.enabled || !staging.deployed {
                 return Some("disable: not enabled everywhere");
             }
