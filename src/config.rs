@@ -99,8 +99,30 @@ pub struct Shutdown {
 /// Where it is kept what was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// The database's file.
+    /// For one instance or for several.
+    pub backend: LedgerBackend,
+    /// The file of [`LedgerBackend::Embedded`].
     pub path: PathBuf,
+    /// The table of [`LedgerBackend::DynamoDb`]; empty for the other.
+    pub table: String,
+}
+
+/// What the ledger is kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerBackend {
+    /// A file, for one instance.
+    Embedded,
+    /// A DynamoDB table, for any number of instances.
+    DynamoDb,
+}
+
+impl std::fmt::Display for LedgerBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::DynamoDb => "dynamodb",
+        })
+    }
 }
 
 /// Which events are accepted.
@@ -192,7 +214,12 @@ impl Config {
             cleanup,
             retry,
             shutdown: Shutdown { grace_period },
-            ledger: Ledger { path },
+            ledger:
+                Ledger {
+                    backend,
+                    path,
+                    table,
+                },
             events: Events { allowed_accounts },
             telemetry,
             targets: _,
@@ -235,8 +262,9 @@ impl Config {
             ("retry.initial_backoff", time(initial_backoff)),
             ("retry.max_backoff", time(max_backoff)),
             ("shutdown.grace_period", time(grace_period)),
-            ("ledger.backend", "embedded".to_owned()),
+            ("ledger.backend", backend.to_string()),
             ("ledger.path", path.display().to_string()),
+            ("ledger.table", table.clone()),
             ("events.allowed_accounts", accounts.join(",")),
             ("telemetry.log_format", log_format.to_string()),
             ("telemetry.log_level", log_level.clone()),

@@ -125,6 +125,7 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         | "RequestThrottledException"
         | "TooManyRequestsException"
         | "RequestLimitExceeded"
+        | "ProvisionedThroughputExceededException"
         | "SlowDown"
         | "BandwidthLimitExceeded"
         | "OverLimit"
@@ -152,7 +153,8 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         | "NoSuchContinuousDeploymentPolicy"
         | "ParameterNotFound"
         | "QueueDoesNotExist"
-        | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
+        | "AWS.SimpleQueueService.NonExistentQueue"
+        | "ResourceNotFoundException" => ErrorClass::NotFound,
 
         "PreconditionFailed" | "InvalidIfMatchVersion" => ErrorClass::Changed,
 
@@ -160,7 +162,7 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         "StagingDistributionInUse" => ErrorClass::Conflict(StagingInUse),
         "DistributionNotDisabled" => ErrorClass::Conflict(NotDisabled),
         "ResourceInUse" => ErrorClass::Conflict(ResourceInUse),
-        "TooManyUpdates" => ErrorClass::Conflict(ConcurrentWrite),
+        "TooManyUpdates" | "TransactionConflictException" => ErrorClass::Conflict(ConcurrentWrite),
 
         "InternalError"
         | "InternalFailure"

@@ -12,6 +12,7 @@
 
 mod calls;
 pub mod cloudfront;
+pub mod dynamodb;
 pub mod edit;
 pub mod error;
 pub mod sqs;
@@ -161,6 +162,21 @@ impl Connector {
             url.to_owned(),
             wait_time,
         )
+    }
+
+    /// The client of one DynamoDB table.
+    #[must_use]
+    pub fn table(&self, name: &str) -> dynamodb::Table {
+        let time = Arc::new(dynamodb::ServerTime::default());
+        let client = aws_sdk_dynamodb::config::Builder::from(&self.sdk)
+            .retry_config(retry())
+            .retry_partition(partition("dynamodb"))
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(dynamodb::LearnTime(Arc::clone(&time)))
+            .build();
+        let client = aws_sdk_dynamodb::Client::from_conf(client);
+        dynamodb::Table::new(client, name.to_owned(), time)
     }
 
     /// The clients of the account that the credentials belong to.

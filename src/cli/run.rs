@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::{FATAL, check, environment};
 use crate::aws::Connector;
 use crate::clock::Clock;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LedgerBackend, LogFormat};
 use crate::daemon::Daemon;
-use crate::ledger::EmbeddedLedger;
+use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::signals::{Request, Requests};
 use crate::telemetry::logging::{self, LevelHandle};
 use crate::telemetry::{Telemetry, chain, events};
@@ -80,15 +80,11 @@ async fn serve(
         connector.region().is_some(),
         "no AWS region: set AWS_REGION, or region in the AWS profile"
     );
-    let ledger = EmbeddedLedger::open(
-        &config.ledger.path,
-        Uuid::new_v4().to_string(),
-        clock.clone(),
-    )?;
+    let ledger = open_ledger(&config, &connector, &clock).await?;
     let daemon = Daemon::new(
         config.clone(),
         &connector,
-        Arc::new(ledger),
+        ledger,
         clock,
         Arc::clone(telemetry),
     );
@@ -114,6 +110,23 @@ async fn serve(
             }
         }
     }
+}
+
+async fn open_ledger(
+    config: &Config,
+    connector: &Connector,
+    clock: &Clock,
+) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let (owner, clock) = (Uuid::new_v4().to_string(), clock.clone());
+    Ok(match config.ledger.backend {
+        LedgerBackend::Embedded => {
+            Arc::new(EmbeddedLedger::open(&config.ledger.path, owner, clock)?)
+        }
+        LedgerBackend::DynamoDb => {
+            let table = connector.table(&config.ledger.table);
+            Arc::new(DynamoDbLedger::open(table, owner, clock).await?)
+        }
+    })
 }
 
 /// Applies new targets and a new log level. A bad file changes nothing.

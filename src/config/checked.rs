@@ -5,9 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fault::{Fault, Place};
-use super::formats::{check_log_level, check_namespace, parse_duration, parse_queue_url, quoted};
+use super::formats::{
+    check_log_level, check_namespace, is_table_name, parse_duration, parse_queue_url, quoted,
+};
 use super::layers::Layers;
-use super::{Cleanup, Config, Events, Ledger, LogFormat, Queue, Retry, Shutdown, Telemetry, keys};
+use super::{
+    Cleanup, Config, Events, Ledger, LedgerBackend, LogFormat, Queue, Retry, Shutdown, Telemetry,
+    keys,
+};
 use crate::target::{TargetError, TargetSpec, Targets, is_account};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -203,7 +208,13 @@ impl Reader<'_> {
     }
 
     fn ledger(&mut self) -> Option<Ledger> {
-        let backend = self.one_of("ledger.backend", &[("embedded", ())]);
+        let backend = self.one_of(
+            "ledger.backend",
+            &[
+                ("embedded", LedgerBackend::Embedded),
+                ("dynamodb", LedgerBackend::DynamoDb),
+            ],
+        );
         let path = self.text("ledger.path").and_then(|path| {
             if path.is_empty() || path.ends_with('/') {
                 let message = format!("{} does not name a file", quoted(&path));
@@ -212,8 +223,25 @@ impl Reader<'_> {
             }
             Some(PathBuf::from(path))
         });
-        backend?;
-        Some(Ledger { path: path? })
+        let table = self.text("ledger.table");
+        let (backend, table) = (backend?, table?);
+        if backend == LedgerBackend::DynamoDb && !is_table_name(&table) {
+            let message = if table.is_empty() {
+                "is needed with ledger.backend = \"dynamodb\"".to_owned()
+            } else {
+                format!(
+                    "{} is no name of a DynamoDB table: 3 to 255 letters, digits, _ . or -",
+                    quoted(&table)
+                )
+            };
+            self.fault("ledger.table", &message);
+            return None;
+        }
+        Some(Ledger {
+            backend,
+            path: path?,
+            table,
+        })
     }
 
     fn events(&mut self) -> Option<Events> {

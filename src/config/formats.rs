@@ -109,3 +109,11 @@ pub(super) fn check_namespace(text: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Whether DynamoDB takes this for a table's name.
+pub(super) fn is_table_name(text: &str) -> bool {
+    (3..=255).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}

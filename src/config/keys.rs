@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 18] = [
+pub(super) const KEYS: [(&str, &str, Kind); 19] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -30,6 +30,7 @@ pub(super) const KEYS: [(&str, &str, Kind); 18] = [
     ("shutdown", "grace_period", Kind::Duration),
     ("ledger", "backend", Kind::Text),
     ("ledger", "path", Kind::Text),
+    ("ledger", "table", Kind::Text),
     ("events", "allowed_accounts", Kind::List),
     ("telemetry", "log_format", Kind::Text),
     ("telemetry", "log_level", Kind::Text),

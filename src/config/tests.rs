@@ -58,6 +58,7 @@ fn the_least_file_gets_the_defaults() {
             "shutdown.grace_period=25s",
             "ledger.backend=embedded",
             "ledger.path=/var/lib/stagesweep/ledger.db",
+            "ledger.table=",
             "events.allowed_accounts=",
             "telemetry.log_format=json",
             "telemetry.log_level=info",
@@ -206,8 +207,8 @@ fn the_environment_wins_over_the_file() {
 fn faults_of_the_environment_name_the_variable() {
     let variables = [
         ("STAGESWEEP__EVENTS__ALLOWED_ACCOUNTS", "012345678901,12345"),
-        ("STAGESWEEP__LEDGER__BACKEND", "dynamodb"),
-        ("STAGESWEEP__LEDGER__TABLE", "t"),
+        ("STAGESWEEP__LEDGER__BACKEND", "dynamo"),
+        ("STAGESWEEP__LEDGER__TABEL", "t"),
         ("STAGESWEEP__QUEUE", "x"),
         ("STAGESWEEP__QUEUE__MAX_IN_FLIGHT", "many"),
         ("STAGESWEEP__QUEUE__WAIT_TIME", "20"),
@@ -215,12 +216,12 @@ fn faults_of_the_environment_name_the_variable() {
     ];
     let found = faults(GOOD, &variables);
     let expected = [
-        r#"STAGESWEEP__LEDGER__TABLE: ledger.table: there is no such key"#,
+        r#"STAGESWEEP__LEDGER__TABEL: ledger.tabel: there is no such key; did you mean table?"#,
         r#"STAGESWEEP__QUEUE: queue: there is no such key"#,
         r#"STAGESWEEP__QUEUE__MAX_IN_FLIGHT: queue.max_in_flight: "many" is not a whole number"#,
         r#"Stagesweep__queue__wait_time: queue.wait_time: is set by STAGESWEEP__QUEUE__WAIT_TIME as well; case makes no difference"#,
         r#"STAGESWEEP__QUEUE__WAIT_TIME: queue.wait_time: "20" has no unit; write for instance "20s""#,
-        r#"STAGESWEEP__LEDGER__BACKEND: ledger.backend: "dynamodb" is unknown; expected "embedded""#,
+        r#"STAGESWEEP__LEDGER__BACKEND: ledger.backend: "dynamo" is unknown; expected "embedded" or "dynamodb""#,
         r#"STAGESWEEP__EVENTS__ALLOWED_ACCOUNTS: events.allowed_accounts: "12345" is not an account id; expected twelve digits"#,
     ];
     assert_eq!(found, expected, "\n{}", found.join("\n"));

@@ -16,6 +16,7 @@
 //! leases that were granted before by as much; one that is set forward ends them early, and may
 //! prune too much. Grants stay exclusive all the same: what another has taken, nobody can renew.
 
+mod dynamodb;
 mod embedded;
 mod records;
 
@@ -24,9 +25,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+pub use dynamodb::DynamoDbLedger;
 pub use embedded::EmbeddedLedger;
 pub use records::Records;
 
+use crate::aws::AwsError;
 use crate::binding::Binding;
 use crate::event::JobKey;
 use crate::plan::Outcome;
@@ -237,6 +240,18 @@ pub enum LedgerError {
         /// The job.
         key: JobKey,
     },
+    /// The table cannot be used.
+    #[error(
+        "the ledger's table {table} cannot be used ({})",
+        remedy::of_table(source)
+    )]
+    Table {
+        /// The table.
+        table: String,
+        #[source]
+        /// Why.
+        source: AwsError,
+    },
     /// The work was cut off: the process is ending.
     #[error("the ledger's worker ended")]
     Ended,
@@ -246,9 +261,23 @@ pub enum LedgerError {
 mod remedy {
     use rusqlite::ErrorCode;
 
+    use crate::aws::AwsError;
+    use crate::retry::ErrorClass;
+
     pub(super) const WRITABLE: &str = "it and its directory must be writable";
     pub(super) const RESTORE: &str =
         "restore it, or move it away with its -wal and -shm; then what was done is forgotten";
+
+    pub(super) fn of_table(error: &AwsError) -> &'static str {
+        match error.class {
+            ErrorClass::NotFound => {
+                "create it with the partition key pk of type String, or set another ledger.table"
+            }
+            ErrorClass::AccessDenied => "allow dynamodb:GetItem and dynamodb:UpdateItem on it",
+            ErrorClass::Rejected => "its key must be the partition key pk of type String alone",
+            _ => "it is tried again",
+        }
+    }
 
     pub(super) fn of(error: &rusqlite::Error) -> &'static str {
         match error.sqlite_error_code() {

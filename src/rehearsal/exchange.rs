@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use http::Request;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 use super::cloudfront_api;
 
@@ -25,6 +27,8 @@ pub enum AwsService {
     Ssm,
     /// CloudFront, REST-XML of 2020-05-31.
     CloudFront,
+    /// DynamoDB, AWS JSON 1.0.
+    DynamoDb,
     /// Anything else; answered with an error.
     Unknown,
 }
@@ -35,6 +39,7 @@ impl std::fmt::Display for AwsService {
             Self::Sqs => "sqs",
             Self::Ssm => "ssm",
             Self::CloudFront => "cloudfront",
+            Self::DynamoDb => "dynamodb",
             Self::Unknown => "unknown",
         })
     }
@@ -89,6 +94,11 @@ impl Call {
                 (AwsService::Sqs, operation.to_owned(), queue)
             }
             Some(("AmazonSSM", operation)) => (AwsService::Ssm, operation.to_owned(), json("Name")),
+            Some(("DynamoDB_20120810", operation)) => (
+                AwsService::DynamoDb,
+                operation.to_owned(),
+                json("TableName"),
+            ),
             Some((_, operation)) => (AwsService::Unknown, operation.to_owned(), None),
             None => match cloudfront_api::route(request.method(), request.uri()) {
                 Some((operation, resource)) => {
@@ -165,7 +175,7 @@ impl Failure {
                 "ServiceUnavailable",
                 "AwsService is unable to handle the request.",
             ),
-            (AwsService::Ssm, false) => Self::new(
+            (AwsService::Ssm | AwsService::DynamoDb, false) => Self::new(
                 500,
                 "InternalServerError",
                 "An error occurred on the server side.",
@@ -205,7 +215,7 @@ impl Failure {
                     format!("{};{kind}", super::sqs::query_code(&code)),
                 )
             }
-            AwsService::Ssm | AwsService::Unknown => {
+            AwsService::Ssm | AwsService::DynamoDb | AwsService::Unknown => {
                 // Several Parameter Store errors come without any text.
                 let body = if message.is_empty() {
                     serde_json::json!({ "__type": code })
@@ -260,16 +270,20 @@ impl Reply {
         self,
         service: AwsService,
         request_id: &str,
+        now: Timestamp,
     ) -> http::Response<Vec<u8>> {
         let content_type = match service {
             AwsService::CloudFront => "text/xml",
-            AwsService::Sqs => "application/x-amz-json-1.0",
+            AwsService::Sqs | AwsService::DynamoDb => "application/x-amz-json-1.0",
             AwsService::Ssm | AwsService::Unknown => "application/x-amz-json-1.1",
         };
         let mut builder = http::Response::builder()
             .status(self.status)
             .header("x-amzn-requestid", request_id)
             .header(http::header::CONTENT_TYPE, content_type);
+        if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
+            builder = builder.header(http::header::DATE, date);
+        }
         for (name, value) in self.headers {
             builder = builder.header(name, value);
         }

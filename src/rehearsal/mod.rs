@@ -11,6 +11,7 @@
 //! | `exchange` | one request and its answer; errors on the wire |
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
+//! | `dynamodb`, `dynamodb_expression` | tables, and the expressions of their writes |
 //! | `cloudfront` | what CloudFront holds, and what reads show of it |
 //! | `cloudfront_distributions`, `cloudfront_policies`, `cloudfront_errors` | the rules of change |
 //! | `cloudfront_api`, `cloudfront_xml` | the REST-XML interface; configurations as bytes |
@@ -36,6 +37,8 @@ mod cloudfront_distributions;
 mod cloudfront_errors;
 mod cloudfront_policies;
 mod cloudfront_xml;
+mod dynamodb;
+mod dynamodb_expression;
 mod events;
 mod exchange;
 mod faults;
@@ -103,6 +106,7 @@ struct State {
     settings: Settings,
     cloudfront: cloudfront::CloudFront,
     ssm: ssm::Ssm,
+    dynamodb: dynamodb::DynamoDb,
     sqs: sqs::Sqs,
     ids: Ids,
     /// Request ids draw from their own source: looking does not change what is made later.
@@ -145,6 +149,7 @@ impl EmbeddedAws {
                 settings,
                 cloudfront: cloudfront::CloudFront::default(),
                 ssm: ssm::Ssm::default(),
+                dynamodb: dynamodb::DynamoDb::default(),
                 sqs: sqs::Sqs::default(),
                 ids: Ids::new(seed),
                 request_ids: Ids::new(!seed),
@@ -239,7 +244,8 @@ impl EmbeddedAws {
             Entrance::Proceed => {}
             Entrance::Refuse(failure) => {
                 let reply = failure.into_reply(call.service, &request_id);
-                return Exchange::Reply(reply.into_response(call.service, &request_id));
+                let now = self.inner.clock.now();
+                return Exchange::Reply(reply.into_response(call.service, &request_id, now));
             }
             Entrance::Drop => return Exchange::Dropped,
             Entrance::Hang => std::future::pending().await,
@@ -257,7 +263,8 @@ impl EmbeddedAws {
             Exit::Drop => return Exchange::Dropped,
             Exit::Hang => std::future::pending().await,
         };
-        Exchange::Reply(reply.into_response(call.service, &request_id))
+        let now = self.inner.clock.now();
+        Exchange::Reply(reply.into_response(call.service, &request_id, now))
     }
 
     /// Carries a call out; a receive on an empty queue waits for as long as it asked to.
@@ -308,7 +315,7 @@ impl EmbeddedAws {
             Step::Done(result) => result,
         };
         let (status, code, change) = match &result {
-            Ok(reply) => (reply.status, None, reply.change.clone()),
+            Ok(reply) => (reply.status, reply.code.clone(), reply.change.clone()),
             Err(failure) => (failure.status, Some(failure.code.clone()), None),
         };
         let seen = match &plan.exit {
@@ -412,6 +419,7 @@ impl State {
             cloudfront,
             ssm,
             sqs,
+            dynamodb,
             ids,
             ..
         } = self;
@@ -462,6 +470,7 @@ impl State {
                 Step::Done(sqs.call(&mut context, call, &body))
             }
             AwsService::Ssm => Step::Done(ssm.call(settings, now, call, &body, stale)),
+            AwsService::DynamoDb => Step::Done(dynamodb.call(settings, call, &body)),
             AwsService::Unknown | AwsService::CloudFront => {
                 Step::Done(Err(unknown_service(request)))
             }
@@ -471,7 +480,8 @@ impl State {
 
 fn unknown_service(request: &Request<Vec<u8>>) -> Failure {
     let message = format!(
-        "The embedded AWS knows SQS, Parameter Store and CloudFront; {} {} is none of theirs.",
+        "The embedded AWS knows SQS, Parameter Store, CloudFront and DynamoDB; {} {} is none of \
+         theirs.",
         request.method(),
         request.uri().path()
     );

@@ -212,6 +212,19 @@ impl EmbeddedAws {
         Ok(())
     }
 
+    // ---- tables ----
+
+    /// Makes a DynamoDB table with a partition key of type String; one of that name stays.
+    pub fn create_table(&self, name: &str, key: &str) {
+        self.state().dynamodb.create(name, key);
+    }
+
+    /// Every item of a table, in DynamoDB's typed JSON, in the order of the keys.
+    #[must_use]
+    pub fn items(&self, table: &str) -> Vec<serde_json::Map<String, Value>> {
+        self.state().dynamodb.items(table)
+    }
+
     // ---- parameters ----
 
     /// Writes a parameter; answers its version.

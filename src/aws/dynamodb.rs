@@ -1,0 +1,242 @@
+//! DynamoDB: one table of records with a text key, written under conditions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure,
+};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use super::error::{AwsError, from_sdk};
+
+/// The name of the table's partition key. It has no sort key.
+pub const KEY: &str = "pk";
+
+/// A value of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Text (`S`).
+    Text(String),
+    /// A whole number (`N`).
+    Number(i64),
+    /// A truth value (`BOOL`).
+    Flag(bool),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// An item's attributes by name; those of other types than [`Value`] has are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Item(BTreeMap<String, Value>);
+
+impl Item {
+    /// A text attribute.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i64> {
+        match self.0.get(name)? {
+            Value::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl From<HashMap<String, AttributeValue>> for Item {
+    fn from(attributes: HashMap<String, AttributeValue>) -> Self {
+        let value = |attribute| match attribute {
+            AttributeValue::S(text) => Some(Value::Text(text)),
+            AttributeValue::N(number) => number.parse().ok().map(Value::Number),
+            AttributeValue::Bool(flag) => Some(Value::Flag(flag)),
+            _ => None,
+        };
+        let attributes = attributes.into_iter();
+        Self(
+            attributes
+                .filter_map(|(name, attribute)| Some((name, value(attribute)?)))
+                .collect(),
+        )
+    }
+}
+
+/// A write under a condition, in DynamoDB's expressions.
+#[derive(Clone, Debug)]
+pub struct Update<'a> {
+    /// The item's key.
+    pub key: String,
+    /// What is set: `SET …`, and `REMOVE …` behind it.
+    pub change: &'a str,
+    /// What must be true of the item as it is.
+    pub condition: Option<&'a str>,
+    /// What the placeholders of both stand for, each with its colon.
+    pub values: Vec<(&'static str, Value)>,
+}
+
+/// What became of an [`Update`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Updated {
+    /// It was written; the item as it is now.
+    Written(Item),
+    /// The condition did not hold; the item as it is, if there is one.
+    Unmet(Option<Item>),
+}
+
+/// The service's own clock, by the `Date` of its answers.
+///
+/// So that instances whose clocks differ mean the same by a time in an item. It shows at most one
+/// second and the way of an answer less than the time it is there, and never more.
+#[derive(Debug, Default)]
+pub struct ServerTime(Mutex<Option<(Timestamp, Instant)>>);
+
+impl ServerTime {
+    fn learn(&self, date: Timestamp) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, Instant::now()));
+    }
+
+    /// The time there; `None` before the first answer.
+    #[must_use]
+    pub fn now(&self) -> Option<Timestamp> {
+        let (date, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let since = SignedDuration::try_from(at.elapsed()).ok()?;
+        date.checked_add(since).ok()
+    }
+}
+
+/// An interceptor that reads the time off every answer.
+#[derive(Debug)]
+pub(super) struct LearnTime(pub(super) Arc<ServerTime>);
+
+impl Intercept for LearnTime {
+    fn name(&self) -> &'static str {
+        "LearnTime"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let date = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+        if let Some(date) = date {
+            self.0.learn(date.timestamp());
+        }
+        Ok(())
+    }
+}
+
+/// One table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    client: aws_sdk_dynamodb::Client,
+    name: String,
+    time: Arc<ServerTime>,
+}
+
+impl Table {
+    pub(super) fn new(
+        client: aws_sdk_dynamodb::Client,
+        name: String,
+        time: Arc<ServerTime>,
+    ) -> Self {
+        Self { client, name, time }
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The service's clock.
+    #[must_use]
+    pub fn time(&self) -> &ServerTime {
+        &self.time
+    }
+
+    /// An item as it is, read consistently (GetItem); `None` if there is none.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn item(&self, key: &str) -> Result<Option<Item>, AwsError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .key(KEY, AttributeValue::S(key.to_owned()))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(from_sdk("GetItem"))?;
+        Ok(output.item.map(Item::from))
+    }
+
+    /// Writes an item, making it where there is none, if the condition holds (UpdateItem).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure but a condition that does not hold.
+    pub async fn update(&self, update: Update<'_>) -> Result<Updated, AwsError> {
+        let values = update.values.into_iter();
+        let reply = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key(KEY, AttributeValue::S(update.key))
+            .update_expression(update.change)
+            .set_condition_expression(update.condition.map(str::to_owned))
+            .set_expression_attribute_values(Some(
+                values
+                    .map(|(name, value)| (name.to_owned(), attribute(value)))
+                    .collect(),
+            ))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(OnFailure::AllOld)
+            .send()
+            .await;
+        match reply {
+            Ok(output) => Ok(Updated::Written(
+                output.attributes.map(Item::from).unwrap_or_default(),
+            )),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(unmet)) => {
+                    Ok(Updated::Unmet(unmet.item.clone().map(Item::from)))
+                }
+                _ => Err(from_sdk("UpdateItem")(error)),
+            },
+        }
+    }
+}
+
+fn attribute(value: Value) -> AttributeValue {
+    match value {
+        Value::Text(text) => AttributeValue::S(text),
+        Value::Number(number) => AttributeValue::N(number.to_string()),
+        Value::Flag(flag) => AttributeValue::Bool(flag),
+    }
+}
