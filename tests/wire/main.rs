@@ -4,4 +4,5 @@
 
 mod calls;
 mod embedded;
+mod fuzz;
 mod signature;
