@@ -7,12 +7,12 @@
 //!
 //! **Guarantees.** The result differs from the input only inside the one element, which must be a
 //! direct child of `DistributionConfig`, occur once, and hold the expected text. Anything else is
-//! refused: a malformed document, one with a DTD, another root, a second root.
+//! refused: a document that is not well-formed, one with a DTD, one with another root.
 
 use std::ops::Range;
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
+use roxmltree::{Document, Node};
+use xml::reader::EventReader;
 
 /// The root element of what `GetDistributionConfig` returns and `UpdateDistribution` takes.
 const ROOT: &str = "DistributionConfig";
@@ -59,7 +59,7 @@ impl<'a> Edit<'a> {
 pub enum EditError {
     /// Not well-formed XML.
     #[error("the configuration is not well-formed XML")]
-    Malformed(#[source] quick_xml::Error),
+    Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Well-formed, but no distribution configuration.
     #[error("the configuration is not one DistributionConfig document: {0}")]
     NotAConfiguration(&'static str),
@@ -85,135 +85,77 @@ pub enum EditError {
 /// [`EditError`] when the document is not a well-formed `DistributionConfig`, or the element is not
 /// there exactly once with the expected text. Nothing is guessed.
 pub fn apply(xml: &str, edit: Edit<'_>) -> Result<String, EditError> {
-    // The reader skips a byte order mark without counting it.
-    let (mark, document) = match xml.strip_prefix(BYTE_ORDER_MARK) {
-        Some(document) => (BYTE_ORDER_MARK, document),
+    // The parser skips one byte order mark; whether it counts it is not ours to guess.
+    let (mark, text) = match xml.strip_prefix(BYTE_ORDER_MARK) {
+        Some(text) => (BYTE_ORDER_MARK, text),
         None => ("", xml),
     };
-    let found = locate(document, edit.element)?;
-    if document.get(found.content.clone()) != Some(&*found.text) {
-        return Err(EditError::NotAConfiguration("its places cannot be told"));
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return Err(EditError::NotAConfiguration("it has two byte order marks"));
     }
-    if found.text.trim() != edit.from {
+    let document = Document::parse(text).map_err(|error| EditError::Malformed(error.into()))?;
+    // That one tells places, and is lenient here and there; this one is strict.
+    if let Some(error) = EventReader::new(text.as_bytes())
+        .into_iter()
+        .find_map(Result::err)
+    {
+        return Err(EditError::Malformed(error.into()));
+    }
+    let content = content(the_one(&document, edit.element)?)?;
+    let held = &text[content.clone()];
+    if held.contains(['<', '&']) {
+        return Err(EditError::NotAConfiguration(
+            "a leaf element holds more than text",
+        ));
+    }
+    if held.trim() != edit.from {
         return Err(EditError::Wrong {
             element: edit.element,
             expected: edit.from.to_owned(),
         });
     }
-    let mut edited = String::with_capacity(xml.len() + edit.to.len());
-    edited.push_str(mark);
-    edited.push_str(&document[..found.content.start]);
-    edited.push_str(edit.to);
-    edited.push_str(&document[found.content.end..]);
-    Ok(edited)
+    Ok([mark, &text[..content.start], edit.to, &text[content.end..]].concat())
 }
 
-struct Found {
-    /// The bytes between the start tag and the end tag.
-    content: Range<usize>,
-    text: String,
+/// The one direct child of the root that has this name, in the root's namespace.
+fn the_one<'a>(
+    document: &'a Document<'_>,
+    element: &'static str,
+) -> Result<Node<'a, 'a>, EditError> {
+    let root = document.root_element();
+    if root.tag_name().name() != ROOT {
+        return Err(EditError::NotAConfiguration("its root is another element"));
+    }
+    let mut named = root.children().filter(|child| {
+        let tag = child.tag_name();
+        tag.name() == element && tag.namespace() == root.tag_name().namespace()
+    });
+    let found = named.next().ok_or(EditError::Missing(element))?;
+    if named.next().is_some() {
+        return Err(EditError::Repeated(element));
+    }
+    Ok(found)
 }
 
-fn locate(xml: &str, element: &'static str) -> Result<Found, EditError> {
-    let mut reader = Reader::from_str(xml);
-    let config = reader.config_mut();
-    config.check_comments = true;
-    config.allow_unmatched_ends = false;
-
-    let position =
-        |reader: &Reader<&[u8]>| usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
-    let mut depth = 0_usize;
-    let mut seen_root = false;
-    let mut content_start = None;
-    let mut text = String::new();
-    let mut found: Option<Found> = None;
-
-    loop {
-        let before = position(&reader);
-        match reader.read_event().map_err(EditError::Malformed)? {
-            Event::Start(tag) => {
-                for attribute in tag.attributes() {
-                    attribute.map_err(|error| EditError::Malformed(error.into()))?;
-                }
-                if depth == 0 {
-                    if seen_root {
-                        return Err(EditError::NotAConfiguration("it has a second root"));
-                    }
-                    if tag.name().as_ref() != ROOT {
-                        return Err(EditError::NotAConfiguration("its root is another element"));
-                    }
-                    seen_root = true;
-                } else if depth == 1 && tag.name().as_ref() == element {
-                    if found.is_some() {
-                        return Err(EditError::Repeated(element));
-                    }
-                    content_start = Some(position(&reader));
-                    text.clear();
-                } else if content_start.is_some() {
-                    return Err(EditError::NotAConfiguration("a leaf element has children"));
-                }
-                depth += 1;
-            }
-            Event::End(_) => {
-                depth -= 1;
-                if depth == 1
-                    && let Some(start) = content_start.take()
-                {
-                    found = Some(Found {
-                        content: start..before,
-                        text: std::mem::take(&mut text),
-                    });
-                }
-            }
-            Event::Empty(tag) => {
-                for attribute in tag.attributes() {
-                    attribute.map_err(|error| EditError::Malformed(error.into()))?;
-                }
-                if depth == 0 {
-                    return Err(EditError::NotAConfiguration("its root is empty"));
-                }
-                if depth == 1 && tag.name().as_ref() == element {
-                    // `<Enabled/>`: holds no text, so it never holds what an edit expects.
-                    return Err(EditError::Missing(element));
-                }
-                if content_start.is_some() {
-                    return Err(EditError::NotAConfiguration("a leaf element has children"));
-                }
-            }
-            Event::Text(part) => {
-                if depth == 0 && !part.trim().is_empty() {
-                    return Err(EditError::NotAConfiguration("it has text outside its root"));
-                }
-                if content_start.is_some() {
-                    text.push_str(&part);
-                }
-            }
-            Event::CData(_) | Event::GeneralRef(_) | Event::Comment(_) | Event::PI(_)
-                if content_start.is_some() =>
-            {
-                return Err(EditError::NotAConfiguration(
-                    "a leaf element holds more than text",
-                ));
-            }
-            Event::CData(_) | Event::GeneralRef(_) if depth == 0 => {
-                return Err(EditError::NotAConfiguration("it has text outside its root"));
-            }
-            Event::DocType(_) => return Err(EditError::NotAConfiguration("it has a DTD")),
-            Event::Eof if depth > 0 => {
-                return Err(EditError::NotAConfiguration("it ends in the middle"));
-            }
-            Event::Eof => break,
-            Event::Decl(_)
-            | Event::Comment(_)
-            | Event::PI(_)
-            | Event::CData(_)
-            | Event::GeneralRef(_) => {}
-        }
+/// The bytes between the start tag and the end tag of a leaf; none for one that is empty.
+fn content(leaf: Node<'_, '_>) -> Result<Range<usize>, EditError> {
+    let Some(text) = leaf.first_child() else {
+        let end = leaf.range().end;
+        return Ok(end..end);
+    };
+    let source = leaf.document().input_text();
+    let range = text.range();
+    // Neither a child element, nor a comment, nor the inside of a CDATA section.
+    let fills_the_leaf = text.is_text()
+        && source[..range.start].ends_with('>')
+        && source[range.end..].starts_with("</");
+    if fills_the_leaf {
+        Ok(range)
+    } else {
+        Err(EditError::NotAConfiguration(
+            "a leaf element holds more than text",
+        ))
     }
-    if !seen_root {
-        return Err(EditError::NotAConfiguration("it is empty"));
-    }
-    found.ok_or(EditError::Missing(element))
 }
 
 #[cfg(test)]

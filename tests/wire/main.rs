@@ -5,4 +5,5 @@
 mod calls;
 mod embedded;
 mod ledgers;
+mod fuzz;
 mod signature;
