@@ -216,7 +216,7 @@ fn faults_of_the_environment_name_the_variable() {
     ];
     let found = faults(GOOD, &variables);
     let expected = [
-        r#"STAGESWEEP__LEDGER__TABEL: ledger.tabel: there is no such key; did you mean table?"#,
+        r#"STAGESWEEP__LEDGER__TABEL: ledger.tabel: there is no such key"#,
         r#"STAGESWEEP__QUEUE: queue: there is no such key"#,
         r#"STAGESWEEP__QUEUE__MAX_IN_FLIGHT: queue.max_in_flight: "many" is not a whole number"#,
         r#"Stagesweep__queue__wait_time: queue.wait_time: is set by STAGESWEEP__QUEUE__WAIT_TIME as well; case makes no difference"#,

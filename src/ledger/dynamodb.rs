@@ -31,6 +31,10 @@ use crate::plan::Outcome;
 /// takes time to arrive.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// What the time that a write stated may differ by from the time of its answer. With the second by
+/// which the service's clock may be read wrong it is less than [`MARGIN`].
+const DRIFT: Duration = Duration::from_secs(2);
+
 /// Tries of taking a production distribution whose holder changes in the meantime.
 const TRIES: usize = 4;
 
@@ -130,7 +134,7 @@ impl DynamoDbLedger {
             let updated = self.table.update(update(believed)).await;
             let updated = updated.map_err(self.failed())?;
             let now = self.now().await?;
-            if now.duration_since(believed).unsigned_abs() <= MARGIN {
+            if now.duration_since(believed).unsigned_abs() <= DRIFT {
                 return Ok((now, updated));
             }
             believed = now;

@@ -75,6 +75,42 @@ async fn two_daemons_with_two_ledgers_and_duplicates_end_clean() {
 }
 
 #[tokio::test]
+async fn three_daemons_with_one_table_do_each_job_once_although_one_is_killed() {
+    let world = World::new().await;
+    world.aws.create_table("stagesweep-ledger", "pk");
+    let services = ["shop", "blog", "docs", "wiki"].map(|name| world.service(name));
+    let daemon = || {
+        let launch = world.daemon();
+        launch
+            .env("STAGESWEEP__LEDGER__BACKEND", "dynamodb")
+            .env("STAGESWEEP__LEDGER__TABLE", "stagesweep-ledger")
+            .env("STAGESWEEP__QUEUE__MAX_IN_FLIGHT", "4")
+            .spawn()
+    };
+    let doomed = daemon();
+    world.reject(&services[0]);
+    doomed.waits_for("detach_propagated").await;
+    let others = [daemon(), daemon()];
+    for service in &services {
+        for _ in 0..3 {
+            world.reject(service);
+        }
+    }
+    for other in &others {
+        other.says("started").await;
+    }
+    doomed.killer()();
+    world.settled().await;
+    assert_eq!(world.dead_letters(), 0);
+    for service in &services {
+        world.assert_cleaned_once(service);
+    }
+    for daemon in &others {
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_second_daemon_on_the_same_ledger_exits_and_leaves_the_first_alone() {
     let world = World::new().await;
     let shop = world.service("shop");

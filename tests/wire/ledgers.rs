@@ -1,27 +1,27 @@
-//! One suite for every ledger: the rules over SQLite, and a DynamoDB table in the embedded AWS.
+//! One suite for every ledger: the rules over SQLite, a DynamoDB table in the embedded AWS, and one
+//! in a server that others wrote.
 //!
 //! Each scenario has instances that share one ledger. Those of DynamoDB have clocks that differ by
 //! minutes.
 
+mod scenarios;
+
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::Timestamp;
 use stagesweep::aws::Connector;
 use stagesweep::binding::Binding;
 use stagesweep::clock::Clock;
 use stagesweep::event::JobKey;
-use stagesweep::ledger::{
-    Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerError, RETENTION, Records,
-};
+use stagesweep::ledger::{Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerError, Records};
 use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::telemetry::Telemetry;
-
-/// How long leases are.
-const LEASE: Duration = Duration::from_secs(120);
 
 /// More than what any ledger waits beyond the end of a lease.
 const MARGIN: Duration = Duration::from_secs(8);
@@ -37,12 +37,108 @@ enum Place {
     Table {
         aws: EmbeddedAws,
     },
+    Server {
+        endpoint: String,
+        table: String,
+    },
+}
+
+/// ministack, as `./tests/run` installs it.
+struct Server {
+    child: Child,
+    endpoint: String,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let program = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/target/tools/python/bin/ministack"
+        );
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
+        let child = Command::new(program)
+            .env("BIND_HOST", "127.0.0.1")
+            .env("GATEWAY_PORT", port.to_string())
+            .env("SFTP_ENABLED", "0")
+            .env("IOT_MTLS_ENABLED", "0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{program}: {error}; `./tests/run test` installs it");
+            });
+        let server = Self {
+            child,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        };
+        let listens = async {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let listens = tokio::time::timeout(Duration::from_secs(60), listens);
+        listens.await.expect("ministack never listens");
+        server
+    }
+
+    /// A table of its own.
+    async fn place(&self, table: &str) -> Place {
+        use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+        use aws_sdk_dynamodb::types::{
+            AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+        };
+
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("ap-northeast-1"))
+            .credentials_provider(Credentials::new(
+                "rehearsal",
+                "rehearsal",
+                None,
+                None,
+                "test",
+            ))
+            .endpoint_url(&self.endpoint)
+            .build();
+        let key = KeySchemaElement::builder()
+            .attribute_name("pk")
+            .key_type(KeyType::Hash);
+        let attribute = AttributeDefinition::builder()
+            .attribute_name("pk")
+            .attribute_type(ScalarAttributeType::S);
+        aws_sdk_dynamodb::Client::from_conf(config)
+            .create_table()
+            .table_name(table)
+            .key_schema(key.build().unwrap())
+            .attribute_definitions(attribute.build().unwrap())
+            .billing_mode(BillingMode::PayPerRequest)
+            .send()
+            .await
+            .unwrap();
+        Place::Server {
+            endpoint: self.endpoint.clone(),
+            table: table.to_owned(),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have gone by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 /// An instance: its own ledger object, its own clock.
 struct Instance {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
+    lease: Duration,
 }
 
 impl Place {
@@ -54,18 +150,54 @@ impl Place {
         [Self::Records { records, clock }, Self::Table { aws }]
     }
 
+    /// How long leases are: where time is real, short.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Records { .. } | Self::Table { .. } => 120,
+            Self::Server { .. } => 6,
+        })
+    }
+
+    fn is_virtual(&self) -> bool {
+        !matches!(self, Self::Server { .. })
+    }
+
+    async fn pass(&self, time: Duration) {
+        match self {
+            Self::Records { .. } | Self::Table { .. } => tokio::time::advance(time).await,
+            Self::Server { .. } => tokio::time::sleep(time).await,
+        }
+    }
+
     /// An instance whose clock is so many minutes ahead.
     async fn instance(&self, owner: &str, ahead: i64) -> Instance {
-        match self {
-            Self::Records { records, clock } => Instance {
-                ledger: Arc::new(SharedRecords {
+        let skew = Arc::new(AtomicI64::new(ahead * 60_000));
+        let (ledger, clock): (Arc<dyn Ledger>, _) = match self {
+            Self::Records { records, clock } => {
+                let ledger = SharedRecords {
                     records: Arc::clone(records),
                     owner: owner.to_owned(),
                     clock: clock.clone(),
-                }),
-                clock: clock.clone(),
-            },
-            Self::Table { aws } => table_instance(aws, owner, ahead).await.unwrap(),
+                };
+                (Arc::new(ledger), clock.clone())
+            }
+            Self::Table { aws } => {
+                let clock = aws.clock().on_another_machine(skew);
+                let ledger = in_table(aws, owner, &clock).await.unwrap();
+                (Arc::new(ledger), clock)
+            }
+            Self::Server { endpoint, table } => {
+                let clock = Clock::following_tokio(Clock::system().now());
+                let clock = clock.on_another_machine(skew);
+                let table = connector(endpoint, None, &clock).table(table);
+                let ledger = DynamoDbLedger::open(table, owner.to_owned(), clock.clone()).await;
+                (Arc::new(ledger.unwrap()), clock)
+            }
+        };
+        Instance {
+            ledger,
+            clock,
+            lease: self.lease(),
         }
     }
 
@@ -78,37 +210,28 @@ impl Place {
     }
 }
 
-async fn table_instance(
+fn connector(endpoint: &str, http: Option<SharedHttpClient>, clock: &Clock) -> Connector {
+    let telemetry = Arc::new(Telemetry::new(clock.clone()));
+    Connector::to_endpoint(endpoint, "ap-northeast-1", http, clock, telemetry)
+}
+
+async fn in_table(
     aws: &EmbeddedAws,
     owner: &str,
-    ahead: i64,
-) -> Result<Instance, LedgerError> {
-    let skew = Arc::new(AtomicI64::new(ahead * 60_000));
-    let clock = aws.clock().on_another_machine(skew);
-    let telemetry = Arc::new(Telemetry::new(clock.clone()));
-    let connector = Connector::to_endpoint(
-        "http://aws.test",
-        "ap-northeast-1",
-        Some(aws.http_client()),
-        &clock,
-        telemetry,
-    );
-    let table = connector.table(TABLE);
-    let ledger = DynamoDbLedger::open(table, owner.to_owned(), clock.clone()).await?;
-    Ok(Instance {
-        ledger: Arc::new(ledger),
-        clock,
-    })
+    clock: &Clock,
+) -> Result<DynamoDbLedger, LedgerError> {
+    let table = connector("http://aws.test", Some(aws.http_client()), clock).table(TABLE);
+    DynamoDbLedger::open(table, owner.to_owned(), clock.clone()).await
 }
 
 impl Instance {
-    fn until(&self, lease: Duration) -> Timestamp {
-        self.clock.now().checked_add(lease).unwrap()
+    fn until(&self) -> Timestamp {
+        self.clock.now().checked_add(self.lease).unwrap()
     }
 
     async fn claim(&self, job: &str) -> Claim {
         let key = key(job);
-        let claim = self.ledger.claim(&key, "shop", self.until(LEASE));
+        let claim = self.ledger.claim(&key, "shop", self.until());
         claim.await.unwrap()
     }
 
@@ -132,7 +255,7 @@ impl Instance {
     }
 
     async fn renew(&self, grant: &Grant) -> Result<(), LedgerError> {
-        self.ledger.renew(grant, self.until(LEASE)).await
+        self.ledger.renew(grant, self.until()).await
     }
 
     /// Whether a time that the ledger named comes after the lease that was granted just now, and
@@ -140,8 +263,8 @@ impl Instance {
     fn is_end_of_lease(&self, until: Timestamp) {
         let left = until.duration_since(self.clock.now());
         let left = Duration::try_from(left).unwrap();
-        assert!(LEASE - Duration::from_secs(2) <= left, "{left:?}");
-        assert!(left <= LEASE + MARGIN, "{left:?}");
+        assert!(self.lease - Duration::from_secs(3) <= left, "{left:?}");
+        assert!(left <= self.lease + MARGIN, "{left:?}");
     }
 }
 
@@ -159,199 +282,52 @@ fn binding(production: &str) -> Binding {
     }
 }
 
-async fn pass(time: Duration) {
-    tokio::time::advance(time).await;
-}
-
 fn not_owner<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> bool {
     matches!(result.unwrap_err(), LedgerError::NotOwner { .. })
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_job_is_granted_to_one_at_a_time() {
-    for place in Place::all() {
-        let (one, two) = place.two().await;
-        let grant = one.grant("job").await;
-        match two.claim("job").await {
-            Claim::Leased { until } => two.is_end_of_lease(until),
-            other => panic!("{other:?}"),
+/// A test for each scenario, and one for all of them on a server.
+macro_rules! suite {
+    ($($scenario:ident,)*) => {
+        $(#[tokio::test(start_paused = true)]
+        async fn $scenario() {
+            for place in Place::all() {
+                scenarios::$scenario(&place).await;
+            }
+        })*
+
+        #[tokio::test]
+        async fn a_server_that_others_wrote_agrees() {
+            let server = Server::start().await;
+            tokio::join!($(async {
+                let place = server.place(stringify!($scenario)).await;
+                scenarios::$scenario(&place).await;
+            }),*);
         }
-        // Its own may be claimed again, which voids the grant it had.
-        let again = one.grant("job").await;
-        assert!(again.epoch > grant.epoch);
-        assert!(not_owner(one.renew(&grant).await));
-        one.renew(&again).await.unwrap();
-        one.ledger.release(&again, "stopped").await.unwrap();
-        assert!(not_owner(one.renew(&again).await));
-        let next = two.grant("job").await;
-        assert!(next.epoch > again.epoch);
-        // A void grant is given back in vain.
-        one.ledger.release(&again, "stopped").await.unwrap();
-        two.renew(&next).await.unwrap();
-    }
+    };
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_lease_that_is_renewed_goes_on_and_one_that_is_not_ends() {
-    for place in Place::all() {
-        let (one, two) = place.two().await;
-        let grant = one.grant("job").await;
-        for _ in 0..5 {
-            pass(LEASE * 3 / 4).await;
-            one.renew(&grant).await.unwrap();
-            assert!(matches!(two.claim("job").await, Claim::Leased { .. }));
-        }
-        pass(LEASE - Duration::from_secs(3)).await;
-        assert!(matches!(two.claim("job").await, Claim::Leased { .. }));
-        pass(MARGIN + Duration::from_secs(3)).await;
-        let taken = two.grant("job").await;
-        assert!(taken.epoch > grant.epoch);
-        assert!(not_owner(one.renew(&grant).await));
-        assert!(not_owner(
-            one.ledger.complete(&grant, Outcome::Cleaned).await
-        ));
-        assert!(not_owner(one.ledger.bind(&grant, &binding("EPROD")).await));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_done_stays_done() {
-    for place in Place::all() {
-        let (one, two) = place.two().await;
-        let grant = one.bound("job", "EPROD").await;
-        let complete = || one.ledger.complete(&grant, Outcome::Superseded);
-        complete().await.unwrap();
-        // The answer may have been lost.
-        complete().await.unwrap();
-        for instance in [&one, &two] {
-            let outcome = Outcome::Superseded;
-            assert_eq!(instance.claim("job").await, Claim::Done { outcome });
-        }
-        assert!(not_owner(one.renew(&grant).await));
-        pass(RETENTION - Duration::from_secs(60)).await;
-        two.ledger.prune().await.unwrap();
-        assert!(matches!(two.claim("job").await, Claim::Done { .. }));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_binding_is_for_good() {
-    for place in Place::all() {
-        let (one, two) = place.two().await;
-        let grant = one.bound("job", "EPROD").await;
-        let complete = Binding {
-            policy_id: Some("policy".to_owned()),
-            overwriting: Some(7),
-            ..binding("EPROD")
-        };
-        one.ledger.bind(&grant, &complete).await.unwrap();
-        let elsewhere = one.ledger.bind(&grant, &binding("EOTHER")).await;
-        assert!(matches!(
-            elsewhere.unwrap_err(),
-            LedgerError::BoundOtherwise { .. }
-        ));
-        pass(LEASE + MARGIN).await;
-        match two.claim("job").await {
-            Claim::Granted { binding, .. } => assert_eq!(binding, Some(complete)),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_production_distribution_is_held_by_one_job_at_a_time() {
-    for place in Place::all() {
-        let (one, two) = place.two().await;
-        let holder = one.bound("first", "EPROD").await;
-        let waiting = two.grant("second").await;
-        match two.bind(&waiting, "EPROD").await {
-            Bound::ProductionBusy { until } => two.is_end_of_lease(until),
-            Bound::Bound => panic!("both hold it"),
-        }
-        // Another one is free, and bound again by the same job.
-        let third = two.bound("third", "EOTHER").await;
-        assert_eq!(two.bind(&third, "EOTHER").await, Bound::Bound);
-
-        one.ledger
-            .complete(&holder, Outcome::Cleaned)
-            .await
-            .unwrap();
-        assert_eq!(two.bind(&waiting, "EPROD").await, Bound::Bound);
-        two.ledger.release(&waiting, "stopped").await.unwrap();
-        one.bound("fourth", "EPROD").await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dead_holders_production_distribution_is_taken_and_its_grant_is_void() {
-    for place in Place::all() {
-        let (one, two) = place.two().await;
-        let dead = one.bound("first", "EPROD").await;
-        pass(LEASE / 2).await;
-        let second = two.grant("second").await;
-        assert_ne!(two.bind(&second, "EPROD").await, Bound::Bound);
-        pass(LEASE / 2 + MARGIN).await;
-        assert_eq!(two.bind(&second, "EPROD").await, Bound::Bound);
-        assert!(not_owner(one.renew(&dead).await));
-        assert!(not_owner(one.ledger.bind(&dead, &binding("EPROD")).await));
-        // Claimed anew it waits its turn.
-        let again = one.grant("first").await;
-        assert_ne!(one.bind(&again, "EPROD").await, Bound::Bound);
-        two.renew(&second).await.unwrap();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_again() {
-    for place in Place::all() {
-        let (one, two) = place.two().await;
-        one.bound("first", "EPROD").await;
-        let again = one.grant("first").await;
-        let second = two.bound("second", "EPROD").await;
-        assert_ne!(one.bind(&again, "EPROD").await, Bound::Bound);
-        two.ledger
-            .complete(&second, Outcome::Cleaned)
-            .await
-            .unwrap();
-        assert_eq!(one.bind(&again, "EPROD").await, Bound::Bound);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn of_many_who_ask_at_once_one_is_granted() {
-    for place in Place::all() {
-        let mut instances = Vec::new();
-        for number in 0..8 {
-            let owner = number.to_string();
-            instances.push(place.instance(&owner, i64::from(number) - 4).await);
-        }
-        let claims = instances.iter().map(|it| it.claim("job"));
-        let claims = futures_util::future::join_all(claims).await;
-        let granted = |claim: &&Claim| matches!(claim, Claim::Granted { .. });
-        assert_eq!(claims.iter().filter(granted).count(), 1, "{claims:?}");
-
-        let mut grants = Vec::new();
-        for (number, instance) in instances.iter().enumerate() {
-            grants.push(instance.grant(&format!("job {number}")).await);
-        }
-        let binds = instances.iter().zip(&grants);
-        let binds = binds.map(|(instance, grant)| instance.bind(grant, "EPROD"));
-        let binds = futures_util::future::join_all(binds).await;
-        let bound = |bound: &&Bound| **bound == Bound::Bound;
-        assert_eq!(binds.iter().filter(bound).count(), 1, "{binds:?}");
-    }
+suite! {
+    a_job_is_granted_to_one_at_a_time,
+    a_lease_that_is_renewed_goes_on_and_one_that_is_not_ends,
+    what_is_done_stays_done,
+    a_binding_is_for_good,
+    a_production_distribution_is_held_by_one_job_at_a_time,
+    a_dead_holders_production_distribution_is_taken_and_its_grant_is_void,
+    a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_again,
+    of_many_who_ask_at_once_one_is_granted,
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_fails_is_an_error_and_works_again_when_it_is_mended() {
     let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
     let aws = EmbeddedAws::new(clock, Settings::default());
-    let missing = table_instance(&aws, "one", 0).await.err().unwrap();
+    let missing = in_table(&aws, "one", aws.clock()).await.unwrap_err();
     let message = missing.to_string();
     assert!(message.contains("create it"), "{message}");
 
     aws.create_table(TABLE, "id");
-    let other_key = table_instance(&aws, "one", 0).await.err().unwrap();
+    let other_key = in_table(&aws, "one", aws.clock()).await.unwrap_err();
     assert!(other_key.to_string().contains("partition key pk"));
 
     let aws = EmbeddedAws::new(aws.clock().clone(), Settings::default());
@@ -363,11 +339,9 @@ async fn a_table_that_fails_is_an_error_and_works_again_when_it_is_mended() {
         "The level of configured provisioned throughput for the table was exceeded.",
     ))));
     // Not a reason to refuse to start.
-    let one = table_instance(&aws, "one", 0).await.unwrap();
-    let claim = one
-        .ledger
-        .claim(&key("job"), "shop", one.until(LEASE))
-        .await;
+    let place = Place::Table { aws: aws.clone() };
+    let one = place.instance("one", 0).await;
+    let claim = one.ledger.claim(&key("job"), "shop", one.until()).await;
     assert!(matches!(claim.unwrap_err(), LedgerError::Table { .. }));
     assert!(one.ledger.check().await.is_err());
     aws.remove_rule(rule);
@@ -380,8 +354,7 @@ async fn a_write_whose_answer_is_lost_is_made_again() {
     let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
     let aws = EmbeddedAws::new(clock, Settings::default());
     aws.create_table(TABLE, "pk");
-    let one = table_instance(&aws, "one", 2).await.unwrap();
-    let two = table_instance(&aws, "two", -2).await.unwrap();
+    let (one, two) = Place::Table { aws: aws.clone() }.two().await;
     for nth in [1, 3, 5, 7, 9, 11] {
         aws.add_rule(Rule::on("UpdateItem").nth(nth).then(Action::DropAfter));
     }

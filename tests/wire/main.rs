@@ -4,6 +4,6 @@
 
 mod calls;
 mod embedded;
-mod ledgers;
 mod fuzz;
+mod ledgers;
 mod signature;
