@@ -3,7 +3,7 @@
 //! One item a job, and one for each production distribution that says which job's grant holds it.
 //! Every write is conditional on the owner and the epoch that the writer believes in.
 //!
-//! **Guarantees.** Those of [`Ledger`](super::Ledger), over all instances that use the table. A
+//! **Guarantees.** Those of [`Ledger`], over all instances that use the table. A
 //! write whose answer was lost may be made again.
 //!
 //! **Time.** Leases are in the time of the service, as the `Date` of its answers shows it: instances
