@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use roxmltree::{Document, Node};
-use xml::reader::EventReader;
+use xml::reader::ParserConfig;
 
 /// The root element of what `GetDistributionConfig` returns and `UpdateDistribution` takes.
 const ROOT: &str = "DistributionConfig";
@@ -95,10 +95,9 @@ pub fn apply(xml: &str, edit: Edit<'_>) -> Result<String, EditError> {
     }
     let document = Document::parse(text).map_err(|error| EditError::Malformed(error.into()))?;
     // That one tells places, and is lenient here and there; this one is strict.
-    if let Some(error) = EventReader::new(text.as_bytes())
-        .into_iter()
-        .find_map(Result::err)
-    {
+    let strict = ParserConfig::new().allow_multiple_root_elements(false);
+    let reader = strict.create_reader(text.as_bytes());
+    if let Some(error) = reader.into_iter().find_map(Result::err) {
         return Err(EditError::Malformed(error.into()));
     }
     let content = content(the_one(&document, edit.element)?)?;

@@ -15,7 +15,8 @@ const MUTANTS: usize = 400;
 
 #[test]
 fn events() {
-    run("event", &["tests/events"], bodies::event);
+    let samples = ["tests/events", "tests/fuzz/corpus/event"];
+    run("event", &samples, bodies::event);
 }
 
 #[test]
