@@ -20,8 +20,9 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
+use crate::accounts::{Account, Accounts};
 use crate::aws::edit::Edit;
-use crate::aws::{Account, AwsError};
+use crate::aws::{self, AwsError};
 use crate::binding::{AsOf, Binding, Slot, as_of};
 use crate::event::Rejection;
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
@@ -30,7 +31,6 @@ use crate::retry::{Backoff, Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
 use crate::target::ResolvedTarget;
 use crate::telemetry::{Telemetry, chain, events};
-use crate::watch::Watcher;
 
 /// Tries of one call within a job, each of which the SDK tries three times by itself. After that
 /// the message is released, so that the redrive policy can end what never ends by itself.
@@ -42,8 +42,7 @@ const MAX_CALL_PAUSE: Duration = Duration::from_secs(5);
 /// Carries out jobs.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
-    account: Account,
-    watcher: Watcher,
+    accounts: Accounts,
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
     settings: Settings,
@@ -176,18 +175,16 @@ impl From<Halt> for Ended {
 }
 
 impl Reconciler {
-    /// A reconciler for one account.
+    /// A reconciler for all accounts.
     #[must_use]
     pub fn new(
-        account: Account,
-        watcher: Watcher,
+        accounts: Accounts,
         ledger: Arc<dyn Ledger>,
         telemetry: Arc<Telemetry>,
         settings: Settings,
     ) -> Self {
         Self {
-            account,
-            watcher,
+            accounts,
             ledger,
             telemetry,
             settings,
@@ -200,6 +197,7 @@ impl Reconciler {
         let now = Instant::now();
         let mut run = Run {
             context: self,
+            account: self.accounts.get(&job.target.access),
             job,
             progress: Progress::default(),
             list_policies: true,
@@ -244,6 +242,8 @@ impl Reconciler {
 /// One run of one job.
 struct Run<'a> {
     context: &'a Reconciler,
+    /// The account that all of it is in.
+    account: Arc<Account>,
     job: &'a Job,
     progress: Progress,
     /// Nothing has told yet whether a policy lists our staging distribution.
@@ -301,7 +301,7 @@ impl Run<'_> {
 
     /// Finds out which distributions the rejection is about; or that it is about none.
     async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
-        let (ssm, target) = (&self.context.account.ssm, &self.job.target);
+        let (ssm, target) = (&self.account.clients.ssm, &self.job.target);
         let production = self
             .call(|| ssm.parameter(&target.production_parameter))
             .await?;
@@ -359,7 +359,7 @@ impl Run<'_> {
 
     /// Reads everything that a decision needs.
     async fn observe(&mut self, binding: &Binding) -> Result<Observed, Halt> {
-        let Account { cloudfront, ssm } = &self.context.account;
+        let aws::Account { cloudfront, ssm } = &self.account.clients;
         let (production, staging, parameter) = tokio::try_join!(
             self.call(|| cloudfront.distribution(&binding.production_id)),
             self.call(|| cloudfront.distribution(&binding.staging_id)),
@@ -407,7 +407,7 @@ impl Run<'_> {
         &self,
         ids: impl IntoIterator<Item = String>,
     ) -> Result<Vec<crate::plan::Policy>, Halt> {
-        let cloudfront = &self.context.account.cloudfront;
+        let cloudfront = &self.account.clients.cloudfront;
         let reads = ids
             .into_iter()
             .map(|id| async move { self.call(|| cloudfront.policy(&id)).await });
@@ -417,7 +417,7 @@ impl Run<'_> {
     async fn apply(&mut self, binding: &mut Binding, step: Step) -> Result<(), Halt> {
         let name = step.name();
         self.job.activity.set(name);
-        let cloudfront = &self.context.account.cloudfront;
+        let cloudfront = &self.account.clients.cloudfront;
         let result = match &step {
             Step::Detach { etag, policy_id } => {
                 let edit = Edit::detach(policy_id);
@@ -527,7 +527,7 @@ impl Run<'_> {
         });
 
         let began = Instant::now();
-        let watcher = &self.context.watcher;
+        let watcher = &self.account.watcher;
         let (production, staging) = (&binding.production_id, &binding.staging_id);
         let ours = match &wait {
             Wait::Detached { .. } => self.progress.detached.is_some(),
@@ -618,7 +618,7 @@ impl Run<'_> {
     /// A moment, longer each time in a row.
     async fn pause(&mut self) -> Result<(), Halt> {
         self.fruitless += 1;
-        let pace = self.context.watcher.pace();
+        let pace = self.account.watcher.pace();
         let backoff = Backoff {
             initial: pace.min,
             max: pace.max,

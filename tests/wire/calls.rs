@@ -60,9 +60,24 @@ enum Answers {
 
 /// An HTTP client that keeps what it was asked to send.
 #[derive(Clone)]
-struct Wire {
+pub(crate) struct Wire {
     sent: Arc<Mutex<Vec<Sent>>>,
     answers: Answers,
+}
+
+impl Wire {
+    /// A wire to a world.
+    pub(crate) fn to(aws: &EmbeddedAws) -> Self {
+        Self {
+            sent: Arc::default(),
+            answers: Answers::World(aws.clone()),
+        }
+    }
+
+    /// What was sent since the last time.
+    pub(crate) fn take(&self) -> Vec<Sent> {
+        std::mem::take(&mut *self.sent.lock().unwrap())
+    }
 }
 
 impl std::fmt::Debug for Wire {
@@ -163,7 +178,7 @@ impl Rig {
 
     /// What was sent since the last time, each checked to be signed as it went out.
     fn sent(&self, scope: &str) -> Vec<Sent> {
-        let sent = std::mem::take(&mut *self.wire.sent.lock().unwrap());
+        let sent = self.wire.take();
         for request in &sent {
             assert_eq!(verified_scope(request, "rehearsal"), scope);
         }
