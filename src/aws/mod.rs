@@ -15,6 +15,7 @@ pub mod cloudfront;
 pub mod dynamodb;
 pub mod edit;
 pub mod error;
+pub mod limiter;
 pub mod sqs;
 pub mod ssm;
 
@@ -30,8 +31,10 @@ use aws_smithy_types::timeout::TimeoutConfig;
 pub use error::AwsError;
 
 use crate::clock::Clock;
+use crate::stop::Stop;
 use crate::telemetry::Telemetry;
-use calls::CountCalls;
+use calls::{CountCalls, TellLimiter};
+use limiter::{Gate, Limiter};
 
 /// What a receive may take above its wait time before the connection counts as dead.
 pub const RECEIVE_MARGIN: Duration = Duration::from_secs(10);
@@ -52,6 +55,18 @@ pub struct Account {
     pub cloudfront: cloudfront::CloudFront,
     /// SSM Parameter Store.
     pub ssm: ssm::ParameterStore,
+}
+
+impl Account {
+    /// The same clients for one job: a call that has to wait for the account's limiter is not made
+    /// once the job is told to stop.
+    #[must_use]
+    pub fn heeding(&self, stop: &Stop) -> Self {
+        Self {
+            cloudfront: self.cloudfront.heeding(stop),
+            ssm: self.ssm.heeding(stop),
+        }
+    }
 }
 
 /// Where clients come from: the SDK's configuration and what every client shares.
@@ -182,23 +197,31 @@ impl Connector {
     /// The clients of the account that the credentials belong to.
     #[must_use]
     pub fn account(&self) -> Account {
+        let limiter = |service| Limiter::new(service, Arc::clone(&self.telemetry));
+        let (cloudfront_limiter, ssm_limiter) = (limiter("cloudfront"), limiter("ssm"));
         let cloudfront = aws_sdk_cloudfront::config::Builder::from(&self.sdk)
             .retry_config(retry())
             .retry_partition(partition("cloudfront"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(TellLimiter(cloudfront_limiter.clone()))
             .build();
         let ssm = aws_sdk_ssm::config::Builder::from(&self.sdk)
             .retry_config(retry())
             .retry_partition(partition("ssm"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(TellLimiter(ssm_limiter.clone()))
             .build();
         Account {
-            cloudfront: cloudfront::CloudFront::new(aws_sdk_cloudfront::Client::from_conf(
-                cloudfront,
-            )),
-            ssm: ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(ssm)),
+            cloudfront: cloudfront::CloudFront::new(
+                aws_sdk_cloudfront::Client::from_conf(cloudfront),
+                Gate::new(cloudfront_limiter),
+            ),
+            ssm: ssm::ParameterStore::new(
+                aws_sdk_ssm::Client::from_conf(ssm),
+                Gate::new(ssm_limiter),
+            ),
         }
     }
 }

@@ -60,24 +60,13 @@ impl EmbeddedAws {
         let born = ago(now, PRODUCTION_AGE);
         let production_parameter = format!("/{name}/cloudfront/cfcd-production");
         let staging_parameter = format!("/{name}/cloudfront/cfcd-staging");
-        let (production_id, execution_id) = {
+        let production_id = self.create_distribution(name)?;
+        let execution_id = {
             let mut state = self.state();
             let state = &mut *state;
-            let document = parsed(&production_config(name, &state.settings.account))?;
-            let mut context = Context {
-                now: born,
-                settings: &state.settings,
-                ids: &mut state.ids,
-            };
-            let id = state
-                .cloudfront
-                .create(&mut context, document, BTreeMap::new())?
-                .id
-                .clone();
-            state.cloudfront.settle(&id, born);
-            state.ssm.put(&production_parameter, &id, born);
+            state.ssm.put(&production_parameter, &production_id, born);
             state.ssm.put(&staging_parameter, "dummy", born);
-            (id, state.ids.uuid())
+            state.ids.uuid()
         };
         let mut service = Service {
             name: name.to_owned(),
@@ -107,6 +96,30 @@ impl EmbeddedAws {
         drop(state);
         self.changed();
         Ok(service)
+    }
+
+    /// Makes a primary distribution like a service's, without any deployment, and answers its id:
+    /// accounts have others.
+    ///
+    /// # Errors
+    /// What CloudFront refuses with: a distribution of that name that exists already.
+    pub fn create_distribution(&self, name: &str) -> Result<String, Failure> {
+        let born = ago(self.clock().now(), PRODUCTION_AGE);
+        let mut state = self.state();
+        let state = &mut *state;
+        let document = parsed(&production_config(name, &state.settings.account))?;
+        let mut context = Context {
+            now: born,
+            settings: &state.settings,
+            ids: &mut state.ids,
+        };
+        let id = state
+            .cloudfront
+            .create(&mut context, document, BTreeMap::new())?
+            .id
+            .clone();
+        state.cloudfront.settle(&id, born);
+        Ok(id)
     }
 
     /// A newer deployment of the same service, all of it now: a staging copy, a policy in the

@@ -8,4 +8,5 @@ mod faults;
 mod harness;
 mod lifecycle;
 mod messages;
+mod propagation;
 mod seeds;
