@@ -78,6 +78,12 @@ impl Version {
         Self(Some(time).filter(|time| time.secs() != 0))
     }
 
+    /// One that is the same as no other.
+    #[cfg(test)]
+    pub(crate) fn unknown() -> Self {
+        Self(None)
+    }
+
     /// Whether both are the same one, for certain.
     #[must_use]
     pub fn is(self, other: Self) -> bool {

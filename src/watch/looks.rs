@@ -391,3 +391,7 @@ fn next_look(changed_at: Instant, last: Option<Last>, pace: Pace, learned: &Lear
 fn soonest_after(pace: Pace) -> Duration {
     pace.min - pace.min / 20
 }
+
+#[cfg(test)]
+#[path = "looks_tests.rs"]
+mod tests;
