@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use crate::harness::{World, assert_clean};
 
+/// What is wrong with lists.
+type Trouble = fn(&World);
+
 /// Calls that tell how far a propagation is.
 fn status_calls(world: &World) -> usize {
     let journal = world.aws.journal();
@@ -70,24 +73,32 @@ async fn twenty_cleanups_in_one_account_share_their_looks() {
 
 #[tokio::test(start_paused = true)]
 async fn lists_are_never_needed() {
-    // Denied, failing, and so stale that they never show a thing.
-    let stale = |world: &World| {
-        world.aws.change_settings(|settings| {
-            settings.switches.stale_lists = true;
-            settings.switches.stale_reads = Duration::from_secs(10);
-        });
-    };
-    let denied = |world: &World| {
-        world.aws.deny("ListDistributions");
-    };
-    let failing = |world: &World| {
-        let list = Rule::on("ListDistributions");
-        world.aws.add_rule(list.then(Action::DropBefore));
-    };
-    let ways: [(&str, &dyn Fn(&World), usize); 3] = [
-        ("denied", &denied, 1),
-        ("failing", &failing, 60),
-        ("stale", &stale, 60),
+    let ways: [(&str, Trouble, usize); 3] = [
+        (
+            "denied",
+            |world| {
+                world.aws.deny("ListDistributions");
+            },
+            1,
+        ),
+        (
+            "failing",
+            |world| {
+                let list = Rule::on("ListDistributions");
+                world.aws.add_rule(list.then(Action::DropBefore));
+            },
+            60,
+        ),
+        (
+            "lagging",
+            |world| {
+                world.aws.change_settings(|settings| {
+                    settings.switches.stale_lists = true;
+                    settings.switches.stale_reads = Duration::from_secs(10);
+                });
+            },
+            60,
+        ),
     ];
     for (name, make, lists) in ways {
         let world = World::new();
@@ -119,7 +130,13 @@ async fn a_large_account_is_listed_only_where_that_takes_fewer_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_account_slows_down_and_everything_is_cleaned_up() {
-    for (calls, changes) in [(Some(10), None), (Some(3), None), (None, Some(3))] {
+    // Calls a second, changes a minute; the longest time, and the most throttled calls for that.
+    // Twenty cleanups are eighty changes, which take 27 minutes at three a minute.
+    for (calls, changes, longest, most) in [
+        (Some(10), None, 600, 40),
+        (Some(3), None, 1_000, 80),
+        (None, Some(3), 2_500, 160),
+    ] {
         let world = World::with(|settings| {
             settings.switches.calls_per_second = calls;
             settings.switches.changes_per_minute = changes;
@@ -131,9 +148,34 @@ async fn a_throttled_account_slows_down_and_everything_is_cleaned_up() {
             .iter()
             .filter(|entry| entry.code.as_deref() == Some("Throttling"))
             .count();
-        println!(
+        let what = format!(
             "{calls:?} calls a second, {changes:?} changes a minute: {took:?}, {throttled} \
              throttled, {asked} status calls"
         );
+        println!("{what}");
+        assert!(throttled > 0, "{what}");
+        assert!(took.as_secs() <= longest && throttled <= most, "{what}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_the_limiter() {
+    let world = World::with(|settings| settings.switches.changes_per_minute = Some(2));
+    let services = services(&world, 12);
+    for service in &services {
+        world.reject(service);
+    }
+    let daemon = world.start("ledger.db");
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert_eq!(daemon.daemon.consumer().gauges().in_flight, 12);
+    let detached = world.changes().len();
+    assert!(detached < 8, "{detached} are detached, the others wait");
+    let began = Instant::now();
+    daemon.stop().await;
+    // The SDK's attempts of one change that has begun may go on.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(world.changes().len() <= detached + 1);
+    let depth = world.aws.depth(&world.queues.url).unwrap();
+    assert_eq!(depth.visible, 12, "every message was given back");
 }
