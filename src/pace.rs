@@ -70,6 +70,11 @@ pub struct Due {
 }
 
 impl Learned {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self {
+        seen: VecDeque::new(),
+    };
+
     /// Remembers a propagation that was unseen at `unseen` and seen at `seen`, both counted from
     /// the change.
     pub fn record(&mut self, unseen: Duration, seen: Duration) {

@@ -212,7 +212,7 @@ impl Reconciler {
             list_policies: true,
             search_policies: false,
             moved_at: now,
-            changed_at: now,
+            changed_at: None,
             fruitless: 0,
             _turn: None,
         };
@@ -269,8 +269,8 @@ struct Run<'a> {
     search_policies: bool,
     /// When something last moved.
     moved_at: Instant,
-    /// When our last change was answered: propagation is paced from there.
-    changed_at: Instant,
+    /// When our last change was accepted, until its propagation is waited for.
+    changed_at: Option<Instant>,
     /// Looks in a row that led to nothing.
     fruitless: u32,
     /// Our turn at the production distribution.
@@ -322,7 +322,10 @@ impl Run<'_> {
                     let propagates =
                         matches!(step, Step::Detach { .. } | Step::DisableStaging { .. });
                     let accepted = self.apply(&mut binding, step).await?;
-                    before_change = (accepted && propagates).then_some(observed);
+                    if accepted && propagates {
+                        before_change = Some(observed);
+                        self.changed_at = Some(Instant::now());
+                    }
                 }
                 Decision::Wait(wait) => self.wait(&binding, wait).await?,
             }
@@ -491,7 +494,6 @@ impl Run<'_> {
                 Err(halt) => Err(halt),
             },
         };
-        self.changed_at = Instant::now();
         let error = match result {
             Ok(()) => {
                 self.context.telemetry.emit(events::StepApplied {
@@ -583,12 +585,8 @@ impl Run<'_> {
         let began = Instant::now();
         let watcher = &self.context.watcher;
         let (production, staging) = (&binding.production_id, &binding.staging_id);
-        let ours = match &wait {
-            Wait::Detached { .. } => self.progress.detached.is_some(),
-            Wait::StagingDisabled => self.progress.disabled,
-            _ => false,
-        };
-        let from = if ours { self.changed_at } else { began };
+        // Of a change that is not ours nobody here knows how old it is.
+        let changed_at = self.changed_at.take();
         let (id, until) = match wait.clone() {
             Wait::BothDeployed => (production, Until::Deployed),
             Wait::Detached { policy_id } => (production, Until::Detached { policy_id }),
@@ -601,12 +599,12 @@ impl Run<'_> {
         let looks = async {
             if wait == Wait::BothDeployed {
                 let (production, staging) = tokio::try_join!(
-                    watcher.wait(production, from, Until::Deployed),
-                    watcher.wait(staging, from, Until::Deployed)
+                    watcher.wait(production, changed_at, Until::Deployed),
+                    watcher.wait(staging, changed_at, Until::Deployed)
                 )?;
                 Ok((production, Some(staging)))
             } else {
-                Ok((watcher.wait(id, from, until).await?, None))
+                Ok((watcher.wait(id, changed_at, until).await?, None))
             }
         };
         let deadline = self.moved_at + self.context.settings.propagation_timeout;
@@ -618,7 +616,7 @@ impl Run<'_> {
         };
         let (ended, other) = seen.map_err(|error| Ended::Failed(Failure::Call(error)))?;
         let seen = ended.seen;
-        if ours {
+        if changed_at.is_some() {
             watcher.learn(seen);
         }
         if id == production {
@@ -633,7 +631,7 @@ impl Run<'_> {
             execution_id,
             wait: wait.name(),
             took: began.elapsed(),
-            propagation: ours.then_some(seen.after),
+            propagation: changed_at.map(|_| seen.after),
         });
         self.moved();
         Ok(())

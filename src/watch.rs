@@ -100,9 +100,9 @@ pub struct Ended {
 /// What a wait saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// From the change to the look that showed it everywhere.
+    /// From the change, or the wait's begin, to the look that showed it everywhere.
     pub after: Duration,
-    /// From the change to the last look that did not, zero if there was none.
+    /// From there to the last look that did not, zero if there was none.
     pub unseen: Duration,
 }
 
@@ -127,14 +127,15 @@ impl Watcher {
     }
 
     /// Waits until a look at distribution `id` shows what is waited for. `changed_at` is when the
-    /// change was made; looks are paced from there.
+    /// change was made: looks are paced from there, by what was learned. Where it is not known, they
+    /// are paced from now, as if nothing was learned.
     ///
     /// # Errors
     /// The error of a look, unless the next one may succeed: those are retried for ever.
     pub async fn wait(
         &self,
         id: &str,
-        changed_at: Instant,
+        changed_at: Option<Instant>,
         until: Until,
     ) -> Result<Ended, Arc<AwsError>> {
         let (answer, answered) = oneshot::channel();
@@ -167,17 +168,19 @@ impl Watcher {
     fn join(
         &self,
         id: &str,
-        changed_at: Instant,
+        changed_at: Option<Instant>,
         until: Until,
         answer: oneshot::Sender<looks::Answer>,
     ) -> Place {
+        let began = Instant::now();
         let mut looks = lock(&self.0.looks);
         let number = looks.next_number();
         let watch = looks.watches.entry(id.to_owned()).or_default();
         watch.waits.push(Waiting {
             number,
-            began: Instant::now(),
-            changed_at,
+            began,
+            changed_at: changed_at.unwrap_or(began),
+            known: changed_at.is_some(),
             until,
             unseen: None,
             answer,

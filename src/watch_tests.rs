@@ -68,7 +68,7 @@ impl Rig {
         changed_at: Instant,
         until: Until,
     ) -> Result<Seen, Arc<AwsError>> {
-        let ended = self.watcher.wait(id, changed_at, until).await?;
+        let ended = self.watcher.wait(id, Some(changed_at), until).await?;
         Ok(ended.seen)
     }
 

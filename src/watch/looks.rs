@@ -30,8 +30,10 @@ pub(super) type Answer = Result<Ended, Arc<AwsError>>;
 pub(super) struct Waiting {
     pub(super) number: u64,
     pub(super) began: Instant,
-    /// When the change that is waited for was made.
+    /// When the change that is waited for was made; when the wait began, where that is not known.
     pub(super) changed_at: Instant,
+    /// Whether it is known: then what was learned tells when it is due.
+    pub(super) known: bool,
     pub(super) until: Until,
     /// The last look that did not see it.
     pub(super) unseen: Option<Instant>,
@@ -157,7 +159,10 @@ impl Looks {
         let due = watch
             .waits
             .iter()
-            .map(|wait| next_look(wait.changed_at, watch.last, self.pace, &self.learned))
+            .map(|wait| {
+                let learned = wait.learned(&self.learned);
+                next_look(wait.changed_at, watch.last, self.pace, learned)
+            })
             .min()?;
         Some(
             watch
@@ -211,8 +216,8 @@ impl Looks {
                     .any(|wait| wait.until.may_be_so(summary));
             watch.listed += 1;
             let late = watch.waits.iter().any(|wait| {
-                self.learned
-                    .is_late(listing.at.duration_since(wait.changed_at))
+                let elapsed = listing.at.duration_since(wait.changed_at);
+                wait.learned(&self.learned).is_late(elapsed)
             });
             if !told || shown || late && watch.listed >= LISTS_BELIEVED {
                 asks.push(Ask {
@@ -339,6 +344,14 @@ impl Looks {
                 })
             })
             .map_or(sighting.at, |listing| listing.at)
+    }
+}
+
+impl Waiting {
+    /// What earlier propagations say of this one.
+    fn learned<'a>(&self, learned: &'a Learned) -> &'a Learned {
+        const NOTHING: &Learned = &Learned::NOTHING;
+        if self.known { learned } else { NOTHING }
     }
 }
 

@@ -23,6 +23,7 @@ fn looks(count: u32, moment: Duration) -> (Looks, Instant) {
             number,
             began: at,
             changed_at: at,
+            known: true,
             until: Until::Disabled,
             unseen: None,
             answer: oneshot::channel().0,
@@ -133,4 +134,26 @@ async fn many_pages_are_read_only_for_more_than_as_many() {
         looks.failed_for_now(ask, at, |_| Duration::ZERO, at);
     }
     assert!(matches!(looks.next(at), Some((_, Look::One(_)))));
+}
+
+#[tokio::test]
+async fn what_was_learned_says_nothing_of_a_change_of_unknown_age() {
+    for (known, latest) in [(true, 100), (false, 15)] {
+        let (mut looks, start) = looks(1, Duration::ZERO);
+        looks.learned.record(160 * SECOND, 170 * SECOND);
+        for watch in looks.watches.values_mut() {
+            watch.waits[0].known = known;
+        }
+        let mut now = start;
+        let mut longest = Duration::ZERO;
+        while now < start + 100 * SECOND {
+            let (at, _) = looks.next(now).unwrap();
+            longest = longest.max(at - now);
+            now = at;
+            let ask = looks.begin_one("E000");
+            looks.failed_for_now(&ask, now, |_| Duration::ZERO, now);
+        }
+        assert!(longest <= latest * SECOND, "{longest:?}");
+        assert_eq!(longest > 15 * SECOND, known);
+    }
 }
