@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
+use crate::activity::Activity;
 use crate::aws::cloudfront::Sighting;
 use crate::aws::edit::Edit;
 use crate::aws::{Account, AwsError};
@@ -79,22 +80,6 @@ pub struct Job {
     pub stop: Stop,
     /// What it is doing, for those who ask.
     pub activity: Activity,
-}
-
-/// What a job is doing right now.
-#[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<Mutex<&'static str>>);
-
-impl Activity {
-    fn set(&self, what: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    }
-
-    /// The name of the step or wait.
-    #[must_use]
-    pub fn get(&self) -> &'static str {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// How a run of a job ended.
@@ -205,7 +190,7 @@ impl Reconciler {
         let now = Instant::now();
         let mut run = Run {
             context: self,
-            account: self.account.heeding(&job.stop),
+            account: self.account.for_job(&job.stop, &job.activity),
             job,
             known: Known::default(),
             progress: Progress::default(),
@@ -287,7 +272,7 @@ impl Run<'_> {
                 Err(ended) => return Ok(ended),
             },
         };
-        self.job.activity.set("waiting_for_its_turn");
+        self.job.activity.rest("waiting_for_its_turn");
         let turn = self.context.queues.turn(&binding.production_id);
         self._turn = Some(self.unless_stopped(turn).await?);
         self.moved_at = Instant::now();
@@ -576,14 +561,15 @@ impl Run<'_> {
             return self.pause().await;
         }
         let execution_id = &self.job.rejection.execution_id;
-        self.job.activity.set(wait.name());
+        let longest = self.context.watcher.apart();
+        self.job.activity.set_for(wait.name(), longest);
         self.context.telemetry.emit(events::WaitStarted {
             execution_id,
             wait: wait.name(),
         });
 
         let began = Instant::now();
-        let watcher = &self.context.watcher;
+        let watcher = &self.context.watcher.for_job(&self.job.activity);
         let (production, staging) = (&binding.production_id, &binding.staging_id);
         // Of a change that is not ours nobody here knows how old it is.
         let changed_at = self.changed_at.take();
@@ -659,6 +645,8 @@ impl Run<'_> {
         if Instant::now() + pause > deadline {
             return Err(self.gave_up(self.job.activity.get()).into());
         }
+        let activity = &self.job.activity;
+        activity.set_for(activity.get(), pause);
         self.unless_stopped(tokio::time::sleep(pause)).await
     }
 
@@ -694,6 +682,7 @@ impl Run<'_> {
         let mut failures = 0;
         loop {
             self.heed_stop()?;
+            self.job.activity.beat();
             let error = match call().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,

@@ -10,3 +10,4 @@ mod lifecycle;
 mod messages;
 mod propagation;
 mod seeds;
+mod vitals;
