@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod activity;
 pub mod aws;
 mod batch;
 pub mod binding;
@@ -17,6 +18,7 @@ pub mod config;
 pub mod consumer;
 pub mod daemon;
 pub mod event;
+pub mod health;
 mod jobs;
 pub mod lease;
 pub mod ledger;
@@ -28,6 +30,7 @@ pub mod rehearsal;
 pub mod retry;
 pub mod signals;
 pub mod stop;
+pub mod systemd;
 pub mod target;
 pub mod tasks;
 pub mod telemetry;

@@ -21,6 +21,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use crate::accounts::{Account, Accounts};
+use crate::activity::Activity;
 use crate::aws::cloudfront::Sighting;
 use crate::aws::edit::Edit;
 use crate::aws::{self, AwsError};
@@ -79,22 +80,6 @@ pub struct Job {
     pub stop: Stop,
     /// What it is doing, for those who ask.
     pub activity: Activity,
-}
-
-/// What a job is doing right now.
-#[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<Mutex<&'static str>>);
-
-impl Activity {
-    fn set(&self, what: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    }
-
-    /// The name of the step or wait.
-    #[must_use]
-    pub fn get(&self) -> &'static str {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// How a run of a job ended.
@@ -204,7 +189,7 @@ impl Reconciler {
         let account = self.accounts.get(&job.target.access);
         let mut run = Run {
             context: self,
-            clients: account.clients.heeding(&job.stop),
+            clients: account.clients.for_job(&job.stop, &job.activity),
             account,
             job,
             known: Known::default(),
@@ -289,7 +274,7 @@ impl Run<'_> {
                 Err(ended) => return Ok(ended),
             },
         };
-        self.job.activity.set("waiting_for_its_turn");
+        self.job.activity.rest("waiting_for_its_turn");
         let turn = self.context.queues.turn(&binding.production_id);
         self._turn = Some(self.unless_stopped(turn).await?);
         self.moved_at = Instant::now();
@@ -578,14 +563,15 @@ impl Run<'_> {
             return self.pause().await;
         }
         let execution_id = &self.job.rejection.execution_id;
-        self.job.activity.set(wait.name());
+        let longest = self.account.watcher.apart();
+        self.job.activity.set_for(wait.name(), longest);
         self.context.telemetry.emit(events::WaitStarted {
             execution_id,
             wait: wait.name(),
         });
 
         let began = Instant::now();
-        let watcher = &self.account.watcher;
+        let watcher = &self.account.watcher.for_job(&self.job.activity);
         let (production, staging) = (&binding.production_id, &binding.staging_id);
         // Of a change that is not ours nobody here knows how old it is.
         let changed_at = self.changed_at.take();
@@ -661,6 +647,8 @@ impl Run<'_> {
         if Instant::now() + pause > deadline {
             return Err(self.gave_up(self.job.activity.get()).into());
         }
+        let activity = &self.job.activity;
+        activity.set_for(activity.get(), pause);
         self.unless_stopped(tokio::time::sleep(pause)).await
     }
 
@@ -696,6 +684,7 @@ impl Run<'_> {
         let mut failures = 0;
         loop {
             self.heed_stop()?;
+            self.job.activity.beat();
             let error = match call().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,

@@ -27,6 +27,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::activity::Activity;
 use crate::aws::AwsError;
 use crate::aws::cloudfront::{CloudFront, Sighting};
 use crate::pace::Pace;
@@ -44,7 +45,11 @@ const UNLISTED_DENIED: Duration = Duration::from_secs(60 * 60);
 
 /// Looks at distributions for all who wait.
 #[derive(Clone, Debug)]
-pub struct Watcher(Arc<Inner>);
+pub struct Watcher {
+    inner: Arc<Inner>,
+    /// Whose waits these are: each look is a sign of its life.
+    activity: Activity,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -115,7 +120,7 @@ impl Watcher {
         telemetry: Arc<Telemetry>,
         tasks: Tasks,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             cloudfront,
             telemetry,
             pace,
@@ -123,7 +128,28 @@ impl Watcher {
             joined: Notify::new(),
             tasks,
             task: Mutex::default(),
-        }))
+        };
+        Self {
+            inner: Arc::new(inner),
+            activity: Activity::default(),
+        }
+    }
+
+    /// The same watcher, for the waits of one job: every look that it waits for, whether it succeeds
+    /// or not, is a sign of the job's life.
+    #[must_use]
+    pub fn for_job(&self, activity: &Activity) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            activity: activity.clone(),
+        }
+    }
+
+    /// The longest time between two looks, as things stand.
+    #[must_use]
+    pub fn apart(&self) -> Duration {
+        let looks = lock(&self.inner.looks);
+        self.inner.pace.apart(&looks.learned)
     }
 
     /// Waits until a look at distribution `id` shows what is waited for. `changed_at` is when the
@@ -149,20 +175,22 @@ impl Watcher {
 
     /// Remembers how long a propagation took, for the pace of later ones.
     pub fn learn(&self, seen: Seen) {
-        lock(&self.0.looks).learned.record(seen.unseen, seen.after);
+        lock(&self.inner.looks)
+            .learned
+            .record(seen.unseen, seen.after);
     }
 
     /// The moment as of which a distribution is known to be as it was seen: when it was seen, or
     /// when a later list showed that it had not changed.
     #[must_use]
     pub fn as_of(&self, sighting: &Sighting) -> Instant {
-        lock(&self.0.looks).as_of(sighting)
+        lock(&self.inner.looks).as_of(sighting)
     }
 
     /// The bounds of the time between two looks.
     #[must_use]
     pub fn pace(&self) -> Pace {
-        self.0.pace
+        self.inner.pace
     }
 
     fn join(
@@ -173,7 +201,7 @@ impl Watcher {
         answer: oneshot::Sender<looks::Answer>,
     ) -> Place {
         let began = Instant::now();
-        let mut looks = lock(&self.0.looks);
+        let mut looks = lock(&self.inner.looks);
         let number = looks.next_number();
         let watch = looks.watches.entry(id.to_owned()).or_default();
         watch.waits.push(Waiting {
@@ -183,16 +211,17 @@ impl Watcher {
             known: changed_at.is_some(),
             until,
             unseen: None,
+            activity: self.activity.clone(),
             answer,
         });
-        let mut task = lock(&self.0.task);
+        let mut task = lock(&self.inner.task);
         if task.is_none() {
-            let watching = watch_account(Arc::clone(&self.0));
-            *task = Some(self.0.tasks.spawn(watching).abort_handle());
+            let watching = watch_account(Arc::clone(&self.inner));
+            *task = Some(self.inner.tasks.spawn(watching).abort_handle());
         }
-        self.0.joined.notify_one();
+        self.inner.joined.notify_one();
         Place {
-            inner: Arc::clone(&self.0),
+            inner: Arc::clone(&self.inner),
             id: id.to_owned(),
             number,
         }

@@ -241,7 +241,7 @@ async fn a_stale_reading_is_not_what_is_waited_for() {
         .unwrap();
     let policy_id = Some(rig.service.policy_id.clone());
     let changed_at = Instant::now();
-    let old = rig.watcher.0.cloudfront.distribution(id).await.unwrap();
+    let old = rig.watcher.inner.cloudfront.distribution(id).await.unwrap();
     assert_eq!(old.map(|old| old.policy_id), Some(policy_id.clone()));
     let seen = rig
         .wait(id, changed_at, Until::Detached { policy_id })
@@ -265,7 +265,7 @@ async fn when_the_last_wait_is_gone_so_are_the_looks() {
     let looks = rig.looks();
     tokio::time::sleep(600 * SECOND).await;
     assert_eq!(rig.looks(), looks);
-    assert!(lock(&rig.watcher.0.looks).watches.is_empty());
+    assert!(lock(&rig.watcher.inner.looks).watches.is_empty());
 
     // The next one starts a watch of its own.
     rig.deployed(Instant::now()).await.unwrap();
@@ -297,7 +297,7 @@ async fn a_failure_that_the_next_look_cannot_mend_ends_every_wait() {
         assert_eq!(error.class, ErrorClass::AccessDenied);
     }
     assert_eq!(rig.looks(), 1);
-    assert!(lock(&rig.watcher.0.looks).watches.is_empty());
+    assert!(lock(&rig.watcher.inner.looks).watches.is_empty());
 
     // What does not exist is a reading, no failure.
     rig.aws.calm();

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
+use crate::activity::Activity;
 use crate::plan::{Deletable, Distribution, Policy};
 use crate::stop::Stop;
 
@@ -111,8 +112,8 @@ impl CloudFront {
         Self(client, gate)
     }
 
-    pub(super) fn heeding(&self, stop: &Stop) -> Self {
-        Self(self.0.clone(), self.1.heeding(stop))
+    pub(super) fn for_job(&self, stop: &Stop, activity: &Activity) -> Self {
+        Self(self.0.clone(), self.1.for_job(stop, activity))
     }
 
     /// One distribution (GetDistribution); `None` if it does not exist.

@@ -13,13 +13,15 @@
 //! **Not handled.** Attempts that the SDK makes by itself are not held back here: there are two more
 //! for a call at the most, with its own pauses before them.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::AwsError;
+use crate::activity::Activity;
 use crate::stop::Stop;
 use crate::telemetry::{Telemetry, events};
 
@@ -178,26 +180,26 @@ impl Limiter {
     }
 }
 
+/// How often a job that waits for its turn shows that it lives.
+const BEAT: Duration = Duration::from_secs(20);
+
 /// The way to a limiter: everyone's, or that of one job, which gives up when it is told to stop.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     limiter: Limiter,
-    stop: Option<Stop>,
+    job: Option<(Stop, Activity)>,
 }
 
 impl Gate {
     pub(super) fn new(limiter: Limiter) -> Self {
-        Self {
-            limiter,
-            stop: None,
-        }
+        Self { limiter, job: None }
     }
 
     /// The same for a job.
-    pub(super) fn heeding(&self, stop: &Stop) -> Self {
+    pub(super) fn for_job(&self, stop: &Stop, activity: &Activity) -> Self {
         Self {
             limiter: self.limiter.clone(),
-            stop: Some(stop.clone()),
+            job: Some((stop.clone(), activity.clone())),
         }
     }
 
@@ -206,13 +208,20 @@ impl Gate {
     /// # Errors
     /// The job was told to stop: the call must not be made.
     pub(super) async fn turn(&self, kind: Kind, operation: &'static str) -> Result<Turn, AwsError> {
-        let Some(stop) = &self.stop else {
+        let Some((stop, activity)) = &self.job else {
             return Ok(self.limiter.turn(kind).await);
         };
-        tokio::select! {
-            biased;
-            _ = stop.stopped() => Err(AwsError::not_begun(operation)),
-            turn = self.limiter.turn(kind) => Ok(turn),
+        let mut turn = pin!(self.limiter.turn(kind));
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.stopped() => return Err(AwsError::not_begun(operation)),
+                turn = &mut turn => {
+                    activity.beat();
+                    return Ok(turn);
+                }
+                () = sleep(BEAT) => activity.beat(),
+            }
         }
     }
 }

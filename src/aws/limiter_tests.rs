@@ -157,8 +157,8 @@ async fn first_come_first_served_and_who_goes_away_holds_up_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_told_to_stop_does_not_wait_for_its_turn() {
     let limiter = limiter();
-    let stop = Stop::default();
-    let gate = Gate::new(limiter.clone()).heeding(&stop);
+    let (stop, activity) = (Stop::default(), Activity::default());
+    let gate = Gate::new(limiter.clone()).for_job(&stop, &activity);
     let busy = limiter.turn(Kind::Change).await;
     let waiting = async { gate.turn(Kind::Change, "UpdateDistribution").await };
     let told = async {
@@ -174,4 +174,17 @@ async fn a_job_that_is_told_to_stop_does_not_wait_for_its_turn() {
     gate.turn(Kind::Change, "UpdateDistribution")
         .await
         .unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waits_for_its_turn_is_not_stuck() {
+    let limiter = limiter();
+    let activity = Activity::default();
+    activity.set("detach_policy");
+    let gate = Gate::new(limiter.clone()).for_job(&Stop::default(), &activity);
+    let busy = limiter.turn(Kind::Change).await;
+    let waiting = gate.turn(Kind::Change, "UpdateDistribution");
+    assert!(timeout(600 * SECOND, waiting).await.is_err());
+    assert!(!activity.sign().is_stuck());
+    drop(busy);
 }

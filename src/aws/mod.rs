@@ -36,6 +36,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 pub use error::AwsError;
 
+use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::stop::Stop;
 use crate::target::Role;
@@ -69,13 +70,13 @@ pub struct Account {
 }
 
 impl Account {
-    /// The same clients for one job: a call that has to wait for the account's limiter is not made
-    /// once the job is told to stop.
+    /// The same clients for one job: a call that has to wait for the account's limiter shows that the
+    /// job lives, and is not made once the job is told to stop.
     #[must_use]
-    pub fn heeding(&self, stop: &Stop) -> Self {
+    pub fn for_job(&self, stop: &Stop, activity: &Activity) -> Self {
         Self {
-            cloudfront: self.cloudfront.heeding(stop),
-            ssm: self.ssm.heeding(stop),
+            cloudfront: self.cloudfront.for_job(stop, activity),
+            ssm: self.ssm.for_job(stop, activity),
         }
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
+use crate::activity::Activity;
 use crate::binding::ParameterVersion;
 use crate::stop::Stop;
 
@@ -24,8 +25,8 @@ impl ParameterStore {
         Self(client, gate)
     }
 
-    pub(super) fn heeding(&self, stop: &Stop) -> Self {
-        Self(self.0.clone(), self.1.heeding(stop))
+    pub(super) fn for_job(&self, stop: &Stop, activity: &Activity) -> Self {
+        Self(self.0.clone(), self.1.for_job(stop, activity))
     }
 
     /// The parameter's newest version (GetParameter); `None` if it does not exist.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::until::Until;
 use super::{Ended, Seen};
+use crate::activity::Activity;
 use crate::aws::AwsError;
 use crate::aws::cloudfront::{Sighting, Summary};
 use crate::pace::{Learned, Pace};
@@ -37,6 +38,8 @@ pub(super) struct Waiting {
     pub(super) until: Until,
     /// The last look that did not see it.
     pub(super) unseen: Option<Instant>,
+    /// Whose wait it is: each look is a sign of its life.
+    pub(super) activity: Activity,
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
@@ -214,6 +217,7 @@ impl Looks {
                     .iter_mut()
                     .filter(earlier)
                     .any(|wait| wait.until.may_be_so(summary));
+            watch.beat();
             watch.listed += 1;
             let late = watch.waits.iter().any(|wait| {
                 let elapsed = listing.at.duration_since(wait.changed_at);
@@ -360,6 +364,12 @@ impl Watch {
         self.waits.iter().all(|wait| wait.until.shows_in_lists())
     }
 
+    fn beat(&self) {
+        for wait in &self.waits {
+            wait.activity.beat();
+        }
+    }
+
     fn looked(&mut self, ask: &Ask, at: Instant) {
         if self.looking == Some(ask.number) {
             self.looking = None;
@@ -367,6 +377,7 @@ impl Watch {
         self.last = Some(Last { at, by_list: false });
         self.not_before = None;
         self.listed = 0;
+        self.beat();
     }
 }
 

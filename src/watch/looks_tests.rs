@@ -26,6 +26,7 @@ fn looks(count: u32, moment: Duration) -> (Looks, Instant) {
             known: true,
             until: Until::Disabled,
             unseen: None,
+            activity: Activity::default(),
             answer: oneshot::channel().0,
         });
     }

@@ -11,3 +11,4 @@ mod lifecycle;
 mod messages;
 mod propagation;
 mod seeds;
+mod vitals;
