@@ -51,6 +51,16 @@ impl AwsError {
         }
     }
 
+    /// The call was not made, because the job that it was for has been told to stop.
+    pub(super) fn not_begun(operation: &'static str) -> Self {
+        Self {
+            operation,
+            class: ErrorClass::Unavailable,
+            code: None,
+            source: "not begun: the job was told to stop".into(),
+        }
+    }
+
     /// An entry of a batch that failed.
     pub(super) fn entry(operation: &'static str, code: &str, message: Option<&str>) -> Self {
         Self {

@@ -15,6 +15,7 @@ pub mod cloudfront;
 pub mod dynamodb;
 pub mod edit;
 pub mod error;
+pub mod limiter;
 pub mod sqs;
 pub mod ssm;
 mod sts;
@@ -36,9 +37,11 @@ use aws_smithy_types::timeout::TimeoutConfig;
 pub use error::AwsError;
 
 use crate::clock::Clock;
+use crate::stop::Stop;
 use crate::target::Role;
 use crate::telemetry::Telemetry;
-use calls::CountCalls;
+use calls::{CountCalls, TellLimiter};
+use limiter::{Gate, Limiter};
 
 /// What a receive may take above its wait time before the connection counts as dead.
 pub const RECEIVE_MARGIN: Duration = Duration::from_secs(10);
@@ -63,6 +66,18 @@ pub struct Account {
     pub cloudfront: cloudfront::CloudFront,
     /// SSM Parameter Store.
     pub ssm: ssm::ParameterStore,
+}
+
+impl Account {
+    /// The same clients for one job: a call that has to wait for the account's limiter is not made
+    /// once the job is told to stop.
+    #[must_use]
+    pub fn heeding(&self, stop: &Stop) -> Self {
+        Self {
+            cloudfront: self.cloudfront.heeding(stop),
+            ssm: self.ssm.heeding(stop),
+        }
+    }
 }
 
 /// Where clients come from: the SDK's configuration and what every client shares.
@@ -254,30 +269,38 @@ impl Connector {
 }
 
 impl Principal {
-    /// A client of CloudFront, which is global: `region` tells its partition.
+    /// A client of CloudFront, which is global: `region` tells its partition. What goes through it
+    /// and its clones is paced together.
     #[must_use]
     pub fn cloudfront(&self, region: &str) -> cloudfront::CloudFront {
+        let limiter = Limiter::new("cloudfront", Arc::clone(&self.telemetry));
         let config = aws_sdk_cloudfront::config::Builder::from(&self.sdk)
             .region(Region::new(region.to_owned()))
             .retry_config(retry())
             .retry_partition(partition("cloudfront"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(TellLimiter(limiter.clone()))
             .build();
-        cloudfront::CloudFront::new(aws_sdk_cloudfront::Client::from_conf(config))
+        cloudfront::CloudFront::new(
+            aws_sdk_cloudfront::Client::from_conf(config),
+            Gate::new(limiter),
+        )
     }
 
     /// A client of the parameters of `region`.
     #[must_use]
     pub fn parameters(&self, region: &str) -> ssm::ParameterStore {
+        let limiter = Limiter::new("ssm", Arc::clone(&self.telemetry));
         let config = aws_sdk_ssm::config::Builder::from(&self.sdk)
             .region(Region::new(region.to_owned()))
             .retry_config(retry())
             .retry_partition(partition("ssm"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(TellLimiter(limiter.clone()))
             .build();
-        ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(config))
+        ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(config), Gate::new(limiter))
     }
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::cloudfront::CloudFront;
 use super::exchange::{AwsService, Call, Failure};
 use super::ids::Ids;
+use super::rates::Rates;
 use super::settings::Settings;
 use super::ssm::Ssm;
 use super::{EmbeddedAws, State};
@@ -35,6 +36,7 @@ impl Place {
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub(super) cloudfront: CloudFront,
+    pub(super) rates: Rates,
     parameters: BTreeMap<String, Ssm>,
 }
 

@@ -445,6 +445,11 @@ fn by_chance(rates: &Faults, call: &Call, rng: &mut fastrand::Rng) -> Vec<Action
 }
 
 impl Plan {
+    /// The account's calls come too fast.
+    pub(super) fn throttle(&mut self, call: &Call) {
+        self.apply(Action::Throttle, call);
+    }
+
     /// The first word on the entrance and on the exit counts; hooks and waits add up.
     fn apply(&mut self, action: Action, call: &Call) {
         let name = action.name();

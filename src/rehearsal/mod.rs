@@ -17,6 +17,7 @@
 //! | `cloudfront_distributions`, `cloudfront_policies`, `cloudfront_errors` | the rules of change |
 //! | `cloudfront_api`, `cloudfront_xml` | the REST-XML interface; configurations as bytes |
 //! | `faults` | faults at random and by rule |
+//! | `rates` | throttling by rate |
 //! | `journal` | every exchange, in order |
 //! | `client`, `listener` | the two doors |
 //! | `world` | setting things up and looking at them |
@@ -48,6 +49,7 @@ mod faults;
 mod ids;
 mod journal;
 mod listener;
+mod rates;
 mod service;
 mod settings;
 mod sqs;
@@ -238,7 +240,7 @@ impl EmbeddedAws {
     /// the future is the caller going away.
     pub async fn handle(&self, request: Request<Vec<u8>>) -> Exchange {
         let call = Call::identify(&request, |caller| self.state().account_of(caller));
-        let plan = self.inner.injector.plan(&call);
+        let mut plan = self.inner.injector.plan(&call);
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
         }
@@ -246,6 +248,9 @@ impl EmbeddedAws {
             hook(self, &call);
         }
         let request_id = self.state().request_ids.uuid();
+        if matches!(plan.entrance, Entrance::Proceed) && self.is_too_fast(&call) {
+            plan.throttle(&call);
+        }
         let refused = match &plan.entrance {
             Entrance::Proceed => None,
             Entrance::Refuse(failure) => Some(Seen::Status(failure.status)),
@@ -280,6 +285,16 @@ impl EmbeddedAws {
         };
         let now = self.inner.clock.now();
         Exchange::Reply(reply.into_response(call.service, &request_id, now))
+    }
+
+    fn is_too_fast(&self, call: &Call) -> bool {
+        let now = self.inner.clock.now();
+        let mut state = self.state();
+        let State {
+            accounts, settings, ..
+        } = &mut *state;
+        let account = accounts.entry(call.account.clone()).or_default();
+        account.rates.exceeds(now, call, &settings.switches)
     }
 
     /// Carries a call out; a receive on an empty queue waits for as long as it asked to.

@@ -64,24 +64,13 @@ impl EmbeddedAws {
         let born = ago(now, PRODUCTION_AGE);
         let production_parameter = format!("/{name}/cloudfront/cfcd-production");
         let staging_parameter = format!("/{name}/cloudfront/cfcd-staging");
-        let (production_id, execution_id) = {
+        let production_id = self.create_distribution(name)?;
+        let execution_id = {
             let mut state = self.state();
             let here = state.here(&self.place);
-            let document = parsed(&production_config(name, &here.settings.account))?;
-            let mut context = Context {
-                now: born,
-                settings: &here.settings,
-                ids: here.ids,
-            };
-            let id = here
-                .cloudfront
-                .create(&mut context, document, BTreeMap::new())?
-                .id
-                .clone();
-            here.cloudfront.settle(&id, born);
-            here.ssm.put(&production_parameter, &id, born);
+            here.ssm.put(&production_parameter, &production_id, born);
             here.ssm.put(&staging_parameter, "dummy", born);
-            (id, here.ids.uuid())
+            here.ids.uuid()
         };
         let mut service = Service {
             name: name.to_owned(),
@@ -114,6 +103,30 @@ impl EmbeddedAws {
         drop(state);
         self.changed();
         Ok(service)
+    }
+
+    /// Makes a primary distribution like a service's, without any deployment, and answers its id:
+    /// accounts have others.
+    ///
+    /// # Errors
+    /// What CloudFront refuses with: a distribution of that name that exists already.
+    pub fn create_distribution(&self, name: &str) -> Result<String, Failure> {
+        let born = ago(self.clock().now(), PRODUCTION_AGE);
+        let mut state = self.state();
+        let here = state.here(&self.place);
+        let document = parsed(&production_config(name, &here.settings.account))?;
+        let mut context = Context {
+            now: born,
+            settings: &here.settings,
+            ids: here.ids,
+        };
+        let id = here
+            .cloudfront
+            .create(&mut context, document, BTreeMap::new())?
+            .id
+            .clone();
+        here.cloudfront.settle(&id, born);
+        Ok(id)
     }
 
     /// A newer deployment of the same service, all of it now: a staging copy, a policy in the

@@ -485,6 +485,39 @@ impl Event for RoleNotAssumed<'_> {
     }
 }
 
+/// The account's distributions cannot be listed for now: each is asked for by itself.
+pub struct ListingFailed<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for ListingFailed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            error = chain(self.error),
+            "the distributions cannot be listed; asking for each by itself"
+        );
+    }
+}
+
+/// AWS began to throttle the account's calls of a service.
+pub struct AccountThrottled<'a> {
+    /// The service.
+    pub service: &'static str,
+    /// The operation whose call was throttled.
+    pub operation: &'a str,
+}
+
+impl Event for AccountThrottled<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            aws.service = self.service,
+            aws.operation = self.operation,
+            "throttled; all calls of the account to this service slow down"
+        );
+    }
+}
+
 /// A call failed in a way that the next try may not.
 pub struct CallRetried<'a> {
     /// Why.

@@ -9,4 +9,5 @@ mod faults;
 mod harness;
 mod lifecycle;
 mod messages;
+mod propagation;
 mod seeds;
