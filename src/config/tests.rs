@@ -307,21 +307,6 @@ fn overlapping_targets_are_a_fault_of_the_later_one() {
 }
 
 #[test]
-fn the_daemons_own_account_is_the_queues() {
-    let allowed = format!("{GOOD}\n[events]\nallowed_accounts = [\"210987654321\"]");
-    let config = parse(&allowed, &[]).unwrap();
-    assert!(config.allows_account("210987654321") && !config.is_own_account("210987654321"));
-    assert!(config.is_own_account("012345678901"));
-    // A URL without an account: then those that are allowed are taken to be the daemon's own.
-    let local = allowed.replace(
-        "https://sqs.ap-northeast-1.amazonaws.com/012345678901/stagesweep",
-        "http://127.0.0.1:9324/queue/stagesweep",
-    );
-    let config = parse(&local, &[]).unwrap();
-    assert!(config.is_own_account("210987654321") && !config.is_own_account("012345678901"));
-}
-
-#[test]
 fn a_reload_takes_targets_and_the_log_level_only() {
     let old = parse(GOOD, &[]).unwrap();
     let text = GOOD.replace("\"Approve\"", "\"Review\"");

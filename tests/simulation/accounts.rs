@@ -1,4 +1,4 @@
-//! Several accounts: an event leads into its own and no other, and none waits for another.
+//! Several accounts: a role leads into the event's own and no other, and none waits for another.
 
 use std::time::Duration;
 
@@ -119,16 +119,10 @@ async fn one_accounts_trouble_does_not_slow_anothers_cleanup() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_never_leads_into_another_account_than_its_own() {
+async fn a_role_never_leads_into_another_account_than_the_events() {
     let literal = format!("role_arn = \"{}\"\n", role(OTHER));
-    for (target, account) in [
-        // Of another account than the role's.
-        (literal.as_str(), TROUBLED),
-        (literal.as_str(), HOME),
-        // Allowed, but without a role it would be looked for in the daemon's own account.
-        ("", TROUBLED),
-    ] {
-        let (world, services) = world(target);
+    for account in [TROUBLED, HOME] {
+        let (world, services) = world(&literal);
         let daemon = world.start_with("ledger.db", ALLOWED, false);
         let options = EventOptions {
             account: Some(account.to_owned()),
@@ -136,16 +130,31 @@ async fn an_event_never_leads_into_another_account_than_its_own() {
         };
         world.send(&world.aws.rejection_event(&services[1], &options));
         world.settled().await;
-        assert_eq!(world.dead_letters(), 1, "{target} {account}");
+        assert_eq!(world.dead_letters(), 1, "{account}");
         assert_all_untouched(&world, &services);
         let rejected = daemon
             .telemetry
             .metrics()
             .count_by_reason("MessagesRejected", "account_mismatch");
-        assert_eq!(rejected, 5, "{target} {account}");
+        assert_eq!(rejected, 5, "{account}");
         assert_eq!(world.aws.journal().calls("AssumeRole", None), 0);
         daemon.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_role_a_pipeline_of_an_allowed_account_deploys_into_the_daemons_own() {
+    let (world, [troubled, other, home]) = world("");
+    let daemon = world.start_with("ledger.db", ALLOWED, false);
+    let options = EventOptions {
+        account: Some(OTHER.to_owned()),
+        ..EventOptions::default()
+    };
+    world.send(&world.aws.rejection_event(&home, &options));
+    world.settled().await;
+    assert!(is_clean(&world.aws, &home));
+    assert_all_untouched(&world, &[troubled, other]);
+    daemon.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

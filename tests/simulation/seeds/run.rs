@@ -351,11 +351,9 @@ impl<'a> Play<'a> {
     // ---- the daemons ----
 
     fn config(&self) -> Config {
-        let obeys_foreigners = self.sabotage == Some(Sabotage::ObeysForeigners);
-        let allowed = if obeys_foreigners {
-            "\"123456789012\", \"999999999999\""
-        } else {
-            ""
+        let allowed = match self.sabotage {
+            Some(Sabotage::ObeysForeigners) => "\"999999999999\"",
+            _ => "",
         };
         let text = format!(
             r#"
@@ -372,13 +370,12 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 "#,
             self.queues.url
         );
-        let path = std::path::Path::new("seed.toml");
-        let mut config = Config::parse(path, &text, &Default::default()).unwrap();
-        if obeys_foreigners {
-            // Then whoever is allowed counts as of the daemon's own account.
-            config.queue.account = None;
-        }
-        config
+        Config::parse(
+            std::path::Path::new("seed.toml"),
+            &text,
+            &Default::default(),
+        )
+        .unwrap()
     }
 
     fn start(&mut self, daemon: usize) {
