@@ -103,13 +103,7 @@ impl Scene {
                 aws.create_role(role.arn(), role.external_id());
                 role.account()
             }
-            None if arn.account == settings.account => &settings.account,
-            None => bail!(
-                "it has no role_arn and so is of the queue's account {}: events of account {} are \
-                 refused",
-                settings.account,
-                arn.account
-            ),
+            None => &settings.account,
         };
         let aws = &aws.in_account(account, &access.region);
         let mut service = aws
