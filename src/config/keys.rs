@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 19] = [
+pub(super) const KEYS: [(&str, &str, Kind); 22] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -36,6 +36,9 @@ pub(super) const KEYS: [(&str, &str, Kind); 19] = [
     ("telemetry", "log_level", Kind::Text),
     ("telemetry", "metrics_namespace", Kind::Text),
     ("telemetry", "metrics_interval", Kind::Duration),
+    ("telemetry", "metrics_sink", Kind::Text),
+    ("telemetry", "metrics_format", Kind::Text),
+    ("telemetry", "metrics_log_group", Kind::Text),
 ];
 
 /// The section that holds a list of tables.
