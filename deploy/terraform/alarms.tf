@@ -20,6 +20,21 @@ resource "aws_cloudwatch_log_metric_filter" "error_lines" {
   }
 }
 
+# `orphans --json` writes one line of these for each orphan, whoever runs it.
+resource "aws_cloudwatch_log_metric_filter" "orphans_found" {
+  name           = "${var.name}-orphans-found"
+  log_group_name = aws_cloudwatch_log_group.this.name
+  pattern        = "\"\\\"orphan\\\": true\""
+
+  metric_transformation {
+    namespace     = "Stagesweep"
+    name          = "Orphans"
+    value         = "1"
+    default_value = "0"
+    unit          = "Count"
+  }
+}
+
 locals {
   # docs/OPERATIONS.md says what to do about each.
   alarms = {
@@ -71,6 +86,18 @@ locals {
       threshold  = 3
       comparison = "GreaterThanOrEqualToThreshold"
       missing    = "notBreaching"
+    }
+    orphans = {
+      description = "Staging distributions are left that nobody will take down. docs/OPERATIONS.md, Orphans."
+      namespace   = "Stagesweep"
+      metric      = "Orphans"
+      dimensions  = null
+      statistic   = "Sum"
+      period      = 86400
+      evaluations = 1
+      threshold   = 0
+      comparison  = "GreaterThanThreshold"
+      missing     = "notBreaching"
     }
     no-poll = {
       description = "No instance polls the queue, or none runs. docs/OPERATIONS.md, NoPoll."

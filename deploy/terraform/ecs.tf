@@ -1,3 +1,7 @@
+locals {
+  cluster_arn = one(concat(aws_ecs_cluster.this[*].arn, compact([try(var.ecs.cluster_arn, null)])))
+}
+
 resource "aws_ecs_cluster" "this" {
   count = local.on_ecs && try(var.ecs.cluster_arn, null) == null ? 1 : 0
 
@@ -125,7 +129,7 @@ resource "aws_ecs_service" "daemon" {
   count = local.on_ecs ? 1 : 0
 
   name                               = var.name
-  cluster                            = var.ecs.cluster_arn == null ? aws_ecs_cluster.this[0].arn : var.ecs.cluster_arn
+  cluster                            = local.cluster_arn
   task_definition                    = aws_ecs_task_definition.daemon[0].arn
   launch_type                        = "FARGATE"
   desired_count                      = var.ecs.instances
@@ -143,4 +147,75 @@ resource "aws_ecs_service" "daemon" {
     security_groups  = [aws_security_group.daemon[0].id]
     assign_public_ip = var.ecs.assign_public_ip
   }
+}
+
+resource "aws_cloudwatch_event_rule" "orphans" {
+  count = local.orphans ? 1 : 0
+
+  name                = "${var.name}-orphans"
+  description         = "Looks for staging distributions that nobody will take down"
+  schedule_expression = var.orphans_schedule
+}
+
+resource "aws_cloudwatch_event_target" "orphans" {
+  count = local.orphans ? 1 : 0
+
+  rule      = aws_cloudwatch_event_rule.orphans[0].name
+  target_id = "task"
+  arn       = local.cluster_arn
+  role_arn  = aws_iam_role.orphans[0].arn
+  input     = jsonencode({ containerOverrides = [{ name = "stagesweep", command = ["orphans", "--json"] }] })
+
+  ecs_target {
+    task_definition_arn = aws_ecs_task_definition.daemon[0].arn
+    launch_type         = "FARGATE"
+
+    network_configuration {
+      subnets          = var.ecs.subnet_ids
+      security_groups  = [aws_security_group.daemon[0].id]
+      assign_public_ip = var.ecs.assign_public_ip
+    }
+  }
+}
+
+resource "aws_iam_role" "orphans" {
+  count = local.orphans ? 1 : 0
+
+  name = "${var.name}-orphans-${local.region}"
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "events.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "run_orphans" {
+  count = local.orphans ? 1 : 0
+
+  name = "run-the-task"
+  role = aws_iam_role.orphans[0].id
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid      = "RunTheTask"
+        Effect   = "Allow"
+        Action   = "ecs:RunTask"
+        Resource = aws_ecs_task_definition.daemon[0].arn
+      },
+      {
+        Sid       = "WithItsRoles"
+        Effect    = "Allow"
+        Action    = "iam:PassRole"
+        Resource  = [aws_iam_role.daemon.arn, aws_iam_role.execution[0].arn]
+        Condition = { StringEquals = { "iam:PassedToService" = "ecs-tasks.amazonaws.com" } }
+      },
+    ]
+  })
 }

@@ -12,6 +12,7 @@ locals {
 
   on_ecs    = var.compute == "ECS"
   has_table = local.on_ecs || var.fleet
+  orphans   = local.on_ecs && var.orphans_schedule != null
   key_arn   = var.customer_key ? aws_kms_key.this[0].arn : null
 
   # A capture stands for anything in a rule and in a policy.

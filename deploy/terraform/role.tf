@@ -193,6 +193,29 @@ resource "aws_iam_role_policy" "key" {
   })
 }
 
+# What `orphans` reads beyond what the daemon does, where a task runs it.
+resource "aws_iam_role_policy" "orphans" {
+  count = local.orphans ? 1 : 0
+
+  name   = "orphans"
+  role   = aws_iam_role.daemon.id
+  policy = data.aws_iam_policy_document.orphans.json
+}
+
+data "aws_iam_policy_document" "orphans" {
+  statement {
+    sid       = "ListAll"
+    actions   = ["cloudfront:ListDistributions", "ssm:DescribeParameters"]
+    resources = ["*"]
+  }
+
+  statement {
+    sid       = "ReadTheLedger"
+    actions   = ["dynamodb:Scan"]
+    resources = aws_dynamodb_table.ledger[*].arn
+  }
+}
+
 # On EC2 the CloudWatch agent writes logs and metrics under the instance's role.
 resource "aws_iam_role_policy" "agent_logs" {
   count = local.on_ecs ? 0 : 1

@@ -111,6 +111,12 @@ variable "alarm_topic_arn" {
   default     = null
 }
 
+variable "orphans_schedule" {
+  description = "When a task on ECS looks for staging distributions that nobody will take down, such as rate(1 day)."
+  type        = string
+  default     = null
+}
+
 variable "oldest_message_seconds" {
   description = "How old a message may become. A cleanup may wait for CloudFront for up to 90 minutes."
   type        = number

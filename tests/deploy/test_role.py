@@ -20,6 +20,9 @@ BEYOND = {
     "s3:PutBucketAcl": "the same",
     "wafv2:GetWebACL": "CloudFront checks it of whoever updates a distribution with a web ACL",
     "sts:AssumeRole": "the SDK calls it for credentials in another account; the tests have no STS",
+    "cloudfront:ListDistributions": "`orphans` calls it, where a task runs that on a schedule",
+    "ssm:DescribeParameters": "the same",
+    "dynamodb:Scan": "the same",
     "logs:CreateLogStream": "the CloudWatch agent's, under the instance's role",
     "logs:DescribeLogStreams": "the same",
     "logs:PutLogEvents": "the same",
@@ -69,8 +72,12 @@ class Role(unittest.TestCase):
                 for action in template.actions(statement):
                     self.assertNotIn("*", action)
                 if statement["Resource"] == "*":
-                    # AWS service authorization reference: both have no resource type.
-                    lists = {"cloudfront:ListContinuousDeploymentPolicies", "cloudfront:ListDistributions"}
+                    # AWS service authorization reference: they have no resource type.
+                    lists = {
+                        "cloudfront:ListContinuousDeploymentPolicies",
+                        "cloudfront:ListDistributions",
+                        "ssm:DescribeParameters",
+                    }
                     self.assertLessEqual(set(template.actions(statement)), lists)
 
 

@@ -84,6 +84,8 @@ export interface StagesweepProps {
   readonly customerKey?: boolean;
   /** How long logs are kept. @default 90 */
   readonly logRetentionDays?: number;
+  /** When a task on ECS looks for orphans, such as `rate(1 day)`. @default never */
+  readonly orphansSchedule?: string;
   /** Who is told of alarms. @default nobody */
   readonly alarmTopic?: sns.ITopic;
   /** How old a message may become, in seconds. @default 7200 */
@@ -151,6 +153,7 @@ export class Stagesweep extends Construct {
       TargetAccounts: list(props.targetAccounts ?? []),
       CustomerKey: props.customerKey ? 'yes' : undefined,
       LogRetentionDays: props.logRetentionDays,
+      OrphansSchedule: props.orphansSchedule,
       AlarmTopicArn: props.alarmTopic?.topicArn,
       OldestMessageSeconds: props.oldestMessageSeconds,
     };
