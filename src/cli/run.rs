@@ -36,7 +36,7 @@ pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
         .map_err(|error| anyhow::anyhow!(error))
         .context("logging could not be started")?;
     let clock = Clock::system();
-    let telemetry = Telemetry::new(clock.clone());
+    let telemetry = Telemetry::new(clock.clone()).with_dropped_log_lines(logging.dropped());
     let telemetry = with_metrics(telemetry, &config.telemetry, &logging)
         .context("the thread that writes metrics could not be started")?;
     let telemetry = Arc::new(telemetry);

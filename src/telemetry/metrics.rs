@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Counters, in the order in which they are written. CloudWatch unit: `Count`.
-pub(super) const COUNTERS: [&str; 14] = [
+pub(super) const COUNTERS: [&str; 15] = [
     MESSAGES_RECEIVED,
     MESSAGES_DELETED,
     MESSAGES_RELEASED,
@@ -20,6 +20,7 @@ pub(super) const COUNTERS: [&str; 14] = [
     HEARTBEAT_FAILURES,
     LEDGER_FAILURES,
     METRICS_DROPPED,
+    LOG_LINES_DROPPED,
 ];
 
 pub(super) const MESSAGES_RECEIVED: &str = "MessagesReceived";
@@ -36,6 +37,7 @@ pub(super) const API_THROTTLES: &str = "ApiThrottles";
 pub(super) const HEARTBEAT_FAILURES: &str = "HeartbeatFailures";
 pub(super) const LEDGER_FAILURES: &str = "LedgerFailures";
 pub(super) const METRICS_DROPPED: &str = "MetricsDropped";
+pub(super) const LOG_LINES_DROPPED: &str = "LogLinesDropped";
 
 /// Durations, each with every value that was seen. CloudWatch unit: `Milliseconds`.
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -30,7 +30,14 @@ pub struct Telemetry {
     metrics: Metrics,
     clock: Clock,
     sink: Option<Sink>,
+    log_dropped: Option<LogDropped>,
     milestones: Option<UnboundedSender<Milestone>>,
+}
+
+/// How many log lines were dropped since the start, and how many of them are counted already.
+struct LogDropped {
+    total: Box<dyn Fn() -> u64 + Send + Sync>,
+    counted: AtomicU64,
 }
 
 /// Where metrics lines go, and in which form.
@@ -102,6 +109,7 @@ impl Telemetry {
             metrics: Metrics::default(),
             clock,
             sink: None,
+            log_dropped: None,
             milestones: None,
         }
     }
@@ -152,6 +160,19 @@ impl Telemetry {
         Ok(self)
     }
 
+    /// Counts log lines that were dropped; `total` says how many since the start.
+    #[must_use]
+    pub fn with_dropped_log_lines(
+        mut self,
+        total: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        self.log_dropped = Some(LogDropped {
+            total: Box::new(total),
+            counted: AtomicU64::new(0),
+        });
+        self
+    }
+
     /// Reports the milestones of every job to `milestones`.
     #[must_use]
     pub fn with_milestones(mut self, milestones: UnboundedSender<Milestone>) -> Self {
@@ -179,6 +200,13 @@ impl Telemetry {
     /// Writes what was counted since the last time, and starts over.
     pub fn flush(&self, gauges: Gauges) {
         let Some(sink) = &self.sink else { return };
+        if let Some(log) = &self.log_dropped {
+            let total = (log.total)();
+            let lines = total.saturating_sub(log.counted.swap(total, Ordering::Relaxed));
+            if lines > 0 {
+                self.emit(events::LogLinesDropped { lines });
+            }
+        }
         let (dropped, failure) = (sink.trouble)();
         let failed_before = sink.failing.swap(failure.is_some(), Ordering::Relaxed);
         if dropped > 0 || failure.is_some() != failed_before {

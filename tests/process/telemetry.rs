@@ -195,12 +195,19 @@ async fn a_standard_output_that_nobody_reads_does_not_stop_the_daemon() {
     let shop = world.service("shop");
     world.reject(&shop);
     // More than any pipe holds.
+    let metrics = world.path("metrics.log");
     let daemon = world
         .daemon()
         .env("STAGESWEEP__TELEMETRY__LOG_LEVEL", "trace")
+        .env(
+            "STAGESWEEP__TELEMETRY__METRICS_SINK",
+            &format!("file://{}", metrics.display()),
+        )
         .unread()
         .spawn();
     world.settled().await;
     world.assert_cleaned_once(&shop);
     daemon.stop().await;
+    let metrics = std::fs::read_to_string(metrics).unwrap();
+    assert!(metrics.contains(r#""CleanupsSucceeded":1"#), "{metrics}");
 }
