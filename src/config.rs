@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use self::fault::{Fault, Faults, Place};
 
+use crate::health::socket::Address;
 use crate::target::Targets;
 
 /// The file that is read where neither the command line nor the environment names one.
@@ -46,6 +47,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Where it is kept what was done.
     pub ledger: Ledger,
+    /// Where the daemon can be asked for its health.
+    pub health: Health,
     /// Which events are accepted.
     pub events: Events,
     /// Logs and metrics.
@@ -127,6 +130,13 @@ impl std::fmt::Display for LedgerBackend {
             Self::DynamoDb => "dynamodb",
         })
     }
+}
+
+/// Where the daemon can be asked for its health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// A file, a name in the abstract namespace after `@`, or empty for a name of its own.
+    pub socket: String,
 }
 
 /// Which events are accepted.
@@ -275,6 +285,7 @@ impl Config {
                     path,
                     table,
                 },
+            health: Health { socket },
             events: Events { allowed_accounts },
             telemetry,
             targets: _,
@@ -323,6 +334,7 @@ impl Config {
             ("ledger.backend", backend.to_string()),
             ("ledger.path", path.display().to_string()),
             ("ledger.table", table.clone()),
+            ("health.socket", socket.clone()),
             ("events.allowed_accounts", accounts.join(",")),
             ("telemetry.log_format", log_format.to_string()),
             ("telemetry.log_level", log_level.clone()),
@@ -332,6 +344,24 @@ impl Config {
             ("telemetry.metrics_format", metrics_format.to_string()),
             ("telemetry.metrics_log_group", metrics_log_group.clone()),
         ]
+    }
+
+    /// Where the daemon of this configuration answers those who ask for its health.
+    #[must_use]
+    pub fn health_address(&self) -> Address {
+        if !self.health.socket.is_empty() {
+            return Address::new(&self.health.socket);
+        }
+        let Ledger {
+            backend,
+            path,
+            table,
+        } = &self.ledger;
+        let ledger = match backend {
+            LedgerBackend::Embedded => path.to_string_lossy(),
+            LedgerBackend::DynamoDb => table.into(),
+        };
+        Address::derived(&[&self.queue.url, &backend.to_string(), &ledger])
     }
 
     /// The dotted names of what differs in `new` and takes a restart to apply: everything but

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod aws;
 mod batch;
 pub mod binding;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod consumer;
 pub mod daemon;
 pub mod event;
+pub mod health;
 mod jobs;
 pub mod lease;
 pub mod ledger;
@@ -27,6 +29,7 @@ pub mod rehearsal;
 pub mod retry;
 pub mod signals;
 pub mod stop;
+pub mod systemd;
 pub mod target;
 pub mod tasks;
 pub mod telemetry;

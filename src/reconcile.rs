@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
+use crate::activity::Activity;
 use crate::aws::edit::Edit;
 use crate::aws::{Account, AwsError};
 use crate::binding::{AsOf, Binding, Slot, as_of};
@@ -74,22 +75,6 @@ pub struct Job {
     pub stop: Stop,
     /// What it is doing, for those who ask.
     pub activity: Activity,
-}
-
-/// What a job is doing right now.
-#[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<Mutex<&'static str>>);
-
-impl Activity {
-    fn set(&self, what: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    }
-
-    /// The name of the step or wait.
-    #[must_use]
-    pub fn get(&self) -> &'static str {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// How a run of a job ended.
@@ -270,7 +255,7 @@ impl Run<'_> {
                 Err(ended) => return Ok(ended),
             },
         };
-        self.job.activity.set("waiting_for_its_turn");
+        self.job.activity.rest("waiting_for_its_turn");
         let turn = self.context.queues.turn(&binding.production_id);
         self._turn = Some(self.unless_stopped(turn).await?);
         self.moved_at = Instant::now();
@@ -520,14 +505,15 @@ impl Run<'_> {
             return self.pause().await;
         }
         let execution_id = &self.job.rejection.execution_id;
-        self.job.activity.set(wait.name());
+        let longest = self.context.watcher.pace().max;
+        self.job.activity.set_for(wait.name(), longest);
         self.context.telemetry.emit(events::WaitStarted {
             execution_id,
             wait: wait.name(),
         });
 
         let began = Instant::now();
-        let watcher = &self.context.watcher;
+        let watcher = &self.context.watcher.for_job(&self.job.activity);
         let (production, staging) = (&binding.production_id, &binding.staging_id);
         let ours = match &wait {
             Wait::Detached { .. } => self.progress.detached.is_some(),
@@ -628,6 +614,8 @@ impl Run<'_> {
         if Instant::now() + pause > deadline {
             return Err(self.gave_up(self.job.activity.get()).into());
         }
+        let activity = &self.job.activity;
+        activity.set_for(activity.get(), pause);
         self.unless_stopped(tokio::time::sleep(pause)).await
     }
 
@@ -663,6 +651,7 @@ impl Run<'_> {
         let mut failures = 0;
         loop {
             self.heed_stop()?;
+            self.job.activity.beat();
             let error = match call().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::activity::Activity;
 use crate::aws::AwsError;
 use crate::aws::cloudfront::CloudFront;
 use crate::pace::{Learned, Pace};
@@ -30,7 +31,11 @@ type Reading = Result<Option<Distribution>, Arc<AwsError>>;
 
 /// Looks at distributions for all who wait.
 #[derive(Clone, Debug)]
-pub struct Watcher(Arc<Inner>);
+pub struct Watcher {
+    inner: Arc<Inner>,
+    /// Whose waits these are: each look is a sign of its life.
+    activity: Activity,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -47,7 +52,7 @@ struct Inner {
 struct Watch {
     /// The newest one, and when it was begun.
     reading: Mutex<Option<(Instant, Reading)>>,
-    /// There is a newer reading. Wakes those who wait in the order in which they came.
+    /// There was a look. Wakes those who wait in the order in which they came.
     read: Notify,
     /// When the changes that are waited for were made: one entry for each wait.
     changes: Mutex<Vec<Instant>>,
@@ -103,14 +108,28 @@ impl Watcher {
         telemetry: Arc<Telemetry>,
         tasks: Tasks,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             cloudfront,
             pace,
             telemetry,
             learned: Mutex::default(),
             watches: Mutex::default(),
             tasks,
-        }))
+        };
+        Self {
+            inner: Arc::new(inner),
+            activity: Activity::default(),
+        }
+    }
+
+    /// The same watcher, for the waits of one job: every look that it waits for, whether it succeeds
+    /// or not, is a sign of the job's life.
+    #[must_use]
+    pub fn for_job(&self, activity: &Activity) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            activity: activity.clone(),
+        }
     }
 
     /// Waits until a look at distribution `id` fulfils `condition`. `changed_at` is when the change
@@ -142,22 +161,23 @@ impl Watcher {
                 unseen = after;
             }
             read.await;
+            self.activity.beat();
         }
     }
 
     /// Remembers how long a propagation took, for the pace of later ones.
     pub fn learn(&self, seen: Seen) {
-        lock(&self.0.learned).record(seen.unseen, seen.after);
+        lock(&self.inner.learned).record(seen.unseen, seen.after);
     }
 
     /// The shortest time between two looks.
     #[must_use]
     pub fn pace(&self) -> Pace {
-        self.0.pace
+        self.inner.pace
     }
 
     fn join(&self, id: &str, changed_at: Instant) -> Share {
-        let mut watches = lock(&self.0.watches);
+        let mut watches = lock(&self.inner.watches);
         let watch = watches.entry(id.to_owned()).or_insert_with(|| {
             let watch = Arc::new(Watch {
                 reading: Mutex::default(),
@@ -166,15 +186,15 @@ impl Watcher {
                 joined: Notify::new(),
                 task: Mutex::default(),
             });
-            let looks = look(Arc::clone(&self.0), id.to_owned(), Arc::clone(&watch));
-            let task = self.0.tasks.spawn(looks);
+            let looks = look(Arc::clone(&self.inner), id.to_owned(), Arc::clone(&watch));
+            let task = self.inner.tasks.spawn(looks);
             *lock(&watch.task) = Some(task.abort_handle());
             watch
         });
         lock(&watch.changes).push(changed_at);
         watch.joined.notify_one();
         Share {
-            inner: Arc::clone(&self.0),
+            inner: Arc::clone(&self.inner),
             id: id.to_owned(),
             changed_at,
             watch: Arc::clone(watch),
@@ -226,9 +246,9 @@ async fn look(inner: Arc<Inner>, id: String, watch: Arc<Watch>) {
             reading => {
                 failures = 0;
                 *lock(&watch.reading) = Some((at, reading.map_err(Arc::new)));
-                watch.read.notify_waiters();
             }
         }
+        watch.read.notify_waiters();
     }
 }
 

@@ -160,7 +160,7 @@ async fn a_stale_reading_is_not_what_is_waited_for() {
     let before = rig.aws.distribution(&rig.service.production_id).unwrap();
     let old_etag = rig
         .watcher
-        .0
+        .inner
         .cloudfront
         .distribution(&rig.service.production_id)
         .await
@@ -193,7 +193,7 @@ async fn when_the_last_wait_is_gone_so_are_the_looks() {
     let looks = rig.looks();
     tokio::time::sleep(600 * SECOND).await;
     assert_eq!(rig.looks(), looks);
-    assert!(lock(&rig.watcher.0.watches).is_empty());
+    assert!(lock(&rig.watcher.inner.watches).is_empty());
 
     // The next one starts a watch of its own.
     rig.deployed(Instant::now()).await.unwrap();
@@ -225,7 +225,7 @@ async fn a_failure_that_the_next_look_cannot_mend_ends_every_wait() {
         assert_eq!(error.class, ErrorClass::AccessDenied);
     }
     assert_eq!(rig.looks(), 1);
-    assert!(lock(&rig.watcher.0.watches).is_empty());
+    assert!(lock(&rig.watcher.inner.watches).is_empty());
 
     // What does not exist is a reading, no failure.
     rig.aws.calm();

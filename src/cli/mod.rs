@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use crate::config;
 
 pub mod check;
+pub mod health;
+pub mod pages;
 #[cfg(feature = "rehearsal")]
 pub mod rehearse;
 pub mod run;
@@ -46,6 +48,24 @@ enum Verb {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    /// Ask the running daemon of this configuration whether it does its work.
+    ///
+    /// Exits with 0 while its last completed poll is fresh, its jobs make progress and its ledger works;
+    /// otherwise with 1 and one line that says why.
+    #[command(after_help = "Example:\n  stagesweep health --config /etc/stagesweep/config.toml")]
+    Health {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Write one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the manual pages and the shells' completions.
+    #[command(hide = true)]
+    Pages {
+        /// The directory that they are written to.
+        directory: PathBuf,
+    },
     /// Rehearse whole cleanups on this machine, against an embedded AWS. No account is needed.
     #[cfg(feature = "rehearsal")]
     #[command(after_help = "Example:\n  stagesweep rehearse --services 3 --faults mild")]
@@ -80,6 +100,16 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
                 &mut out,
                 &mut err,
             )?)
+        }
+        Verb::Health { config, json } => {
+            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+            let (path, environment) = (config.path(), environment());
+            let asked = health::health(&path, &environment, json, &mut out, &mut err);
+            Ok(runtime()?.block_on(asked)?)
+        }
+        Verb::Pages { directory } => {
+            pages::write(&directory)?;
+            Ok(0)
         }
         Verb::Run { config, drain } => runtime()?.block_on(run::run(config.path(), drain)),
         #[cfg(feature = "rehearsal")]

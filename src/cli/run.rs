@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
@@ -12,10 +13,15 @@ use crate::aws::Connector;
 use crate::clock::Clock;
 use crate::config::{self, Config, LedgerBackend, LogFormat, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
+use crate::health::{self, socket};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::signals::{Request, Requests};
+use crate::systemd::Systemd;
 use crate::telemetry::logging::{self, LevelHandle, Logging};
 use crate::telemetry::{Form, Telemetry, chain, events};
+
+/// How soon it is tried again to listen where another daemon does.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is asked to stop; with `drain`, until the queue is empty and all jobs
 /// are done. Returns the exit status.
@@ -113,24 +119,59 @@ async fn serve(
 
     let stop = CancellationToken::new();
     let running = daemon.run(stop.clone(), drain);
-    tokio::pin!(running);
-    let mut current = config;
+    let answering = answer_how_it_is(&config, &daemon, telemetry);
+    tokio::pin!(running, answering);
+    let mut systemd = Systemd::from_environment(Arc::clone(telemetry));
+    let mut current = config.clone();
     loop {
         tokio::select! {
             ended = &mut running => {
                 ended?;
                 return Ok(0);
             }
+            () = &mut answering => {}
+            () = systemd.due(daemon.consumer().answered()) => {
+                systemd.tell(&daemon.consumer().vitals());
+            }
             request = requests.next() => match request {
                 Request::Stop { signal } => {
                     let in_flight = daemon.consumer().gauges().in_flight;
                     telemetry.emit(events::Stopping { cause: signal, in_flight });
+                    systemd.stopping(current.shutdown.grace_period);
                     stop.cancel();
                 }
-                Request::Reload => reload(&mut current, config_path, &daemon, &level, telemetry),
+                Request::Reload => {
+                    systemd.reloading();
+                    reload(&mut current, config_path, &daemon, &level, telemetry);
+                    systemd.reloaded();
+                }
                 Request::Report => daemon.consumer().report(),
             }
         }
+    }
+}
+
+/// Answers those who ask for the daemon's health, for ever. It works without that, too.
+async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetry) {
+    let address = config.health_address();
+    let fresh = health::freshness(config.queue.wait_time);
+    let mut failed = false;
+    loop {
+        match socket::listen(&address).await {
+            Ok(listener) => {
+                socket::serve(listener, || daemon.consumer().vitals().report(fresh)).await;
+            }
+            Err(error) if !failed => {
+                failed = true;
+                let address = &address.to_string();
+                telemetry.emit(events::HealthNotServed {
+                    address,
+                    error: &error,
+                });
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::fault::{Fault, Place};
 use super::formats::{
-    check_log_group, check_log_level, check_namespace, is_table_name, parse_duration,
-    parse_queue_url, parse_sink, quoted,
+    MAX_SOCKET, check_log_group, check_log_level, check_namespace, is_socket, is_table_name,
+    parse_duration, parse_queue_url, parse_sink, quoted,
 };
 use super::layers::Layers;
 use super::{
-    Cleanup, Config, Events, Ledger, LedgerBackend, LogFormat, MetricsFormat, MetricsSink, Queue,
-    Retry, Shutdown, Telemetry, keys,
+    Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat, MetricsSink,
+    Queue, Retry, Shutdown, Telemetry, keys,
 };
 use crate::target::{TargetError, TargetSpec, Targets, is_account};
 
@@ -67,6 +67,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
     let retry = reader.retry();
     let shutdown = reader.shutdown();
     let ledger = reader.ledger();
+    let health = reader.health();
     let events = reader.events();
     let telemetry = reader.telemetry();
     let targets = reader.targets();
@@ -84,6 +85,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
         retry: retry?,
         shutdown: shutdown?,
         ledger: ledger?,
+        health: health?,
         events,
         telemetry: telemetry?,
         targets: targets?,
@@ -243,6 +245,19 @@ impl Reader<'_> {
             path: path?,
             table,
         })
+    }
+
+    fn health(&mut self) -> Option<Health> {
+        let socket = self.text("health.socket")?;
+        if !is_socket(&socket) {
+            let message = format!(
+                "{} is no socket: expected an absolute path or \"@\" and a name, {MAX_SOCKET} bytes at most",
+                quoted(&socket)
+            );
+            self.fault("health.socket", &message);
+            return None;
+        }
+        Some(Health { socket })
     }
 
     fn events(&mut self) -> Option<Events> {

@@ -17,6 +17,15 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
+/// What the address of a Unix socket has room for (`unix(7)`).
+pub(super) const MAX_SOCKET: usize = 107;
+
+/// Nothing, an absolute path, or a name in the abstract namespace after `@`.
+pub(super) fn is_socket(text: &str) -> bool {
+    let named = text.len() > 1 && text.starts_with(['/', '@']) && !text.ends_with('/');
+    text.is_empty() || named && text.len() <= MAX_SOCKET && !text.contains('\0')
+}
+
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let trimmed = text.trim();
     if !trimmed.is_empty() && trimmed.parse::<f64>().is_ok() {

@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 22] = [
+pub(super) const KEYS: [(&str, &str, Kind); 23] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -31,6 +31,7 @@ pub(super) const KEYS: [(&str, &str, Kind); 22] = [
     ("ledger", "backend", Kind::Text),
     ("ledger", "path", Kind::Text),
     ("ledger", "table", Kind::Text),
+    ("health", "socket", Kind::Text),
     ("events", "allowed_accounts", Kind::List),
     ("telemetry", "log_format", Kind::Text),
     ("telemetry", "log_level", Kind::Text),

@@ -59,6 +59,7 @@ fn the_least_file_gets_the_defaults() {
             "ledger.backend=embedded",
             "ledger.path=/var/lib/stagesweep/ledger.db",
             "ledger.table=",
+            "health.socket=",
             "events.allowed_accounts=",
             "telemetry.log_format=json",
             "telemetry.log_level=info",

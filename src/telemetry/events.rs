@@ -75,6 +75,37 @@ impl Event for QueueNotChecked<'_> {
     }
 }
 
+/// Nobody can ask this daemon for its health.
+pub struct HealthNotServed<'a> {
+    /// Where it would have answered.
+    pub address: &'a str,
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for HealthNotServed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            health.socket = self.address,
+            error = chain(self.error),
+            "health cannot be asked for; set health.socket where several daemons share a network \
+             namespace"
+        );
+    }
+}
+
+/// systemd did not hear of us.
+pub struct SystemdNotNotified<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for SystemdNotNotified<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(error = chain(self.error), "systemd could not be notified");
+    }
+}
+
 /// Polling began to fail, or fails in another way than before.
 pub struct ReceiveFailing<'a> {
     /// How.

@@ -8,6 +8,7 @@ import copy
 import json
 import os
 import pathlib
+import re
 import tempfile
 import unittest
 
@@ -251,7 +252,11 @@ class Task(unittest.TestCase):
 
     def test_the_container_is_checked_and_stopped_as_the_daemon_can_bear(self):
         (container,) = TEMPLATE["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
-        self.assertEqual(container["HealthCheck"]["Command"], ["CMD", "/usr/bin/stagesweep", "health"])
+        # The program as the image has it.
+        image = (support.DEPLOY / "Dockerfile").read_text()
+        (entry,) = re.findall(r"^ENTRYPOINT (.*)$", image, re.M)
+        self.assertEqual(container["HealthCheck"]["Command"], ["CMD", *json.loads(entry), "health"])
+        self.assertEqual([container["User"]], re.findall(r"^USER (.*)$", image, re.M))
         environment = {it["Name"]: it["Value"] for it in container["Environment"]}
         grace = int(environment["STAGESWEEP__SHUTDOWN__GRACE_PERIOD"].removesuffix("s"))
         # Fargate kills after 120 s whatever is asked for.

@@ -7,6 +7,7 @@ mod cleanup;
 mod command_line;
 mod crash;
 mod harness;
+mod health;
 mod kill_matrix;
 mod ledger;
 mod queue;

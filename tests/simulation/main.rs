@@ -9,3 +9,4 @@ mod harness;
 mod lifecycle;
 mod messages;
 mod seeds;
+mod vitals;
