@@ -150,6 +150,10 @@ class Stack(unittest.TestCase):
                 lambda: embedded.parameter("/demo-1/cloudfront/cfcd-staging") == "deleted",
             )
             support.until("the message is deleted", lambda: self.depth(outputs["QueueUrl"]) == 0)
+            # ECS runs the health check with the container's environment, and with nothing else.
+            said = self.directory / "health.log"
+            with support.process([support.BINARY, "health"], environment, said) as health:
+                self.assertEqual(health.wait(support.PATIENCE), 0, said.read_text())
         # The stack's table has the job, and removes it by an attribute that it has.
         dynamodb = self.aws("dynamodb")
         items = dynamodb.scan(TableName=outputs["LedgerTable"])["Items"]
