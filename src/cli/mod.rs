@@ -74,7 +74,8 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
-    /// The configuration file [default: $STAGESWEEP_CONFIG, else /etc/stagesweep/config.toml].
+    /// The configuration file [default: $STAGESWEEP_CONFIG, else the text in $STAGESWEEP_CONFIG_TOML,
+    /// else /etc/stagesweep/config.toml].
     #[arg(long = "config", value_name = "FILE")]
     path: Option<PathBuf>,
 }

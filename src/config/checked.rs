@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::fault::{Fault, Place};
 use super::formats::{
-    MAX_SOCKET, check_log_level, check_namespace, is_socket, is_table_name, parse_duration,
-    parse_queue_url, quoted,
+    MAX_SOCKET, check_log_group, check_log_level, check_namespace, is_socket, is_table_name,
+    parse_duration, parse_queue_url, parse_sink, quoted,
 };
 use super::layers::Layers;
 use super::{
-    Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, Queue, Retry, Shutdown,
-    Telemetry, keys,
+    Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat, MetricsSink,
+    Queue, Retry, Shutdown, Telemetry, keys,
 };
 use crate::target::{TargetError, TargetSpec, Targets, is_account};
 
@@ -314,12 +314,33 @@ impl Reader<'_> {
             "telemetry.metrics_interval",
             &Bounds::new(Duration::from_millis(100), HOUR),
         );
+        let metrics_sink = self.metrics_sink();
+        let metrics_format = self.one_of(
+            "telemetry.metrics_format",
+            &[("emf", MetricsFormat::Emf), ("json", MetricsFormat::Json)],
+        );
+        let metrics_log_group = self.formatted("telemetry.metrics_log_group", check_log_group);
         Some(Telemetry {
             log_format: log_format?,
             log_level: log_level?,
             metrics_namespace: metrics_namespace?,
             metrics_interval: metrics_interval?,
+            metrics_sink: metrics_sink?,
+            metrics_format: metrics_format?,
+            metrics_log_group: metrics_log_group?,
         })
+    }
+
+    fn metrics_sink(&mut self) -> Option<MetricsSink> {
+        let text = self.text("telemetry.metrics_sink")?;
+        match parse_sink(&text) {
+            Ok(sink) => Some(sink),
+            Err(problem) => {
+                let message = format!("{} {problem}", quoted(&text));
+                self.fault("telemetry.metrics_sink", &message);
+                None
+            }
+        }
     }
 
     fn targets(&mut self) -> Option<Targets> {

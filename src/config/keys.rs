@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 20] = [
+pub(super) const KEYS: [(&str, &str, Kind); 23] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -37,6 +37,9 @@ pub(super) const KEYS: [(&str, &str, Kind); 20] = [
     ("telemetry", "log_level", Kind::Text),
     ("telemetry", "metrics_namespace", Kind::Text),
     ("telemetry", "metrics_interval", Kind::Duration),
+    ("telemetry", "metrics_sink", Kind::Text),
+    ("telemetry", "metrics_format", Kind::Text),
+    ("telemetry", "metrics_log_group", Kind::Text),
 ];
 
 /// The section that holds a list of tables.

@@ -65,6 +65,9 @@ fn the_least_file_gets_the_defaults() {
             "telemetry.log_level=info",
             "telemetry.metrics_namespace=Stagesweep",
             "telemetry.metrics_interval=1m",
+            "telemetry.metrics_sink=stdout",
+            "telemetry.metrics_format=emf",
+            "telemetry.metrics_log_group=/stagesweep/stagesweep",
         ]
     );
 }
@@ -338,6 +341,61 @@ fn the_path_comes_from_the_flag_then_the_environment() {
         path(None, &env(&[(PATH_VARIABLE, "")])),
         Path::new(DEFAULT_PATH)
     );
+    let both = env(&[(PATH_VARIABLE, "/env.toml"), (TEXT_VARIABLE, GOOD)]);
+    assert_eq!(path(None, &both), Path::new("/env.toml"));
+}
+
+#[test]
+fn the_environment_can_hold_the_whole_file() {
+    let good = env(&[
+        (TEXT_VARIABLE, GOOD),
+        ("STAGESWEEP__QUEUE__WAIT_TIME", "7s"),
+    ]);
+    let config = Config::load(&path(None, &good), &good).unwrap();
+    assert_eq!(config.queue.wait_time, Duration::from_secs(7));
+    let bad = env(&[(TEXT_VARIABLE, "\n[queue]\nurll = 1\n")]);
+    let faults = Config::load(&path(None, &bad), &bad).unwrap_err();
+    let faults = faults.to_string();
+    assert!(
+        faults.starts_with("STAGESWEEP_CONFIG_TOML:3:1: queue.urll: "),
+        "{faults}"
+    );
+    let none = env(&[(TEXT_VARIABLE, "")]);
+    assert_eq!(path(None, &none), Path::new(DEFAULT_PATH));
+}
+
+#[test]
+fn a_sink_of_metrics_is_stdout_a_file_or_an_address() {
+    let sink = |text| {
+        let config = parse(GOOD, &[("STAGESWEEP__TELEMETRY__METRICS_SINK", text)]);
+        config.map(|config| config.telemetry.metrics_sink).ok()
+    };
+    let file = |path: &str| Some(MetricsSink::File(path.into()));
+    let tcp = |address: &str| Some(MetricsSink::Tcp(address.to_owned()));
+    assert_eq!(sink("stdout"), Some(MetricsSink::Stdout));
+    assert_eq!(sink("file:///var/log/m.log"), file("/var/log/m.log"));
+    assert_eq!(sink("file:/var/log/m.log"), file("/var/log/m.log"));
+    assert_eq!(sink("tcp://127.0.0.1:25888"), tcp("127.0.0.1:25888"));
+    assert_eq!(sink("tcp://[::1]:25888"), tcp("[::1]:25888"));
+    for bad in [
+        "",
+        "stderr",
+        "file",
+        "file://",
+        "file:m.log",
+        "file://m.log",
+        "file:///var/log/",
+        "tcp://",
+        "tcp://127.0.0.1",
+        "tcp://:25888",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:99999",
+        "tcp://a@b:1",
+        "tcp://127.0.0.1:25888/",
+        "udp://127.0.0.1:25888",
+    ] {
+        assert_eq!(sink(bad), None, "{bad}");
+    }
 }
 
 #[test]

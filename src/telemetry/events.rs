@@ -9,8 +9,8 @@ use tracing::{debug, error, info, warn};
 use super::metrics::{
     CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_STARTED, CLEANUPS_SUCCEEDED, CLEANUPS_SUPERSEDED,
     DUPLICATES_SUPPRESSED, EVENT_AGE, HEARTBEAT_FAILURES, LEASE_MARGIN, LEDGER_FAILURES,
-    MESSAGES_DELETED, MESSAGES_RECEIVED, MESSAGES_REJECTED, MESSAGES_RELEASED, Metrics,
-    PROPAGATION_TIME,
+    LOG_LINES_DROPPED, MESSAGES_DELETED, MESSAGES_RECEIVED, MESSAGES_REJECTED, MESSAGES_RELEASED,
+    METRICS_DROPPED, Metrics, PROPAGATION_TIME,
 };
 use super::{Milestone, What, chain};
 use crate::event::Rejection;
@@ -797,6 +797,48 @@ pub struct LedgerRecovered;
 impl Event for LedgerRecovered {
     fn record(&self, _metrics: &Metrics) {
         info!("the ledger works again");
+    }
+}
+
+/// Log lines were dropped, because nobody read standard output in time.
+pub struct LogLinesDropped {
+    /// How many, since this was last counted.
+    pub lines: u64,
+}
+
+impl Event for LogLinesDropped {
+    fn record(&self, metrics: &Metrics) {
+        warn!(
+            log.dropped = self.lines,
+            "log lines were dropped: nobody reads them in time"
+        );
+        metrics.add(LOG_LINES_DROPPED, self.lines);
+    }
+}
+
+/// Metrics cannot be written, are dropped, or can be written again.
+pub struct MetricsSinkChanged<'a> {
+    /// Lines that were dropped since the last time, because too many waited.
+    pub dropped: u64,
+    /// Why they cannot be written; `None`: they can.
+    pub failure: Option<&'a str>,
+}
+
+impl Event for MetricsSinkChanged<'_> {
+    fn record(&self, metrics: &Metrics) {
+        match self.failure {
+            Some(error) => warn!(
+                error,
+                metrics.dropped = self.dropped,
+                "metrics cannot be written; trying again"
+            ),
+            None if self.dropped > 0 => warn!(
+                metrics.dropped = self.dropped,
+                "metrics were dropped: they are written too slowly"
+            ),
+            None => info!("metrics are written again"),
+        }
+        metrics.add(METRICS_DROPPED, self.dropped);
     }
 }
 
