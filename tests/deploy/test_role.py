@@ -19,7 +19,6 @@ BEYOND = {
     "s3:GetBucketAcl": "CloudFront checks it of whoever updates a distribution with legacy logs",
     "s3:PutBucketAcl": "the same",
     "wafv2:GetWebACL": "CloudFront checks it of whoever updates a distribution with a web ACL",
-    "sts:AssumeRole": "the SDK calls it for credentials in another account; the tests have no STS",
     "ssm:DescribeParameters": "`orphans` calls it, where a task runs that on a schedule",
     "dynamodb:Scan": "the same",
     "logs:CreateLogStream": "the CloudWatch agent's, under the instance's role",
