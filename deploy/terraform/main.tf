@@ -21,15 +21,11 @@ locals {
   production_arn = distinct([for it in var.targets : "${local.parameters}${replace(it.production_parameter, local.capture, "*")}"])
   staging_arn    = distinct([for it in var.targets : "${local.parameters}${replace(it.staging_parameter, local.capture, "*")}"])
 
-  targets_toml = join("\n", [for it in var.targets : <<-EOT
-    [[targets]]
-    pipeline = ${jsonencode(it.pipeline)}
-    stage = ${jsonencode(it.stage)}
-    action = ${jsonencode(it.action)}
-    production_parameter = ${jsonencode(it.production_parameter)}
-    staging_parameter = ${jsonencode(it.staging_parameter)}
-  EOT
-  ])
+  targets_toml = join("\n", [for it in var.targets : join("\n", concat(
+    ["[[targets]]"],
+    [for key, value in it : "${key} = ${jsonencode(value)}" if value != null],
+    [""],
+  ))])
 }
 
 resource "aws_kms_key" "this" {

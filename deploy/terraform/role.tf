@@ -107,8 +107,8 @@ data "aws_iam_policy_document" "cleanup" {
   }
 
   statement {
-    sid       = "FindAPolicy"
-    actions   = ["cloudfront:ListContinuousDeploymentPolicies"]
+    sid       = "Lists"
+    actions   = ["cloudfront:ListContinuousDeploymentPolicies", "cloudfront:ListDistributions"]
     resources = ["*"]
   }
 }
@@ -205,7 +205,7 @@ resource "aws_iam_role_policy" "orphans" {
 data "aws_iam_policy_document" "orphans" {
   statement {
     sid       = "ListAll"
-    actions   = ["cloudfront:ListDistributions", "ssm:DescribeParameters"]
+    actions   = ["ssm:DescribeParameters"]
     resources = ["*"]
   }
 

@@ -5,13 +5,16 @@ variable "name" {
 }
 
 variable "targets" {
-  description = "What is taken down for which approval. Names may have captures, such as {service}."
+  description = "What is taken down for which approval, with the keys of the daemon's configuration. Names may have captures."
   type = list(object({
     pipeline             = string
     stage                = string
     action               = string
     production_parameter = string
     staging_parameter    = string
+    role_arn             = optional(string)
+    external_id          = optional(string)
+    region               = optional(string)
   }))
   default = [{
     pipeline             = "{service}-frontend-pipeline"

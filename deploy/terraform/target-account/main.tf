@@ -98,8 +98,8 @@ data "aws_iam_policy_document" "cleanup" {
   }
 
   statement {
-    sid       = "FindAPolicy"
-    actions   = ["cloudfront:ListContinuousDeploymentPolicies"]
+    sid       = "Lists"
+    actions   = ["cloudfront:ListContinuousDeploymentPolicies", "cloudfront:ListDistributions"]
     resources = ["*"]
   }
 }
