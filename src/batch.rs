@@ -149,6 +149,9 @@ async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
             }
             Err(_) => newest,
         };
+        if entries.is_empty() {
+            return;
+        }
         tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
     }
 }

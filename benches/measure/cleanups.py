@@ -40,11 +40,11 @@ def targets(accounts: int) -> str:
         return TARGET
     numbers = [OWN_ACCOUNT + 1 + number for number in range(accounts)]
     allowed = ", ".join(f'"{number}"' for number in numbers)
-    entries = [
-        TARGET.replace('"{service}-frontend', f'"arn:aws:codepipeline:ap-northeast-1:{number}:{{service}}-frontend')
-        + f'role_arn = "arn:aws:iam::{number}:role/stagesweep"\n'
-        for number in numbers
-    ]
+    entries = []
+    for number in numbers:
+        arn = f"arn:aws:codepipeline:ap-northeast-1:{number}:{{service}}-frontend-pipeline"
+        role = f'role_arn = "arn:aws:iam::{number}:role/stagesweep"\n'
+        entries.append(TARGET.replace("{service}-frontend-pipeline", arn) + role)
     return f"\n[events]\nallowed_accounts = [{allowed}]\n" + "".join(entries)
 
 

@@ -14,7 +14,7 @@ PEERS = Path(__file__).parent.parent / "peers"
 # Finished jobs that the duplicates are of.
 JOBS = 20
 
-# Receives that others have under way; stagesweep, with 64 messages in flight, has up to 6.
+# Receives that others have under way. stagesweep, with 64 messages in flight, has up to 6.
 SIDE_BY_SIDE = 6
 
 
@@ -28,12 +28,16 @@ class Drain:
     server: float
 
 
-def drain(binary: str, server_binary: str, tools: Path, messages: int, runs: int, log) -> dict[str, list[Drain]]:
+def drain(
+    binary: str, server_binary: str, tools: Path, latency: str, messages: int, runs: int, log
+) -> dict[str, list[Drain]]:
     """Every client in every run, on one server. The server has one core and the client another, so that
-    neither the speed of the server nor that of the client depends on what the other needs."""
+    neither's speed depends on what the other needs."""
     cores = sorted(os.sched_getaffinity(0))
     server_core, client_core = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
-    with Directory() as directory, Server(server_binary, directory, JOBS, "10ms", server_core) as server:
+    with Directory() as directory, Server(
+        server_binary, directory, JOBS, "10ms", latency, server_core
+    ) as server:
         queue = server.queue
         rejections = queue.bodies()
         assert len(rejections) == JOBS, len(rejections)
@@ -51,11 +55,14 @@ def drain(binary: str, server_binary: str, tools: Path, messages: int, runs: int
 
         clients = {
             "bare": lambda: peer([sys.executable, str(PEERS / "bare.py"), str(SIDE_BY_SIDE)], others),
-            "stagesweep": lambda: directory.run(binary, server.endpoint, server.queue_url, cpu=client_core),
+            "stagesweep": lambda: directory.run(
+                binary, server.endpoint, server.queue_url, client_core
+            ),
         }
         for side_by_side in (1, SIDE_BY_SIDE):
             script = [str(PEERS / "sqs_consumer.mjs"), str(side_by_side)]
-            clients[f"sqs-consumer × {side_by_side}"] = lambda script=script: peer(["node", *script], node)
+            name = f"sqs-consumer × {side_by_side}"
+            clients[name] = lambda script=script: peer(["node", *script], node)
             loop = [str(PEERS / "boto3_loop.py"), str(side_by_side)]
             clients[f"boto3 × {side_by_side}"] = lambda loop=loop: peer([python, *loop], others)
 

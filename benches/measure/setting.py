@@ -54,8 +54,10 @@ metrics_interval = "1h"
 {targets}"""
         )
 
-    def run(self, binary: str, endpoint: str, queue_url: str, *arguments: str, cpu: int | None = None) -> Process:
-        command = [binary, "run", "--config", str(self.config), *arguments]
+    def run(
+        self, binary: str, endpoint: str, queue_url: str, cpu: int | None = None
+    ) -> Process:
+        command = [binary, "run", "--config", str(self.config)]
         return Process(
             pinned(command, cpu),
             environment(endpoint) | {"STAGESWEEP__QUEUE__URL": queue_url},
@@ -71,12 +73,22 @@ metrics_interval = "1h"
 class Server:
     """`rehearse --serve`, with rejections on its queue."""
 
-    def __init__(self, binary: str, directory: Directory, services: int, propagation: str, cpu: int | None = None) -> None:
+    def __init__(
+        self,
+        binary: str,
+        directory: Directory,
+        services: int,
+        propagation: str,
+        latency: str = "0ms",
+        cpu: int | None = None,
+    ) -> None:
         command = [binary, "rehearse", "--serve", "127.0.0.1:0", "--config", str(directory.config)]
-        command += ["--services", str(services), "--propagation", propagation]
+        command += ["--services", str(services), "--propagation", propagation, "--latency", latency]
         self.process = Process(pinned(command, cpu), {})
         # The last line that it prints; a larger world takes a while to make.
-        wait_for(lambda: self.process.check() or "export STAGESWEEP__LEDGER" in self.process.text(), "the server is up")
+        last = "export STAGESWEEP__LEDGER"
+        up = lambda: self.process.check() or last in self.process.text()
+        wait_for(up, "the server is up")
         exports = dict(EXPORT.findall(self.process.text()))
         self.endpoint = exports["AWS_ENDPOINT_URL"]
         self.queue_url = exports["STAGESWEEP__QUEUE__URL"]

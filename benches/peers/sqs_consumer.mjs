@@ -1,7 +1,8 @@
 // sqs-consumer, as its documentation has it: receives by tens and deletes what was handled. Nothing is
 // done with a message.
 //
-// usage: node sqs_consumer.mjs CONSUMERS, with AWS_*, QUEUE_URL, and in PEERS_MODULES a path beside node_modules
+// usage: node sqs_consumer.mjs CONSUMERS, with AWS_* and QUEUE_URL set, and in PEERS_MODULES a path
+// beside node_modules
 import { createRequire } from "node:module";
 
 const require = createRequire(process.env.PEERS_MODULES);

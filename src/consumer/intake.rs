@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Consumer;
-use super::settle::Disposition;
+use super::settle::{Disposition, Settlement};
 use crate::aws::sqs::Message;
 use crate::event::{self, Kind, Rejection};
 use crate::jobs::{Handle, HeldMessage};
@@ -33,7 +33,7 @@ impl Consumer {
         mut permits: OwnedSemaphorePermit,
     ) {
         let received_at = Instant::now();
-        let mut new = Vec::new();
+        let (mut new, mut settled) = (Vec::new(), Vec::new());
         for message in messages {
             // No more were asked for than there are permits.
             let Some(permit) = permits.split(1) else {
@@ -49,10 +49,15 @@ impl Consumer {
                 _permit: permit,
             };
             match self.read(&message.body) {
-                Err(disposition) => self.settle(held, None, &disposition),
+                Err(disposition) => settled.push(Settlement {
+                    held,
+                    execution_id: None,
+                    disposition,
+                }),
                 Ok((rejection, target)) => new.extend(self.attach(held, *rejection, target)),
             }
         }
+        self.settle(settled);
         self.start(new);
     }
 
@@ -152,14 +157,16 @@ impl Consumer {
             let keys: Vec<_> = new.iter().map(|job| job.rejection.key.clone()).collect();
             // If it fails, it will fail to grant the claims as well, and then that is handled.
             let done = consumer.parts.ledger.done(&keys).await.unwrap_or_default();
+            let mut settled = Vec::new();
             for job in new {
                 if done.contains(&job.rejection.key) {
                     let disposition = consumer.done_before(&job.message_id, &job.rejection);
-                    consumer.end(&job.rejection, &disposition);
+                    settled.extend(consumer.end(&job.rejection, disposition));
                 } else {
                     consumer.spawn(job);
                 }
             }
+            consumer.settle(settled);
         });
     }
 
@@ -181,17 +188,25 @@ impl Consumer {
             let disposition = consumer
                 .work(&message_id, rejection.clone(), target, handle)
                 .await;
-            consumer.end(&rejection, &disposition);
+            consumer.settle(consumer.end(&rejection, disposition));
         };
         self.parts
             .tasks
             .spawn(tracing::Instrument::instrument(task, span));
     }
 
-    /// Ends a job, and settles all its messages.
-    fn end(self: &Arc<Self>, rejection: &Rejection, disposition: &Disposition) {
-        for held in self.jobs.end(&rejection.key) {
-            self.settle(held, Some(&rejection.execution_id), disposition);
-        }
+    /// Ends a job. All its messages are to be settled alike.
+    fn end(
+        &self,
+        rejection: &Rejection,
+        disposition: Disposition,
+    ) -> impl Iterator<Item = Settlement> + use<> {
+        let execution_id = rejection.execution_id.clone();
+        let messages = self.jobs.end(&rejection.key).into_iter();
+        messages.map(move |held| Settlement {
+            held,
+            execution_id: Some(execution_id.clone()),
+            disposition: disposition.clone(),
+        })
     }
 }

@@ -24,7 +24,22 @@ use crate::telemetry::events;
 /// usually moved it to the dead-letter queue by then. Where there is none, it must not spin.
 const QUICK_RECEIVES: u32 = 10;
 
+/// A message and what is to be done with it.
+pub(super) struct Settlement {
+    pub(super) held: HeldMessage,
+    /// The pipeline execution of its job, if it had one.
+    pub(super) execution_id: Option<String>,
+    pub(super) disposition: Disposition,
+}
+
+struct Deletion {
+    held: HeldMessage,
+    execution_id: Option<String>,
+    reason: &'static str,
+}
+
 /// What is done with the messages of a job that has ended.
+#[derive(Clone)]
 pub(super) enum Disposition {
     Delete {
         reason: &'static str,
@@ -41,6 +56,7 @@ pub(super) enum Disposition {
     },
 }
 
+#[derive(Clone, Copy)]
 pub(super) enum Delay {
     None,
     /// By receive count.
@@ -72,80 +88,90 @@ pub(super) fn releases(queue: Queue, tasks: &Tasks) -> Batcher<Duration> {
 }
 
 impl Consumer {
-    /// Settles one message as its job, or the message itself, demands.
-    pub(super) fn settle(
-        self: &Arc<Self>,
-        held: HeldMessage,
-        execution_id: Option<&str>,
-        disposition: &Disposition,
-    ) {
-        match disposition {
-            Disposition::Delete { reason } => {
-                self.delete(held, execution_id.map(str::to_owned), reason);
-            }
-            Disposition::Release { delay, reason } => {
-                let delay = match delay {
-                    Delay::None => Duration::ZERO,
-                    Delay::Backoff => self
-                        .backoff()
-                        .delay(held.receive_count, &mut fastrand::Rng::new()),
-                    Delay::Until(until) => self.until(*until),
-                };
-                self.release(held, delay, reason);
-            }
-            Disposition::Reject { reason, detail } => {
-                self.emit(events::MessageRejected {
-                    message_id: &held.message_id,
-                    receive_count: held.receive_count,
+    /// Settles messages as their jobs, or the messages themselves, demand.
+    pub(super) fn settle(self: &Arc<Self>, settlements: impl IntoIterator<Item = Settlement>) {
+        let mut deletions = Vec::new();
+        for settlement in settlements {
+            let Settlement {
+                held,
+                execution_id,
+                disposition,
+            } = settlement;
+            match disposition {
+                Disposition::Delete { reason } => deletions.push(Deletion {
+                    held,
+                    execution_id,
                     reason,
-                    detail,
-                });
-                let delay = match held.receive_count.checked_sub(QUICK_RECEIVES) {
-                    None | Some(0) => Duration::ZERO,
-                    Some(more) => self.backoff().delay(more, &mut fastrand::Rng::new()),
-                };
-                self.release(held, delay, reason);
+                }),
+                Disposition::Release { delay, reason } => {
+                    let delay = match delay {
+                        Delay::None => Duration::ZERO,
+                        Delay::Backoff => self
+                            .backoff()
+                            .delay(held.receive_count, &mut fastrand::Rng::new()),
+                        Delay::Until(until) => self.until(until),
+                    };
+                    self.release(held, delay, reason);
+                }
+                Disposition::Reject { reason, detail } => {
+                    self.emit(events::MessageRejected {
+                        message_id: &held.message_id,
+                        receive_count: held.receive_count,
+                        reason,
+                        detail: &detail,
+                    });
+                    let delay = match held.receive_count.checked_sub(QUICK_RECEIVES) {
+                        None | Some(0) => Duration::ZERO,
+                        Some(more) => self.backoff().delay(more, &mut fastrand::Rng::new()),
+                    };
+                    self.release(held, delay, reason);
+                }
             }
+        }
+        if !deletions.is_empty() {
+            self.delete(deletions);
         }
     }
 
-    /// The only place that deletes a message.
-    fn delete(
-        self: &Arc<Self>,
-        held: HeldMessage,
-        execution_id: Option<String>,
-        reason: &'static str,
-    ) {
+    /// The only place that deletes messages.
+    fn delete(self: &Arc<Self>, deletions: Vec<Deletion>) {
         let consumer = Arc::clone(self);
         self.parts.tasks.spawn(async move {
-            let Some(taken) = consumer.leases.take(&held.message_id).await else {
-                return;
-            };
-            let telemetry = Arc::clone(&consumer.parts.telemetry);
-            consumer.deletes.push(
-                taken,
-                (),
-                Box::new(move |result| {
-                    // The whole of it, with its permit: only now is the message settled.
-                    let HeldMessage {
-                        message_id,
-                        _permit,
-                        ..
-                    } = held;
-                    match result {
-                        Ok(()) => telemetry.emit(events::MessageDeleted {
-                            message_id: &message_id,
-                            execution_id: execution_id.as_deref(),
-                            reason,
-                        }),
-                        Err(SettleError::Superseded) => {}
-                        Err(error) => telemetry.emit(events::DeleteFailed {
-                            message_id: &message_id,
-                            error: &error,
-                        }),
-                    }
-                }),
-            );
+            for deletion in deletions {
+                let Deletion {
+                    held,
+                    execution_id,
+                    reason,
+                } = deletion;
+                let Some(taken) = consumer.leases.take(&held.message_id).await else {
+                    continue;
+                };
+                let telemetry = Arc::clone(&consumer.parts.telemetry);
+                consumer.deletes.push(
+                    taken,
+                    (),
+                    Box::new(move |result| {
+                        // The whole of it, with its permit: only now is the message settled.
+                        let HeldMessage {
+                            message_id,
+                            _permit,
+                            ..
+                        } = held;
+                        match result {
+                            Ok(()) => telemetry.emit(events::MessageDeleted {
+                                message_id: &message_id,
+                                execution_id: execution_id.as_deref(),
+                                reason,
+                            }),
+                            Err(SettleError::Superseded) => {}
+                            Err(error) => telemetry.emit(events::DeleteFailed {
+                                message_id: &message_id,
+                                error: &error,
+                            }),
+                        }
+                    }),
+                );
+            }
         });
     }
 

@@ -133,14 +133,23 @@ impl Records {
     /// # Errors
     /// If the database fails, or a job's record is damaged.
     pub fn done(&mut self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
-        let done = keys.iter().filter_map(|key| {
-            read_record(&self.database, key)
-                .map(|record| record?.outcome.map(|_| key.clone()))
-                .transpose()
-        });
-        let done = done.collect();
-        self.forget_if_failed(&done);
-        done
+        let result = self.read_done(keys);
+        self.forget_if_failed(&result);
+        result
+    }
+
+    /// In one transaction: locking the file costs more than reading a record.
+    fn read_done(&mut self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+        let transaction = self.database.transaction().map_err(LedgerError::Database)?;
+        let mut done = BTreeSet::new();
+        for key in keys {
+            let record = read_record(&transaction, key)?;
+            if record.is_some_and(|record| record.outcome.is_some()) {
+                done.insert(key.clone());
+            }
+        }
+        transaction.commit().map_err(LedgerError::Database)?;
+        Ok(done)
     }
 
     /// Asks, for `owner`, for the right to work on a job until `until`.
