@@ -204,6 +204,17 @@ impl Config {
             || self.events.allowed_accounts.contains(account)
     }
 
+    /// Whether what belongs to `account` may be looked at and changed with the daemon's own
+    /// credentials: they are taken to be of the queue's account. Where the queue's URL names none,
+    /// every account that is allowed counts as the daemon's own.
+    #[must_use]
+    pub fn is_own_account(&self, account: &str) -> bool {
+        match &self.queue.account {
+            Some(own) => own == account,
+            None => self.events.allowed_accounts.contains(account),
+        }
+    }
+
     /// The effective value of every key but the targets, by dotted name, in the order of the
     /// documentation. Durations are in the form in which the file takes them.
     #[must_use]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::aws::{AwsError, Connector};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -16,7 +17,6 @@ use crate::reconcile::{Reconciler, Settings};
 use crate::retry::{Backoff, ErrorClass};
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
-use crate::watch::Watcher;
 
 /// How often old records are removed from the ledger.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
@@ -59,14 +59,14 @@ impl Daemon {
             config.queue.region.as_deref(),
             config.queue.wait_time,
         );
-        let account = connector.account();
         let pace = Pace {
             min: config.cleanup.poll_interval_min,
             max: config.cleanup.poll_interval_max,
         };
         let tasks = Tasks::default();
-        let watcher = Watcher::new(
-            account.cloudfront.clone(),
+        let accounts = Accounts::new(
+            connector.clone(),
+            &config.queue.url,
             pace,
             Arc::clone(&telemetry),
             tasks.clone(),
@@ -79,8 +79,7 @@ impl Daemon {
             },
         };
         let reconciler = Reconciler::new(
-            account,
-            watcher,
+            accounts,
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
             settings,

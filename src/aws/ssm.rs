@@ -5,7 +5,9 @@ use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
+use super::limiter::{Gate, Kind};
 use crate::binding::ParameterVersion;
+use crate::stop::Stop;
 
 /// SSM's largest page of a parameter's history.
 const HISTORY_PAGE: i32 = 50;
@@ -15,11 +17,15 @@ const MAX_HISTORY_PAGES: usize = 20;
 
 /// The parameters of one account.
 #[derive(Clone, Debug)]
-pub struct ParameterStore(aws_sdk_ssm::Client);
+pub struct ParameterStore(aws_sdk_ssm::Client, Gate);
 
 impl ParameterStore {
-    pub(super) fn new(client: aws_sdk_ssm::Client) -> Self {
-        Self(client)
+    pub(super) fn new(client: aws_sdk_ssm::Client, gate: Gate) -> Self {
+        Self(client, gate)
+    }
+
+    pub(super) fn heeding(&self, stop: &Stop) -> Self {
+        Self(self.0.clone(), self.1.heeding(stop))
     }
 
     /// The parameter's newest version (GetParameter); `None` if it does not exist.
@@ -27,6 +33,7 @@ impl ParameterStore {
     /// # Errors
     /// [`AwsError`] for every failure but `ParameterNotFound`.
     pub async fn parameter(&self, name: &str) -> Result<Option<ParameterVersion>, AwsError> {
+        let _turn = self.1.turn(Kind::Read, "GetParameter").await?;
         let reply = self.0.get_parameter().name(name).send().await;
         let output = match reply.map_err(from_sdk("GetParameter")) {
             Ok(output) => output,
@@ -51,6 +58,7 @@ impl ParameterStore {
         let mut versions = Vec::new();
         let mut next_token = None;
         for _ in 0..MAX_HISTORY_PAGES {
+            let _turn = self.1.turn(Kind::Read, "GetParameterHistory").await?;
             let reply = self
                 .0
                 .get_parameter_history()
@@ -92,6 +100,7 @@ impl ParameterStore {
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn overwrite(&self, name: &str, value: &str) -> Result<i64, AwsError> {
+        let _turn = self.1.turn(Kind::Change, "PutParameter").await?;
         let output = self
             .0
             .put_parameter()

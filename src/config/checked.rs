@@ -320,7 +320,7 @@ impl Reader<'_> {
         // text here: the other keys of the entry are checked all the same.
         let mut specs = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            for key in keys::TARGET_KEYS {
+            for key in &keys::TARGET_KEYS[..keys::REQUIRED_TARGET_KEYS] {
                 if !entry.values.contains_key(key) && !entry.tainted.contains(key) {
                     self.faults.push(Fault {
                         place: entry.place.clone(),
@@ -329,16 +329,17 @@ impl Reader<'_> {
                     });
                 }
             }
-            let text = |key| match entry.values.get(key) {
-                Some((text, _)) => text.clone(),
-                None => String::new(),
-            };
+            let optional = |key| entry.values.get(key).map(|(text, _)| text.clone());
+            let text = |key| optional(key).unwrap_or_default();
             specs.push(TargetSpec {
                 pipeline: text("pipeline"),
                 stage: text("stage"),
                 action: text("action"),
                 production_parameter: text("production_parameter"),
                 staging_parameter: text("staging_parameter"),
+                role_arn: optional("role_arn"),
+                external_id: optional("external_id"),
+                region: optional("region"),
             });
         }
         let errors = match Targets::new(&specs) {

@@ -41,14 +41,20 @@ pub(super) const KEYS: [(&str, &str, Kind); 19] = [
 /// The section that holds a list of tables.
 pub(super) const TARGETS: &str = "targets";
 
-/// The keys of one target; all of them are text, and all are required.
-pub(super) const TARGET_KEYS: [&str; 5] = [
+/// The keys of one target; all of them are text.
+pub(super) const TARGET_KEYS: [&str; 8] = [
     "pipeline",
     "stage",
     "action",
     "production_parameter",
     "staging_parameter",
+    "role_arn",
+    "external_id",
+    "region",
 ];
+
+/// How many of them, from the first on, every target needs.
+pub(super) const REQUIRED_TARGET_KEYS: usize = 5;
 
 pub(super) fn kind(section: &str, name: &str) -> Option<Kind> {
     KEYS.iter()

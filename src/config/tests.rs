@@ -97,7 +97,9 @@ stage = "Approve"
 action = "Approve"
 production_parameter = "/{svc}/production"
 staging_parameter = "/{service}/staging"
-role_arn = "arn:aws:iam::123456789012:role/x"
+role_arn = "arn:aws:iam::123456789012:user/x"
+external_id = 5
+regions = "us-east-1"
 
 [[targets]]
 pipeline = "batch"
@@ -122,12 +124,14 @@ production_parameter = "/a/{b}"
         r#"c.toml:17:37: events.allowed_accounts: 123456789012 is a number; write it in quotes, "123456789012", so that leading zeros stay"#,
         r#"c.toml:17:51: events.allowed_accounts: found true (a boolean); expected text in quotes"#,
         r#"c.toml:19:2: verify: there is no such key"#,
-        r#"c.toml:26:24: targets[0].production_parameter: "/{svc}/production" uses the capture {svc}, which `pipeline` does not have (it has {service})"#,
-        r#"c.toml:28:1: targets[0].role_arn: there is no such key"#,
-        r#"c.toml:30:1: targets[1].staging_parameter: is missing; every target needs it"#,
-        r#"c.toml:32:9: targets[1].stage: found 5 (an integer); expected text in quotes"#,
-        r#"c.toml:33:10: targets[1].action: "Approve it" contains ' '; a name has letters, digits and . @ - _ only"#,
-        r#"c.toml:34:24: targets[1].production_parameter: "/a/{b}" uses the capture {b}, which `pipeline` does not have (it has none)"#,
+        r#"c.toml:26:24: targets[0].production_parameter: "/{svc}/production" uses the capture {svc}, which `pipeline` does not have (there are {service}, {account}, {region})"#,
+        r#"c.toml:28:12: targets[0].role_arn: "arn:aws:iam::123456789012:user/x" is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME"#,
+        r#"c.toml:29:15: targets[0].external_id: found 5 (an integer); expected text in quotes"#,
+        r#"c.toml:30:1: targets[0].regions: there is no such key; did you mean region?"#,
+        r#"c.toml:32:1: targets[1].staging_parameter: is missing; every target needs it"#,
+        r#"c.toml:34:9: targets[1].stage: found 5 (an integer); expected text in quotes"#,
+        r#"c.toml:35:10: targets[1].action: "Approve it" contains ' '; a name has letters, digits and . @ - _ only"#,
+        r#"c.toml:36:24: targets[1].production_parameter: "/a/{b}" uses the capture {b}, which `pipeline` does not have (there are {account}, {region})"#,
         r#"STAGESWEEP__QUEUE__WAITTIME: queue.waittime: there is no such key; did you mean STAGESWEEP__QUEUE__WAIT_TIME?"#,
         r#"STAGESWEEP__TARGETS__0__STAGE: targets.0.stage: targets can be set in the file only"#,
         r#"STAGESWEEP__RETRY__INITIAL_BACKOFF: retry.initial_backoff: retry.initial_backoff ("1h") is longer than retry.max_backoff ("10m", the default): the backoff grows from the one to the other"#,
@@ -299,6 +303,21 @@ fn overlapping_targets_are_a_fault_of_the_later_one() {
          (\"{service}-frontend-pipeline\"): both match pipeline \"shop-frontend-pipeline\" at \
          the same stage and action"
     );
+}
+
+#[test]
+fn the_daemons_own_account_is_the_queues() {
+    let allowed = format!("{GOOD}\n[events]\nallowed_accounts = [\"210987654321\"]");
+    let config = parse(&allowed, &[]).unwrap();
+    assert!(config.allows_account("210987654321") && !config.is_own_account("210987654321"));
+    assert!(config.is_own_account("012345678901"));
+    // A URL without an account: then those that are allowed are taken to be the daemon's own.
+    let local = allowed.replace(
+        "https://sqs.ap-northeast-1.amazonaws.com/012345678901/stagesweep",
+        "http://127.0.0.1:9324/queue/stagesweep",
+    );
+    let config = parse(&local, &[]).unwrap();
+    assert!(config.is_own_account("210987654321") && !config.is_own_account("012345678901"));
 }
 
 #[test]

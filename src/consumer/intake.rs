@@ -99,7 +99,25 @@ impl Consumer {
             )
         };
         match targets.resolve(&rejection.pipeline, &rejection.stage, &rejection.action) {
+            Resolution::Target(target)
+                if target.access.role.is_none()
+                    && !self.config.is_own_account(&rejection.pipeline.account) =>
+            {
+                Err(reject(
+                    "account_mismatch",
+                    format!(
+                        "the target {} has no role_arn and so is of the queue's account, which \
+                         the event of {} is not",
+                        target.label,
+                        what()
+                    ),
+                ))
+            }
             Resolution::Target(target) => Ok((rejection, target)),
+            Resolution::InvalidAccess { label, error } => Err(reject(
+                error.code(),
+                format!("the target {label} cannot be used for {}: {error}", what()),
+            )),
             Resolution::NoTarget => Err(reject("no_target", format!("no target for {}", what()))),
             Resolution::Ambiguous { label } => Err(reject(
                 "ambiguous_target",

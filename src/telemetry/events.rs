@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
 
 use super::metrics::{
@@ -444,6 +445,75 @@ impl Event for LookFailing<'_> {
             distribution.id = self.distribution_id,
             error = chain(self.error),
             "the distribution cannot be looked at; trying again with backoff"
+        );
+    }
+}
+
+/// STS gave credentials of a role.
+pub struct RoleAssumed<'a> {
+    /// The role.
+    pub role_arn: &'a str,
+    /// When the credentials end.
+    pub until: Option<Timestamp>,
+}
+
+impl Event for RoleAssumed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            role.arn = self.role_arn,
+            role.until = self.until.map(tracing::field::display),
+            "role assumed"
+        );
+    }
+}
+
+/// STS gave no credentials of a role, for the first time in a row for this reason.
+pub struct RoleNotAssumed<'a> {
+    /// The role.
+    pub role_arn: &'a str,
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for RoleNotAssumed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            role.arn = self.role_arn,
+            error = chain(self.error),
+            "the role cannot be assumed; nothing is done in its account meanwhile"
+        );
+    }
+}
+
+/// The account's distributions cannot be listed for now: each is asked for by itself.
+pub struct ListingFailed<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for ListingFailed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            error = chain(self.error),
+            "the distributions cannot be listed; asking for each by itself"
+        );
+    }
+}
+
+/// AWS began to throttle the account's calls of a service.
+pub struct AccountThrottled<'a> {
+    /// The service.
+    pub service: &'static str,
+    /// The operation whose call was throttled.
+    pub operation: &'a str,
+}
+
+impl Event for AccountThrottled<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            aws.service = self.service,
+            aws.operation = self.operation,
+            "throttled; all calls of the account to this service slow down"
         );
     }
 }

@@ -73,6 +73,37 @@ staging_parameter = "/landing-pages/staging-distribution"
 }
 
 #[tokio::test]
+async fn a_target_whose_events_would_be_refused_cannot_be_rehearsed() {
+    let world = World::new().await;
+    let target = r#"
+[[targets]]
+pipeline = "arn:aws:codepipeline:us-east-1:210987654321:shop"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/shop/production"
+staging_parameter = "/shop/staging"
+"#;
+    let config = world.write_config("foreign.toml", target);
+    let ended = rehearse(&world, &["--config"])
+        .argument(config)
+        .finish()
+        .await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    let said = "it has no role_arn and so is of the queue's account 123456789012";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+
+    // As a role of its account, it can: parameters, distributions and credentials are there.
+    let role = format!("{target}role_arn = \"arn:aws:iam::210987654321:role/stagesweep\"\n");
+    let config = world.write_config("role.toml", &role);
+    let ended = rehearse(&world, &["--config"])
+        .argument(config)
+        .finish()
+        .await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert!(ended.stdout.contains("AssumeRole"), "{}", ended.stdout);
+}
+
+#[tokio::test]
 async fn a_daemon_with_the_served_environment_cleans_up_the_served_aws() {
     let world = World::new().await;
     let served = rehearse(&world, &["--serve", "127.0.0.1:0"]).spawn();
