@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from .process import wait_for
-from .setting import Directory, environment
+from .setting import Directory
 from .sqs import EmptyQueue
 
 START = "start to first receive"
