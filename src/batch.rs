@@ -1,7 +1,7 @@
 //! Many small requests, few calls: entries that wait are sent together.
 //!
-//! Nothing lingers: the first entry is sent at once, and whatever arrives while calls are under way
-//! goes out with the next one. An entry that fails is tried again, unless its message was received
+//! A batch waits for a few milliseconds to be full: the messages of one receive are settled by several
+//! tasks, and each call costs as much as one of ten entries. An entry that fails is tried again, unless its message was received
 //! again meanwhile: then the older receipt handle is nobody's business any more.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::aws::AwsError;
 use crate::aws::sqs::{BatchResult, EntryError, MAX_BATCH};
@@ -18,6 +19,9 @@ use crate::tasks::Tasks;
 
 /// Calls of one kind that are under way at once.
 const CALLS: usize = 8;
+
+/// How long an entry waits for others, at most. Next to the time of a call it is small.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// Tries of one entry.
 const TRIES: u32 = 8;
@@ -72,8 +76,8 @@ impl<E: Clone + Send + Sync + 'static> Batcher<E> {
                 let Ok(permit) = Arc::clone(&calls).acquire_owned().await else {
                     return;
                 };
-                let mut entries = Vec::with_capacity(MAX_BATCH);
-                if receiver.recv_many(&mut entries, MAX_BATCH).await == 0 {
+                let entries = next_batch(&mut receiver).await;
+                if entries.is_empty() {
                     return;
                 }
                 let call = Arc::clone(&call);
@@ -91,6 +95,21 @@ impl<E: Clone + Send + Sync + 'static> Batcher<E> {
         // The receiver lives as long as this sender.
         let _ = self.sender.send(Entry { taken, with, done });
     }
+}
+
+/// The next entries to be sent together; none once the batcher is dropped and all is sent.
+async fn next_batch<E>(receiver: &mut mpsc::UnboundedReceiver<E>) -> Vec<E> {
+    let mut entries = Vec::with_capacity(MAX_BATCH);
+    let mut more = receiver.recv_many(&mut entries, MAX_BATCH).await;
+    let deadline = Instant::now() + LINGER;
+    while more > 0 && entries.len() < MAX_BATCH {
+        let room = MAX_BATCH - entries.len();
+        let received = receiver.recv_many(&mut entries, room);
+        more = tokio::time::timeout_at(deadline, received)
+            .await
+            .unwrap_or(0);
+    }
+    entries
 }
 
 async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
@@ -130,6 +149,9 @@ async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
             }
             Err(_) => newest,
         };
+        if entries.is_empty() {
+            return;
+        }
         tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
     }
 }

@@ -120,12 +120,27 @@ impl Lease {
         } else if self.lost || now >= lost {
             Due::Over(StopReason::LeaseLost)
         } else if now >= self.next {
-            // SQS takes whole seconds.
-            let by = self.terms.visibility_timeout.min(limit - now);
-            Due::Extend(Duration::from_secs(by.as_secs()))
+            Due::Extend(self.extension(now))
         } else {
             Due::At(self.next.min(lost).min(give_back))
         }
+    }
+
+    /// The extension that is due within a tenth of the heartbeat interval, if it is: it costs no call
+    /// of its own where another one is sent now. One that is tried again keeps its time.
+    #[must_use]
+    pub fn due_soon(&self, now: Instant) -> Option<Duration> {
+        let soon = self.failures == 0
+            && self.next <= now + self.terms.heartbeat_interval / 10
+            && matches!(self.due(now), Due::At(_));
+        soon.then(|| self.extension(now))
+    }
+
+    /// By how much an extension extends that is sent now. SQS takes whole seconds.
+    fn extension(&self, now: Instant) -> Duration {
+        let limit = self.received_at + VISIBILITY_CEILING - CEILING_SLACK;
+        let by = self.terms.visibility_timeout.min(limit - now);
+        Duration::from_secs(by.as_secs())
     }
 
     /// SQS confirmed an extension by `visibility` that was sent at `sent_at`.
@@ -328,19 +343,19 @@ impl Leases {
         loop {
             let now = Instant::now();
             let mut wake: Option<Instant> = None;
-            let (mut due, mut ended) = (Vec::new(), Vec::new());
+            let (mut due, mut soon, mut ended) = (Vec::new(), Vec::new(), Vec::new());
             for held in lock(&self.0.held).values() {
                 let mut state = lock(&held.state);
                 if state.over {
                     continue;
                 }
                 match state.lease.due(now) {
-                    Due::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
-                    Due::Extend(by) => {
-                        // No other try until this one is answered; it may be lost before.
-                        state.lease.next = now + self.0.terms.visibility_timeout;
-                        due.push((Arc::clone(held), by));
+                    Due::At(at) => {
+                        wake = Some(wake.map_or(at, |wake| wake.min(at)));
+                        let by = state.lease.due_soon(now);
+                        soon.extend(by.map(|by| (Arc::clone(held), by)));
                     }
+                    Due::Extend(by) => due.push((Arc::clone(held), by)),
                     Due::Over(reason) => {
                         state.over = true;
                         ended.push(Over {
@@ -351,6 +366,13 @@ impl Leases {
                 }
             }
             ended.into_iter().for_each(&over);
+            if !due.is_empty() {
+                due.append(&mut soon);
+            }
+            for (held, _) in &due {
+                // No other try until this one is answered; it may be lost before.
+                lock(&held.state).lease.next = now + self.0.terms.visibility_timeout;
+            }
             for batch in due.chunks(MAX_BATCH) {
                 let (inner, batch) = (Arc::clone(&self.0), batch.to_vec());
                 self.0.tasks.spawn(async move { inner.extend(batch).await });

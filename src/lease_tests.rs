@@ -284,6 +284,19 @@ mod kept {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn leases_that_began_within_a_tenth_of_the_heartbeat_are_extended_together() {
+        let rig = Rig::new(TERMS);
+        for _ in 0..10 {
+            rig.hold(1).await;
+            tokio::time::sleep(SECOND / 2).await;
+        }
+        tokio::time::sleep(300 * SECOND).await;
+        let expected: Vec<f64> = (1..=5).map(|n| f64::from(n) * 60.0).collect();
+        assert_eq!(rig.extensions(), expected);
+        assert_eq!(rig.in_flight(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_extension_that_fails_is_tried_again_until_the_margin_and_its_end_is_told_once() {
         let rig = Rig::new(TERMS);
         let ids = rig.hold(1).await;

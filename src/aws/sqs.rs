@@ -1,6 +1,6 @@
 //! SQS: receiving, extending, releasing, deleting.
 //!
-//! Whether a message *may* be deleted is not decided here; [`crate::consumer`] is the only caller of
+//! Whether a message *may* be deleted is not decided here; `crate::consumer::settle` is the only caller of
 //! [`Queue::delete`].
 
 use std::collections::{BTreeMap, HashSet};

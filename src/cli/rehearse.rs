@@ -45,6 +45,9 @@ pub struct Options {
     /// How long CloudFront takes to propagate a change; minutes in reality.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     propagation: Duration,
+    /// How long every call to the embedded AWS takes on its way.
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
+    latency: Duration,
     /// What goes wrong on the way: throttling, failures, cut connections, stale reads.
     #[arg(long, value_enum, default_value_t = FaultLevel::None)]
     faults: FaultLevel,
@@ -89,6 +92,7 @@ pub async fn rehearse(options: Options) -> anyhow::Result<u8> {
     };
     let mut settings = Settings {
         propagation: options.propagation,
+        latency: options.latency,
         seed: options.seed,
         ..Settings::default()
     };

@@ -8,6 +8,7 @@
 //! behind belongs to a process that is dead: opening the ledger ends it at once, and a killed
 //! daemon resumes as soon as its messages come back.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use super::records::Records;
 use super::{Bound, Claim, Grant, Ledger, LedgerError};
@@ -28,6 +30,8 @@ use crate::plan::Outcome;
 #[derive(Debug)]
 pub struct EmbeddedLedger {
     opened: Arc<Opened>,
+    /// Whose turn it is, so that a thousand jobs do not wait in a thousand threads.
+    turn: Arc<Semaphore>,
     owner: String,
     clock: Clock,
 }
@@ -75,6 +79,7 @@ impl EmbeddedLedger {
         opened.work(Records::end_leases)?;
         Ok(Self {
             opened: Arc::new(opened),
+            turn: Arc::new(Semaphore::new(1)),
             owner,
             clock,
         })
@@ -87,9 +92,13 @@ impl EmbeddedLedger {
         F: FnOnce(&mut Records) -> Result<T, LedgerError> + Send + 'static,
     {
         let opened = Arc::clone(&self.opened);
-        tokio::task::spawn_blocking(move || opened.work(work))
-            .await
-            .map_err(|_| LedgerError::Ended)?
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            opened.work(work)
+        })
+        .await
+        .map_err(|_| LedgerError::Ended)?
     }
 }
 
@@ -165,6 +174,11 @@ impl Ledger for EmbeddedLedger {
         let now = self.clock.now();
         self.on_disk(move |records| records.claim(&owner, &key, &pipeline, now, until))
             .await
+    }
+
+    async fn done(&self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+        let keys = keys.to_vec();
+        self.on_disk(move |records| records.done(&keys)).await
     }
 
     async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {

@@ -20,6 +20,7 @@ mod dynamodb;
 mod embedded;
 mod records;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -101,6 +102,15 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         pipeline: &str,
         until: Timestamp,
     ) -> Result<Claim, LedgerError>;
+
+    /// Which of these jobs are done, as far as that can be told at once. A ledger where it cannot
+    /// names none; [`claim`](Self::claim) tells.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the ledger cannot be read.
+    async fn done(&self, _keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+        Ok(BTreeSet::new())
+    }
 
     /// Binds a job to its distributions, for good, and takes the production distribution for as
     /// long as the lease. A job that is claimed again must bind again to hold it.

@@ -8,6 +8,7 @@
 //!
 //! **Assumptions.** Owners differ in their names.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -125,6 +126,30 @@ impl Records {
                 .map_err(LedgerError::Database)?;
             Ok(())
         })
+    }
+
+    /// Which of these jobs are done. Reads only.
+    ///
+    /// # Errors
+    /// If the database fails, or a job's record is damaged.
+    pub fn done(&mut self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+        let result = self.read_done(keys);
+        self.forget_if_failed(&result);
+        result
+    }
+
+    /// In one transaction: locking the file costs more than reading a record.
+    fn read_done(&mut self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+        let transaction = self.database.transaction().map_err(LedgerError::Database)?;
+        let mut done = BTreeSet::new();
+        for key in keys {
+            let record = read_record(&transaction, key)?;
+            if record.is_some_and(|record| record.outcome.is_some()) {
+                done.insert(key.clone());
+            }
+        }
+        transaction.commit().map_err(LedgerError::Database)?;
+        Ok(done)
     }
 
     /// Asks, for `owner`, for the right to work on a job until `until`.
@@ -389,12 +414,17 @@ impl Records {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let result = self.attempt(work);
-        if let Err(LedgerError::Database(_)) = &result {
-            // Forgets the pages that were read: they may be what is wrong, and be mended by the
-            // next time. That this fails too would change nothing.
+        self.forget_if_failed(&result);
+        result
+    }
+
+    /// After a failure, forgets the pages that were read: they may be what is wrong, and be mended
+    /// by the next time.
+    fn forget_if_failed<T>(&self, result: &Result<T, LedgerError>) {
+        if let Err(LedgerError::Database(_)) = result {
+            // That this fails too would change nothing.
             let _ = self.database.execute_batch("PRAGMA shrink_memory");
         }
-        result
     }
 
     fn attempt<T>(
@@ -482,14 +512,15 @@ impl Record {
     }
 }
 
-fn read_record(transaction: &Transaction<'_>, key: &JobKey) -> Result<Option<Record>, LedgerError> {
-    let row = transaction
-        .query_row(
+fn read_record(database: &Connection, key: &JobKey) -> Result<Option<Record>, LedgerError> {
+    let row = database
+        .prepare_cached(
             "SELECT owner, epoch, lease_until, production_id, staging_id, staging_domain,
                     policy_id, overwriting, state, outcome
              FROM jobs WHERE key = ?1",
-            params![key.as_str()],
-            |row| {
+        )
+        .and_then(|mut statement| {
+            statement.query_row(params![key.as_str()], |row| {
                 let production: Option<String> = row.get(3)?;
                 let staging: Option<String> = row.get(4)?;
                 let (staging_domain, policy_id) = (row.get(5)?, row.get(6)?);
@@ -515,8 +546,8 @@ fn read_record(transaction: &Transaction<'_>, key: &JobKey) -> Result<Option<Rec
                     outcome,
                 };
                 Ok((record, done, half_bound))
-            },
-        )
+            })
+        })
         .optional()
         .map_err(LedgerError::Database)?;
     match row {

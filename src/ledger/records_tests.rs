@@ -125,6 +125,16 @@ fn a_grant_of_a_record_that_was_pruned_is_void_for_ever() {
 
 /// SQLite opens a file that is write-protected for reading alone, without a word.
 #[test]
+fn only_what_is_done_is_named_as_done() {
+    let mut records = Records::in_memory().unwrap();
+    let done = grant(&mut records, "me", "done", 0);
+    records.complete(&done, Outcome::Cleaned, at(1)).unwrap();
+    grant(&mut records, "me", "open", 0);
+    let asked = [key("done"), key("open"), key("unknown")];
+    assert_eq!(records.done(&asked).unwrap(), [key("done")].into());
+}
+
+#[test]
 fn a_ledger_that_can_only_be_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ledger.db");

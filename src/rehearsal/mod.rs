@@ -241,8 +241,9 @@ impl EmbeddedAws {
     pub async fn handle(&self, request: Request<Vec<u8>>) -> Exchange {
         let call = Call::identify(&request, |caller| self.state().account_of(caller));
         let mut plan = self.inner.injector.plan(&call);
-        if !plan.delay.is_zero() {
-            tokio::time::sleep(plan.delay).await;
+        let delay = plan.delay + self.state().settings.latency;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
         for hook in &plan.before {
             hook(self, &call);

@@ -9,6 +9,8 @@ pub struct Settings {
     pub propagation: Duration,
     /// Up to this much is added to each propagation, drawn from the seed.
     pub propagation_jitter: Duration,
+    /// How long every call takes on its way, besides what it waits for.
+    pub latency: Duration,
     /// The account that owns everything, twelve digits.
     pub account: String,
     /// The region of the queues and parameters. CloudFront is global.
@@ -27,6 +29,7 @@ impl Default for Settings {
             // Measured medians lie between two and three minutes.
             propagation: Duration::from_secs(170),
             propagation_jitter: Duration::ZERO,
+            latency: Duration::ZERO,
             account: "123456789012".to_owned(),
             region: "ap-northeast-1".to_owned(),
             seed: 0x5eed,

@@ -3,7 +3,7 @@
 //! **Guarantees.** A log pipe that nobody reads never blocks the daemon: lines go through a bounded
 //! queue to a thread of their own, and are dropped when it is full.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 
 use tracing::Subscriber;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -18,6 +18,9 @@ use crate::config::LogFormat;
 
 /// Lines that may wait for a slow reader: some tens of thousands of ordinary ones.
 const BUFFERED_LINES: usize = 32_768;
+
+/// Bytes of lines that are written at once, at most.
+const WRITE: usize = 32 * 1024;
 
 /// The process's log, for as long as this lives. What is still buffered is written when it drops.
 #[derive(Debug)]
@@ -51,10 +54,12 @@ pub fn start(
     format: LogFormat,
     level: &str,
 ) -> Result<Logging, Box<dyn std::error::Error + Send + Sync>> {
+    // Flushed as soon as no line waits: a burst of lines is one write.
+    let stdout = BufWriter::with_capacity(WRITE, std::io::stdout());
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(BUFFERED_LINES)
         .lossy(true)
-        .finish(std::io::stdout());
+        .finish(stdout);
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     match format {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stagesweep::rehearsal::{Action, EventOptions, Form, Level, Outcome, Rule, Service};
+use tokio::time::Instant;
 
 use crate::harness::{World, assert_clean, assert_untouched};
 
@@ -71,6 +72,44 @@ async fn a_duplicate_of_a_job_that_is_done_is_deleted_at_once_after_a_restart() 
             .count_by_reason("MessagesDeleted", "duplicate"),
         1
     );
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_received_by_several_and_deleted_by_tens_and_an_idle_queue_asked_by_one() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    daemon.stop().await;
+    for _ in 0..300 {
+        world.reject(&service);
+    }
+    let latency = Duration::from_millis(10);
+    world
+        .aws
+        .change_settings(|settings| settings.latency = latency);
+
+    let started = Instant::now();
+    let before = world.aws.journal().count();
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    let took = started.elapsed();
+    // One receive after the other, that alone would take 30 times the latency.
+    assert!(took < 20 * latency, "{took:?}");
+    let calls = |operation: &str, since| {
+        let entries = world.aws.journal().since(since);
+        entries.iter().filter(|entry| entry.is(operation)).count()
+    };
+    // Some batches are cut by the end of a receive.
+    assert!((30..=40).contains(&calls("DeleteMessageBatch", before)));
+
+    // The others come back empty within a second, and leave one.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = world.aws.journal().count();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(calls("ReceiveMessage", before) <= 5);
     daemon.stop().await;
 }
 

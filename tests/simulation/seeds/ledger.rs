@@ -1,6 +1,7 @@
 //! A ledger without threads or a disk: the real rules, at once, so that a run depends on its seed
 //! alone. It can fail like a disk, and its owner can be killed around every operation.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -84,6 +85,10 @@ impl Ledger for SimulatedLedger {
             },
             (_, claim) => claim,
         })
+    }
+
+    async fn done(&self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+        self.carry_out(|records, _| records.done(keys)).await
     }
 
     async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {

@@ -1,0 +1,303 @@
+//! Polling: how many receives are under way, and what happens when they fail.
+//!
+//! **Guarantees.** An idle queue is asked by one long poll at a time. Each receive that comes back
+//! full adds another, up to a tenth of the permits; an empty one takes them back to one. A receive
+//! asks for no more messages than it has permits, and a further one is begun only with permits for a
+//! whole batch. The last completed poll is never later than [`Gauges::poll_age`] says.
+//!
+//! **Races.** Receives that are under way when the daemon stops are dropped: messages that SQS was
+//! just handing out come back when their visibility timeout ends.
+//!
+//! [`Gauges::poll_age`]: crate::telemetry::Gauges::poll_age
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Consumer, FULL, lock};
+use crate::aws::sqs::{MAX_BATCH, Message};
+use crate::aws::{AwsError, RECEIVE_MARGIN};
+use crate::retry::{Backoff, ErrorClass};
+use crate::telemetry::events;
+
+/// While receiving fails because of the network, no pause is longer.
+const MAX_NETWORK_PAUSE: Duration = Duration::from_secs(20);
+
+/// While receiving fails for any other reason, no pause is longer.
+const MAX_RECEIVE_PAUSE: Duration = Duration::from_secs(120);
+
+/// How long a receive waits that is not the only one, or while draining, at most. It still is a long
+/// poll, which asks all of the queue's servers.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two looks at an empty queue while draining, where long polling does not pace them.
+const DRAIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// What a receive came to.
+struct Received {
+    permits: OwnedSemaphorePermit,
+    result: Result<Vec<Message>, AwsError>,
+}
+
+impl Consumer {
+    /// Polls until `stop` is cancelled, or, with `drain`, until nothing is left to do.
+    pub(super) async fn poll(self: &Arc<Self>, stop: &CancellationToken, drain: bool) {
+        let mut receivers = Receivers::new(self.config.queue.max_in_flight);
+        let mut failing = Failing::default();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let (only, more) = (under_way.is_empty(), under_way.len() < receivers.wanted);
+            if !only {
+                let longest = self.config.queue.wait_time + RECEIVE_MARGIN;
+                self.polling.set_for("receiving", longest);
+            }
+            let received = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(received) = under_way.next() => received,
+                permits = self.ready(failing.until, only), if more => {
+                    under_way.push(self.receive(permits, self.wait_time(drain || !only)));
+                    continue;
+                }
+            };
+            let Received { permits, result } = received;
+            let messages = match result {
+                Ok(messages) => messages,
+                Err(error) => {
+                    receivers.failed();
+                    *lock(&self.receiving_fails) = Some(error.class);
+                    if failing.failed(error.class, self.backoff(), Instant::now()) {
+                        self.emit(events::ReceiveFailing {
+                            class: error.class,
+                            error: &error,
+                        });
+                    }
+                    continue;
+                }
+            };
+            *lock(&self.polled_at) = Instant::now();
+            *lock(&self.receiving_fails) = None;
+            self.answered.cancel();
+            if let Some(failures) = failing.recovered() {
+                self.emit(events::ReceiveRecovered { failures });
+            }
+            receivers.received(permits.num_permits(), messages.len());
+            if !messages.is_empty() {
+                self.emit(events::MessagesReceived {
+                    count: messages.len(),
+                });
+                self.take_in(messages, permits);
+            } else if drain && under_way.is_empty() {
+                if self.drained().await {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(DRAIN_PAUSE) => {}
+                }
+            }
+        }
+    }
+
+    /// How long a receive waits for messages.
+    fn wait_time(&self, short: bool) -> Duration {
+        if !self.answered.is_cancelled() {
+            // Soon after the start it is known whether the queue answers.
+            Duration::ZERO
+        } else if short {
+            // A drain ends soon after its last job, not a whole long poll later.
+            SHORT_WAIT
+        } else {
+            self.config.queue.wait_time
+        }
+    }
+
+    /// The permits of the next receive, once one may begin: after `pause`, and while the ledger works.
+    async fn ready(&self, pause: Option<Instant>, only: bool) -> OwnedSemaphorePermit {
+        if let Some(pause) = pause {
+            if only {
+                let left = pause.saturating_duration_since(Instant::now());
+                self.polling.set_for("pausing", left);
+            }
+            tokio::time::sleep_until(pause).await;
+        }
+        if only {
+            self.polling.rest(FULL);
+        }
+        let permits = self.take_permits(only).await;
+        self.ledger_works().await;
+        permits
+    }
+
+    /// As many permits as one receive can use. The only receive makes do with one.
+    async fn take_permits(&self, only: bool) -> OwnedSemaphorePermit {
+        let batch = whole(MAX_BATCH.min(self.config.queue.max_in_flight));
+        let least = if only { 1 } else { batch };
+        let permits = Arc::clone(&self.permits).acquire_many_owned(least);
+        // The semaphore is never closed.
+        let Ok(mut permits) = permits.await else {
+            return std::future::pending().await;
+        };
+        while permits.num_permits() < batch as usize {
+            let Ok(another) = Arc::clone(&self.permits).try_acquire_owned() else {
+                break;
+            };
+            permits.merge(another);
+        }
+        permits
+    }
+
+    async fn receive(&self, permits: OwnedSemaphorePermit, wait: Duration) -> Received {
+        let visibility = self.config.queue.visibility_timeout;
+        let queue = &self.parts.queue;
+        let result = queue.receive(permits.num_permits(), visibility, wait).await;
+        Received { permits, result }
+    }
+
+    /// Whether nothing is left to do.
+    async fn drained(&self) -> bool {
+        if self.jobs.len() > 0 {
+            return false;
+        }
+        match self.parts.queue.attributes().await {
+            Ok(queue) => queue.visible + queue.in_flight + queue.delayed == 0,
+            // Not allowed to ask: then what was released here must have come back, and nothing
+            // else have come.
+            Err(_) => lock(&self.released_until).is_none_or(|until| until < Instant::now()),
+        }
+    }
+}
+
+fn whole(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// How many receives are to be under way. Pure.
+#[derive(Debug)]
+struct Receivers {
+    wanted: usize,
+    most: usize,
+}
+
+impl Receivers {
+    fn new(max_in_flight: usize) -> Self {
+        Self {
+            wanted: 1,
+            most: (max_in_flight / MAX_BATCH).max(1),
+        }
+    }
+
+    /// A receive that asked for so many messages brought so many. A few of them are no sign: SQS
+    /// may hand out fewer than it has.
+    fn received(&mut self, asked: usize, brought: usize) {
+        if brought == 0 {
+            self.wanted = 1;
+        } else if brought >= asked {
+            self.wanted = (self.wanted + 1).min(self.most);
+        }
+    }
+
+    /// What fails is tried by one.
+    fn failed(&mut self) {
+        self.wanted = 1;
+    }
+}
+
+/// Receives that fail, one after the other.
+#[derive(Debug, Default)]
+struct Failing {
+    class: Option<ErrorClass>,
+    failures: u32,
+    /// Failures in a row, where those that were under way together count as one.
+    rounds: u32,
+    /// No receive begins before.
+    until: Option<Instant>,
+}
+
+impl Failing {
+    /// A receive has failed. Returns whether that is the first failure, or of another kind than the
+    /// last.
+    fn failed(&mut self, class: ErrorClass, backoff: Backoff, now: Instant) -> bool {
+        self.failures += 1;
+        if self.until.is_none_or(|until| until <= now) {
+            self.rounds += 1;
+            self.until = Some(now + self.pause(class, backoff));
+        }
+        self.class.replace(class) != Some(class)
+    }
+
+    /// After a success: how many failures it ended.
+    fn recovered(&mut self) -> Option<u32> {
+        let failures = self.failures;
+        let ended = std::mem::take(self);
+        ended.class.map(|_| failures)
+    }
+
+    /// How long to stay away. A network comes back by itself; what is denied or gone, someone
+    /// must mend.
+    fn pause(&self, class: ErrorClass, backoff: Backoff) -> Duration {
+        let (initial, max) = match class {
+            ErrorClass::Unavailable => (Duration::from_millis(500), MAX_NETWORK_PAUSE),
+            _ => (backoff.initial, MAX_RECEIVE_PAUSE),
+        };
+        let backoff = Backoff {
+            initial: initial.min(backoff.initial),
+            max: max.min(backoff.max),
+        };
+        backoff.delay(self.rounds, &mut fastrand::Rng::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_receives_add_receivers_and_an_empty_one_leaves_one() {
+        let mut receivers = Receivers::new(64);
+        assert_eq!(receivers.wanted, 1);
+        for wanted in [2, 3, 4, 5, 6, 6] {
+            receivers.received(10, 10);
+            assert_eq!(receivers.wanted, wanted);
+        }
+        receivers.received(10, 3);
+        assert_eq!(receivers.wanted, 6);
+        receivers.received(10, 0);
+        assert_eq!(receivers.wanted, 1);
+        receivers.received(4, 4);
+        assert_eq!(receivers.wanted, 2);
+        receivers.failed();
+        assert_eq!(receivers.wanted, 1);
+        let mut few = Receivers::new(9);
+        few.received(9, 9);
+        assert_eq!(few.wanted, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_that_were_under_way_together_lengthen_the_pause_once() {
+        let backoff = Backoff {
+            initial: Duration::from_secs(5),
+            max: Duration::from_secs(600),
+        };
+        let class = ErrorClass::Rejected;
+        let start = Instant::now();
+        let mut failing = Failing::default();
+        assert!(failing.failed(class, backoff, start));
+        let first = failing.until.unwrap();
+        for _ in 0..5 {
+            assert!(!failing.failed(class, backoff, start));
+        }
+        assert_eq!(failing.until, Some(first));
+        assert!(!failing.failed(class, backoff, first));
+        assert!(failing.until.unwrap() - first <= 2 * backoff.initial);
+        assert_eq!(failing.recovered(), Some(7));
+        assert_eq!(failing.recovered(), None);
+        assert_eq!(failing.until, None);
+    }
+}

@@ -1,0 +1,276 @@
+//! One job, from its claim to its end.
+//!
+//! **Guarantees.** A job is worked on only under a grant of the ledger, which is renewed beside it;
+//! when the grant is lost, the job is told to stop. A panic ends this job and no other. While the
+//! ledger fails, no more messages are asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::settle::{Delay, Disposition};
+use super::{Consumer, lock};
+use crate::event::Rejection;
+use crate::jobs::Handle;
+use crate::lease::Terms;
+use crate::ledger::{Claim, Grant, LedgerError};
+use crate::reconcile::{Ended, Failure, Job};
+use crate::stop::{Stop, StopReason};
+use crate::target::ResolvedTarget;
+use crate::telemetry::events;
+
+/// Between two tries of a ledger that fails, no pause is longer.
+const MAX_LEDGER_PAUSE: Duration = Duration::from_secs(20);
+
+impl Consumer {
+    /// Claims a job and works on it to its end.
+    pub(super) async fn work(
+        self: &Arc<Self>,
+        message_id: &str,
+        rejection: Rejection,
+        target: ResolvedTarget,
+        handle: Handle,
+    ) -> Disposition {
+        let ledger = &self.parts.ledger;
+        let claim = ledger
+            .claim(&rejection.key, &rejection.pipeline.name, self.lease_until())
+            .await;
+        let execution_id = rejection.execution_id.clone();
+        let (grant, binding) = match claim {
+            Ok(Claim::Granted { grant, binding }) => (grant, binding),
+            Ok(Claim::Done { .. }) => return self.done_before(message_id, &rejection),
+            Ok(Claim::Leased { until }) => {
+                self.emit(events::DuplicateSuppressed {
+                    message_id,
+                    execution_id: &execution_id,
+                    job: "leased_elsewhere",
+                });
+                let delay = Delay::Until(until);
+                return Disposition::Release {
+                    delay,
+                    reason: "leased_elsewhere",
+                };
+            }
+            Err(error) => return self.failed(&execution_id, &Failure::Ledger(error), &handle),
+        };
+        self.ledger_worked();
+        self.emit(events::JobStarted {
+            rejection: &rejection,
+            event_age: self.parts.clock.since(rejection.rejected_at),
+            resumed: binding.is_some(),
+        });
+
+        let job = Job {
+            rejection,
+            target,
+            grant: grant.clone(),
+            binding,
+            stop: handle.stop.clone(),
+            activity: handle.activity.clone(),
+        };
+        let reconciler = self.parts.reconciler.clone();
+        // A task of its own, so that a panic ends this job and no other.
+        let run = self
+            .parts
+            .tasks
+            .spawn(tracing::Instrument::in_current_span(async move {
+                reconciler.run(&job).await
+            }));
+        let ended = {
+            tokio::pin!(run);
+            tokio::select! {
+                biased;
+                ended = &mut run => ended,
+                () = self.keep_grant(&grant, &handle.stop) => run.await,
+            }
+        };
+        match ended {
+            Ok(Some(ended)) => self.disposition(&execution_id, ended, &handle),
+            // The daemon has ended, and this task with it.
+            Ok(None) => Disposition::Release {
+                delay: Delay::None,
+                reason: StopReason::ShuttingDown.code(),
+            },
+            Err(error) => {
+                let took = handle.started.elapsed();
+                let detail = panic_message(error);
+                self.emit(events::JobPanicked {
+                    execution_id: &execution_id,
+                    detail: &detail,
+                    took,
+                });
+                if let Err(error) = ledger.release(&grant, "panicked").await {
+                    self.ledger_failed(&error);
+                }
+                Disposition::Release {
+                    delay: Delay::Backoff,
+                    reason: "panicked",
+                }
+            }
+        }
+    }
+
+    /// For a message of a job that the ledger has as done.
+    pub(super) fn done_before(&self, message_id: &str, rejection: &Rejection) -> Disposition {
+        self.emit(events::DuplicateSuppressed {
+            message_id,
+            execution_id: &rejection.execution_id,
+            job: "done",
+        });
+        Disposition::Delete {
+            reason: "duplicate",
+        }
+    }
+
+    fn disposition(&self, execution_id: &str, ended: Ended, handle: &Handle) -> Disposition {
+        let took = handle.started.elapsed();
+        match ended {
+            Ended::Succeeded(outcome) => {
+                self.emit(events::JobSucceeded {
+                    execution_id,
+                    outcome,
+                    took,
+                });
+                Disposition::Delete {
+                    reason: outcome.code(),
+                }
+            }
+            Ended::Refused(refusal) => {
+                self.emit(events::JobRefused {
+                    execution_id,
+                    refusal,
+                    took,
+                });
+                Disposition::Reject {
+                    reason: refusal.code(),
+                    detail: refusal.to_string(),
+                }
+            }
+            Ended::Stopped(reason) => {
+                self.emit(events::JobStopped {
+                    execution_id,
+                    reason: reason.code(),
+                    took,
+                });
+                let delay = match reason {
+                    StopReason::LedgerLost => Delay::Backoff,
+                    _ => Delay::None,
+                };
+                Disposition::Release {
+                    delay,
+                    reason: reason.code(),
+                }
+            }
+            Ended::ProductionBusy { until } => {
+                let reason = "production_busy";
+                self.emit(events::JobStopped {
+                    execution_id,
+                    reason,
+                    took,
+                });
+                Disposition::Release {
+                    delay: Delay::Until(until),
+                    reason,
+                }
+            }
+            Ended::Failed(failure) => self.failed(execution_id, &failure, handle),
+        }
+    }
+
+    fn failed(&self, execution_id: &str, failure: &Failure, handle: &Handle) -> Disposition {
+        if let Failure::Ledger(error) = failure {
+            self.ledger_failed(error);
+        }
+        self.emit(events::JobFailed {
+            execution_id,
+            reason: failure.code(),
+            detail: &failure.detail(),
+            took: handle.started.elapsed(),
+        });
+        Disposition::Release {
+            delay: Delay::Backoff,
+            reason: failure.code(),
+        }
+    }
+
+    /// Renews the right to work on a job. Returns when that right is lost, having told the job.
+    async fn keep_grant(&self, grant: &Grant, stop: &Stop) {
+        let heartbeat = self.config.queue.heartbeat_interval;
+        let terms = Terms {
+            visibility_timeout: self.config.queue.visibility_timeout,
+            heartbeat_interval: heartbeat,
+        };
+        let mut valid_until = Instant::now() + terms.visibility_timeout;
+        let mut next = heartbeat;
+        loop {
+            tokio::time::sleep(next).await;
+            let asked_at = Instant::now();
+            match self.parts.ledger.renew(grant, self.lease_until()).await {
+                Ok(()) => {
+                    self.ledger_worked();
+                    valid_until = asked_at + terms.visibility_timeout;
+                    next = heartbeat;
+                }
+                Err(LedgerError::NotOwner { .. }) => break,
+                Err(error) => {
+                    self.ledger_failed(&error);
+                    if Instant::now() + terms.safety_margin() >= valid_until {
+                        break;
+                    }
+                    next = heartbeat / 10;
+                }
+            }
+        }
+        stop.now(StopReason::LedgerLost);
+    }
+
+    fn lease_until(&self) -> Timestamp {
+        let now = self.parts.clock.now();
+        now.checked_add(self.config.queue.visibility_timeout)
+            .unwrap_or(Timestamp::MAX)
+    }
+
+    fn ledger_failed(&self, error: &LedgerError) {
+        if matches!(error, LedgerError::NotOwner { .. }) {
+            // It works, and says no.
+            return;
+        }
+        let first = lock(&self.ledger_failing).replace(Instant::now()).is_none();
+        self.emit(events::LedgerFailing { error, first });
+    }
+
+    fn ledger_worked(&self) {
+        if lock(&self.ledger_failing).take().is_some() {
+            self.emit(events::LedgerRecovered);
+        }
+    }
+
+    /// Returns at once if the ledger works, else as soon as it does again.
+    pub(super) async fn ledger_works(&self) {
+        let mut failures = 0;
+        while lock(&self.ledger_failing).is_some() {
+            failures += 1;
+            let pause = self.backoff().delay(failures, &mut fastrand::Rng::new());
+            self.polling
+                .set_for("waiting_for_the_ledger", MAX_LEDGER_PAUSE);
+            tokio::time::sleep(pause.min(MAX_LEDGER_PAUSE)).await;
+            match self.parts.ledger.check().await {
+                Ok(()) => self.ledger_worked(),
+                Err(error) => self.ledger_failed(&error),
+            }
+        }
+    }
+}
+
+fn panic_message(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a message".to_owned()),
+        Err(error) => error.to_string(),
+    }
+}
