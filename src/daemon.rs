@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{AwsError, Connector};
+use crate::aws::{Account, AwsError, Connector};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
@@ -44,6 +44,35 @@ pub struct NoSuchQueue {
     source: AwsError,
 }
 
+/// What carries out the jobs of one account. Must be called inside a tokio runtime.
+#[must_use]
+pub fn reconciler(
+    config: &Config,
+    account: Account,
+    ledger: Arc<dyn Ledger>,
+    telemetry: Arc<Telemetry>,
+    tasks: &Tasks,
+) -> Reconciler {
+    let pace = Pace {
+        min: config.cleanup.poll_interval_min,
+        max: config.cleanup.poll_interval_max,
+    };
+    let watcher = Watcher::new(
+        account.cloudfront.clone(),
+        pace,
+        Arc::clone(&telemetry),
+        tasks.clone(),
+    );
+    let settings = Settings {
+        propagation_timeout: config.cleanup.propagation_timeout,
+        backoff: Backoff {
+            initial: config.retry.initial_backoff,
+            max: config.retry.max_backoff,
+        },
+    };
+    Reconciler::new(account, watcher, ledger, telemetry, settings)
+}
+
 impl Daemon {
     /// Puts the parts together. Must be called inside a tokio runtime.
     #[must_use]
@@ -59,31 +88,13 @@ impl Daemon {
             config.queue.region.as_deref(),
             config.queue.wait_time,
         );
-        let account = connector.account();
-        let pace = Pace {
-            min: config.cleanup.poll_interval_min,
-            max: config.cleanup.poll_interval_max,
-        };
         let tasks = Tasks::default();
-        let watcher = Watcher::new(
-            account.cloudfront.clone(),
-            pace,
-            Arc::clone(&telemetry),
-            tasks.clone(),
-        );
-        let settings = Settings {
-            propagation_timeout: config.cleanup.propagation_timeout,
-            backoff: Backoff {
-                initial: config.retry.initial_backoff,
-                max: config.retry.max_backoff,
-            },
-        };
-        let reconciler = Reconciler::new(
-            account,
-            watcher,
+        let reconciler = reconciler(
+            &config,
+            connector.account(),
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
-            settings,
+            &tasks,
         );
         let parts = Parts {
             queue: queue.clone(),

@@ -16,11 +16,15 @@ pub mod config;
 pub mod consumer;
 pub mod daemon;
 pub mod event;
+pub mod history;
 mod jobs;
 pub mod lease;
 pub mod ledger;
+pub mod manual;
+pub mod named;
 pub mod pace;
 pub mod plan;
+pub mod preview;
 pub mod reconcile;
 #[cfg(feature = "rehearsal")]
 pub mod rehearsal;

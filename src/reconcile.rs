@@ -24,6 +24,7 @@ use crate::aws::edit::Edit;
 use crate::aws::{Account, AwsError};
 use crate::binding::{AsOf, Binding, Slot, as_of};
 use crate::event::Rejection;
+use crate::history::{About, Kind, Note};
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
 use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
 use crate::retry::{Backoff, Conflict, ErrorClass};
@@ -197,6 +198,8 @@ impl Reconciler {
 
     /// Works on a job until it ends, and tells the ledger how.
     pub async fn run(&self, job: &Job) -> Ended {
+        let about = About::of(&job.rejection, &job.target.label);
+        self.ledger.note(&job.grant, Note::Began(about));
         let now = Instant::now();
         let mut run = Run {
             context: self,
@@ -216,8 +219,10 @@ impl Reconciler {
     }
 
     async fn close(&self, job: &Job, ended: Ended) -> Ended {
+        let note = |code| self.ledger.note(&job.grant, Note::Entry(Kind::Ended, code));
         let reason = match &ended {
             Ended::Succeeded(outcome) => {
+                note(outcome.code());
                 return match self.ledger.complete(&job.grant, *outcome).await {
                     Ok(()) => ended,
                     Err(error) => Ended::Failed(Failure::Ledger(error)),
@@ -228,6 +233,7 @@ impl Reconciler {
             Ended::ProductionBusy { .. } => "production_busy",
             Ended::Failed(failure) => failure.code(),
         };
+        note(reason);
         match self.ledger.release(&job.grant, reason).await {
             Ok(()) => ended,
             Err(error) => match ended {
@@ -450,6 +456,7 @@ impl Run<'_> {
                     execution_id: &self.job.rejection.execution_id,
                     step: name,
                 });
+                self.note(Kind::Applied, name);
                 self.accept(step);
                 return Ok(());
             }
@@ -461,6 +468,7 @@ impl Run<'_> {
                 self.context
                     .telemetry
                     .emit(events::StepWasDone { step: name });
+                self.note(Kind::WasDone, name);
                 // Not for the distribution of an update: that one is observed again.
                 if matches!(step, Step::DeletePolicy { .. } | Step::DeleteStaging(_)) {
                     self.accept(step);
@@ -490,6 +498,11 @@ impl Run<'_> {
             }
             _ => Err(error.into()),
         }
+    }
+
+    fn note(&self, kind: Kind, name: &'static str) {
+        let note = Note::Entry(kind, name);
+        self.context.ledger.note(&self.job.grant, note);
     }
 
     fn accept(&mut self, step: Step) {
@@ -525,6 +538,7 @@ impl Run<'_> {
             execution_id,
             wait: wait.name(),
         });
+        self.note(Kind::Waiting, wait.name());
 
         let began = Instant::now();
         let watcher = &self.context.watcher;
@@ -602,6 +616,7 @@ impl Run<'_> {
             took: began.elapsed(),
             propagation: ours.then_some(seen.after),
         });
+        self.note(Kind::Waited, wait.name());
         self.moved();
         Ok(())
     }

@@ -270,6 +270,25 @@ impl Target {
         }
     }
 
+    /// Whether the staging parameter of some pipeline may have this name, by its template alone.
+    #[must_use]
+    pub fn may_name_staging(&self, parameter: &str) -> bool {
+        let Work::Staging {
+            staging_parameter, ..
+        } = &self.work;
+        staging_parameter.may_render(parameter)
+    }
+
+    /// Whether the production parameter of some pipeline may have this name, by its template alone.
+    #[must_use]
+    pub fn may_name_production(&self, parameter: &str) -> bool {
+        let Work::Staging {
+            production_parameter,
+            ..
+        } = &self.work;
+        production_parameter.may_render(parameter)
+    }
+
     fn overlap(&self, other: &Self) -> Option<String> {
         if self.stage() != other.stage() || self.action() != other.action() {
             return None;

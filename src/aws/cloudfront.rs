@@ -3,8 +3,11 @@
 //! Reading is typed. Writing a distribution is not: the XML that was read is put back with one
 //! element changed ([`super::edit`]).
 
+mod inventory;
+
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_cloudfront::operation::get_distribution::GetDistributionOutput;
 use aws_sdk_cloudfront::types::{ContinuousDeploymentPolicy, DistributionConfig};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -15,6 +18,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
+pub use inventory::{Details, Listed, ListedPolicy};
+
 use crate::plan::{Deletable, Distribution, Policy};
 
 /// The largest page of ListContinuousDeploymentPolicies; an account may have 20 policies.
@@ -22,6 +27,8 @@ const POLICY_PAGE: i32 = 100;
 
 /// More pages than any account's quota fills mean that the paging goes in circles.
 const MAX_POLICY_PAGES: usize = 50;
+
+const GET_DISTRIBUTION: &str = "GetDistribution";
 
 /// The distributions and policies of one account.
 #[derive(Clone, Debug)]
@@ -38,37 +45,20 @@ impl CloudFront {
     /// [`AwsError`] for every failure but `NoSuchDistribution`, and for a reply that lacks what
     /// decisions need.
     pub async fn distribution(&self, id: &str) -> Result<Option<Distribution>, AwsError> {
-        const OPERATION: &str = "GetDistribution";
+        Ok(self.details(id).await?.map(|details| details.distribution))
+    }
+
+    /// One distribution, with what people want to know of it (GetDistribution); `None` if it does
+    /// not exist.
+    ///
+    /// # Errors
+    /// As [`CloudFront::distribution`].
+    pub async fn details(&self, id: &str) -> Result<Option<Details>, AwsError> {
         let reply = self.0.get_distribution().id(id).send().await;
-        let output = match reply.map_err(from_sdk(OPERATION)) {
-            Ok(output) => output,
-            Err(error) => return error.missing_as_none(),
-        };
-        let etag = output.e_tag.ok_or_else(|| lacking(OPERATION, "ETag"))?;
-        let distribution = output
-            .distribution
-            .ok_or_else(|| lacking(OPERATION, "Distribution"))?;
-        let config = distribution
-            .distribution_config
-            .ok_or_else(|| lacking(OPERATION, "DistributionConfig"))?;
-        if distribution.id != id {
-            return Err(AwsError::unusable(
-                OPERATION,
-                "the reply is about another distribution",
-            ));
+        match reply.map_err(from_sdk(GET_DISTRIBUTION)) {
+            Ok(output) => read_distribution(id, output).map(Some),
+            Err(error) => error.missing_as_none(),
         }
-        Ok(Some(Distribution {
-            id: distribution.id,
-            domain: distribution.domain_name,
-            etag,
-            deployed: distribution.status == "Deployed",
-            enabled: config.enabled,
-            staging: config.staging.unwrap_or(false),
-            aliases: aliases(&config),
-            policy_id: config
-                .continuous_deployment_policy_id
-                .filter(|id| !id.is_empty()),
-        }))
     }
 
     /// One policy (GetContinuousDeploymentPolicy); `None` if it does not exist.
@@ -214,6 +204,38 @@ impl CloudFront {
             .map_err(from_sdk("DeleteDistribution"))?;
         Ok(())
     }
+}
+
+fn read_distribution(id: &str, output: GetDistributionOutput) -> Result<Details, AwsError> {
+    let lacking = |what| lacking(GET_DISTRIBUTION, what);
+    let etag = output.e_tag.ok_or_else(|| lacking("ETag"))?;
+    let distribution = output.distribution.ok_or_else(|| lacking("Distribution"))?;
+    let modified_at = inventory::timestamp(&distribution.last_modified_time);
+    let config = distribution
+        .distribution_config
+        .ok_or_else(|| lacking("DistributionConfig"))?;
+    if distribution.id != id {
+        return Err(AwsError::unusable(
+            GET_DISTRIBUTION,
+            "the reply is about another distribution",
+        ));
+    }
+    Ok(Details {
+        modified_at,
+        distribution: Distribution {
+            id: distribution.id,
+            domain: distribution.domain_name,
+            etag,
+            deployed: distribution.status == "Deployed",
+            enabled: config.enabled,
+            staging: config.staging.unwrap_or(false),
+            aliases: aliases(&config),
+            policy_id: config
+                .continuous_deployment_policy_id
+                .filter(|id| !id.is_empty()),
+        },
+        comment: config.comment,
+    })
 }
 
 fn lacking(operation: &'static str, what: &str) -> AwsError {

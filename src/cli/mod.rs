@@ -8,9 +8,14 @@ use clap::{Parser, Subcommand};
 use crate::config;
 
 pub mod check;
+mod clean;
+mod history;
+mod plan;
 #[cfg(feature = "rehearsal")]
 pub mod rehearse;
 pub mod run;
+mod setup;
+mod terminal;
 
 /// The exit status of a fatal error.
 pub const FATAL: u8 = 1;
@@ -46,6 +51,47 @@ enum Verb {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    /// Show what is there, and the steps that a rejection would take now. Changes nothing.
+    ///
+    /// Exits with 0; with 1 if the rejection would be refused, or AWS cannot be asked; with 78 on a
+    /// bad configuration.
+    #[command(after_help = "Example:\n  stagesweep plan shop-frontend-pipeline")]
+    Plan {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        target: setup::TargetArgument,
+        /// Write one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take one staging distribution down by hand, with the daemon's own steps and fences.
+    ///
+    /// It is safe beside a running daemon: both follow one ledger. Ctrl-C stops it at the next step
+    /// boundary; run again, it goes on from there. Exits with 0 if nothing is left behind, 1 if
+    /// something is, 78 on a bad configuration.
+    #[command(after_help = "Example:\n  stagesweep clean shop-frontend-pipeline --yes")]
+    Clean {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        target: setup::TargetArgument,
+        #[command(flatten)]
+        options: clean::Options,
+    },
+    /// Show what the ledger knows of the jobs: execution, target, outcome, duration, steps.
+    ///
+    /// Exits with 0; with 1 if the ledger cannot be read; with 78 on a bad configuration.
+    #[command(
+        after_help = "Examples:\n  stagesweep history --since 7d --outcome superseded\n  \
+                      stagesweep history show 4f1c2d7a --svg timeline.svg"
+    )]
+    History {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: history::Options,
+    },
     /// Rehearse whole cleanups on this machine, against an embedded AWS. No account is needed.
     #[cfg(feature = "rehearsal")]
     #[command(after_help = "Example:\n  stagesweep rehearse --services 3 --faults mild")]
@@ -55,7 +101,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
     /// The configuration file [default: $STAGESWEEP_CONFIG, else /etc/stagesweep/config.toml].
-    #[arg(long = "config", value_name = "FILE")]
+    #[arg(long = "config", value_name = "FILE", global = true)]
     path: Option<PathBuf>,
 }
 
@@ -81,6 +127,19 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
             )?)
         }
         Verb::Run { config, drain } => runtime()?.block_on(run::run(config.path(), drain)),
+        Verb::Plan {
+            config,
+            target,
+            json,
+        } => runtime()?.block_on(plan::plan(&config.path(), &target, json)),
+        Verb::Clean {
+            config,
+            target,
+            options,
+        } => runtime()?.block_on(clean::clean(&config.path(), &target, &options)),
+        Verb::History { config, options } => {
+            runtime()?.block_on(history::history(&config.path(), &options))
+        }
         #[cfg(feature = "rehearsal")]
         Verb::Rehearse(options) => runtime()?.block_on(rehearse::rehearse(options)),
     }

@@ -1,5 +1,6 @@
 //! Templates of parameter names over a pattern's captures.
 
+use super::is_name_byte;
 use super::pattern::{PatternError, Piece, pieces};
 
 /// The largest number of characters in a parameter's name (Systems Manager API reference:
@@ -84,6 +85,12 @@ impl Template {
         Ok(template)
     }
 
+    /// Whether some captures render this name. A capture that is used twice may stand for two
+    /// different texts here: the answer errs on the side of yes.
+    pub(super) fn may_render(&self, name: &str) -> bool {
+        renders(&self.0, name)
+    }
+
     /// Fills the captures in and checks the result.
     pub(super) fn render(
         &self,
@@ -143,4 +150,17 @@ fn list(captures: &[String]) -> String {
     }
     let names: Vec<String> = captures.iter().map(|name| format!("{{{name}}}")).collect();
     format!("it has {}", names.join(", "))
+}
+
+fn renders(pieces: &[Piece], name: &str) -> bool {
+    match pieces {
+        [] => name.is_empty(),
+        [Piece::Literal(text), rest @ ..] => name
+            .strip_prefix(text.as_str())
+            .is_some_and(|after| renders(rest, after)),
+        [Piece::Capture(_), rest @ ..] => {
+            let taken = name.bytes().take_while(|byte| is_name_byte(*byte)).count();
+            (1..=taken).any(|end| renders(rest, &name[end..]))
+        }
+    }
 }

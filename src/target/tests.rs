@@ -305,3 +305,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_template_knows_the_names_that_it_may_render() {
+    let spec = TargetSpec {
+        pipeline: "{service}-{env}.pipeline".to_owned(),
+        stage: "Approve".to_owned(),
+        action: "Approve".to_owned(),
+        production_parameter: "/{service}/production".to_owned(),
+        staging_parameter: "/{service}/{env}-staging".to_owned(),
+    };
+    let targets = Targets::new(&[spec]).unwrap();
+    let target = targets.iter().next().unwrap();
+    for name in ["/shop/eu-staging", "/a/b-c-staging"] {
+        assert!(target.may_name_staging(name), "{name}");
+    }
+    for name in [
+        "/shop/-staging",
+        "/shop/eu/x-staging",
+        "/shop/eu-staging2",
+        "",
+        "/",
+    ] {
+        assert!(!target.may_name_staging(name), "{name}");
+    }
+}

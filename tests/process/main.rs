@@ -13,3 +13,4 @@ mod rehearse;
 mod signals;
 mod soak;
 mod telemetry;
+mod verbs;

@@ -1,0 +1,142 @@
+//! CloudFront: everything that an account has, and what people ask about one distribution.
+
+use aws_sdk_cloudfront::primitives::DateTime;
+use jiff::Timestamp;
+
+use super::{
+    AwsError, CloudFront, MAX_POLICY_PAGES, POLICY_PAGE, from_sdk, lacking, staging_domains,
+};
+use crate::plan::Distribution;
+
+/// The largest page of ListDistributions.
+const DISTRIBUTION_PAGE: i32 = 100;
+
+/// More pages than any account's quota fills mean that the paging goes in circles.
+const MAX_DISTRIBUTION_PAGES: usize = 1000;
+
+/// A distribution, and what no decision needs of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
+    /// The distribution.
+    pub distribution: Distribution,
+    /// When its configuration was last changed.
+    pub modified_at: Option<Timestamp>,
+    /// Its `Comment`.
+    pub comment: String,
+}
+
+/// A distribution as the list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Its `*.cloudfront.net` domain name.
+    pub domain: String,
+    /// `Staging`.
+    pub staging: bool,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// When its configuration was last changed.
+    pub modified_at: Option<Timestamp>,
+    /// Its `Comment`.
+    pub comment: String,
+}
+
+/// A policy as the list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedPolicy {
+    /// Its id.
+    pub id: String,
+    /// `StagingDistributionDnsNames`.
+    pub staging_domains: Vec<String>,
+    /// When it was last changed.
+    pub modified_at: Option<Timestamp>,
+}
+
+impl CloudFront {
+    /// All distributions of the account (ListDistributions), in CloudFront's order.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn distributions(&self) -> Result<Vec<Listed>, AwsError> {
+        const OPERATION: &str = "ListDistributions";
+        let mut all = Vec::new();
+        let mut marker = None;
+        for _ in 0..MAX_DISTRIBUTION_PAGES {
+            let output = self
+                .0
+                .list_distributions()
+                .max_items(DISTRIBUTION_PAGE)
+                .set_marker(marker)
+                .send()
+                .await
+                .map_err(from_sdk(OPERATION))?;
+            let list = output
+                .distribution_list
+                .ok_or_else(|| lacking(OPERATION, "DistributionList"))?;
+            all.extend(
+                list.items
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|summary| Listed {
+                        id: summary.id,
+                        domain: summary.domain_name,
+                        staging: summary.staging,
+                        enabled: summary.enabled,
+                        modified_at: timestamp(&summary.last_modified_time),
+                        comment: summary.comment,
+                    }),
+            );
+            marker = list.next_marker.filter(|marker| !marker.is_empty());
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+    }
+
+    /// All continuous deployment policies of the account (ListContinuousDeploymentPolicies).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn policies(&self) -> Result<Vec<ListedPolicy>, AwsError> {
+        const OPERATION: &str = "ListContinuousDeploymentPolicies";
+        let mut all = Vec::new();
+        let mut marker = None;
+        for _ in 0..MAX_POLICY_PAGES {
+            let output = self
+                .0
+                .list_continuous_deployment_policies()
+                .max_items(POLICY_PAGE)
+                .set_marker(marker)
+                .send()
+                .await
+                .map_err(from_sdk(OPERATION))?;
+            let list = output
+                .continuous_deployment_policy_list
+                .ok_or_else(|| lacking(OPERATION, "ContinuousDeploymentPolicyList"))?;
+            all.extend(
+                list.items
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|summary| summary.continuous_deployment_policy)
+                    .map(|policy| ListedPolicy {
+                        id: policy.id.clone(),
+                        modified_at: timestamp(&policy.last_modified_time),
+                        staging_domains: staging_domains(policy),
+                    }),
+            );
+            marker = list.next_marker.filter(|marker| !marker.is_empty());
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+    }
+}
+
+pub(super) fn timestamp(at: &DateTime) -> Option<Timestamp> {
+    at.to_millis()
+        .ok()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+}
