@@ -22,6 +22,7 @@ pub mod lease;
 pub mod ledger;
 pub mod manual;
 pub mod named;
+pub mod orphans;
 pub mod pace;
 pub mod plan;
 pub mod preview;

@@ -10,6 +10,7 @@ use crate::config;
 pub mod check;
 mod clean;
 mod history;
+mod orphans;
 mod plan;
 #[cfg(feature = "rehearsal")]
 pub mod rehearse;
@@ -79,6 +80,22 @@ enum Verb {
         #[command(flatten)]
         options: clean::Options,
     },
+    /// List staging distributions that no target's parameter names, and policies attached to nothing.
+    ///
+    /// With --delete it takes them down in the safe order, each after a question. It never touches
+    /// what was changed within the last hour, what a parameter names, what is attached to a
+    /// production distribution, or what an open job is bound to. Exits with 0; with 1 if something
+    /// could not be taken down, or the account or the ledger could not be read; with 78 on a bad
+    /// configuration.
+    #[command(
+        after_help = "Examples:\n  stagesweep orphans\n  stagesweep orphans --delete --min-age 1d"
+    )]
+    Orphans {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: orphans::Options,
+    },
     /// Show what the ledger knows of the jobs: execution, target, outcome, duration, steps.
     ///
     /// Exits with 0; with 1 if the ledger cannot be read; with 78 on a bad configuration.
@@ -139,6 +156,9 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
         } => runtime()?.block_on(clean::clean(&config.path(), &target, &options)),
         Verb::History { config, options } => {
             runtime()?.block_on(history::history(&config.path(), &options))
+        }
+        Verb::Orphans { config, options } => {
+            runtime()?.block_on(orphans::orphans(&config.path(), &options))
         }
         #[cfg(feature = "rehearsal")]
         Verb::Rehearse(options) => runtime()?.block_on(rehearse::rehearse(options)),

@@ -312,6 +312,114 @@ async fn clean_refuses_what_the_fences_refuse_and_is_bound_to_what_it_showed() {
     assert_eq!(value.as_ref(), Some(&newer.staging_id));
 }
 
+/// A world whose `shop` was deployed twice: the first deployment's staging distribution and policy
+/// are left behind, and two hours old.
+async fn leaked(
+    world: &World,
+) -> (
+    stagesweep::rehearsal::Service,
+    stagesweep::rehearsal::Service,
+) {
+    let age = Duration::from_secs(2 * 3600);
+    let mut older = world.service("shop").service;
+    let newer = world.aws.deploy_again(&older).unwrap();
+    world.aws.settle();
+    world.aws.backdate(age);
+    older.start_time = older.start_time.checked_sub(age).unwrap();
+    (older, newer)
+}
+
+#[tokio::test]
+async fn orphans_are_listed_with_their_past_and_taken_down_in_the_safe_order() {
+    let world = World::new().await;
+    let (older, newer) = leaked(&world).await;
+    let report = document(&world, &["orphans", "--json"], 0).await;
+    let of = |id: &str| {
+        let all = report["staging"].as_array().unwrap();
+        all.iter().find(|it| it["id"] == *id).unwrap()
+    };
+    assert_eq!(of(&older.staging_id)["verdict"]["orphan"], true);
+    assert_eq!(of(&older.staging_id)["parameter"], older.staging_parameter);
+    assert_eq!(of(&newer.staging_id)["verdict"]["kept_because"], "named");
+    assert_eq!(report["quota"]["staging_used"], 2);
+    let said = ends(&world, &["orphans"], 0).await.stdout;
+    assert!(
+        said.contains("1 orphan(s)") && said.contains("18"),
+        "{said}"
+    );
+    // Older than a day it is not; and without a ledger nothing is taken down.
+    let said = ends(&world, &["orphans", "--min-age", "1d"], 0)
+        .await
+        .stdout;
+    assert!(said.contains("No orphans."), "{said}");
+    let ended = ends(&world, &["orphans", "--delete", "--yes"], 1).await;
+    assert!(
+        ended.stderr.contains("there is no ledger"),
+        "{}",
+        ended.stderr
+    );
+
+    let daemon = world.daemon().spawn();
+    daemon.says("started").await;
+    let ended = ends(&world, &["orphans", "--delete"], 1).await;
+    assert!(ended.stderr.contains("add --yes"), "{}", ended.stderr);
+    world.assert_untouched();
+    let ended = ends(&world, &["orphans", "--delete", "--yes"], 0).await;
+    assert!(ended.stdout.contains("gone"), "{}", ended.stdout);
+    let operations: Vec<_> = world
+        .changes()
+        .iter()
+        .map(|entry| entry.call.operation.clone())
+        .collect();
+    assert_eq!(
+        operations,
+        [
+            "DeleteContinuousDeploymentPolicy",
+            "UpdateDistribution",
+            "DeleteDistribution"
+        ],
+        "{}",
+        world.journal()
+    );
+    assert!(world.aws.distribution(&older.staging_id).is_none());
+    assert!(world.aws.distribution(&newer.staging_id).is_some());
+    let production = world.aws.distribution(&newer.production_id).unwrap();
+    assert_eq!(production.policy_id, newer.policy_id);
+
+    // The late rejection of the older deployment finds its work done.
+    world.reject(&older);
+    let deleted = daemon.says("message deleted").await;
+    assert_eq!(deleted["reason"], "superseded", "{daemon:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_orphan_that_is_young_or_that_a_job_is_bound_to_is_never_taken_down() {
+    let world = World::with(NEVER).await;
+    let older = world.service("shop").service;
+    world.aws.deploy_again(&older).unwrap();
+    let daemon = world.daemon().spawn();
+    daemon.says("started").await;
+    let report = document(&world, &["orphans", "--delete", "--yes", "--json"], 0).await;
+    let kept = |report: &Value| {
+        let all = report["staging"].as_array().unwrap().clone();
+        let it = all.into_iter().find(|it| it["id"] == older.staging_id);
+        it.unwrap()["verdict"]["kept_because"].clone()
+    };
+    assert_eq!(kept(&report), "young");
+
+    // A job of its late rejection, which waits for the propagation of its disable.
+    world.aws.settle();
+    world.reject(&older);
+    daemon.waits_for("disable_propagated").await;
+    world.aws.backdate(Duration::from_secs(2 * 3600));
+    let changes = world.changes().len();
+    let report = document(&world, &["orphans", "--delete", "--yes", "--json"], 0).await;
+    assert_eq!(kept(&report), "bound");
+    assert_eq!(world.changes().len(), changes, "{}", world.journal());
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn clean_and_history_follow_a_ledger_in_dynamodb_as_well() {
     let world = World::new().await;
