@@ -15,6 +15,8 @@ pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod daemon;
+pub mod dead_letters;
+pub mod doctor;
 pub mod event;
 pub mod history;
 mod jobs;

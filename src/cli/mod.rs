@@ -9,6 +9,8 @@ use crate::config;
 
 pub mod check;
 mod clean;
+mod dead_letters;
+mod doctor;
 mod history;
 mod orphans;
 mod plan;
@@ -96,6 +98,32 @@ enum Verb {
         #[command(flatten)]
         options: orphans::Options,
     },
+    /// Look, against the real account, for what would keep the daemon from its work. Changes nothing.
+    ///
+    /// Credentials, clock, queue, redrive policy, queue policy, ledger, permissions to read, quota,
+    /// parameters and distributions: each is ok, a warning or a failure, with one line of how to mend
+    /// it. Exits with 0; with 1 if a check is a failure; with 78 on a bad configuration.
+    #[command(after_help = "Example:\n  stagesweep doctor shop-frontend-pipeline")]
+    Doctor {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: doctor::Options,
+    },
+    /// List what lies in the dead-letter queue, and why; send chosen ones back.
+    ///
+    /// Exits with 0; with 1 if something could not be sent back, or the queue cannot be asked; with
+    /// 78 on a bad configuration.
+    #[command(
+        after_help = "Examples:\n  stagesweep dead-letters\n  stagesweep dead-letters --redrive \
+                      4f1c2d7a-52b1-4d5c-9a0f-7f0c3f1f5b11"
+    )]
+    DeadLetters {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: dead_letters::Options,
+    },
     /// Show what the ledger knows of the jobs: execution, target, outcome, duration, steps.
     ///
     /// Exits with 0; with 1 if the ledger cannot be read; with 78 on a bad configuration.
@@ -159,6 +187,12 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
         }
         Verb::Orphans { config, options } => {
             runtime()?.block_on(orphans::orphans(&config.path(), &options))
+        }
+        Verb::Doctor { config, options } => {
+            runtime()?.block_on(doctor::doctor(&config.path(), &options))
+        }
+        Verb::DeadLetters { config, options } => {
+            runtime()?.block_on(dead_letters::dead_letters(&config.path(), &options))
         }
         #[cfg(feature = "rehearsal")]
         Verb::Rehearse(options) => runtime()?.block_on(rehearse::rehearse(options)),

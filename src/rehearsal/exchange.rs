@@ -6,7 +6,7 @@ use http::Request;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-use super::cloudfront_api;
+use super::{cloudfront_api, sts};
 
 /// How one exchange ended for the caller.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub enum AwsService {
     CloudFront,
     /// DynamoDB, AWS JSON 1.0.
     DynamoDb,
+    /// Security Token Service, the query protocol.
+    Sts,
     /// Anything else; answered with an error.
     Unknown,
 }
@@ -40,6 +42,7 @@ impl std::fmt::Display for AwsService {
             Self::Ssm => "ssm",
             Self::CloudFront => "cloudfront",
             Self::DynamoDb => "dynamodb",
+            Self::Sts => "sts",
             Self::Unknown => "unknown",
         })
     }
@@ -107,7 +110,10 @@ impl Call {
                 None if request.uri().path().starts_with(cloudfront_api::PREFIX) => {
                     (AwsService::CloudFront, "UnknownOperation".to_owned(), None)
                 }
-                None => (AwsService::Unknown, "UnknownOperation".to_owned(), None),
+                None => match sts::operation(request) {
+                    Some(operation) => (AwsService::Sts, operation.to_owned(), None),
+                    None => (AwsService::Unknown, "UnknownOperation".to_owned(), None),
+                },
             },
         };
         Self {
@@ -159,7 +165,7 @@ impl Failure {
             call.service, call.operation
         );
         match call.service {
-            AwsService::CloudFront => Self::new(403, "AccessDenied", message),
+            AwsService::CloudFront | AwsService::Sts => Self::new(403, "AccessDenied", message),
             // SQS speaks JSON but keeps the short code for query-compatible clients.
             AwsService::Sqs => Self::new(403, "AccessDenied", message),
             _ => Self::new(400, "AccessDeniedException", message),
@@ -199,6 +205,16 @@ impl Failure {
                      <Type>{kind}</Type><Code>{}</Code><Message>{}</Message></Error>\
                      <RequestId>{request_id}</RequestId></ErrorResponse>",
                     super::cloudfront_xml::NAMESPACE,
+                    quick_xml::escape::escape(&code),
+                    quick_xml::escape::escape(&message),
+                );
+                Reply::new(status, body.into_bytes())
+            }
+            AwsService::Sts => {
+                let kind = if status >= 500 { "Receiver" } else { "Sender" };
+                let body = format!(
+                    "<ErrorResponse><Error><Type>{kind}</Type><Code>{}</Code><Message>{}</Message>\
+                     </Error><RequestId>{request_id}</RequestId></ErrorResponse>",
                     quick_xml::escape::escape(&code),
                     quick_xml::escape::escape(&message),
                 );
@@ -273,7 +289,7 @@ impl Reply {
         now: Timestamp,
     ) -> http::Response<Vec<u8>> {
         let content_type = match service {
-            AwsService::CloudFront => "text/xml",
+            AwsService::CloudFront | AwsService::Sts => "text/xml",
             AwsService::Sqs | AwsService::DynamoDb => "application/x-amz-json-1.0",
             AwsService::Ssm | AwsService::Unknown => "application/x-amz-json-1.1",
         };

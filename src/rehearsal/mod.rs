@@ -11,6 +11,7 @@
 //! | `exchange` | one request and its answer; errors on the wire |
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
+//! | `sts` | who calls |
 //! | `dynamodb`, `dynamodb_expression` | tables, and the expressions of their writes |
 //! | `cloudfront` | what CloudFront holds, and what reads show of it |
 //! | `cloudfront_distributions`, `cloudfront_policies`, `cloudfront_errors` | the rules of change |
@@ -50,6 +51,7 @@ mod settings;
 mod sqs;
 mod sqs_queue;
 mod ssm;
+mod sts;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -434,6 +436,9 @@ impl State {
                 stale,
             ));
         }
+        if call.service == AwsService::Sts {
+            return Step::Done(sts::call(settings, call));
+        }
         if call.service == AwsService::Unknown {
             return Step::Done(Err(unknown_service(request)));
         }
@@ -471,7 +476,7 @@ impl State {
             }
             AwsService::Ssm => Step::Done(ssm.call(settings, now, call, &body, stale)),
             AwsService::DynamoDb => Step::Done(dynamodb.call(settings, call, &body)),
-            AwsService::Unknown | AwsService::CloudFront => {
+            AwsService::Unknown | AwsService::CloudFront | AwsService::Sts => {
                 Step::Done(Err(unknown_service(request)))
             }
         }
@@ -480,7 +485,7 @@ impl State {
 
 fn unknown_service(request: &Request<Vec<u8>>) -> Failure {
     let message = format!(
-        "The embedded AWS knows SQS, Parameter Store, CloudFront and DynamoDB; {} {} is none of \
+        "The embedded AWS knows SQS, Parameter Store, CloudFront, DynamoDB and STS; {} {} is none of \
          theirs.",
         request.method(),
         request.uri().path()

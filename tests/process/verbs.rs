@@ -421,6 +421,107 @@ async fn an_orphan_that_is_young_or_that_a_job_is_bound_to_is_never_taken_down()
 }
 
 #[tokio::test]
+async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    let rule = r#"{"Statement": [{"Effect": "Allow", "Action": "sqs:SendMessage",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:events:x:1:rule/r"}}}]}"#;
+    world.aws.set_queue_policy(&world.queues.url, rule).unwrap();
+    let report = document(&world, &["doctor", PIPELINE, "--json"], 0).await;
+    let of = |report: &Value, check: &str, subject: &str| {
+        let all = report["checks"].as_array().unwrap().clone();
+        let it = all.into_iter().find(|it| {
+            let about = it["subject"].as_str().unwrap_or_default();
+            it["check"] == *check && about.contains(subject)
+        });
+        it.unwrap_or_else(|| panic!("no {check} {subject} in {report}"))
+    };
+    for check in [
+        "credentials",
+        "clock",
+        "redrive policy",
+        "queue policy",
+        "quota",
+    ] {
+        assert_eq!(of(&report, check, "")["status"], "ok", "{report}");
+    }
+    assert_eq!(of(&report, "pipeline", PIPELINE)["status"], "ok");
+    assert_eq!(of(&report, "parameter", "cfcd-staging")["status"], "ok");
+    // Before the first start.
+    assert_eq!(of(&report, "ledger", "ledger.db")["status"], "warning");
+    assert_eq!(report["status"], "warning");
+
+    world.aws.set_queue_policy(&world.queues.url, "{}").unwrap();
+    world
+        .aws
+        .put_parameter(&shop.staging_parameter, &shop.production_id);
+    world.aws.deny("ListContinuousDeploymentPolicies");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    for (check, subject, remedy) in [
+        ("queue policy", "", "aws:SourceArn"),
+        ("parameter", "cfcd-staging", "staging distribution's id"),
+        ("cloudfront:ListContinuousDeploymentPolicies", "", "allow"),
+    ] {
+        let found = of(&report, check, subject);
+        assert_eq!(found["status"], "failure", "{found}");
+        assert!(
+            found["remedy"].as_str().unwrap().contains(remedy),
+            "{found}"
+        );
+    }
+    let said = ends(&world, &["doctor"], 1).await.stdout;
+    assert!(said.contains("3 failure(s)"), "{said}");
+    world.assert_untouched();
+    let entries = world.aws.journal().entries();
+    let reads = entries.iter().all(|entry| !entry.call.may_mutate());
+    assert!(reads, "{}", world.journal());
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    // The shop's job is refused for want of a sound parameter; the other message is no event.
+    let staging = world.aws.parameter(&shop.staging_parameter).unwrap();
+    let production = world.aws.parameter(&shop.production_parameter).unwrap();
+    world
+        .aws
+        .put_parameter(&shop.production_parameter, "nonsense");
+    let refused = world.reject(&shop);
+    let junk = world.send("{}");
+    let daemon = world.daemon().spawn();
+    let both = |aws: &stagesweep::rehearsal::EmbeddedAws| {
+        aws.messages(&world.queues.dead_letter_url).len() == 2
+    };
+    world.until("both are dead letters", both).await;
+
+    let letters = document(&world, &["dead-letters", "--json"], 0).await;
+    let of = |id: &str| {
+        let letters = letters.as_array().unwrap();
+        letters.iter().find(|it| it["message_id"] == *id).unwrap()
+    };
+    assert_eq!(of(&refused)["reason"], "production_parameter_invalid");
+    assert_eq!(of(&refused)["execution_id"], shop.execution_id);
+    assert_eq!(of(&junk)["reason"], "missing_field");
+    assert_eq!(world.dead_letters(), 2);
+    let ended = ends(&world, &["dead-letters", "--redrive", "nobody"], 1).await;
+    assert!(ended.stderr.contains("nobody"), "{}", ended.stderr);
+
+    world
+        .aws
+        .put_parameter(&shop.production_parameter, &production);
+    assert_eq!(staging, shop.staging_id);
+    let arguments = ["dead-letters", "--redrive", &*shop.execution_id];
+    let said = ends(&world, &arguments, 0).await.stdout;
+    assert!(said.contains("sent back"), "{said}");
+    world.settled().await;
+    assert!(world.aws.distribution(&shop.staging_id).is_none());
+    assert_eq!(world.dead_letters(), 1, "{daemon:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn clean_and_history_follow_a_ledger_in_dynamodb_as_well() {
     let world = World::new().await;
     let shop = world.service("shop");
