@@ -16,6 +16,7 @@ use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
 use crate::clock::Clock;
 use crate::history::{Record, State};
+use crate::ledger::LedgerError;
 
 /// Which jobs are shown, and how.
 #[derive(Debug, clap::Args)]
@@ -67,7 +68,14 @@ pub(super) async fn history(path: &Path, options: &Options) -> anyhow::Result<u8
         Err(status) => return Ok(status),
     };
     let clock = Clock::system();
-    let records = Setup::records(&config, &clock).await?;
+    let records = match Setup::records(&config, &clock).await {
+        // Before the first job there is nothing to know.
+        Err(error) if matches!(error.downcast_ref(), Some(LedgerError::Missing { .. })) => {
+            eprintln!("stagesweep: {error}");
+            Vec::new()
+        }
+        records => records?,
+    };
     match &options.what {
         None => {
             let shown = filtered(&records, options, clock.now());
