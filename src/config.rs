@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use self::fault::{Fault, Faults, Place};
 
+use crate::health::socket::Address;
 use crate::target::Targets;
 
 /// The file that is read where neither the command line nor the environment names one.
@@ -28,6 +29,10 @@ pub const DEFAULT_PATH: &str = "/etc/stagesweep/config.toml";
 
 /// The environment variable that names the file.
 pub const PATH_VARIABLE: &str = "STAGESWEEP_CONFIG";
+
+/// The environment variable that holds the file's text, where there is no place for a file: a task
+/// definition of ECS. In faults, its name stands for the file's.
+pub const TEXT_VARIABLE: &str = "STAGESWEEP_CONFIG_TOML";
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +47,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Where it is kept what was done.
     pub ledger: Ledger,
+    /// Where the daemon can be asked for its health.
+    pub health: Health,
     /// Which events are accepted.
     pub events: Events,
     /// Logs and metrics.
@@ -125,6 +132,13 @@ impl std::fmt::Display for LedgerBackend {
     }
 }
 
+/// Where the daemon can be asked for its health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// A file, a name in the abstract namespace after `@`, or empty for a name of its own.
+    pub socket: String,
+}
+
 /// Which events are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Events {
@@ -143,6 +157,51 @@ pub struct Telemetry {
     pub metrics_namespace: String,
     /// How often metrics are written: 100 ms to 1 h.
     pub metrics_interval: Duration,
+    /// Where metrics are written.
+    pub metrics_sink: MetricsSink,
+    /// How metrics are written.
+    pub metrics_format: MetricsFormat,
+    /// The log group that the CloudWatch agent is told to put EMF lines into which come over TCP.
+    pub metrics_log_group: String,
+}
+
+/// Where metrics are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsSink {
+    /// Among the log lines; nowhere if those are for people.
+    Stdout,
+    /// Appended to a file, which may be rotated under it.
+    File(PathBuf),
+    /// To whatever listens there, such as the CloudWatch agent: `host:port`.
+    Tcp(String),
+}
+
+impl fmt::Display for MetricsSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// CloudWatch Embedded Metric Format.
+    Emf,
+    /// Flat JSON objects, for other scrapers.
+    Json,
+}
+
+impl fmt::Display for MetricsFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Emf => "emf",
+            Self::Json => "json",
+        })
+    }
 }
 
 /// How log lines are written.
@@ -164,13 +223,19 @@ impl fmt::Display for LogFormat {
 }
 
 impl Config {
-    /// Reads the file at `path` and lays the `STAGESWEEP__` variables of `env` over it.
+    /// Reads the file at `path` and lays the `STAGESWEEP__` variables of `env` over it. The path
+    /// [`TEXT_VARIABLE`] stands for the text in that variable.
     ///
     /// # Errors
     ///
     /// Every fault of the file and of the environment. A file that cannot be read is a single
     /// one; in a file that is not TOML only that is reported.
     pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        if path == Path::new(TEXT_VARIABLE)
+            && let Some(text) = env.get(TEXT_VARIABLE)
+        {
+            return Self::parse(path, text, env);
+        }
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text, env),
             Err(error) => Err(Faults::new(vec![Fault {
@@ -220,6 +285,7 @@ impl Config {
                     path,
                     table,
                 },
+            health: Health { socket },
             events: Events { allowed_accounts },
             telemetry,
             targets: _,
@@ -247,6 +313,9 @@ impl Config {
             log_level,
             metrics_namespace,
             metrics_interval,
+            metrics_sink,
+            metrics_format,
+            metrics_log_group,
         } = telemetry;
         let time = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let accounts: Vec<&str> = allowed_accounts.iter().map(String::as_str).collect();
@@ -265,12 +334,34 @@ impl Config {
             ("ledger.backend", backend.to_string()),
             ("ledger.path", path.display().to_string()),
             ("ledger.table", table.clone()),
+            ("health.socket", socket.clone()),
             ("events.allowed_accounts", accounts.join(",")),
             ("telemetry.log_format", log_format.to_string()),
             ("telemetry.log_level", log_level.clone()),
             ("telemetry.metrics_namespace", metrics_namespace.clone()),
             ("telemetry.metrics_interval", time(metrics_interval)),
+            ("telemetry.metrics_sink", metrics_sink.to_string()),
+            ("telemetry.metrics_format", metrics_format.to_string()),
+            ("telemetry.metrics_log_group", metrics_log_group.clone()),
         ]
+    }
+
+    /// Where the daemon of this configuration answers those who ask for its health.
+    #[must_use]
+    pub fn health_address(&self) -> Address {
+        if !self.health.socket.is_empty() {
+            return Address::new(&self.health.socket);
+        }
+        let Ledger {
+            backend,
+            path,
+            table,
+        } = &self.ledger;
+        let ledger = match backend {
+            LedgerBackend::Embedded => path.to_string_lossy(),
+            LedgerBackend::DynamoDb => table.into(),
+        };
+        Address::derived(&[&self.queue.url, &backend.to_string(), &ledger])
     }
 
     /// The dotted names of what differs in `new` and takes a restart to apply: everything but
@@ -287,11 +378,14 @@ impl Config {
 }
 
 /// Which file to read: the one on the command line, else the one that `STAGESWEEP_CONFIG` names
-/// (unless it is empty), else [`DEFAULT_PATH`].
+/// (unless it is empty), else [`TEXT_VARIABLE`] if it has a text, else [`DEFAULT_PATH`].
 #[must_use]
 pub fn path(flag: Option<&Path>, env: &BTreeMap<String, String>) -> PathBuf {
-    let named = env.get(PATH_VARIABLE).filter(|path| !path.is_empty());
-    flag.or(named.map(Path::new))
+    let set = |name| env.get(name).filter(|value| !value.is_empty());
+    let named = set(PATH_VARIABLE).map(Path::new);
+    let text = set(TEXT_VARIABLE).map(|_| Path::new(TEXT_VARIABLE));
+    flag.or(named)
+        .or(text)
         .unwrap_or(Path::new(DEFAULT_PATH))
         .to_owned()
 }

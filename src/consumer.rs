@@ -21,12 +21,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::AwsError;
+use crate::activity::Activity;
 use crate::aws::sqs::{MAX_BATCH, Message, Queue};
+use crate::aws::{AwsError, RECEIVE_MARGIN};
 use crate::batch::{Batcher, SettleError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::{self, Kind, Rejection};
+use crate::health::{self, NotPolling, Vitals};
 use crate::jobs::{Handle, HeldMessage, Jobs};
 use crate::lease::{Leases, Over, Terms, VISIBILITY_CEILING};
 use crate::ledger::{Claim, Grant, Ledger, LedgerError};
@@ -52,6 +54,10 @@ const DRAIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Between two looks at an empty queue while draining, where long polling does not pace them.
 const DRAIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the poll loop does where it rightly does not poll.
+const FULL: &str = "waiting_for_room";
+const STOPPING: &str = "stopping";
 
 /// Everything a consumer works with.
 #[derive(Debug)]
@@ -80,8 +86,14 @@ pub struct Consumer {
     permits: Arc<Semaphore>,
     deletes: Batcher<()>,
     releases: Batcher<Duration>,
+    /// What the poll loop does.
+    polling: Activity,
     /// When the last poll was completed.
     polled_at: Mutex<Instant>,
+    /// Whether any poll was completed.
+    answered: CancellationToken,
+    /// Why receiving fails.
+    receiving_fails: Mutex<Option<ErrorClass>>,
     /// Since when the ledger fails.
     ledger_failing: Mutex<Option<Instant>>,
     /// When the last message that was released with a delay comes back.
@@ -149,7 +161,10 @@ impl Consumer {
             permits: Arc::new(Semaphore::new(config.queue.max_in_flight)),
             deletes,
             releases,
+            polling: Activity::default(),
             polled_at: Mutex::new(Instant::now()),
+            answered: CancellationToken::new(),
+            receiving_fails: Mutex::default(),
             ledger_failing: Mutex::default(),
             released_until: Mutex::default(),
             parts,
@@ -188,12 +203,44 @@ impl Consumer {
         }
     }
 
+    /// Whether it is well: for the watchdog, and for those who ask.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let polling = self.polling.sign();
+        let polled = self
+            .answered
+            .is_cancelled()
+            .then(|| lock(&self.polled_at).elapsed());
+        let not_polling = match polling.what {
+            FULL => Some(NotPolling::Full),
+            STOPPING => Some(NotPolling::Stopping),
+            _ => None,
+        };
+        let jobs = self.jobs.report().into_iter().map(|report| health::Job {
+            execution_id: report.execution_id,
+            doing: report.doing,
+        });
+        Vitals {
+            polling,
+            polled,
+            receiving_fails: lock(&self.receiving_fails).map(ErrorClass::code),
+            ledger_fails: lock(&self.ledger_failing).is_some(),
+            not_polling,
+            jobs: jobs.collect(),
+        }
+    }
+
+    /// Waits until the queue has answered a poll.
+    pub async fn answered(&self) {
+        self.answered.cancelled().await;
+    }
+
     /// Logs the state of every job in flight.
     pub fn report(&self) {
         for report in self.jobs.report() {
             self.emit(events::InFlightReported {
                 execution_id: &report.execution_id,
-                activity: report.activity,
+                activity: report.doing.what,
                 age: report.age,
                 messages: report.messages,
             });
@@ -217,8 +264,8 @@ impl Consumer {
                 () = stop.cancelled() => return,
                 () = self.ledger_works() => {
                     let visibility = self.config.queue.visibility_timeout;
-                    // A drain ends soon after its last job, not a whole long poll later.
-                    let wait = if drain { DRAIN_WAIT } else { self.config.queue.wait_time };
+                    let wait = self.wait_time(drain);
+                    self.polling.set_for("receiving", wait + RECEIVE_MARGIN);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
@@ -229,6 +276,8 @@ impl Consumer {
             match received {
                 Ok(messages) => {
                     *lock(&self.polled_at) = Instant::now();
+                    *lock(&self.receiving_fails) = None;
+                    self.answered.cancel();
                     if let Some(failures) = failing.recovered() {
                         self.emit(events::ReceiveRecovered { failures });
                     }
@@ -254,6 +303,7 @@ impl Consumer {
                 }
                 Err(error) => {
                     drop(permits);
+                    *lock(&self.receiving_fails) = Some(error.class);
                     if failing.is_news(error.class) {
                         self.emit(events::ReceiveFailing {
                             class: error.class,
@@ -261,6 +311,7 @@ impl Consumer {
                         });
                     }
                     let pause = failing.pause(&error, self.backoff());
+                    self.polling.set_for("pausing", pause);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
@@ -271,8 +322,22 @@ impl Consumer {
         }
     }
 
+    /// How long a receive waits for messages.
+    fn wait_time(&self, drain: bool) -> Duration {
+        if !self.answered.is_cancelled() {
+            // Soon after the start it is known whether the queue answers.
+            Duration::ZERO
+        } else if drain {
+            // A drain ends soon after its last job, not a whole long poll later.
+            DRAIN_WAIT
+        } else {
+            self.config.queue.wait_time
+        }
+    }
+
     /// At least one permit, and as many as one receive can use.
     async fn permits(&self) -> Vec<OwnedSemaphorePermit> {
+        self.polling.rest(FULL);
         let mut permits = Vec::with_capacity(MAX_BATCH);
         // The semaphore is never closed.
         permits.extend(Arc::clone(&self.permits).acquire_owned().await);
@@ -300,6 +365,7 @@ impl Consumer {
 
     /// Stops all jobs at their next step boundary, and settles their messages.
     async fn wind_down(&self) {
+        self.polling.rest(STOPPING);
         self.jobs.stop_all(StopReason::ShuttingDown);
         // Every message has a permit until it is settled, and nothing takes new ones in any more.
         let all = u32::try_from(self.config.queue.max_in_flight).unwrap_or(u32::MAX);
@@ -366,6 +432,10 @@ impl Consumer {
         };
         match targets.resolve(&rejection.pipeline, &rejection.stage, &rejection.action) {
             Resolution::Target(target) => Ok((rejection, target)),
+            Resolution::InvalidAccess { label, error } => Err(reject(
+                error.code(),
+                format!("the target {label} cannot be used for {}: {error}", what()),
+            )),
             Resolution::NoTarget => Err(reject("no_target", format!("no target for {}", what()))),
             Resolution::Ambiguous { label } => Err(reject(
                 "ambiguous_target",
@@ -779,6 +849,8 @@ impl Consumer {
         while lock(&self.ledger_failing).is_some() {
             failures += 1;
             let pause = self.backoff().delay(failures, &mut fastrand::Rng::new());
+            self.polling
+                .set_for("waiting_for_the_ledger", MAX_NETWORK_PAUSE);
             tokio::time::sleep(pause.min(MAX_NETWORK_PAUSE)).await;
             match self.parts.ledger.check().await {
                 Ok(()) => self.ledger_worked(),

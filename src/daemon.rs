@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{Account, AwsError, Connector};
+use crate::accounts::Accounts;
+use crate::aws::{AwsError, Connector};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
@@ -16,7 +17,6 @@ use crate::reconcile::{Reconciler, Settings};
 use crate::retry::{Backoff, ErrorClass};
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
-use crate::watch::Watcher;
 
 /// How often old records are removed from the ledger.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
@@ -44,25 +44,36 @@ pub struct NoSuchQueue {
     source: AwsError,
 }
 
-/// What carries out the jobs of one account. Must be called inside a tokio runtime.
+/// The accounts that the jobs of a configuration work in. What is done there beside the jobs belongs to
+/// `tasks`.
 #[must_use]
-pub fn reconciler(
+pub fn accounts(
     config: &Config,
-    account: Account,
-    ledger: Arc<dyn Ledger>,
-    telemetry: Arc<Telemetry>,
+    connector: &Connector,
+    telemetry: &Arc<Telemetry>,
     tasks: &Tasks,
-) -> Reconciler {
+) -> Accounts {
     let pace = Pace {
         min: config.cleanup.poll_interval_min,
         max: config.cleanup.poll_interval_max,
     };
-    let watcher = Watcher::new(
-        account.cloudfront.clone(),
+    Accounts::new(
+        connector.clone(),
+        &config.queue.url,
         pace,
-        Arc::clone(&telemetry),
+        Arc::clone(telemetry),
         tasks.clone(),
-    );
+    )
+}
+
+/// What carries out the jobs of a configuration.
+#[must_use]
+pub fn reconciler(
+    config: &Config,
+    accounts: Accounts,
+    ledger: Arc<dyn Ledger>,
+    telemetry: Arc<Telemetry>,
+) -> Reconciler {
     let settings = Settings {
         propagation_timeout: config.cleanup.propagation_timeout,
         backoff: Backoff {
@@ -70,7 +81,7 @@ pub fn reconciler(
             max: config.retry.max_backoff,
         },
     };
-    Reconciler::new(account, watcher, ledger, telemetry, settings)
+    Reconciler::new(accounts, ledger, telemetry, settings)
 }
 
 impl Daemon {
@@ -91,10 +102,9 @@ impl Daemon {
         let tasks = Tasks::default();
         let reconciler = reconciler(
             &config,
-            connector.account(),
+            accounts(&config, connector, &telemetry, &tasks),
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
-            &tasks,
         );
         let parts = Parts {
             queue: queue.clone(),

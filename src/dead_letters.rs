@@ -176,6 +176,10 @@ pub fn reason(body: &str, config: &Config, records: &[Record]) -> Reason {
             let detail = format!("the target {label} names no valid parameters for it: {error}");
             return of("invalid_parameter_name", detail);
         }
+        Resolution::InvalidAccess { label, error } => {
+            let detail = format!("the target {label} cannot be worked on for it: {error}");
+            return of(error.code(), detail);
+        }
     }
     let record = records.iter().find(|record| record.key == rejection.key);
     match record.map(|record| &record.state) {

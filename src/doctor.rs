@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use crate::accounts::Accounts;
 use crate::aws::identity::Caller;
 use crate::aws::{Account, AwsError, Connector};
 use crate::clock::Clock;
@@ -130,6 +131,7 @@ impl Check {
 pub async fn examine(
     config: &Config,
     connector: &Connector,
+    accounts: &Accounts,
     clock: &Clock,
     named: &[Named],
 ) -> Vec<Check> {
@@ -143,7 +145,7 @@ pub async fn examine(
     checks.push(ledger(config, connector, clock).await);
     let account = connector.account();
     checks.extend(distributions(&account).await);
-    checks.extend(target::examine(config, &account, named).await);
+    checks.extend(target::examine(config, &account, accounts, named).await);
     checks.push(Check::ok(
         "permissions to change",
         "not tried, since that would change something: compare the role with the README's policy",
@@ -165,8 +167,8 @@ fn credentials(caller: &Result<Caller, AwsError>, config: &Config, clock: &Clock
         Some(own) if own != caller.account => Check::warning(
             "credentials",
             format!("{whose}; the queue is of account {own}"),
-            "distributions and parameters are those of the credentials' account: use credentials \
-             of the account that deploys",
+            "what has no role_arn is looked for in the credentials' account: use credentials of the \
+             account that deploys, or give the targets a role_arn",
         ),
         _ => Check::ok("credentials", whose),
     }];
@@ -253,12 +255,18 @@ async fn distributions(account: &Account) -> Vec<Check> {
         policies.err(),
         "cloudfront:ListContinuousDeploymentPolicies on *",
     );
-    checks.push(match cloudfront.distributions().await {
-        Ok(all) => quota(all.iter().filter(|it| it.staging).count()),
-        Err(error) => {
-            Check::call("quota", &error, "cloudfront:ListDistributions on *").at_most_a_warning()
+    const LIST: &str = "cloudfront:ListDistributions";
+    match cloudfront.distributions().await {
+        Ok(all) => {
+            checks.push(Check::ok(LIST, "allowed"));
+            checks.push(quota(all.iter().filter(|it| it.staging).count()));
         }
-    });
+        // The daemon then asks for each distribution by itself.
+        Err(error) => {
+            let check = Check::call(LIST, &error, "cloudfront:ListDistributions on *");
+            checks.push(check.at_most_a_warning());
+        }
+    }
     checks
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::activity::{Activity, Sign};
 use crate::event::JobKey;
 use crate::lease::Over;
-use crate::reconcile::Activity;
 use crate::stop::{Stop, StopReason};
 
 /// A message that is held for a job.
@@ -44,7 +44,7 @@ struct InFlight {
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) execution_id: String,
-    pub(crate) activity: &'static str,
+    pub(crate) doing: Sign,
     pub(crate) age: Duration,
     pub(crate) messages: usize,
 }
@@ -140,7 +140,7 @@ impl Jobs {
             .values()
             .map(|job| Report {
                 execution_id: job.execution_id.clone(),
-                activity: job.handle.activity.get(),
+                doing: job.handle.activity.sign(),
                 age: job.handle.started.elapsed(),
                 messages: job.messages.len(),
             })

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accounts;
+pub mod activity;
 pub mod aws;
 mod batch;
 pub mod binding;
@@ -18,6 +20,7 @@ pub mod daemon;
 pub mod dead_letters;
 pub mod doctor;
 pub mod event;
+pub mod health;
 pub mod history;
 mod jobs;
 pub mod lease;
@@ -34,6 +37,7 @@ pub mod rehearsal;
 pub mod retry;
 pub mod signals;
 pub mod stop;
+pub mod systemd;
 pub mod target;
 pub mod tasks;
 pub mod telemetry;

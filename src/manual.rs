@@ -21,13 +21,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::event::{JobKey, Rejection};
 use crate::lease::Terms;
 use crate::ledger::{Claim, Grant, Ledger, LedgerError};
 use crate::named::Named;
 use crate::plan::Outcome;
-use crate::reconcile::{Activity, Ended, Job, Reconciler};
+use crate::reconcile::{Ended, Job, Reconciler};
 use crate::stop::{Stop, StopReason};
 
 /// What the keys of such jobs begin with.

@@ -82,6 +82,16 @@ pub enum NotNamed {
         /// The target's pipeline as written.
         label: String,
     },
+    /// The role or the region would not be valid.
+    #[error("the target {label} cannot be worked on for {pipeline:?}: {why}")]
+    InvalidAccess {
+        /// What was named.
+        pipeline: String,
+        /// The target's pipeline as written.
+        label: String,
+        /// Why.
+        why: String,
+    },
     /// The parameters' names would not be valid.
     #[error("the target {label} names no valid parameters for {pipeline:?}: {why}")]
     InvalidParameter {
@@ -147,6 +157,11 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
             label,
             why: error.to_string(),
         }),
+        Resolution::InvalidAccess { label, error } => Err(NotNamed::InvalidAccess {
+            pipeline,
+            label,
+            why: error.to_string(),
+        }),
         Resolution::NoTarget => Err(NotNamed::NoTarget {
             pipeline,
             targets: targets.iter().map(ToString::to_string).collect(),
@@ -202,6 +217,9 @@ mod tests {
                 action: "Approve".to_owned(),
                 production_parameter: "/x/production".to_owned(),
                 staging_parameter: "/x/staging".to_owned(),
+                role_arn: None,
+                external_id: None,
+                region: None,
             })
             .collect();
         Targets::new(&specs).unwrap()

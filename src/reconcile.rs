@@ -20,8 +20,11 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
+use crate::accounts::{Account, Accounts};
+use crate::activity::Activity;
+use crate::aws::cloudfront::Sighting;
 use crate::aws::edit::Edit;
-use crate::aws::{Account, AwsError};
+use crate::aws::{self, AwsError};
 use crate::binding::{AsOf, Binding, Slot, as_of};
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
@@ -31,7 +34,7 @@ use crate::retry::{Backoff, Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
 use crate::target::ResolvedTarget;
 use crate::telemetry::{Telemetry, chain, events};
-use crate::watch::Watcher;
+use crate::watch::Until;
 
 /// Tries of one call within a job, each of which the SDK tries three times by itself. After that
 /// the message is released, so that the redrive policy can end what never ends by itself.
@@ -40,11 +43,14 @@ const CALL_TRIES: u32 = 3;
 /// No pause between two tries of a call is longer: a job holds its production distribution.
 const MAX_CALL_PAUSE: Duration = Duration::from_secs(5);
 
+/// What was seen of a distribution is looked at again after this long, if nothing that this run
+/// did or met made it do so sooner. Changes are conditional on the ETag that was seen.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// Carries out jobs.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
-    account: Account,
-    watcher: Watcher,
+    accounts: Accounts,
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
     settings: Settings,
@@ -75,22 +81,6 @@ pub struct Job {
     pub stop: Stop,
     /// What it is doing, for those who ask.
     pub activity: Activity,
-}
-
-/// What a job is doing right now.
-#[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<Mutex<&'static str>>);
-
-impl Activity {
-    fn set(&self, what: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    }
-
-    /// The name of the step or wait.
-    #[must_use]
-    pub fn get(&self) -> &'static str {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// How a run of a job ended.
@@ -177,18 +167,16 @@ impl From<Halt> for Ended {
 }
 
 impl Reconciler {
-    /// A reconciler for one account.
+    /// A reconciler for all accounts.
     #[must_use]
     pub fn new(
-        account: Account,
-        watcher: Watcher,
+        accounts: Accounts,
         ledger: Arc<dyn Ledger>,
         telemetry: Arc<Telemetry>,
         settings: Settings,
     ) -> Self {
         Self {
-            account,
-            watcher,
+            accounts,
             ledger,
             telemetry,
             settings,
@@ -201,14 +189,18 @@ impl Reconciler {
         let about = About::of(&job.rejection, &job.target.label);
         self.ledger.note(&job.grant, Note::Began(about));
         let now = Instant::now();
+        let account = self.accounts.get(&job.target.access);
         let mut run = Run {
             context: self,
+            clients: account.clients.for_job(&job.stop, &job.activity),
+            account,
             job,
+            known: Known::default(),
             progress: Progress::default(),
             list_policies: true,
             search_policies: false,
             moved_at: now,
-            changed_at: now,
+            changed_at: None,
             fruitless: 0,
             _turn: None,
         };
@@ -247,10 +239,22 @@ impl Reconciler {
     }
 }
 
+/// The last look at each distribution that still holds.
+#[derive(Default)]
+struct Known {
+    production: Option<Sighting>,
+    staging: Option<Sighting>,
+}
+
 /// One run of one job.
 struct Run<'a> {
     context: &'a Reconciler,
+    /// The account that all of it is in.
+    account: Arc<Account>,
+    /// Its clients, which do not wait for their turn once the job is told to stop.
+    clients: aws::Account,
     job: &'a Job,
+    known: Known,
     progress: Progress,
     /// Nothing has told yet whether a policy lists our staging distribution.
     list_policies: bool,
@@ -258,8 +262,8 @@ struct Run<'a> {
     search_policies: bool,
     /// When something last moved.
     moved_at: Instant,
-    /// When our last change was answered: propagation is paced from there.
-    changed_at: Instant,
+    /// When our last change was accepted, until its propagation is waited for.
+    changed_at: Option<Instant>,
     /// Looks in a row that led to nothing.
     fruitless: u32,
     /// Our turn at the production distribution.
@@ -276,16 +280,22 @@ impl Run<'_> {
                 Err(ended) => return Ok(ended),
             },
         };
-        self.job.activity.set("waiting_for_its_turn");
+        self.job.activity.rest("waiting_for_its_turn");
         let turn = self.context.queues.turn(&binding.production_id);
         self._turn = Some(self.unless_stopped(turn).await?);
         self.moved_at = Instant::now();
 
         let mut bound = false;
+        let mut before_change = None;
         loop {
             self.heed_stop()?;
-            self.job.activity.set("observing");
-            let observed = self.observe(&binding).await?;
+            let observed = match before_change.take() {
+                Some(observed) => observed,
+                None => {
+                    self.job.activity.set("observing");
+                    self.observe(&binding).await?
+                }
+            };
             let decision = decide(&binding, &observed, &self.progress);
             if !bound && !matches!(decision, Decision::Refuse(_)) {
                 complete_binding(&mut binding, &observed);
@@ -299,7 +309,17 @@ impl Run<'_> {
             match decision {
                 Decision::Done(outcome) => return Ok(Ended::Succeeded(outcome)),
                 Decision::Refuse(refusal) => return Ok(Ended::Refused(refusal)),
-                Decision::Apply(step) => self.apply(&mut binding, step).await?,
+                Decision::Apply(step) => {
+                    // What propagates cannot show yet: the core waits for it, whatever a look at
+                    // once would say.
+                    let propagates =
+                        matches!(step, Step::Detach { .. } | Step::DisableStaging { .. });
+                    let accepted = self.apply(&mut binding, step).await?;
+                    if accepted && propagates {
+                        before_change = Some(observed);
+                        self.changed_at = Some(Instant::now());
+                    }
+                }
                 Decision::Wait(wait) => self.wait(&binding, wait).await?,
             }
         }
@@ -307,7 +327,7 @@ impl Run<'_> {
 
     /// Finds out which distributions the rejection is about; or that it is about none.
     async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
-        let (ssm, target) = (&self.context.account.ssm, &self.job.target);
+        let (ssm, target) = (&self.clients.ssm, &self.job.target);
         let production = self
             .call(|| ssm.parameter(&target.production_parameter))
             .await?;
@@ -363,14 +383,21 @@ impl Run<'_> {
         }
     }
 
-    /// Reads everything that a decision needs.
+    /// Reads everything that a decision needs, but for a distribution that has just been seen.
     async fn observe(&mut self, binding: &Binding) -> Result<Observed, Halt> {
-        let Account { cloudfront, ssm } = &self.context.account;
+        let aws::Account { cloudfront, ssm } = &self.clients;
+        let known = std::mem::take(&mut self.known);
         let (production, staging, parameter) = tokio::try_join!(
-            self.call(|| cloudfront.distribution(&binding.production_id)),
-            self.call(|| cloudfront.distribution(&binding.staging_id)),
+            self.look(&binding.production_id, known.production),
+            self.look(&binding.staging_id, known.staging),
             self.call(|| ssm.parameter(&self.job.target.staging_parameter)),
         )?;
+        self.known = Known {
+            production: Some(production.clone()),
+            staging: Some(staging.clone()),
+        };
+        let distribution = |sighting: Sighting| Some(sighting.found?.distribution);
+        let (production, staging) = (distribution(production), distribution(staging));
 
         let named = [&production, &staging]
             .into_iter()
@@ -409,21 +436,32 @@ impl Run<'_> {
         })
     }
 
+    /// A distribution as it was seen last, if that still holds, or as it is seen now.
+    async fn look(&self, id: &str, known: Option<Sighting>) -> Result<Sighting, Halt> {
+        if let Some(known) = known
+            && self.account.watcher.as_of(&known).elapsed() < FRESH
+        {
+            return Ok(known);
+        }
+        self.call(|| self.clients.cloudfront.look(id)).await
+    }
+
     async fn policies(
         &self,
         ids: impl IntoIterator<Item = String>,
     ) -> Result<Vec<crate::plan::Policy>, Halt> {
-        let cloudfront = &self.context.account.cloudfront;
+        let cloudfront = &self.clients.cloudfront;
         let reads = ids
             .into_iter()
             .map(|id| async move { self.call(|| cloudfront.policy(&id)).await });
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
-    async fn apply(&mut self, binding: &mut Binding, step: Step) -> Result<(), Halt> {
+    /// Makes one change. Answers whether it was accepted; if not, all is looked at again.
+    async fn apply(&mut self, binding: &mut Binding, step: Step) -> Result<bool, Halt> {
         let name = step.name();
         self.job.activity.set(name);
-        let cloudfront = &self.context.account.cloudfront;
+        let cloudfront = &self.clients.cloudfront;
         let result = match &step {
             Step::Detach { etag, policy_id } => {
                 let edit = Edit::detach(policy_id);
@@ -449,7 +487,6 @@ impl Run<'_> {
                 Err(halt) => Err(halt),
             },
         };
-        self.changed_at = Instant::now();
         let error = match result {
             Ok(()) => {
                 self.context.telemetry.emit(events::StepApplied {
@@ -458,11 +495,12 @@ impl Run<'_> {
                 });
                 self.note(Kind::Applied, name);
                 self.accept(step);
-                return Ok(());
+                return Ok(true);
             }
             Err(Halt::Call(error)) => error,
             Err(halt) => return Err(halt),
         };
+        self.known = Known::default();
         match error.class {
             ErrorClass::NotFound => {
                 self.context
@@ -475,14 +513,15 @@ impl Run<'_> {
                 } else {
                     self.look_again().await?;
                 }
-                Ok(())
+                Ok(false)
             }
             ErrorClass::Changed => {
                 self.context.telemetry.emit(events::StepDeferred {
                     step: name,
                     conflict: None,
                 });
-                self.look_again().await
+                self.look_again().await?;
+                Ok(false)
             }
             ErrorClass::Conflict(conflict) => {
                 if self.fruitless == 0 {
@@ -494,7 +533,7 @@ impl Run<'_> {
                 self.progress.conflict = Some(conflict);
                 // Some policy lists our staging distribution after all.
                 self.search_policies |= conflict == Conflict::StagingInUse;
-                Ok(())
+                Ok(false)
             }
             _ => Err(error.into()),
         }
@@ -513,7 +552,10 @@ impl Run<'_> {
                 self.list_policies = false;
             }
             Step::DisableStaging { .. } => self.progress.disabled = true,
-            Step::DeleteStaging(_) => self.progress.staging_deleted = true,
+            Step::DeleteStaging(_) => {
+                self.progress.staging_deleted = true;
+                self.known.staging = None;
+            }
             // Its version was noted where it is known.
             Step::RecordDeleted { .. } => {}
         }
@@ -530,10 +572,12 @@ impl Run<'_> {
         if wait == Wait::LookAgain {
             self.job.activity.set(wait.name());
             self.progress.conflict = None;
+            self.known = Known::default();
             return self.pause().await;
         }
         let execution_id = &self.job.rejection.execution_id;
-        self.job.activity.set(wait.name());
+        let longest = self.account.watcher.apart();
+        self.job.activity.set_for(wait.name(), longest);
         self.context.telemetry.emit(events::WaitStarted {
             execution_id,
             wait: wait.name(),
@@ -541,62 +585,28 @@ impl Run<'_> {
         self.note(Kind::Waiting, wait.name());
 
         let began = Instant::now();
-        let watcher = &self.context.watcher;
+        let watcher = &self.account.watcher.for_job(&self.job.activity);
         let (production, staging) = (&binding.production_id, &binding.staging_id);
-        let ours = match &wait {
-            Wait::Detached { .. } => self.progress.detached.is_some(),
-            Wait::StagingDisabled => self.progress.disabled,
-            _ => false,
+        // Of a change that is not ours nobody here knows how old it is.
+        let changed_at = self.changed_at.take();
+        let (id, until) = match wait.clone() {
+            Wait::BothDeployed => (production, Until::Deployed),
+            Wait::Detached { policy_id } => (production, Until::Detached { policy_id }),
+            Wait::PolicyReplaced { policy_id } => (production, Until::Replaced { policy_id }),
+            Wait::StagingDeployed => (staging, Until::Deployed),
+            Wait::StagingDisabled => (staging, Until::Disabled),
+            Wait::StagingGone => (staging, Until::Gone),
+            Wait::LookAgain => unreachable!("handled above"),
         };
-        let from = if ours { self.changed_at } else { began };
         let looks = async {
-            match &wait {
-                Wait::BothDeployed => {
-                    let deployed = |found: Option<&crate::plan::Distribution>| {
-                        found.is_none_or(|distribution| distribution.deployed)
-                    };
-                    let (seen, _) = tokio::try_join!(
-                        watcher.wait(production, from, deployed),
-                        watcher.wait(staging, from, deployed)
-                    )?;
-                    Ok(seen)
-                }
-                Wait::Detached { policy_id } => {
-                    watcher
-                        .wait(production, from, |found| {
-                            found.is_none_or(|production| {
-                                let detached =
-                                    policy_id.is_none() || production.policy_id != *policy_id;
-                                production.deployed && detached
-                            })
-                        })
-                        .await
-                }
-                Wait::PolicyReplaced { policy_id } => {
-                    watcher
-                        .wait(production, from, |found| {
-                            found.is_none_or(|production| {
-                                production.policy_id.as_ref() != Some(policy_id)
-                            })
-                        })
-                        .await
-                }
-                Wait::StagingDeployed => {
-                    watcher
-                        .wait(staging, from, |found| {
-                            found.is_none_or(|staging| staging.deployed)
-                        })
-                        .await
-                }
-                Wait::StagingDisabled => {
-                    watcher
-                        .wait(staging, from, |found| {
-                            found.is_none_or(|staging| staging.deployed && !staging.enabled)
-                        })
-                        .await
-                }
-                Wait::StagingGone => watcher.wait(staging, from, |found| found.is_none()).await,
-                Wait::LookAgain => unreachable!("handled above"),
+            if wait == Wait::BothDeployed {
+                let (production, staging) = tokio::try_join!(
+                    watcher.wait(production, changed_at, Until::Deployed),
+                    watcher.wait(staging, changed_at, Until::Deployed)
+                )?;
+                Ok((production, Some(staging)))
+            } else {
+                Ok((watcher.wait(id, changed_at, until).await?, None))
             }
         };
         let deadline = self.moved_at + self.context.settings.propagation_timeout;
@@ -606,15 +616,24 @@ impl Run<'_> {
             seen = looks => seen,
             () = tokio::time::sleep_until(deadline) => return Err(self.gave_up(wait.name()).into()),
         };
-        let seen = seen.map_err(|error| Ended::Failed(Failure::Call(error)))?;
-        if ours {
+        let (ended, other) = seen.map_err(|error| Ended::Failed(Failure::Call(error)))?;
+        let seen = ended.seen;
+        if changed_at.is_some() {
             watcher.learn(seen);
+        }
+        if id == production {
+            self.known.production = Some(ended.sighting);
+        } else {
+            self.known.staging = Some(ended.sighting);
+        }
+        if let Some(staging) = other {
+            self.known.staging = Some(staging.sighting);
         }
         self.context.telemetry.emit(events::WaitEnded {
             execution_id,
             wait: wait.name(),
             took: began.elapsed(),
-            propagation: ours.then_some(seen.after),
+            propagation: changed_at.map(|_| seen.after),
         });
         self.note(Kind::Waited, wait.name());
         self.moved();
@@ -633,7 +652,7 @@ impl Run<'_> {
     /// A moment, longer each time in a row.
     async fn pause(&mut self) -> Result<(), Halt> {
         self.fruitless += 1;
-        let pace = self.context.watcher.pace();
+        let pace = self.account.watcher.pace();
         let backoff = Backoff {
             initial: pace.min,
             max: pace.max,
@@ -643,6 +662,8 @@ impl Run<'_> {
         if Instant::now() + pause > deadline {
             return Err(self.gave_up(self.job.activity.get()).into());
         }
+        let activity = &self.job.activity;
+        activity.set_for(activity.get(), pause);
         self.unless_stopped(tokio::time::sleep(pause)).await
     }
 
@@ -678,10 +699,13 @@ impl Run<'_> {
         let mut failures = 0;
         loop {
             self.heed_stop()?;
+            self.job.activity.beat();
             let error = match call().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
+            // It may not have been begun for that reason.
+            self.heed_stop()?;
             let again = error.class.is_transient()
                 || error.class == ErrorClass::Conflict(Conflict::ConcurrentWrite);
             failures += 1;

@@ -2,26 +2,32 @@
 //!
 //! A target selects an approval action by its pipeline (a name, an ARN, or a pattern of either
 //! with captures), its stage and its action, and renders the names of two Systems Manager
-//! parameters from what the captures took.
+//! parameters from what the captures took; also as which role, and in which region, they are looked
+//! at.
 //!
 //! **Guarantees.** No two targets of one [`Targets`] can match the same approval action, so the
 //! order of the entries means nothing. A text that the captures could share out in more than one
 //! way is reported as ambiguous, never guessed: the parameters decide what is deleted.
 
+mod access;
 mod arn;
+mod index;
 mod overlap;
 mod pattern;
 mod template;
 
 use std::fmt;
 
+pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, RoleArnError};
 pub use self::arn::{ArnError, PipelineArn};
 pub(crate) use self::arn::{is_account, is_name};
 pub use self::pattern::PatternError;
 pub use self::template::{ParameterNameError, TemplateError};
 
+use self::access::{AccessTemplates, check_region, parse_external_id, parse_role_arn};
+use self::index::Index;
 use self::pattern::{Match, PipelinePattern};
-use self::template::Template;
+use self::template::{OF_THE_EVENT, Template, check_parameter_name};
 
 /// The largest number of characters in the name of a pipeline, a stage or an action
 /// (CodePipeline API reference: `PipelineDeclaration`, `StageDeclaration`, `ActionDeclaration`).
@@ -45,6 +51,12 @@ pub struct TargetSpec {
     pub production_parameter: String,
     /// The parameter that names the staging distribution; may use the pipeline's captures.
     pub staging_parameter: String,
+    /// The role to assume; may use the pipeline's captures.
+    pub role_arn: Option<String>,
+    /// What the role's trust policy asks for; may use the pipeline's captures.
+    pub external_id: Option<String>,
+    /// The region of the parameters, if it is not the pipeline's; may use its captures.
+    pub region: Option<String>,
 }
 
 /// A checked target.
@@ -69,12 +81,16 @@ enum Work {
     Staging {
         production_parameter: Template,
         staging_parameter: Template,
+        access: AccessTemplates,
     },
 }
 
 /// Every target of a configuration; no two of them overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets(Vec<Target>);
+pub struct Targets {
+    targets: Vec<Target>,
+    index: Index,
+}
 
 /// What the targets say about one approval action.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +111,14 @@ pub enum Resolution {
         /// Why not.
         error: ParameterNameError,
     },
+    /// A target applies, but its role or region cannot be used, or leads into another account than
+    /// the event's.
+    InvalidAccess {
+        /// The target's pipeline pattern as written.
+        label: String,
+        /// Why not.
+        error: AccessError,
+    },
 }
 
 /// A target applied to one pipeline.
@@ -106,6 +130,8 @@ pub struct ResolvedTarget {
     pub production_parameter: String,
     /// The name of the parameter that names the staging distribution.
     pub staging_parameter: String,
+    /// As whom, and where, all of it is looked at and changed.
+    pub access: Access,
 }
 
 /// What is wrong with one target.
@@ -135,6 +161,20 @@ pub enum TargetProblem {
     /// Both parameters would always have the same name.
     #[error("is the same as production_parameter; the two name different distributions")]
     SameParameter,
+    /// There is no role that would ask for it.
+    #[error("needs role_arn: an external id is presented when a role is assumed")]
+    ExternalIdWithoutRole,
+    /// No event can be of both accounts.
+    #[error(
+        "is of account {role}, but `pipeline` matches in account {pipeline} only; the role must be \
+         of the event's account"
+    )]
+    RoleAccount {
+        /// The role's account.
+        role: String,
+        /// The pipeline's account.
+        pipeline: String,
+    },
     /// An approval action could match this target and another one.
     #[error(
         "overlaps targets[{other}] ({other_pipeline:?}): both match pipeline {example:?} \
@@ -189,16 +229,17 @@ impl Target {
             fail("action", TargetProblem::Name(error));
         }
         // Without the pattern nobody knows which captures there are.
-        let captures = pipeline.as_ref().map(PipelinePattern::captures);
-        let production = Template::parse(&spec.production_parameter, captures)
+        let pattern = pipeline.as_ref();
+        let production = Template::parse(&spec.production_parameter, pattern, check_parameter_name)
             .map_err(|error| fail("production_parameter", error.into()))
             .ok();
-        let staging = Template::parse(&spec.staging_parameter, captures)
+        let staging = Template::parse(&spec.staging_parameter, pattern, check_parameter_name)
             .map_err(|error| fail("staging_parameter", error.into()))
             .ok();
         if production.is_some() && production == staging {
             fail("staging_parameter", TargetProblem::SameParameter);
         }
+        let access = Self::check_access(spec, pattern, &mut fail);
 
         match (pipeline, production, staging) {
             (Some(pipeline), Some(production_parameter), Some(staging_parameter))
@@ -213,11 +254,65 @@ impl Target {
                     work: Work::Staging {
                         production_parameter,
                         staging_parameter,
+                        access,
                     },
                 })
             }
             _ => Err(errors),
         }
+    }
+
+    /// Checks the keys that say as whom and where; what is faulty is left out.
+    fn check_access(
+        spec: &TargetSpec,
+        pattern: Option<&PipelinePattern>,
+        fail: &mut impl FnMut(&'static str, TargetProblem),
+    ) -> AccessTemplates {
+        let mut access = AccessTemplates::default();
+        match spec
+            .role_arn
+            .as_deref()
+            .map(|it| parse_role_arn(it, pattern))
+        {
+            None => {}
+            Some(Err(error)) => fail("role_arn", error.into()),
+            Some(Ok((template, account))) => {
+                if let (Some(role), Some(pipeline)) =
+                    (account, pattern.and_then(PipelinePattern::account))
+                    && role != pipeline
+                {
+                    let pipeline = pipeline.to_owned();
+                    fail("role_arn", TargetProblem::RoleAccount { role, pipeline });
+                }
+                access.role_arn = Some(template);
+            }
+        }
+        if let Some(written) = &spec.external_id {
+            access.external_id = parse_external_id(written, pattern)
+                .map_err(|error| fail("external_id", error.into()))
+                .ok();
+            if spec.role_arn.is_none() {
+                fail("external_id", TargetProblem::ExternalIdWithoutRole);
+            }
+        }
+        if let Some(written) = &spec.region {
+            access.region = Template::parse(written, pattern, check_region)
+                .map_err(|error| fail("region", error.into()))
+                .ok();
+        }
+        access
+    }
+
+    /// The keys that say as whom and where, as far as they are set, with their templates.
+    pub fn access(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let Work::Staging { access, .. } = &self.work;
+        let keys = [
+            ("role_arn", &access.role_arn),
+            ("external_id", &access.external_id),
+            ("region", &access.region),
+        ];
+        keys.into_iter()
+            .filter_map(|(key, template)| Some((key, template.as_ref()?.to_string())))
     }
 
     /// The pipeline, or pattern of pipelines, as written.
@@ -238,23 +333,36 @@ impl Target {
         &self.trigger.action
     }
 
-    /// Renders the parameters for `pipeline`, whatever the stage and the action;
+    /// Fills the templates in for `pipeline`, whatever the stage and the action;
     /// [`Resolution::NoTarget`] where the pattern does not match it.
     #[must_use]
     pub fn resolve(&self, pipeline: &PipelineArn) -> Resolution {
         let label = self.pipeline().to_owned();
-        let captures = match self.trigger.pipeline.matches(pipeline) {
+        let mut values = match self.trigger.pipeline.matches(pipeline) {
             Match::No => return Resolution::NoTarget,
             Match::Ambiguous => return Resolution::Ambiguous { label },
             Match::Yes(captures) => captures,
         };
+        // After the captures: those of the same name come first.
+        let of_the_event = OF_THE_EVENT.into_iter().map(str::to_owned);
+        values.extend(of_the_event.zip([pipeline.account.clone(), pipeline.region.clone()]));
         let Work::Staging {
             production_parameter,
             staging_parameter,
+            access,
         } = &self.work;
+        let access = match access.render(pipeline, &values) {
+            Ok(access) => access,
+            Err(error) => return Resolution::InvalidAccess { label, error },
+        };
         let rendered = production_parameter
-            .render(&captures)
-            .and_then(|production| Ok((production, staging_parameter.render(&captures)?)));
+            .render(&values, check_parameter_name)
+            .and_then(|production| {
+                Ok((
+                    production,
+                    staging_parameter.render(&values, check_parameter_name)?,
+                ))
+            });
         match rendered {
             // Different templates can still come to the same name: /{a}/x and /{b}/x.
             Ok((production, staging)) if production == staging => Resolution::InvalidParameter {
@@ -265,9 +373,19 @@ impl Target {
                 label,
                 production_parameter,
                 staging_parameter,
+                access,
             }),
             Err(error) => Resolution::InvalidParameter { label, error },
         }
+    }
+
+    /// Whether it leads, or may lead, elsewhere than to the daemon's own account and the parameters of
+    /// `region`: by a role, a region of its own, or the region in its pipeline's ARN. A bare name counts
+    /// as one of `region`.
+    #[must_use]
+    pub fn leads_elsewhere(&self, region: &str) -> bool {
+        let arn: Vec<&str> = self.pipeline().split(':').collect();
+        self.access().any(|(key, _)| key != "external_id") || (arn.len() == 6 && arn[3] != region)
     }
 
     /// Whether the staging parameter of some pipeline may have this name, by its template alone.
@@ -289,10 +407,8 @@ impl Target {
         production_parameter.may_render(parameter)
     }
 
+    /// A pipeline that both targets match, which are of one stage and action.
     fn overlap(&self, other: &Self) -> Option<String> {
-        if self.stage() != other.stage() || self.action() != other.action() {
-            return None;
-        }
         overlap::example(&self.trigger.pipeline, &other.trigger.pipeline)
     }
 }
@@ -305,7 +421,9 @@ impl Targets {
     /// Everything that is wrong with any of the entries, in their order.
     pub fn new(specs: &[TargetSpec]) -> Result<Self, Vec<TargetError>> {
         let mut errors = Vec::new();
-        let mut targets: Vec<(usize, Target)> = Vec::new();
+        let mut checked = Self::default();
+        // Which entry each sound target comes from.
+        let mut entries = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let target = match Target::check(index, spec) {
                 Ok(target) => target,
@@ -314,25 +432,26 @@ impl Targets {
                     continue;
                 }
             };
-            for (other, earlier) in &targets {
+            for place in checked.index.rivals(&target) {
+                let earlier = &checked.targets[place];
                 if let Some(example) = target.overlap(earlier) {
                     errors.push(TargetError {
                         index,
                         key: "pipeline",
                         problem: TargetProblem::Overlap {
-                            other: *other,
+                            other: entries[place],
                             other_pipeline: earlier.pipeline().to_owned(),
                             example,
                         },
                     });
                 }
             }
-            targets.push((index, target));
+            checked.index.add(checked.targets.len(), &target);
+            checked.targets.push(target);
+            entries.push(index);
         }
         if errors.is_empty() {
-            Ok(Self(
-                targets.into_iter().map(|(_, target)| target).collect(),
-            ))
+            Ok(checked)
         } else {
             Err(errors)
         }
@@ -341,29 +460,28 @@ impl Targets {
     /// Finds the one target that an approval action belongs to.
     #[must_use]
     pub fn resolve(&self, pipeline: &PipelineArn, stage: &str, action: &str) -> Resolution {
-        self.0
-            .iter()
-            .filter(|target| target.stage() == stage && target.action() == action)
-            .map(|target| target.resolve(pipeline))
+        self.index
+            .candidates(stage, action, &pipeline.name)
+            .map(|place| self.targets[place].resolve(pipeline))
             .find(|resolution| *resolution != Resolution::NoTarget)
             .unwrap_or(Resolution::NoTarget)
     }
 
     /// The targets in the order in which they were written.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Target> {
-        self.0.iter()
+        self.targets.iter()
     }
 
     /// How many targets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.targets.len()
     }
 
     /// Whether there is no target at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.targets.is_empty()
     }
 }
 

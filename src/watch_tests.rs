@@ -11,6 +11,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 const LOOK: &str = "GetDistribution";
 
+const LIST: &str = "ListDistributions";
+
 const PACE: Pace = Pace {
     min: Duration::from_secs(2),
     max: Duration::from_secs(15),
@@ -56,9 +58,18 @@ impl Rig {
     }
 
     async fn deployed(&self, changed_at: Instant) -> Result<Seen, Arc<AwsError>> {
-        self.watcher
-            .wait(&self.service.production_id, changed_at, deployed)
+        self.wait(&self.service.production_id, changed_at, Until::Deployed)
             .await
+    }
+
+    async fn wait(
+        &self,
+        id: &str,
+        changed_at: Instant,
+        until: Until,
+    ) -> Result<Seen, Arc<AwsError>> {
+        let ended = self.watcher.wait(id, Some(changed_at), until).await?;
+        Ok(ended.seen)
     }
 
     fn looks(&self) -> usize {
@@ -75,10 +86,6 @@ impl Rig {
             .map(|entry| entry.at.duration_since(start).as_secs_f64())
             .collect()
     }
-}
-
-fn deployed(found: Option<&Distribution>) -> bool {
-    found.is_some_and(|distribution| distribution.deployed)
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,12 +127,10 @@ async fn many_waits_for_one_distribution_cost_the_looks_of_one() {
 async fn distributions_are_watched_apart() {
     let rig = Rig::new(|_| {});
     let changed_at = rig.change();
-    let staging = rig
-        .watcher
-        .wait(&rig.service.staging_id, changed_at, deployed);
+    let staging = rig.wait(&rig.service.staging_id, changed_at, Until::Deployed);
     let (production, staging) = tokio::join!(rig.deployed(changed_at), staging);
     assert!(
-        staging.unwrap().after < 2 * SECOND,
+        staging.unwrap().after < 3 * SECOND,
         "it was deployed already"
     );
     assert!(production.unwrap().after >= 170 * SECOND);
@@ -134,9 +139,83 @@ async fn distributions_are_watched_apart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn several_distributions_share_lists_and_each_is_confirmed_once() {
+    let rig = Rig::new(|_| {});
+    let all: Vec<_> = (0..6)
+        .map(|number| {
+            let name = format!("shop{number}");
+            rig.aws.create_service(&name).unwrap().production_id
+        })
+        .collect();
+    // Each is changed a little after the one before.
+    let waits = all.iter().zip(0_u32..).map(|(id, number)| {
+        let rig = &rig;
+        async move {
+            tokio::time::sleep(SECOND.mul_f64(0.15) * number).await;
+            rig.aws.edit_distribution(id, "Comment", "changed").unwrap();
+            rig.wait(id, Instant::now(), Until::Deployed).await.unwrap()
+        }
+    });
+    let seen = join_all(waits).await;
+    for seen in seen {
+        assert!(seen.after >= 170 * SECOND && seen.after < 172 * SECOND);
+        assert!(seen.unseen > 155 * SECOND && seen.unseen < 170 * SECOND);
+    }
+    let (looks, lists) = (rig.looks(), rig.aws.journal().calls(LIST, None));
+    assert_eq!(looks, 6, "one confirmation for each");
+    assert!(lists <= 16, "{lists} lists");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_are_asked_for_and_what_lists_do_not_show_is_too() {
+    let rig = Rig::new(|_| {});
+    let changed_at = rig.change();
+    let other = rig.wait(&rig.service.staging_id, changed_at, Until::Disabled);
+    let (seen, other) = tokio::join!(rig.deployed(changed_at), timeout(200 * SECOND, other));
+    assert!(seen.is_ok() && other.is_err());
+    assert_eq!(rig.aws.journal().calls(LIST, None), 0);
+
+    // Which policy production names, no list tells.
+    let services: Vec<_> = (0..5)
+        .map(|number| rig.aws.create_service(&format!("shop{number}")).unwrap())
+        .collect();
+    let waits = services.iter().map(|service| {
+        let policy_id = service.policy_id.clone();
+        let until = Until::Replaced { policy_id };
+        rig.wait(&service.production_id, Instant::now(), until)
+    });
+    assert!(timeout(100 * SECOND, join_all(waits)).await.is_err());
+    assert_eq!(rig.aws.journal().calls(LIST, None), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_lags_does_not_end_a_wait() {
+    let rig = Rig::new(|settings| {
+        settings.switches.stale_reads = 25 * SECOND;
+        settings.switches.stale_lists = true;
+    });
+    let services: Vec<_> = (0..5)
+        .map(|number| rig.aws.create_service(&format!("shop{number}")).unwrap())
+        .collect();
+    let changed_at = Instant::now();
+    let waits = services.iter().map(|service| {
+        let id = &service.production_id;
+        let policy_id = Some(service.policy_id.clone());
+        let element = "ContinuousDeploymentPolicyId";
+        rig.aws.edit_distribution(id, element, "").unwrap();
+        rig.wait(id, changed_at, Until::Detached { policy_id })
+    });
+    for seen in join_all(waits).await {
+        let seen = seen.unwrap();
+        assert!(seen.after >= 170 * SECOND && seen.after < 172 * SECOND);
+    }
+    assert!(rig.aws.journal().calls(LIST, None) > 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reading_that_was_begun_before_the_wait_does_not_end_it() {
     let rig = Rig::new(|_| {});
-    // The look at 1.1 s is answered at 5.1 s only, the next one at 9.1 s.
+    // The look at 2.1 s is answered at 6.1 s only, the next one at 10.1 s.
     rig.aws
         .add_rule(Rule::on(LOOK).then(Action::Delay(4 * SECOND)));
     let changed_at = Instant::now();
@@ -147,7 +226,7 @@ async fn a_reading_that_was_begun_before_the_wait_does_not_end_it() {
         (seen, rig.looks())
     };
     let (early, (late, looks)) = tokio::join!(early, late);
-    assert!(early.unwrap().after < 2 * SECOND);
+    assert!(early.unwrap().after < 3 * SECOND);
     assert!(late.unwrap().after > 5 * SECOND);
     assert_eq!(looks, 2);
 }
@@ -155,24 +234,17 @@ async fn a_reading_that_was_begun_before_the_wait_does_not_end_it() {
 #[tokio::test(start_paused = true)]
 async fn a_stale_reading_is_not_what_is_waited_for() {
     let rig = Rig::new(|settings| settings.switches.stale_reads = 30 * SECOND);
-    let changed_at = rig.change();
     // Old status, old fields: deployed, but without the change.
-    let before = rig.aws.distribution(&rig.service.production_id).unwrap();
-    let old_etag = rig
-        .watcher
-        .0
-        .cloudfront
-        .distribution(&rig.service.production_id)
-        .await
-        .unwrap()
-        .unwrap()
-        .etag;
-    assert_ne!(old_etag, before.etag);
+    let id = &rig.service.production_id;
+    rig.aws
+        .edit_distribution(id, "ContinuousDeploymentPolicyId", "")
+        .unwrap();
+    let policy_id = Some(rig.service.policy_id.clone());
+    let changed_at = Instant::now();
+    let old = rig.watcher.inner.cloudfront.distribution(id).await.unwrap();
+    assert_eq!(old.map(|old| old.policy_id), Some(policy_id.clone()));
     let seen = rig
-        .watcher
-        .wait(&rig.service.production_id, changed_at, |found| {
-            found.is_some_and(|it| it.deployed && it.etag != old_etag)
-        })
+        .wait(id, changed_at, Until::Detached { policy_id })
         .await
         .unwrap();
     assert!(seen.after >= 170 * SECOND, "{seen:?}");
@@ -193,7 +265,7 @@ async fn when_the_last_wait_is_gone_so_are_the_looks() {
     let looks = rig.looks();
     tokio::time::sleep(600 * SECOND).await;
     assert_eq!(rig.looks(), looks);
-    assert!(lock(&rig.watcher.0.watches).is_empty());
+    assert!(lock(&rig.watcher.inner.looks).watches.is_empty());
 
     // The next one starts a watch of its own.
     rig.deployed(Instant::now()).await.unwrap();
@@ -225,22 +297,16 @@ async fn a_failure_that_the_next_look_cannot_mend_ends_every_wait() {
         assert_eq!(error.class, ErrorClass::AccessDenied);
     }
     assert_eq!(rig.looks(), 1);
-    assert!(lock(&rig.watcher.0.watches).is_empty());
+    assert!(lock(&rig.watcher.inner.looks).watches.is_empty());
 
     // What does not exist is a reading, no failure.
     rig.aws.calm();
-    let gone = rig
-        .watcher
-        .wait("ENOSUCH", Instant::now(), |it| it.is_none());
+    let gone = rig.wait("ENOSUCH", Instant::now(), Until::Gone);
     gone.await.unwrap();
     // A proxy's word for it is neither.
     let page = Failure::new(404, "NoSuchKey", "not CloudFront's");
     rig.aws
         .add_rule(Rule::on(LOOK).first(9).then(Action::Refuse(page)));
-    let gone = rig
-        .watcher
-        .wait(&rig.service.production_id, Instant::now(), |it| {
-            it.is_none()
-        });
+    let gone = rig.wait(&rig.service.production_id, Instant::now(), Until::Gone);
     assert!(timeout(600 * SECOND, gone).await.is_err());
 }

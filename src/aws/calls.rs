@@ -1,4 +1,5 @@
-//! Counts every attempt of every call, and every throttling answer.
+//! Counts every attempt of every call, and every throttling answer; tells the account's limiter of
+//! the latter.
 
 use std::sync::Arc;
 
@@ -9,8 +10,10 @@ use aws_smithy_runtime_api::client::interceptors::context::{
 };
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+use tokio::time::Instant;
 
+use super::limiter::Limiter;
 use crate::telemetry::Telemetry;
 
 /// An interceptor that counts.
@@ -40,18 +43,66 @@ impl Intercept for CountCalls {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // CloudFront throttles as a 400, SSM and SQS with other codes; all say so in the body.
-        let response = context.response();
-        let throttled = response.status().as_u16() >= 400
-            && response.body().bytes().is_some_and(|body| {
-                body.windows(THROTTLED.len())
-                    .any(|window| window == THROTTLED)
-            });
-        if throttled && let Some(metadata) = config.load::<Metadata>() {
+        if is_throttled(context)
+            && let Some(metadata) = config.load::<Metadata>()
+        {
             self.0.metrics().api_throttle(metadata.name());
         }
         Ok(())
     }
+}
+
+/// An interceptor that tells a limiter of every throttled attempt.
+#[derive(Debug)]
+pub(super) struct TellLimiter(pub(super) Limiter);
+
+/// When the attempt that is under way was sent.
+#[derive(Debug)]
+struct SentAt(Instant);
+
+impl Storable for SentAt {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Intercept for TellLimiter {
+    fn name(&self) -> &'static str {
+        "TellLimiter"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(SentAt(Instant::now()));
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if is_throttled(context)
+            && let Some(SentAt(sent)) = config.load::<SentAt>()
+            && let Some(metadata) = config.load::<Metadata>()
+        {
+            self.0.throttled(metadata.name(), *sent);
+        }
+        Ok(())
+    }
+}
+
+/// CloudFront throttles as a 400, SSM and SQS with other codes; all say so in the body.
+fn is_throttled(context: &AfterDeserializationInterceptorContextRef<'_>) -> bool {
+    let response = context.response();
+    response.status().as_u16() >= 400
+        && response.body().bytes().is_some_and(|body| {
+            body.windows(THROTTLED.len())
+                .any(|window| window == THROTTLED)
+        })
 }
 
 /// What `Throttling`, `ThrottlingException`, `RequestThrottled` and `KmsThrottled` share.

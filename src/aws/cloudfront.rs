@@ -7,7 +7,7 @@ mod inventory;
 
 use std::sync::{Arc, Mutex};
 
-use aws_sdk_cloudfront::operation::get_distribution::GetDistributionOutput;
+use aws_sdk_cloudfront::primitives::DateTime;
 use aws_sdk_cloudfront::types::{ContinuousDeploymentPolicy, DistributionConfig};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -15,12 +15,22 @@ use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationI
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
+use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
+use super::limiter::{Gate, Kind};
 pub use inventory::{Details, Listed, ListedPolicy};
 
+use crate::activity::Activity;
 use crate::plan::{Deletable, Distribution, Policy};
+use crate::stop::Stop;
+
+const LIST_DISTRIBUTIONS: &str = "ListDistributions";
+
+/// The largest page of ListDistributions.
+const DISTRIBUTION_PAGE: i32 = 100;
 
 /// The largest page of ListContinuousDeploymentPolicies; an account may have 20 policies.
 const POLICY_PAGE: i32 = 100;
@@ -28,15 +38,102 @@ const POLICY_PAGE: i32 = 100;
 /// More pages than any account's quota fills mean that the paging goes in circles.
 const MAX_POLICY_PAGES: usize = 50;
 
-const GET_DISTRIBUTION: &str = "GetDistribution";
+/// A look at one distribution (GetDistribution).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// When the call was made; what was answered is no older.
+    pub at: Instant,
+    /// What there was; `None` if it does not exist.
+    pub found: Option<Reading>,
+}
+
+impl Sighting {
+    /// The distribution, if it exists.
+    #[must_use]
+    pub fn distribution(&self) -> Option<&Distribution> {
+        self.found.as_ref().map(|reading| &reading.distribution)
+    }
+}
+
+/// What GetDistribution says of a distribution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The distribution.
+    pub distribution: Distribution,
+    /// Which of its configurations that is.
+    pub version: Version,
+    /// Its `Comment`.
+    pub comment: String,
+}
+
+/// What ListDistributions says of a distribution. It knows nothing of policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its `*.cloudfront.net` domain name.
+    pub domain: String,
+    /// `Staging`.
+    pub staging: bool,
+    /// Its status is `Deployed`.
+    pub deployed: bool,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// Which of its configurations that is.
+    pub version: Version,
+    /// Its `Comment`.
+    pub comment: String,
+}
+
+/// Tells the configurations of one distribution apart: `LastModifiedTime`, which both calls give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version(Option<DateTime>);
+
+impl Version {
+    fn modified_at(time: DateTime) -> Self {
+        // What the SDK puts where the reply has no time.
+        Self(Some(time).filter(|time| time.secs() != 0))
+    }
+
+    /// One that is the same as no other.
+    #[cfg(test)]
+    pub(crate) fn unknown() -> Self {
+        Self(None)
+    }
+
+    /// When the configuration was last changed.
+    #[must_use]
+    pub fn time(self) -> Option<Timestamp> {
+        self.0.as_ref().and_then(timestamp)
+    }
+
+    /// Whether both are the same one, for certain.
+    #[must_use]
+    pub fn is(self, other: Self) -> bool {
+        self.0.is_some() && self == other
+    }
+}
+
+/// A page of ListDistributions.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// When the call was made.
+    pub at: Instant,
+    /// The distributions on it, by id.
+    pub summaries: Vec<(String, Summary)>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<String>,
+}
 
 /// The distributions and policies of one account.
 #[derive(Clone, Debug)]
-pub struct CloudFront(aws_sdk_cloudfront::Client);
+pub struct CloudFront(aws_sdk_cloudfront::Client, Gate);
 
 impl CloudFront {
-    pub(super) fn new(client: aws_sdk_cloudfront::Client) -> Self {
-        Self(client)
+    pub(super) fn new(client: aws_sdk_cloudfront::Client, gate: Gate) -> Self {
+        Self(client, gate)
+    }
+
+    pub(super) fn for_job(&self, stop: &Stop, activity: &Activity) -> Self {
+        Self(self.0.clone(), self.1.for_job(stop, activity))
     }
 
     /// One distribution (GetDistribution); `None` if it does not exist.
@@ -45,7 +142,8 @@ impl CloudFront {
     /// [`AwsError`] for every failure but `NoSuchDistribution`, and for a reply that lacks what
     /// decisions need.
     pub async fn distribution(&self, id: &str) -> Result<Option<Distribution>, AwsError> {
-        Ok(self.details(id).await?.map(|details| details.distribution))
+        let sighting = self.look(id).await?;
+        Ok(sighting.found.map(|reading| reading.distribution))
     }
 
     /// One distribution, with what people want to know of it (GetDistribution); `None` if it does
@@ -54,11 +152,105 @@ impl CloudFront {
     /// # Errors
     /// As [`CloudFront::distribution`].
     pub async fn details(&self, id: &str) -> Result<Option<Details>, AwsError> {
+        Ok(self.look(id).await?.found.map(|reading| Details {
+            modified_at: reading.version.time(),
+            distribution: reading.distribution,
+            comment: reading.comment,
+        }))
+    }
+
+    /// As [`CloudFront::distribution`], with when that was and what tells its versions apart.
+    ///
+    /// # Errors
+    /// As [`CloudFront::distribution`].
+    pub async fn look(&self, id: &str) -> Result<Sighting, AwsError> {
+        const OPERATION: &str = "GetDistribution";
+        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+        let at = Instant::now();
         let reply = self.0.get_distribution().id(id).send().await;
-        match reply.map_err(from_sdk(GET_DISTRIBUTION)) {
-            Ok(output) => read_distribution(id, output).map(Some),
-            Err(error) => error.missing_as_none(),
+        let output = match reply.map_err(from_sdk(OPERATION)) {
+            Ok(output) => output,
+            Err(error) => {
+                let found = error.missing_as_none()?;
+                return Ok(Sighting { at, found });
+            }
+        };
+        let etag = output.e_tag.ok_or_else(|| lacking(OPERATION, "ETag"))?;
+        let distribution = output
+            .distribution
+            .ok_or_else(|| lacking(OPERATION, "Distribution"))?;
+        let config = distribution
+            .distribution_config
+            .ok_or_else(|| lacking(OPERATION, "DistributionConfig"))?;
+        if distribution.id != id {
+            return Err(AwsError::unusable(
+                OPERATION,
+                "the reply is about another distribution",
+            ));
         }
+        let version = Version::modified_at(distribution.last_modified_time);
+        let distribution = Distribution {
+            id: distribution.id,
+            domain: distribution.domain_name,
+            etag,
+            deployed: distribution.status == "Deployed",
+            enabled: config.enabled,
+            staging: config.staging.unwrap_or(false),
+            aliases: aliases(&config),
+            policy_id: config
+                .continuous_deployment_policy_id
+                .filter(|id| !id.is_empty()),
+        };
+        let found = Some(Reading {
+            distribution,
+            version,
+            comment: config.comment,
+        });
+        Ok(Sighting { at, found })
+    }
+
+    /// One page of the account's distributions (ListDistributions), from `marker` on.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn list(&self, marker: Option<String>) -> Result<Page, AwsError> {
+        const OPERATION: &str = LIST_DISTRIBUTIONS;
+        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+        let at = Instant::now();
+        let list = self
+            .0
+            .list_distributions()
+            .max_items(DISTRIBUTION_PAGE)
+            .set_marker(marker)
+            .send()
+            .await
+            .map_err(from_sdk(OPERATION))?
+            .distribution_list
+            .ok_or_else(|| lacking(OPERATION, "DistributionList"))?;
+        let next = list.next_marker.filter(|marker| !marker.is_empty());
+        if list.is_truncated && next.is_none() {
+            return Err(lacking(OPERATION, "NextMarker"));
+        }
+        Ok(Page {
+            at,
+            summaries: list
+                .items
+                .unwrap_or_default()
+                .into_iter()
+                .map(|item| {
+                    let summary = Summary {
+                        domain: item.domain_name,
+                        staging: item.staging,
+                        comment: item.comment,
+                        deployed: item.status == "Deployed",
+                        enabled: item.enabled,
+                        version: Version::modified_at(item.last_modified_time),
+                    };
+                    (item.id, summary)
+                })
+                .collect(),
+            next: next.filter(|_| list.is_truncated),
+        })
     }
 
     /// One policy (GetContinuousDeploymentPolicy); `None` if it does not exist.
@@ -67,6 +259,7 @@ impl CloudFront {
     /// [`AwsError`] for every failure but `NoSuchContinuousDeploymentPolicy`.
     pub async fn policy(&self, id: &str) -> Result<Option<Policy>, AwsError> {
         const OPERATION: &str = "GetContinuousDeploymentPolicy";
+        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
         let reply = self
             .0
             .get_continuous_deployment_policy()
@@ -99,6 +292,7 @@ impl CloudFront {
         let mut found = Vec::new();
         let mut marker = None;
         for _ in 0..MAX_POLICY_PAGES {
+            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
             let output = self
                 .0
                 .list_continuous_deployment_policies()
@@ -137,6 +331,9 @@ impl CloudFront {
         const READ: &str = "GetDistributionConfig";
         const WRITE: &str = "UpdateDistribution";
 
+        // The change's turn comes before the read, so that what is read is not old by then.
+        let _turn = self.1.turn(Kind::Change, WRITE).await?;
+        let reading = self.1.turn(Kind::Read, READ).await?;
         let raw = RawBody::default();
         let output = self
             .0
@@ -147,6 +344,7 @@ impl CloudFront {
             .send()
             .await
             .map_err(from_sdk(READ))?;
+        drop(reading);
         if output.e_tag.as_deref() != Some(etag) {
             return Err(AwsError::changed(
                 READ,
@@ -179,13 +377,15 @@ impl CloudFront {
     /// [`AwsError`]; a policy that does not exist is one, of class
     /// [`NotFound`](crate::retry::ErrorClass::NotFound).
     pub async fn delete_policy(&self, id: &str, etag: &str) -> Result<(), AwsError> {
+        const OPERATION: &str = "DeleteContinuousDeploymentPolicy";
+        let _turn = self.1.turn(Kind::Change, OPERATION).await?;
         self.0
             .delete_continuous_deployment_policy()
             .id(id)
             .if_match(etag)
             .send()
             .await
-            .map_err(from_sdk("DeleteContinuousDeploymentPolicy"))?;
+            .map_err(from_sdk(OPERATION))?;
         Ok(())
     }
 
@@ -195,47 +395,23 @@ impl CloudFront {
     /// [`AwsError`]; a distribution that does not exist is one, of class
     /// [`NotFound`](crate::retry::ErrorClass::NotFound).
     pub async fn delete_distribution(&self, staging: &Deletable) -> Result<(), AwsError> {
+        const OPERATION: &str = "DeleteDistribution";
+        let _turn = self.1.turn(Kind::Change, OPERATION).await?;
         self.0
             .delete_distribution()
             .id(staging.id())
             .if_match(staging.etag())
             .send()
             .await
-            .map_err(from_sdk("DeleteDistribution"))?;
+            .map_err(from_sdk(OPERATION))?;
         Ok(())
     }
 }
 
-fn read_distribution(id: &str, output: GetDistributionOutput) -> Result<Details, AwsError> {
-    let lacking = |what| lacking(GET_DISTRIBUTION, what);
-    let etag = output.e_tag.ok_or_else(|| lacking("ETag"))?;
-    let distribution = output.distribution.ok_or_else(|| lacking("Distribution"))?;
-    let modified_at = inventory::timestamp(&distribution.last_modified_time);
-    let config = distribution
-        .distribution_config
-        .ok_or_else(|| lacking("DistributionConfig"))?;
-    if distribution.id != id {
-        return Err(AwsError::unusable(
-            GET_DISTRIBUTION,
-            "the reply is about another distribution",
-        ));
-    }
-    Ok(Details {
-        modified_at,
-        distribution: Distribution {
-            id: distribution.id,
-            domain: distribution.domain_name,
-            etag,
-            deployed: distribution.status == "Deployed",
-            enabled: config.enabled,
-            staging: config.staging.unwrap_or(false),
-            aliases: aliases(&config),
-            policy_id: config
-                .continuous_deployment_policy_id
-                .filter(|id| !id.is_empty()),
-        },
-        comment: config.comment,
-    })
+fn timestamp(at: &DateTime) -> Option<Timestamp> {
+    at.to_millis()
+        .ok()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
 }
 
 fn lacking(operation: &'static str, what: &str) -> AwsError {

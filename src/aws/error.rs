@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::sts::NotAssumed;
 use crate::retry::{Conflict, ErrorClass};
 
 /// A call that failed, after the SDK's own attempts.
@@ -50,6 +51,16 @@ impl AwsError {
         }
     }
 
+    /// The call was not made, because the job that it was for has been told to stop.
+    pub(super) fn not_begun(operation: &'static str) -> Self {
+        Self {
+            operation,
+            class: ErrorClass::Unavailable,
+            code: None,
+            source: "not begun: the job was told to stop".into(),
+        }
+    }
+
     /// An entry of a batch that failed.
     pub(super) fn entry(operation: &'static str, code: &str, message: Option<&str>) -> Self {
         Self {
@@ -80,7 +91,12 @@ where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
     move |error| {
+        let not_assumed = not_assumed(&error);
         let (class, code) = match &error {
+            // The call was not made, for want of credentials.
+            _ if let Some(not_assumed) = not_assumed => {
+                (not_assumed.class, not_assumed.code.clone())
+            }
             SdkError::ServiceError(service) => {
                 let code = service.err().code().map(str::to_owned);
                 let status = service.raw().status().as_u16();
@@ -101,6 +117,18 @@ where
             source: source_of(error),
         }
     }
+}
+
+/// Why the role could not be assumed, if that is why a call failed.
+fn not_assumed<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a NotAssumed> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// The part of the SDK's error that says something: its own Display is only "service error".

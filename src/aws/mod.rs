@@ -16,23 +16,34 @@ pub mod dynamodb;
 pub mod edit;
 pub mod error;
 pub mod identity;
+pub mod limiter;
 pub mod sqs;
 pub mod ssm;
+mod sts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::identity::IdentityCache;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::config::retry::RetryPartition;
+use aws_smithy_runtime::client::defaults::default_http_client_plugin_v2;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
+use aws_smithy_runtime_api::client::runtime_plugin::RuntimePlugin;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
 pub use error::AwsError;
 
+use crate::activity::Activity;
 use crate::clock::Clock;
+use crate::stop::Stop;
+use crate::target::Role;
 use crate::telemetry::Telemetry;
-use calls::CountCalls;
+use calls::{CountCalls, TellLimiter};
+use limiter::{Gate, Limiter};
 
 /// What a receive may take above its wait time before the connection counts as dead.
 pub const RECEIVE_MARGIN: Duration = Duration::from_secs(10);
@@ -46,6 +57,10 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Attempts of one call by the SDK, the first included.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// How long before its credentials end a role is assumed again; by chance up to half of that later, so
+/// that not all roles are assumed at once. Longer than any call takes.
+const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
+
 /// The clients of everything that a cleanup changes.
 #[derive(Clone, Debug)]
 pub struct Account {
@@ -55,9 +70,28 @@ pub struct Account {
     pub ssm: ssm::ParameterStore,
 }
 
+impl Account {
+    /// The same clients for one job: a call that has to wait for the account's limiter shows that the
+    /// job lives, and is not made once the job is told to stop.
+    #[must_use]
+    pub fn for_job(&self, stop: &Stop, activity: &Activity) -> Self {
+        Self {
+            cloudfront: self.cloudfront.for_job(stop, activity),
+            ssm: self.ssm.for_job(stop, activity),
+        }
+    }
+}
+
 /// Where clients come from: the SDK's configuration and what every client shares.
 #[derive(Clone, Debug)]
 pub struct Connector {
+    sdk: SdkConfig,
+    telemetry: Arc<Telemetry>,
+}
+
+/// The right to call: the daemon's own, or a role's.
+#[derive(Clone, Debug)]
+pub struct Principal {
     sdk: SdkConfig,
     telemetry: Arc<Telemetry>,
 }
@@ -72,10 +106,12 @@ impl Connector {
         region: Option<String>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .time_source(clock.clone())
-            .load()
-            .await;
+        let mut loader =
+            aws_config::defaults(BehaviorVersion::v2026_01_12()).time_source(clock.clone());
+        if let Some(http_client) = default_http_client() {
+            loader = loader.http_client(http_client);
+        }
+        let sdk = loader.load().await;
         let sdk = match region {
             Some(region) if sdk.region().is_none() => {
                 sdk.into_builder().region(Region::new(region)).build()
@@ -96,9 +132,13 @@ impl Connector {
         clock: &Clock,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
-
-        let credentials = Credentials::new("rehearsal", "rehearsal", None, None, "rehearsal");
+        let credentials = aws_credential_types::Credentials::new(
+            "rehearsal",
+            "rehearsal",
+            None,
+            None,
+            "rehearsal",
+        );
         let mut builder = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region.to_owned()))
@@ -108,7 +148,7 @@ impl Connector {
             .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(
                 aws_smithy_async::rt::sleep::TokioSleep::new(),
             ));
-        builder.set_http_client(http_client);
+        builder.set_http_client(http_client.or_else(default_http_client));
         Self {
             sdk: builder.build(),
             telemetry,
@@ -194,28 +234,98 @@ impl Connector {
         identity::Identity::new(aws_sdk_sts::Client::from_conf(sts), time)
     }
 
-    /// The clients of the account that the credentials belong to.
+    /// The clients of the account that the daemon's own credentials belong to, in its own region.
     #[must_use]
     pub fn account(&self) -> Account {
-        let cloudfront = aws_sdk_cloudfront::config::Builder::from(&self.sdk)
+        let own = self.own();
+        let region = self.region().unwrap_or_default();
+        Account {
+            cloudfront: own.cloudfront(region),
+            ssm: own.parameters(region),
+        }
+    }
+
+    /// The daemon's own right to call.
+    #[must_use]
+    pub fn own(&self) -> Principal {
+        Principal {
+            sdk: self.sdk.clone(),
+            telemetry: Arc::clone(&self.telemetry),
+        }
+    }
+
+    /// The right of a role. It is assumed when the first call needs it, and again before its
+    /// credentials end. `session_name` is what CloudTrail calls the caller: 2 to 64 letters, digits and
+    /// `+ = , . @ - _`.
+    #[must_use]
+    pub fn assume(&self, role: &Role, session_name: &str) -> Principal {
+        let sts = aws_sdk_sts::config::Builder::from(&self.sdk)
+            .retry_config(retry())
+            .retry_partition(partition("sts"))
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .build();
+        let credentials = sts::AssumedRole::new(
+            aws_sdk_sts::Client::from_conf(sts),
+            role.clone(),
+            session_name.to_owned(),
+            Arc::clone(&self.telemetry),
+        );
+        let sdk = self
+            .sdk
+            .to_builder()
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .identity_cache(IdentityCache::lazy().buffer_time(RENEW_BEFORE).build())
+            .build();
+        Principal {
+            sdk,
+            telemetry: Arc::clone(&self.telemetry),
+        }
+    }
+}
+
+impl Principal {
+    /// A client of CloudFront, which is global: `region` tells its partition. What goes through it
+    /// and its clones is paced together.
+    #[must_use]
+    pub fn cloudfront(&self, region: &str) -> cloudfront::CloudFront {
+        let limiter = Limiter::new("cloudfront", Arc::clone(&self.telemetry));
+        let config = aws_sdk_cloudfront::config::Builder::from(&self.sdk)
+            .region(Region::new(region.to_owned()))
             .retry_config(retry())
             .retry_partition(partition("cloudfront"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(TellLimiter(limiter.clone()))
             .build();
-        let ssm = aws_sdk_ssm::config::Builder::from(&self.sdk)
+        cloudfront::CloudFront::new(
+            aws_sdk_cloudfront::Client::from_conf(config),
+            Gate::new(limiter),
+        )
+    }
+
+    /// A client of the parameters of `region`.
+    #[must_use]
+    pub fn parameters(&self, region: &str) -> ssm::ParameterStore {
+        let limiter = Limiter::new("ssm", Arc::clone(&self.telemetry));
+        let config = aws_sdk_ssm::config::Builder::from(&self.sdk)
+            .region(Region::new(region.to_owned()))
             .retry_config(retry())
             .retry_partition(partition("ssm"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(TellLimiter(limiter.clone()))
             .build();
-        Account {
-            cloudfront: cloudfront::CloudFront::new(aws_sdk_cloudfront::Client::from_conf(
-                cloudfront,
-            )),
-            ssm: ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(ssm)),
-        }
+        ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(config), Gate::new(limiter))
     }
+}
+
+/// The SDK's own HTTP client, made once: it makes one for each client otherwise, each with all root
+/// certificates.
+fn default_http_client() -> Option<SharedHttpClient> {
+    let plugin = default_http_client_plugin_v2(BehaviorVersion::v2026_01_12())?;
+    let none = RuntimeComponentsBuilder::new("stagesweep");
+    plugin.runtime_components(&none).http_client()
 }
 
 fn retry() -> RetryConfig {

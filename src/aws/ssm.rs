@@ -5,7 +5,10 @@ use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
+use super::limiter::{Gate, Kind};
+use crate::activity::Activity;
 use crate::binding::ParameterVersion;
+use crate::stop::Stop;
 
 /// An account may have 100,000 parameters; twice that many pages' worth means the paging goes in
 /// circles.
@@ -28,11 +31,15 @@ pub struct ParameterChange {
 
 /// The parameters of one account.
 #[derive(Clone, Debug)]
-pub struct ParameterStore(aws_sdk_ssm::Client);
+pub struct ParameterStore(aws_sdk_ssm::Client, Gate);
 
 impl ParameterStore {
-    pub(super) fn new(client: aws_sdk_ssm::Client) -> Self {
-        Self(client)
+    pub(super) fn new(client: aws_sdk_ssm::Client, gate: Gate) -> Self {
+        Self(client, gate)
+    }
+
+    pub(super) fn for_job(&self, stop: &Stop, activity: &Activity) -> Self {
+        Self(self.0.clone(), self.1.for_job(stop, activity))
     }
 
     /// The parameter's newest version (GetParameter); `None` if it does not exist.
@@ -40,6 +47,7 @@ impl ParameterStore {
     /// # Errors
     /// [`AwsError`] for every failure but `ParameterNotFound`.
     pub async fn parameter(&self, name: &str) -> Result<Option<ParameterVersion>, AwsError> {
+        let _turn = self.1.turn(Kind::Read, "GetParameter").await?;
         let reply = self.0.get_parameter().name(name).send().await;
         let output = match reply.map_err(from_sdk("GetParameter")) {
             Ok(output) => output,
@@ -73,6 +81,7 @@ impl ParameterStore {
         let mut versions = Vec::new();
         let mut next_token = None;
         for _ in 0..MAX_HISTORY_PAGES {
+            let _turn = self.1.turn(Kind::Read, "GetParameterHistory").await?;
             let reply = self
                 .0
                 .get_parameter_history()
@@ -118,6 +127,7 @@ impl ParameterStore {
         let mut names = Vec::new();
         let mut next_token = None;
         for _ in 0..MAX_NAME_PAGES {
+            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
             let page = self
                 .0
                 .describe_parameters()
@@ -144,6 +154,7 @@ impl ParameterStore {
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn overwrite(&self, name: &str, value: &str) -> Result<i64, AwsError> {
+        let _turn = self.1.turn(Kind::Change, "PutParameter").await?;
         let output = self
             .0
             .put_parameter()

@@ -39,6 +39,9 @@ pub fn check(
     }
     for target in config.targets.iter() {
         writeln!(out, "  {:<29}{target}", "target")?;
+        for (key, template) in target.access() {
+            writeln!(out, "    {key:<27}{template}")?;
+        }
     }
     Ok(0)
 }

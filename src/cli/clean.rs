@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, describe, moment, print, print_json};
 use super::{FATAL, plan};
+use crate::accounts::Accounts;
 use crate::binding::Slot;
 use crate::daemon;
 use crate::history::{self, State, usual_propagation};
@@ -53,9 +54,12 @@ pub(super) async fn clean(
     };
     let (sender, milestones) = mpsc::unbounded_channel();
     let setup = Setup::new(config, |telemetry| telemetry.with_milestones(sender)).await?;
-    let named = setup.named(target)?;
-    let account = setup.connector.account();
-    let found = look(&account, &named.target).await?;
+    let named = setup.named(target).await?;
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let accounts = setup.accounts(&tasks);
+    let account = accounts.get(&named.target.access);
+    let found = look(&account.clients, &named.target).await?;
     let forecast = found.forecast();
     let style = Style::stdout();
     if !options.json {
@@ -87,7 +91,7 @@ pub(super) async fn clean(
     if !options.yes && !confirmed(&order)? {
         return Ok(FATAL);
     }
-    perform(&setup, &order, &forecast, options, milestones).await
+    perform(&setup, accounts, &order, &forecast, options, milestones).await
 }
 
 /// Asks the person at the terminal.
@@ -113,21 +117,19 @@ fn confirmed(order: &Order) -> anyhow::Result<bool> {
 
 async fn perform(
     setup: &Setup,
+    accounts: Accounts,
     order: &Order,
     forecast: &Forecast,
     options: &Options,
     mut milestones: mpsc::UnboundedReceiver<Milestone>,
 ) -> anyhow::Result<u8> {
     let ledger = setup.ledger_beside().await?;
-    let tasks = Tasks::default();
-    let _ended = tasks.end_on_drop();
     let by_hand = ByHand {
         reconciler: daemon::reconciler(
             &setup.config,
-            setup.connector.account(),
+            accounts,
             Arc::clone(&ledger),
             Arc::clone(&setup.telemetry),
-            &tasks,
         ),
         ledger,
         clock: setup.clock.clone(),

@@ -9,6 +9,7 @@ use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
 use crate::doctor::{Check, Status, examine};
+use crate::tasks::Tasks;
 
 /// What `doctor` takes.
 #[derive(Debug, clap::Args)]
@@ -34,9 +35,19 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
     let setup = Setup::new(config, |telemetry| telemetry).await?;
     let mut named = Vec::new();
     for pipeline in &options.pipelines {
-        named.push(setup.named(&pipeline.as_str().into())?);
+        named.push(setup.named(&pipeline.as_str().into()).await?);
     }
-    let checks = examine(&setup.config, &setup.connector, &setup.clock, &named).await;
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let accounts = setup.accounts(&tasks);
+    let checks = examine(
+        &setup.config,
+        &setup.connector,
+        &accounts,
+        &setup.clock,
+        &named,
+    )
+    .await;
     let worst = checks.iter().map(|check| check.status).max();
     let worst = worst.unwrap_or(Status::Ok);
     if options.json {

@@ -11,8 +11,10 @@ pub mod check;
 mod clean;
 mod dead_letters;
 mod doctor;
+pub mod health;
 mod history;
 mod orphans;
+pub mod pages;
 mod plan;
 #[cfg(feature = "rehearsal")]
 pub mod rehearse;
@@ -137,6 +139,24 @@ enum Verb {
         #[command(flatten)]
         options: history::Options,
     },
+    /// Ask the running daemon of this configuration whether it does its work.
+    ///
+    /// Exits with 0 while its last completed poll is fresh, its jobs make progress and its ledger works;
+    /// otherwise with 1 and one line that says why.
+    #[command(after_help = "Example:\n  stagesweep health --config /etc/stagesweep/config.toml")]
+    Health {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Write one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the manual pages and the shells' completions.
+    #[command(hide = true)]
+    Pages {
+        /// The directory that they are written to.
+        directory: PathBuf,
+    },
     /// Rehearse whole cleanups on this machine, against an embedded AWS. No account is needed.
     #[cfg(feature = "rehearsal")]
     #[command(after_help = "Example:\n  stagesweep rehearse --services 3 --faults mild")]
@@ -145,7 +165,8 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
-    /// The configuration file [default: $STAGESWEEP_CONFIG, else /etc/stagesweep/config.toml].
+    /// The configuration file [default: $STAGESWEEP_CONFIG, else the text in $STAGESWEEP_CONFIG_TOML,
+    /// else /etc/stagesweep/config.toml].
     #[arg(long = "config", value_name = "FILE", global = true)]
     path: Option<PathBuf>,
 }
@@ -170,6 +191,16 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
                 &mut out,
                 &mut err,
             )?)
+        }
+        Verb::Health { config, json } => {
+            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+            let (path, environment) = (config.path(), environment());
+            let asked = health::health(&path, &environment, json, &mut out, &mut err);
+            Ok(runtime()?.block_on(asked)?)
+        }
+        Verb::Pages { directory } => {
+            pages::write(&directory)?;
+            Ok(0)
         }
         Verb::Run { config, drain } => runtime()?.block_on(run::run(config.path(), drain)),
         Verb::Plan {

@@ -70,6 +70,14 @@ pub(super) async fn orphans(path: &Path, options: &Options) -> anyhow::Result<u8
         "there is no terminal to ask on: add --yes to take all orphans down"
     );
     let setup = Arc::new(Setup::new(config, |telemetry| telemetry).await?);
+    let elsewhere = elsewhere(&setup);
+    anyhow::ensure!(
+        !options.delete || elsewhere.is_empty(),
+        "--delete knows only the daemon's own account and the parameters of its own region, and these \
+         targets lead elsewhere, so that a parameter it cannot see may name what it would delete: {}. \
+         Take orphans down with a configuration for this account and region alone",
+        elsewhere.join(", ")
+    );
     let survey = Survey {
         account: setup.connector.account(),
         targets: setup.config.targets.clone(),
@@ -86,22 +94,32 @@ pub(super) async fn orphans(path: &Path, options: &Options) -> anyhow::Result<u8
     let report = judge(&inventory, setup.clock.now(), options.min_age);
     if !options.delete {
         if options.json {
-            print_json(&document(&report, &[]))?;
+            print_json(&document(&report, &elsewhere, &[]))?;
         } else {
-            print(&listing(&report, Style::stdout()))?;
+            print(&listing(&report, &elsewhere, Style::stdout()))?;
         }
         return Ok(0);
     }
     if !options.json {
-        print(&listing(&report, Style::stdout()))?;
+        print(&listing(&report, &elsewhere, Style::stdout()))?;
     }
     let chosen = choose(&report, options)?;
     let removed = delete(&setup, survey, chosen, options).await?;
     let left = removed.iter().any(|(_, why)| why.is_some());
     if options.json {
-        print_json(&document(&report, &removed))?;
+        print_json(&document(&report, &elsewhere, &removed))?;
     }
     Ok(if left { FATAL } else { 0 })
+}
+
+/// The targets whose distributions or parameters are not looked at, or not all of them.
+fn elsewhere(setup: &Setup) -> Vec<String> {
+    let region = setup.connector.region().unwrap_or_default();
+    let targets = setup.config.targets.iter();
+    targets
+        .filter(|target| target.leads_elsewhere(region))
+        .map(ToString::to_string)
+        .collect()
 }
 
 fn choose(report: &Report, options: &Options) -> anyhow::Result<Vec<Chosen>> {
@@ -229,7 +247,7 @@ async fn delete(
     }
 }
 
-fn listing(report: &Report, style: Style) -> String {
+fn listing(report: &Report, elsewhere: &[String], style: Style) -> String {
     let used = report.staging.len();
     let mut text = format!(
         "{}  {used} staging distributions, {} policies; by the default quota of {QUOTA} each, {} and \
@@ -268,9 +286,20 @@ fn listing(report: &Report, style: Style) -> String {
             let _ = writeln!(text, "        {}", style.dim(&reason.to_string()));
         }
     }
+    let _ = match elsewhere {
+        [] => writeln!(text, "Other accounts and regions were not looked at."),
+        _ => writeln!(
+            text,
+            "{} Other accounts and regions were not looked at, and these targets lead there: {}. An \
+             orphan may be theirs.",
+            style.odd("Careful:"),
+            elsewhere.join(", ")
+        ),
+    };
     let count = report.orphans().len();
     let _ = match count {
         0 => writeln!(text, "No orphans."),
+        _ if !elsewhere.is_empty() => writeln!(text, "{count} that may be orphan(s)."),
         _ => writeln!(
             text,
             "{count} orphan(s). `stagesweep orphans --delete` takes them down."
@@ -301,7 +330,7 @@ fn past(finding: &StagingFinding) -> String {
 }
 
 /// The same for a program. Keys are only ever added.
-fn document(report: &Report, removed: &[(String, Option<String>)]) -> Value {
+fn document(report: &Report, elsewhere: &[String], removed: &[(String, Option<String>)]) -> Value {
     let verdict = |verdict: &Verdict| match verdict {
         Verdict::Orphan => json!({ "orphan": true, "kept_because": null, "detail": null }),
         Verdict::Kept(reason) => json!({
@@ -346,6 +375,7 @@ fn document(report: &Report, removed: &[(String, Option<String>)]) -> Value {
             "policies_used": report.policies_used,
             "default_limit": QUOTA,
         },
+        "targets_elsewhere": elsewhere,
         "min_age_seconds": MIN_AGE.as_secs(),
     })
 }

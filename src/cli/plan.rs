@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::named::Named;
 use crate::plan::{Step, Wait};
 use crate::preview::{End, Forecast, Found, Planned, look};
+use crate::tasks::Tasks;
 
 /// Looks, shows, and returns 0; or 1 if a rejection would be refused.
 ///
@@ -29,8 +30,11 @@ pub(super) async fn plan(
         Err(status) => return Ok(status),
     };
     let setup = Setup::new(config, |telemetry| telemetry).await?;
-    let named = setup.named(target)?;
-    let found = look(&setup.connector.account(), &named.target).await?;
+    let named = setup.named(target).await?;
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let account = setup.accounts(&tasks).get(&named.target.access);
+    let found = look(&account.clients, &named.target).await?;
     let forecast = found.forecast();
     if as_json {
         print_json(&document(&named, &found, &forecast))?;

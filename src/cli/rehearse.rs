@@ -87,11 +87,15 @@ pub async fn rehearse(options: Options) -> anyhow::Result<u8> {
             return Ok(check::EX_CONFIG);
         }
     };
-    let settings = Settings {
+    let mut settings = Settings {
         propagation: options.propagation,
         seed: options.seed,
         ..Settings::default()
     };
+    // Targets without a role are of the queue's account, here as there.
+    if let Some(account) = &config.queue.account {
+        settings.account.clone_from(account);
+    }
     let clock = Clock::system();
     let aws = EmbeddedAws::new(clock.clone(), settings);
     aws.set_faults(match options.faults {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
@@ -10,12 +11,17 @@ use uuid::Uuid;
 use super::{FATAL, check, environment};
 use crate::aws::Connector;
 use crate::clock::Clock;
-use crate::config::{Config, LedgerBackend, LogFormat};
+use crate::config::{self, Config, LedgerBackend, LogFormat, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
+use crate::health::{self, socket};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::signals::{Request, Requests};
-use crate::telemetry::logging::{self, LevelHandle};
-use crate::telemetry::{Telemetry, chain, events};
+use crate::systemd::Systemd;
+use crate::telemetry::logging::{self, LevelHandle, Logging};
+use crate::telemetry::{Form, Telemetry, chain, events};
+
+/// How soon it is tried again to listen where another daemon does.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is asked to stop; with `drain`, until the queue is empty and all jobs
 /// are done. Returns the exit status.
@@ -36,11 +42,9 @@ pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
         .map_err(|error| anyhow::anyhow!(error))
         .context("logging could not be started")?;
     let clock = Clock::system();
-    let mut telemetry = Telemetry::new(clock.clone());
-    if config.telemetry.log_format == LogFormat::Json {
-        let namespace = config.telemetry.metrics_namespace.clone();
-        telemetry = telemetry.with_metrics_sink(namespace, logging.line_writer());
-    }
+    let telemetry = Telemetry::new(clock.clone()).with_dropped_log_lines(logging.dropped());
+    let telemetry = with_metrics(telemetry, &config.telemetry, &logging)
+        .context("the thread that writes metrics could not be started")?;
     let telemetry = Arc::new(telemetry);
 
     // Before anything that takes time: a signal must never find the default handler, which would
@@ -62,6 +66,30 @@ pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
         });
     }
     Ok(status.unwrap_or(FATAL))
+}
+
+/// Metrics go where the configuration says. Among log lines for people they would only be in the way.
+fn with_metrics(
+    telemetry: Telemetry,
+    config: &config::Telemetry,
+    logging: &Logging,
+) -> std::io::Result<Telemetry> {
+    let form = match config.metrics_format {
+        MetricsFormat::Emf => Form::Emf {
+            namespace: config.metrics_namespace.clone(),
+            log_group: match config.metrics_sink {
+                MetricsSink::Tcp(_) => Some(config.metrics_log_group.clone()),
+                MetricsSink::Stdout | MetricsSink::File(_) => None,
+            },
+        },
+        MetricsFormat::Json => Form::Json,
+    };
+    match &config.metrics_sink {
+        MetricsSink::Stdout if config.log_format == LogFormat::Pretty => Ok(telemetry),
+        MetricsSink::Stdout => Ok(telemetry.with_metrics_sink(form, logging.line_writer())),
+        MetricsSink::File(path) => telemetry.with_metrics_file(form, path.clone()),
+        MetricsSink::Tcp(address) => telemetry.with_metrics_listener(form, address.clone()),
+    }
 }
 
 async fn serve(
@@ -91,24 +119,59 @@ async fn serve(
 
     let stop = CancellationToken::new();
     let running = daemon.run(stop.clone(), drain);
-    tokio::pin!(running);
-    let mut current = config;
+    let answering = answer_how_it_is(&config, &daemon, telemetry);
+    tokio::pin!(running, answering);
+    let mut systemd = Systemd::from_environment(Arc::clone(telemetry));
+    let mut current = config.clone();
     loop {
         tokio::select! {
             ended = &mut running => {
                 ended?;
                 return Ok(0);
             }
+            () = &mut answering => {}
+            () = systemd.due(daemon.consumer().answered()) => {
+                systemd.tell(&daemon.consumer().vitals());
+            }
             request = requests.next() => match request {
                 Request::Stop { signal } => {
                     let in_flight = daemon.consumer().gauges().in_flight;
                     telemetry.emit(events::Stopping { cause: signal, in_flight });
+                    systemd.stopping(current.shutdown.grace_period);
                     stop.cancel();
                 }
-                Request::Reload => reload(&mut current, config_path, &daemon, &level, telemetry),
+                Request::Reload => {
+                    systemd.reloading();
+                    reload(&mut current, config_path, &daemon, &level, telemetry);
+                    systemd.reloaded();
+                }
                 Request::Report => daemon.consumer().report(),
             }
         }
+    }
+}
+
+/// Answers those who ask for the daemon's health, for ever. It works without that, too.
+async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetry) {
+    let address = config.health_address();
+    let fresh = health::freshness(config.queue.wait_time);
+    let mut failed = false;
+    loop {
+        match socket::listen(&address).await {
+            Ok(listener) => {
+                socket::serve(listener, || daemon.consumer().vitals().report(fresh)).await;
+            }
+            Err(error) if !failed => {
+                failed = true;
+                let address = &address.to_string();
+                telemetry.emit(events::HealthNotServed {
+                    address,
+                    error: &error,
+                });
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
 }
 

@@ -3,20 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use uuid::Uuid;
 
 use super::{check, environment};
+use crate::accounts::Accounts;
 use crate::aws::Connector;
 use crate::clock::Clock;
 use crate::config::{Config, LedgerBackend};
+use crate::daemon;
 use crate::history::Record;
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::named::{self, Home, Named, Wanted};
+use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
-
-/// An account where neither the queue's URL nor the configuration names one. A target whose pattern
-/// asks for the account is then named by its ARN.
-const UNKNOWN_ACCOUNT: &str = "000000000000";
 
 /// The configuration, and the way to AWS.
 pub(super) struct Setup {
@@ -83,13 +83,26 @@ impl Setup {
     }
 
     /// The target that is named.
-    pub(super) fn named(&self, argument: &TargetArgument) -> anyhow::Result<Named> {
+    ///
+    /// # Errors
+    /// If the name leads to no single target. Or if it is no ARN, and neither the queue's URL nor the
+    /// credentials tell the account.
+    pub(super) async fn named(&self, argument: &TargetArgument) -> anyhow::Result<Named> {
         let config = &self.config;
-        let account = config.queue.account.as_deref();
-        let account = account.or(config.events.allowed_accounts.first().map(String::as_str));
+        let account = match &config.queue.account {
+            Some(account) => account.clone(),
+            // An ARN has its own.
+            None if argument.pipeline.contains(':') => String::new(),
+            None => {
+                let caller = self.connector.identity().caller().await;
+                caller
+                    .context("the pipeline's account is not known: name the pipeline by its ARN")?
+                    .account
+            }
+        };
         let home = Home {
             region: self.connector.region().unwrap_or_default().to_owned(),
-            account: account.unwrap_or(UNKNOWN_ACCOUNT).to_owned(),
+            account,
         };
         let wanted = Wanted {
             pipeline: &argument.pipeline,
@@ -97,6 +110,11 @@ impl Setup {
             action: argument.action.as_deref(),
         };
         Ok(named::find(&config.targets, wanted, &home)?)
+    }
+
+    /// The accounts that jobs work in. What is done there beside them belongs to `tasks`.
+    pub(super) fn accounts(&self, tasks: &Tasks) -> Accounts {
+        daemon::accounts(&self.config, &self.connector, &self.telemetry, tasks)
     }
 
     /// The daemon's ledger, whether or not one runs.

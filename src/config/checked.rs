@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::fault::{Fault, Place};
 use super::formats::{
-    check_log_level, check_namespace, is_table_name, parse_duration, parse_queue_url, quoted,
+    MAX_SOCKET, check_log_group, check_log_level, check_namespace, is_socket, is_table_name,
+    parse_duration, parse_queue_url, parse_sink, quoted,
 };
 use super::layers::Layers;
 use super::{
-    Cleanup, Config, Events, Ledger, LedgerBackend, LogFormat, Queue, Retry, Shutdown, Telemetry,
-    keys,
+    Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat, MetricsSink,
+    Queue, Retry, Shutdown, Telemetry, keys,
 };
 use crate::target::{TargetError, TargetSpec, Targets, is_account};
 
@@ -66,6 +67,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
     let retry = reader.retry();
     let shutdown = reader.shutdown();
     let ledger = reader.ledger();
+    let health = reader.health();
     let events = reader.events();
     let telemetry = reader.telemetry();
     let targets = reader.targets();
@@ -83,6 +85,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
         retry: retry?,
         shutdown: shutdown?,
         ledger: ledger?,
+        health: health?,
         events,
         telemetry: telemetry?,
         targets: targets?,
@@ -244,6 +247,19 @@ impl Reader<'_> {
         })
     }
 
+    fn health(&mut self) -> Option<Health> {
+        let socket = self.text("health.socket")?;
+        if !is_socket(&socket) {
+            let message = format!(
+                "{} is no socket: expected an absolute path or \"@\" and a name, {MAX_SOCKET} bytes at most",
+                quoted(&socket)
+            );
+            self.fault("health.socket", &message);
+            return None;
+        }
+        Some(Health { socket })
+    }
+
     fn events(&mut self) -> Option<Events> {
         let key = "events.allowed_accounts";
         if self.layers.tainted.contains(key) {
@@ -298,12 +314,33 @@ impl Reader<'_> {
             "telemetry.metrics_interval",
             &Bounds::new(Duration::from_millis(100), HOUR),
         );
+        let metrics_sink = self.metrics_sink();
+        let metrics_format = self.one_of(
+            "telemetry.metrics_format",
+            &[("emf", MetricsFormat::Emf), ("json", MetricsFormat::Json)],
+        );
+        let metrics_log_group = self.formatted("telemetry.metrics_log_group", check_log_group);
         Some(Telemetry {
             log_format: log_format?,
             log_level: log_level?,
             metrics_namespace: metrics_namespace?,
             metrics_interval: metrics_interval?,
+            metrics_sink: metrics_sink?,
+            metrics_format: metrics_format?,
+            metrics_log_group: metrics_log_group?,
         })
+    }
+
+    fn metrics_sink(&mut self) -> Option<MetricsSink> {
+        let text = self.text("telemetry.metrics_sink")?;
+        match parse_sink(&text) {
+            Ok(sink) => Some(sink),
+            Err(problem) => {
+                let message = format!("{} {problem}", quoted(&text));
+                self.fault("telemetry.metrics_sink", &message);
+                None
+            }
+        }
     }
 
     fn targets(&mut self) -> Option<Targets> {
@@ -320,7 +357,7 @@ impl Reader<'_> {
         // text here: the other keys of the entry are checked all the same.
         let mut specs = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            for key in keys::TARGET_KEYS {
+            for key in &keys::TARGET_KEYS[..keys::REQUIRED_TARGET_KEYS] {
                 if !entry.values.contains_key(key) && !entry.tainted.contains(key) {
                     self.faults.push(Fault {
                         place: entry.place.clone(),
@@ -329,16 +366,17 @@ impl Reader<'_> {
                     });
                 }
             }
-            let text = |key| match entry.values.get(key) {
-                Some((text, _)) => text.clone(),
-                None => String::new(),
-            };
+            let optional = |key| entry.values.get(key).map(|(text, _)| text.clone());
+            let text = |key| optional(key).unwrap_or_default();
             specs.push(TargetSpec {
                 pipeline: text("pipeline"),
                 stage: text("stage"),
                 action: text("action"),
                 production_parameter: text("production_parameter"),
                 staging_parameter: text("staging_parameter"),
+                role_arn: optional("role_arn"),
+                external_id: optional("external_id"),
+                region: optional("region"),
             });
         }
         let errors = match Targets::new(&specs) {

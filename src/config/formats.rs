@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::MetricsSink;
 use crate::target::is_account;
 
 /// A text as a fault quotes it: escaped, and cut where nobody would read on.
@@ -14,6 +15,15 @@ pub(super) fn quoted(text: &str) -> String {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }
+}
+
+/// What the address of a Unix socket has room for (`unix(7)`).
+pub(super) const MAX_SOCKET: usize = 107;
+
+/// Nothing, an absolute path, or a name in the abstract namespace after `@`.
+pub(super) fn is_socket(text: &str) -> bool {
+    let named = text.len() > 1 && text.starts_with(['/', '@']) && !text.ends_with('/');
+    text.is_empty() || named && text.len() <= MAX_SOCKET && !text.contains('\0')
 }
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -108,6 +118,48 @@ pub(super) fn check_namespace(text: &str) -> Result<(), String> {
         return Err("must begin neither with : nor with AWS/, which CloudWatch keeps".to_owned());
     }
     Ok(())
+}
+
+/// CloudWatch Logs API reference, `CreateLogGroup`.
+pub(super) fn check_log_group(text: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-/.#".contains(c);
+    if !(1..=512).contains(&text.len()) || !text.chars().all(allowed) {
+        return Err("is no log group: 1 to 512 letters, digits and _ - / . #".to_owned());
+    }
+    Ok(())
+}
+
+/// `stdout`, `file:///an/absolute/path` (or `file:/…`; RFC 8089), or `tcp://host:port`.
+pub(super) fn parse_sink(text: &str) -> Result<MetricsSink, String> {
+    if text == "stdout" {
+        return Ok(MetricsSink::Stdout);
+    }
+    if let Some(path) = text.strip_prefix("file:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !path.starts_with('/') || path.ends_with('/') {
+            return Err(
+                "does not name a file by its absolute path; expected for instance \
+                 \"file:///var/log/stagesweep/metrics.log\""
+                    .to_owned(),
+            );
+        }
+        return Ok(MetricsSink::File(path.into()));
+    }
+    if let Some(address) = text.strip_prefix("tcp://") {
+        let uri: Option<http::uri::Authority> = address.parse().ok();
+        let plain = |it: &http::uri::Authority| {
+            !it.host().is_empty()
+                && it.port_u16().is_some_and(|it| it > 0)
+                && !address.contains('@')
+        };
+        if !uri.as_ref().is_some_and(plain) {
+            return Err(
+                "has no host and port; expected for instance \"tcp://127.0.0.1:25888\"".to_owned(),
+            );
+        }
+        return Ok(MetricsSink::Tcp(address.to_owned()));
+    }
+    Err("is no sink; expected \"stdout\", \"file:///PATH\" or \"tcp://HOST:PORT\"".to_owned())
 }
 
 /// Whether DynamoDB takes this for a table's name.

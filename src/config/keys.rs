@@ -16,7 +16,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 19] = [
+pub(super) const KEYS: [(&str, &str, Kind); 23] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -31,24 +31,34 @@ pub(super) const KEYS: [(&str, &str, Kind); 19] = [
     ("ledger", "backend", Kind::Text),
     ("ledger", "path", Kind::Text),
     ("ledger", "table", Kind::Text),
+    ("health", "socket", Kind::Text),
     ("events", "allowed_accounts", Kind::List),
     ("telemetry", "log_format", Kind::Text),
     ("telemetry", "log_level", Kind::Text),
     ("telemetry", "metrics_namespace", Kind::Text),
     ("telemetry", "metrics_interval", Kind::Duration),
+    ("telemetry", "metrics_sink", Kind::Text),
+    ("telemetry", "metrics_format", Kind::Text),
+    ("telemetry", "metrics_log_group", Kind::Text),
 ];
 
 /// The section that holds a list of tables.
 pub(super) const TARGETS: &str = "targets";
 
-/// The keys of one target; all of them are text, and all are required.
-pub(super) const TARGET_KEYS: [&str; 5] = [
+/// The keys of one target; all of them are text.
+pub(super) const TARGET_KEYS: [&str; 8] = [
     "pipeline",
     "stage",
     "action",
     "production_parameter",
     "staging_parameter",
+    "role_arn",
+    "external_id",
+    "region",
 ];
+
+/// How many of them, from the first on, every target needs.
+pub(super) const REQUIRED_TARGET_KEYS: usize = 5;
 
 pub(super) fn kind(section: &str, name: &str) -> Option<Kind> {
     KEYS.iter()

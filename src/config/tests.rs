@@ -59,11 +59,15 @@ fn the_least_file_gets_the_defaults() {
             "ledger.backend=embedded",
             "ledger.path=/var/lib/stagesweep/ledger.db",
             "ledger.table=",
+            "health.socket=",
             "events.allowed_accounts=",
             "telemetry.log_format=json",
             "telemetry.log_level=info",
             "telemetry.metrics_namespace=Stagesweep",
             "telemetry.metrics_interval=1m",
+            "telemetry.metrics_sink=stdout",
+            "telemetry.metrics_format=emf",
+            "telemetry.metrics_log_group=/stagesweep/stagesweep",
         ]
     );
 }
@@ -97,7 +101,9 @@ stage = "Approve"
 action = "Approve"
 production_parameter = "/{svc}/production"
 staging_parameter = "/{service}/staging"
-role_arn = "arn:aws:iam::123456789012:role/x"
+role_arn = "arn:aws:iam::123456789012:user/x"
+external_id = 5
+regions = "us-east-1"
 
 [[targets]]
 pipeline = "batch"
@@ -122,12 +128,14 @@ production_parameter = "/a/{b}"
         r#"c.toml:17:37: events.allowed_accounts: 123456789012 is a number; write it in quotes, "123456789012", so that leading zeros stay"#,
         r#"c.toml:17:51: events.allowed_accounts: found true (a boolean); expected text in quotes"#,
         r#"c.toml:19:2: verify: there is no such key"#,
-        r#"c.toml:26:24: targets[0].production_parameter: "/{svc}/production" uses the capture {svc}, which `pipeline` does not have (it has {service})"#,
-        r#"c.toml:28:1: targets[0].role_arn: there is no such key"#,
-        r#"c.toml:30:1: targets[1].staging_parameter: is missing; every target needs it"#,
-        r#"c.toml:32:9: targets[1].stage: found 5 (an integer); expected text in quotes"#,
-        r#"c.toml:33:10: targets[1].action: "Approve it" contains ' '; a name has letters, digits and . @ - _ only"#,
-        r#"c.toml:34:24: targets[1].production_parameter: "/a/{b}" uses the capture {b}, which `pipeline` does not have (it has none)"#,
+        r#"c.toml:26:24: targets[0].production_parameter: "/{svc}/production" uses the capture {svc}, which `pipeline` does not have (there are {service}, {account}, {region})"#,
+        r#"c.toml:28:12: targets[0].role_arn: "arn:aws:iam::123456789012:user/x" is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME"#,
+        r#"c.toml:29:15: targets[0].external_id: found 5 (an integer); expected text in quotes"#,
+        r#"c.toml:30:1: targets[0].regions: there is no such key; did you mean region?"#,
+        r#"c.toml:32:1: targets[1].staging_parameter: is missing; every target needs it"#,
+        r#"c.toml:34:9: targets[1].stage: found 5 (an integer); expected text in quotes"#,
+        r#"c.toml:35:10: targets[1].action: "Approve it" contains ' '; a name has letters, digits and . @ - _ only"#,
+        r#"c.toml:36:24: targets[1].production_parameter: "/a/{b}" uses the capture {b}, which `pipeline` does not have (there are {account}, {region})"#,
         r#"STAGESWEEP__QUEUE__WAITTIME: queue.waittime: there is no such key; did you mean STAGESWEEP__QUEUE__WAIT_TIME?"#,
         r#"STAGESWEEP__TARGETS__0__STAGE: targets.0.stage: targets can be set in the file only"#,
         r#"STAGESWEEP__RETRY__INITIAL_BACKOFF: retry.initial_backoff: retry.initial_backoff ("1h") is longer than retry.max_backoff ("10m", the default): the backoff grows from the one to the other"#,
@@ -333,6 +341,61 @@ fn the_path_comes_from_the_flag_then_the_environment() {
         path(None, &env(&[(PATH_VARIABLE, "")])),
         Path::new(DEFAULT_PATH)
     );
+    let both = env(&[(PATH_VARIABLE, "/env.toml"), (TEXT_VARIABLE, GOOD)]);
+    assert_eq!(path(None, &both), Path::new("/env.toml"));
+}
+
+#[test]
+fn the_environment_can_hold_the_whole_file() {
+    let good = env(&[
+        (TEXT_VARIABLE, GOOD),
+        ("STAGESWEEP__QUEUE__WAIT_TIME", "7s"),
+    ]);
+    let config = Config::load(&path(None, &good), &good).unwrap();
+    assert_eq!(config.queue.wait_time, Duration::from_secs(7));
+    let bad = env(&[(TEXT_VARIABLE, "\n[queue]\nurll = 1\n")]);
+    let faults = Config::load(&path(None, &bad), &bad).unwrap_err();
+    let faults = faults.to_string();
+    assert!(
+        faults.starts_with("STAGESWEEP_CONFIG_TOML:3:1: queue.urll: "),
+        "{faults}"
+    );
+    let none = env(&[(TEXT_VARIABLE, "")]);
+    assert_eq!(path(None, &none), Path::new(DEFAULT_PATH));
+}
+
+#[test]
+fn a_sink_of_metrics_is_stdout_a_file_or_an_address() {
+    let sink = |text| {
+        let config = parse(GOOD, &[("STAGESWEEP__TELEMETRY__METRICS_SINK", text)]);
+        config.map(|config| config.telemetry.metrics_sink).ok()
+    };
+    let file = |path: &str| Some(MetricsSink::File(path.into()));
+    let tcp = |address: &str| Some(MetricsSink::Tcp(address.to_owned()));
+    assert_eq!(sink("stdout"), Some(MetricsSink::Stdout));
+    assert_eq!(sink("file:///var/log/m.log"), file("/var/log/m.log"));
+    assert_eq!(sink("file:/var/log/m.log"), file("/var/log/m.log"));
+    assert_eq!(sink("tcp://127.0.0.1:25888"), tcp("127.0.0.1:25888"));
+    assert_eq!(sink("tcp://[::1]:25888"), tcp("[::1]:25888"));
+    for bad in [
+        "",
+        "stderr",
+        "file",
+        "file://",
+        "file:m.log",
+        "file://m.log",
+        "file:///var/log/",
+        "tcp://",
+        "tcp://127.0.0.1",
+        "tcp://:25888",
+        "tcp://127.0.0.1:0",
+        "tcp://127.0.0.1:99999",
+        "tcp://a@b:1",
+        "tcp://127.0.0.1:25888/",
+        "udp://127.0.0.1:25888",
+    ] {
+        assert_eq!(sink(bad), None, "{bad}");
+    }
 }
 
 #[test]

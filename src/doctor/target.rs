@@ -1,6 +1,7 @@
 //! The targets: their parameters, and the distributions that these name.
 
 use super::Check;
+use crate::accounts::Accounts;
 use crate::aws::Account;
 use crate::binding::Slot;
 use crate::config::Config;
@@ -22,12 +23,36 @@ enum Role {
     Staging,
 }
 
-pub(super) async fn examine(config: &Config, account: &Account, named: &[Named]) -> Vec<Check> {
+pub(super) async fn examine(
+    config: &Config,
+    own: &Account,
+    accounts: &Accounts,
+    named: &[Named],
+) -> Vec<Check> {
     let mut checks = Vec::new();
     for named in named {
-        checks.push(pipeline(account, named).await);
+        let account = accounts.get(&named.target.access);
+        checks.push(pipeline(&account.clients, named).await);
     }
-    let names = match account.ssm.names().await {
+    let (elsewhere, here): (Vec<_>, Vec<_>) = config
+        .targets
+        .iter()
+        .partition(|target| target.access().next().is_some());
+    for target in elsewhere {
+        let label = target.pipeline();
+        if !named.iter().any(|named| named.target.label == label) {
+            let check = Check::warning(
+                "parameters",
+                "not looked at: the target has a role_arn or a region of its own",
+                "name a pipeline of it: `stagesweep doctor PIPELINE …`",
+            );
+            checks.push(check.about(target.to_string()));
+        }
+    }
+    if here.is_empty() {
+        return checks;
+    }
+    let names = match own.ssm.names().await {
         Ok(names) => names,
         Err(error) => {
             // The daemon itself never asks for it.
@@ -36,8 +61,8 @@ pub(super) async fn examine(config: &Config, account: &Account, named: &[Named])
             return checks;
         }
     };
-    for target in config.targets.iter() {
-        let found = of(target, account, &names).await;
+    for target in here {
+        let found = of(target, own, &names).await;
         if found.is_empty() {
             let check = Check::warning(
                 "parameters",
@@ -57,7 +82,8 @@ async fn pipeline(account: &Account, named: &Named) -> Check {
         Err(error) => Check::call(
             PIPELINE,
             &error,
-            "ssm:GetParameter, cloudfront:GetDistribution and the policies' calls",
+            "ssm:GetParameter, cloudfront:GetDistribution and the policies' calls; with a role_arn, \
+             sts:AssumeRole on it",
         ),
         Ok(found) => {
             let forecast = found.forecast();

@@ -30,7 +30,7 @@ use crate::manual::keep;
 use crate::plan::{Deletable, Distribution, Outcome};
 use crate::retry::{Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
-use crate::watch::Watcher;
+use crate::watch::{Until, Watcher};
 
 /// What the keys of removals begin with.
 const PREFIX: &str = "orphan/";
@@ -214,7 +214,8 @@ impl Remover {
             self.did(grant, id, "delete_policy");
         }
         let deadline = Instant::now() + self.propagation_timeout;
-        let mut disabled_at = Instant::now();
+        // Unless we disabled it, nobody knows when that was.
+        let mut disabled_at = None;
         loop {
             heed(stop)?;
             let Some(staging) = self.look(id).await? else {
@@ -224,7 +225,7 @@ impl Remover {
                 let cloudfront = &self.survey.account.cloudfront;
                 let disabled = cloudfront.update(id, &staging.etag, Edit::disable()).await;
                 if disabled.is_ok() {
-                    disabled_at = Instant::now();
+                    disabled_at = Some(Instant::now());
                     self.did(grant, id, "disable_staging");
                 }
                 disabled
@@ -323,7 +324,7 @@ impl Remover {
     async fn wait(
         &self,
         id: &str,
-        from: Instant,
+        from: Option<Instant>,
         deadline: Instant,
         grant: &Grant,
         stop: &Stop,
@@ -331,11 +332,10 @@ impl Remover {
         const WAIT: &str = "disable_propagated";
         self.ledger.note(grant, Note::Entry(Kind::Waiting, WAIT));
         (self.say)(id, WAIT);
-        let deployed = |seen: Option<&Distribution>| seen.is_none_or(|seen| seen.deployed);
         tokio::select! {
             biased;
             reason = stop.stopped() => return Err(Why::Stopped(reason)),
-            seen = self.watcher.wait(id, from, deployed) => {
+            seen = self.watcher.wait(id, from, Until::Disabled) => {
                 seen.map_err(Why::Look)?;
             }
             () = tokio::time::sleep_until(deadline) => {

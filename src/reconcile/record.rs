@@ -24,7 +24,7 @@ impl Run<'_> {
         binding.overwriting = Some(read);
         self.store(binding).await?;
 
-        let ssm = &self.context.account.ssm;
+        let ssm = &self.clients.ssm;
         let name = &self.job.target.staging_parameter;
         let current = self.call(|| ssm.parameter(name)).await?;
         let still_ours = current.is_some_and(|current| {
@@ -64,7 +64,7 @@ impl Run<'_> {
     /// Puts back what an earlier run of the job covered, if it was cut off before it could: whoever
     /// is named there still exists, although the parameter says `deleted`.
     pub(super) async fn mend_overwritten(&self, read: i64) -> Result<(), Halt> {
-        let account = &self.context.account;
+        let account = &self.clients;
         let name = &self.job.target.staging_parameter;
         let history = self.call(|| account.ssm.history(name)).await?;
         let Some(newest) = newest(&history).filter(|newest| newest.value == DELETED) else {
@@ -91,7 +91,7 @@ impl Run<'_> {
         theirs: &str,
         written: i64,
     ) -> Result<(), Halt> {
-        let ssm = &self.context.account.ssm;
+        let ssm = &self.clients.ssm;
         let name = &self.job.target.staging_parameter;
         let covered = newest(history).is_some_and(|newest| newest.version == written);
         if covered {

@@ -111,7 +111,7 @@ fn query(uri: &Uri) -> BTreeMap<String, String> {
 }
 
 /// RFC 3986 percent-decoding; what is no valid escape stays as it is.
-fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

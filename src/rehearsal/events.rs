@@ -61,7 +61,7 @@ pub struct EventOptions {
     pub time: Option<Timestamp>,
     /// The reviewer's comment.
     pub summary: Option<String>,
-    /// The account it claims to be from, if not the world's.
+    /// The account it claims to be from, if not the service's.
     pub account: Option<String>,
 }
 
@@ -72,17 +72,9 @@ impl EmbeddedAws {
     /// new every time.
     #[must_use]
     pub fn rejection_event(&self, service: &Service, options: &EventOptions) -> String {
-        let (event_id, account, region) = {
-            let mut state = self.state();
-            let id = state.ids.uuid();
-            let account = options.account.clone();
-            let settings = &state.settings;
-            (
-                id,
-                account.unwrap_or_else(|| settings.account.clone()),
-                settings.region.clone(),
-            )
-        };
+        let event_id = self.state().ids.uuid();
+        let account = options.account.as_ref().unwrap_or(&service.account).clone();
+        let region = &service.region;
         let attempt = options.attempt.max(1);
         let start = options.start_time.unwrap_or(service.start_time);
         let time = options

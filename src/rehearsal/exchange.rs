@@ -6,7 +6,7 @@ use http::Request;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-use super::{cloudfront_api, sts};
+use super::cloudfront_api;
 
 /// How one exchange ended for the caller.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub enum AwsService {
     CloudFront,
     /// DynamoDB, AWS JSON 1.0.
     DynamoDb,
-    /// Security Token Service, the query protocol.
+    /// Security Token Service, AWS query protocol of 2011-06-15.
     Sts,
     /// Anything else; answered with an error.
     Unknown,
@@ -59,27 +59,42 @@ pub struct Call {
     pub resource: Option<String>,
     /// The access key id that signed the request. Lets a test tell callers apart.
     pub caller: Option<String>,
+    /// The account that those credentials belong to.
+    pub account: String,
+    /// The region that the request was signed for.
+    pub region: Option<String>,
 }
 
 impl Call {
-    /// Whether the operation changes something when it succeeds. Taking messages counts as a read.
+    /// Whether the operation changes something when it succeeds. Taking messages counts as a read, and
+    /// so does assuming a role.
     #[must_use]
     pub fn may_mutate(&self) -> bool {
-        const READS: [&str; 4] = ["Get", "List", "Describe", "Receive"];
+        const READS: [&str; 5] = ["Get", "List", "Describe", "Receive", "Assume"];
         !READS
             .iter()
             .any(|prefix| self.operation.starts_with(prefix))
     }
 
-    /// Reads the operation and the resource off a request.
-    pub(super) fn identify(request: &Request<Vec<u8>>) -> Self {
-        let caller = request
+    /// Reads the operation and the resource off a request. `account_of` tells whose credentials those
+    /// of the caller are.
+    pub(super) fn identify(
+        request: &Request<Vec<u8>>,
+        account_of: impl FnOnce(Option<&str>) -> String,
+    ) -> Self {
+        // KEY/DATE/REGION/SERVICE/aws4_request
+        let mut credential = request
             .headers()
             .get(http::header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split_once("Credential="))
-            .and_then(|(_, rest)| rest.split('/').next())
-            .map(str::to_owned);
+            .map_or("", |(_, rest)| rest)
+            .split('/');
+        let caller = credential.next().filter(|key| !key.is_empty());
+        let region = credential.nth(1).map(str::to_owned);
+        let account = account_of(caller);
+        let caller = caller.map(str::to_owned);
+        let query = || super::sts::form(request.body());
         let target = request
             .headers()
             .get("x-amz-target")
@@ -110,10 +125,12 @@ impl Call {
                 None if request.uri().path().starts_with(cloudfront_api::PREFIX) => {
                     (AwsService::CloudFront, "UnknownOperation".to_owned(), None)
                 }
-                None => match sts::operation(request) {
-                    Some(operation) => (AwsService::Sts, operation.to_owned(), None),
-                    None => (AwsService::Unknown, "UnknownOperation".to_owned(), None),
-                },
+                None if request.uri().path() == "/" && query().contains_key("Action") => {
+                    let mut form = query();
+                    let operation = form.remove("Action").unwrap_or_default();
+                    (AwsService::Sts, operation, form.remove("RoleArn"))
+                }
+                None => (AwsService::Unknown, "UnknownOperation".to_owned(), None),
             },
         };
         Self {
@@ -121,6 +138,8 @@ impl Call {
             operation,
             resource,
             caller,
+            account,
+            region,
         }
     }
 }
@@ -151,7 +170,9 @@ impl Failure {
     pub fn throttled(service: AwsService) -> Self {
         match service {
             // CloudFront throttles with 400 and a code of its own.
-            AwsService::CloudFront => Self::new(400, "Throttling", "Rate exceeded"),
+            AwsService::CloudFront | AwsService::Sts => {
+                Self::new(400, "Throttling", "Rate exceeded")
+            }
             AwsService::Sqs => Self::new(400, "RequestThrottled", "Request is throttled."),
             _ => Self::new(400, "ThrottlingException", "Rate exceeded"),
         }
@@ -198,23 +219,16 @@ impl Failure {
             message,
         } = self;
         let mut reply = match service {
-            AwsService::CloudFront => {
+            AwsService::CloudFront | AwsService::Sts => {
+                let namespace = match service {
+                    AwsService::Sts => super::sts::NAMESPACE,
+                    _ => super::cloudfront_xml::NAMESPACE,
+                };
                 let kind = if status >= 500 { "Receiver" } else { "Sender" };
                 let body = format!(
-                    "<?xml version=\"1.0\"?>\n<ErrorResponse xmlns=\"{}\"><Error>\
+                    "<?xml version=\"1.0\"?>\n<ErrorResponse xmlns=\"{namespace}\"><Error>\
                      <Type>{kind}</Type><Code>{}</Code><Message>{}</Message></Error>\
                      <RequestId>{request_id}</RequestId></ErrorResponse>",
-                    super::cloudfront_xml::NAMESPACE,
-                    quick_xml::escape::escape(&code),
-                    quick_xml::escape::escape(&message),
-                );
-                Reply::new(status, body.into_bytes())
-            }
-            AwsService::Sts => {
-                let kind = if status >= 500 { "Receiver" } else { "Sender" };
-                let body = format!(
-                    "<ErrorResponse><Error><Type>{kind}</Type><Code>{}</Code><Message>{}</Message>\
-                     </Error><RequestId>{request_id}</RequestId></ErrorResponse>",
                     quick_xml::escape::escape(&code),
                     quick_xml::escape::escape(&message),
                 );

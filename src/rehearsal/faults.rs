@@ -189,6 +189,7 @@ enum Which {
 pub struct Rule {
     which: Which,
     resource: Option<String>,
+    account: Option<String>,
     /// The first and the last matching call, counted from 1, that it takes effect on.
     calls: (u64, u64),
     action: Action,
@@ -199,6 +200,7 @@ impl Rule {
         Self {
             which,
             resource: None,
+            account: None,
             calls: (1, u64::MAX),
             action: Action::Delay(Duration::ZERO),
         }
@@ -225,6 +227,13 @@ impl Rule {
     #[must_use]
     pub fn about(mut self, resource: impl Into<String>) -> Self {
         self.resource = Some(resource.into());
+        self
+    }
+
+    /// Only calls with credentials of this account.
+    #[must_use]
+    pub fn by_account(mut self, account: impl Into<String>) -> Self {
+        self.account = Some(account.into());
         self
     }
 
@@ -260,6 +269,7 @@ impl Rule {
                 .resource
                 .as_ref()
                 .is_none_or(|it| call.resource.as_ref() == Some(it))
+            && self.account.as_ref().is_none_or(|it| call.account == *it)
     }
 }
 
@@ -435,6 +445,11 @@ fn by_chance(rates: &Faults, call: &Call, rng: &mut fastrand::Rng) -> Vec<Action
 }
 
 impl Plan {
+    /// The account's calls come too fast.
+    pub(super) fn throttle(&mut self, call: &Call) {
+        self.apply(Action::Throttle, call);
+    }
+
     /// The first word on the entrance and on the exit counts; hooks and waits add up.
     fn apply(&mut self, action: Action, call: &Call) {
         let name = action.name();

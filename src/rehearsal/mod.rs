@@ -11,12 +11,13 @@
 //! | `exchange` | one request and its answer; errors on the wire |
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
-//! | `sts` | who calls |
+//! | `sts`, `accounts` | roles and their credentials; which account they open |
 //! | `dynamodb`, `dynamodb_expression` | tables, and the expressions of their writes |
 //! | `cloudfront` | what CloudFront holds, and what reads show of it |
 //! | `cloudfront_distributions`, `cloudfront_policies`, `cloudfront_errors` | the rules of change |
 //! | `cloudfront_api`, `cloudfront_xml` | the REST-XML interface; configurations as bytes |
 //! | `faults` | faults at random and by rule |
+//! | `rates` | throttling by rate |
 //! | `journal` | every exchange, in order |
 //! | `client`, `listener` | the two doors |
 //! | `world` | setting things up and looking at them |
@@ -27,10 +28,12 @@
 //! taken nothing. All waiting is tokio's, so it follows a paused clock. The same seed and the
 //! same calls in the same order give the same bytes.
 //!
-//! **Not handled.** Signatures are not checked and permissions are only denied by rule. FIFO
+//! **Not handled.** Signatures are not checked and permissions are only denied by rule; of credentials
+//! it is only told whose they are, and whether they have ended. FIFO
 //! queues, message encryption, parameter tiers, and what CloudFront validates inside origins and
 //! cache behaviours are not modelled.
 
+mod accounts;
 mod client;
 mod cloudfront;
 mod cloudfront_api;
@@ -46,6 +49,7 @@ mod faults;
 mod ids;
 mod journal;
 mod listener;
+mod rates;
 mod service;
 mod settings;
 mod sqs;
@@ -56,6 +60,7 @@ mod sts;
 mod tests;
 mod world;
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,6 +88,7 @@ pub use self::world::{
     DistributionView, Inventory, MessageView, ParameterVersion, PolicyView, Queues,
 };
 
+use self::accounts::{Account, Place, Role, Session};
 use self::exchange::Reply;
 use self::faults::{Entrance, Exit, Injector, Plan};
 use self::ids::Ids;
@@ -91,6 +97,8 @@ use self::ids::Ids;
 #[derive(Clone)]
 pub struct EmbeddedAws {
     inner: Arc<Inner>,
+    /// What is made and looked at through this is there.
+    place: Place,
 }
 
 struct Inner {
@@ -106,8 +114,12 @@ struct Inner {
 
 struct State {
     settings: Settings,
-    cloudfront: cloudfront::CloudFront,
-    ssm: ssm::Ssm,
+    /// By account id.
+    accounts: BTreeMap<String, Account>,
+    /// By ARN.
+    roles: BTreeMap<String, Role>,
+    /// By access key id.
+    sessions: BTreeMap<String, Session>,
     dynamodb: dynamodb::DynamoDb,
     sqs: sqs::Sqs,
     ids: Ids,
@@ -141,6 +153,7 @@ impl EmbeddedAws {
     #[must_use]
     pub fn new(clock: Clock, settings: Settings) -> Self {
         let seed = settings.seed;
+        let place = Place::of(&settings);
         let inner = Inner {
             clock,
             injector: Injector::new(seed),
@@ -149,8 +162,9 @@ impl EmbeddedAws {
             exchanges: Notify::new(),
             state: Mutex::new(State {
                 settings,
-                cloudfront: cloudfront::CloudFront::default(),
-                ssm: ssm::Ssm::default(),
+                accounts: BTreeMap::new(),
+                roles: BTreeMap::new(),
+                sessions: BTreeMap::new(),
                 dynamodb: dynamodb::DynamoDb::default(),
                 sqs: sqs::Sqs::default(),
                 ids: Ids::new(seed),
@@ -159,6 +173,7 @@ impl EmbeddedAws {
         };
         Self {
             inner: Arc::new(inner),
+            place,
         }
     }
 
@@ -224,8 +239,8 @@ impl EmbeddedAws {
     /// Waits for long polls and injected delays; never answers where a fault says so. Dropping
     /// the future is the caller going away.
     pub async fn handle(&self, request: Request<Vec<u8>>) -> Exchange {
-        let call = Call::identify(&request);
-        let plan = self.inner.injector.plan(&call);
+        let call = Call::identify(&request, |caller| self.state().account_of(caller));
+        let mut plan = self.inner.injector.plan(&call);
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
         }
@@ -233,6 +248,9 @@ impl EmbeddedAws {
             hook(self, &call);
         }
         let request_id = self.state().request_ids.uuid();
+        if matches!(plan.entrance, Entrance::Proceed) && self.is_too_fast(&call) {
+            plan.throttle(&call);
+        }
         let refused = match &plan.entrance {
             Entrance::Proceed => None,
             Entrance::Refuse(failure) => Some(Seen::Status(failure.status)),
@@ -267,6 +285,16 @@ impl EmbeddedAws {
         };
         let now = self.inner.clock.now();
         Exchange::Reply(reply.into_response(call.service, &request_id, now))
+    }
+
+    fn is_too_fast(&self, call: &Call) -> bool {
+        let now = self.inner.clock.now();
+        let mut state = self.state();
+        let State {
+            accounts, settings, ..
+        } = &mut *state;
+        let account = accounts.entry(call.account.clone()).or_default();
+        account.rates.exceeds(now, call, &settings.switches)
     }
 
     /// Carries a call out; a receive on an empty queue waits for as long as it asked to.
@@ -391,11 +419,9 @@ impl EmbeddedAws {
             let now = self.inner.clock.now();
             let due = {
                 let state = self.state();
-                let due = [
-                    state.cloudfront.next_change(now),
-                    state.sqs.next_change(now),
-                ];
-                due.into_iter().flatten().min()
+                let accounts = state.accounts.values();
+                let due = accounts.filter_map(|account| account.cloudfront.next_change(now));
+                due.chain(state.sqs.next_change(now)).min()
             };
             let until = self.instant_of(due).map_or(deadline, |it| it.min(deadline));
             tokio::select! {
@@ -416,20 +442,29 @@ impl State {
         request: &Request<Vec<u8>>,
         plan: &Plan,
     ) -> Step {
-        let Self {
-            settings,
-            cloudfront,
-            ssm,
-            sqs,
-            dynamodb,
-            ids,
-            ..
-        } = self;
+        let token = request.headers().get("x-amz-security-token");
+        let token = token.and_then(|value| value.to_str().ok());
+        if let Err(failure) = self.admit(call, token, now) {
+            return Step::Done(Err(failure));
+        }
         let stale = plan.tweaks.stale;
+        let place = Place {
+            account: call.account.clone(),
+            region: call
+                .region
+                .as_ref()
+                .unwrap_or(&self.settings.region)
+                .clone(),
+        };
         if call.service == AwsService::CloudFront {
-            let mut context = cloudfront::Context { now, settings, ids };
+            let here = self.here(&place);
+            let mut context = cloudfront::Context {
+                now,
+                settings: &here.settings,
+                ids: here.ids,
+            };
             return Step::Done(cloudfront_api::call(
-                cloudfront,
+                here.cloudfront,
                 &mut context,
                 call,
                 request,
@@ -437,7 +472,7 @@ impl State {
             ));
         }
         if call.service == AwsService::Sts {
-            return Step::Done(sts::call(settings, call));
+            return Step::Done(sts::call(self, now, call, request.body()));
         }
         if call.service == AwsService::Unknown {
             return Step::Done(Err(unknown_service(request)));
@@ -453,6 +488,17 @@ impl State {
                 return Step::Done(Err(failure));
             }
         };
+        if call.service == AwsService::Ssm {
+            let here = self.here(&place);
+            return Step::Done(here.ssm.call(&here.settings, now, call, &body, stale));
+        }
+        let Self {
+            settings,
+            sqs,
+            dynamodb,
+            ids,
+            ..
+        } = self;
         match call.service {
             AwsService::Sqs => {
                 let base = base_url(request, settings);
@@ -474,9 +520,8 @@ impl State {
                 }
                 Step::Done(sqs.call(&mut context, call, &body))
             }
-            AwsService::Ssm => Step::Done(ssm.call(settings, now, call, &body, stale)),
             AwsService::DynamoDb => Step::Done(dynamodb.call(settings, call, &body)),
-            AwsService::Unknown | AwsService::CloudFront | AwsService::Sts => {
+            AwsService::Unknown | AwsService::CloudFront | AwsService::Ssm | AwsService::Sts => {
                 Step::Done(Err(unknown_service(request)))
             }
         }
@@ -485,8 +530,8 @@ impl State {
 
 fn unknown_service(request: &Request<Vec<u8>>) -> Failure {
     let message = format!(
-        "The embedded AWS knows SQS, Parameter Store, CloudFront, DynamoDB and STS; {} {} is none of \
-         theirs.",
+        "The embedded AWS knows SQS, Parameter Store, CloudFront, DynamoDB and STS; {} {} is none \
+         of theirs.",
         request.method(),
         request.uri().path()
     );

@@ -33,6 +33,10 @@ pub struct Service {
     pub execution_id: String,
     /// When its approval action started.
     pub start_time: Timestamp,
+    /// The account that all of it is in.
+    pub account: String,
+    /// The region of the pipeline and of the parameters.
+    pub region: String,
 }
 
 /// How long before now a new service's primary distribution was made.
@@ -60,24 +64,13 @@ impl EmbeddedAws {
         let born = ago(now, PRODUCTION_AGE);
         let production_parameter = format!("/{name}/cloudfront/cfcd-production");
         let staging_parameter = format!("/{name}/cloudfront/cfcd-staging");
-        let (production_id, execution_id) = {
+        let production_id = self.create_distribution(name)?;
+        let execution_id = {
             let mut state = self.state();
-            let state = &mut *state;
-            let document = parsed(&production_config(name, &state.settings.account))?;
-            let mut context = Context {
-                now: born,
-                settings: &state.settings,
-                ids: &mut state.ids,
-            };
-            let id = state
-                .cloudfront
-                .create(&mut context, document, BTreeMap::new())?
-                .id
-                .clone();
-            state.cloudfront.settle(&id, born);
-            state.ssm.put(&production_parameter, &id, born);
-            state.ssm.put(&staging_parameter, "dummy", born);
-            (id, state.ids.uuid())
+            let here = state.here(&self.place);
+            here.ssm.put(&production_parameter, &production_id, born);
+            here.ssm.put(&staging_parameter, "dummy", born);
+            here.ids.uuid()
         };
         let mut service = Service {
             name: name.to_owned(),
@@ -90,23 +83,50 @@ impl EmbeddedAws {
             staging_parameter,
             execution_id,
             start_time: ago(now, OPENED_AGO),
+            account: self.place.account.clone(),
+            region: self.place.region.clone(),
         };
         (service.staging_id, service.staging_domain) =
             self.copy_at(&service, ago(now, COPIED_AGO))?;
         service.policy_id = self.policy_at(&service.staging_domain, ago(now, COPIED_AGO))?;
         self.attach_at(&service, ago(now, ATTACHED_AGO))?;
         let mut state = self.state();
-        state.ssm.put(
+        let here = state.here(&self.place);
+        here.ssm.put(
             &service.staging_parameter,
             &service.staging_id,
             ago(now, RECORDED_AGO),
         );
         for id in [&service.production_id, &service.staging_id] {
-            state.cloudfront.settle(id, ago(now, RECORDED_AGO));
+            here.cloudfront.settle(id, ago(now, RECORDED_AGO));
         }
         drop(state);
         self.changed();
         Ok(service)
+    }
+
+    /// Makes a primary distribution like a service's, without any deployment, and answers its id:
+    /// accounts have others.
+    ///
+    /// # Errors
+    /// What CloudFront refuses with: a distribution of that name that exists already.
+    pub fn create_distribution(&self, name: &str) -> Result<String, Failure> {
+        let born = ago(self.clock().now(), PRODUCTION_AGE);
+        let mut state = self.state();
+        let here = state.here(&self.place);
+        let document = parsed(&production_config(name, &here.settings.account))?;
+        let mut context = Context {
+            now: born,
+            settings: &here.settings,
+            ids: here.ids,
+        };
+        let id = here
+            .cloudfront
+            .create(&mut context, document, BTreeMap::new())?
+            .id
+            .clone();
+        here.cloudfront.settle(&id, born);
+        Ok(id)
     }
 
     /// A newer deployment of the same service, all of it now: a staging copy, a policy in the
@@ -172,20 +192,20 @@ impl EmbeddedAws {
 
     fn copy_at(&self, service: &Service, at: Timestamp) -> Result<(String, String), Failure> {
         let mut state = self.state();
-        let state = &mut *state;
-        let etag = state
+        let here = state.here(&self.place);
+        let etag = here
             .cloudfront
             .distribution(&service.production_id)?
             .current
             .etag
             .clone();
-        let reference = state.ids.uuid();
+        let reference = here.ids.uuid();
         let mut context = Context {
             now: at,
-            settings: &state.settings,
-            ids: &mut state.ids,
+            settings: &here.settings,
+            ids: here.ids,
         };
-        let copy = state.cloudfront.copy(
+        let copy = here.cloudfront.copy(
             &mut context,
             &service.production_id,
             Some(&etag),
@@ -197,14 +217,14 @@ impl EmbeddedAws {
 
     fn policy_at(&self, domain: &str, at: Timestamp) -> Result<String, Failure> {
         let mut state = self.state();
-        let state = &mut *state;
+        let here = state.here(&self.place);
         let document = parsed(&policy_config(domain))?;
         let mut context = Context {
             now: at,
-            settings: &state.settings,
-            ids: &mut state.ids,
+            settings: &here.settings,
+            ids: here.ids,
         };
-        Ok(state
+        Ok(here
             .cloudfront
             .create_policy(&mut context, document)?
             .id
@@ -213,8 +233,8 @@ impl EmbeddedAws {
 
     fn attach_at(&self, service: &Service, at: Timestamp) -> Result<(), Failure> {
         let mut state = self.state();
-        let state = &mut *state;
-        let current = &state
+        let here = state.here(&self.place);
+        let current = &here
             .cloudfront
             .distribution(&service.production_id)?
             .current;
@@ -222,11 +242,10 @@ impl EmbeddedAws {
         let document = parsed(&current.document.with_text(POLICY_ID, &service.policy_id))?;
         let mut context = Context {
             now: at,
-            settings: &state.settings,
-            ids: &mut state.ids,
+            settings: &here.settings,
+            ids: here.ids,
         };
-        state
-            .cloudfront
+        here.cloudfront
             .update(&mut context, &service.production_id, Some(&etag), document)?;
         Ok(())
     }

@@ -85,6 +85,10 @@ pub struct Switches {
     /// DeleteMessage with a handle of an earlier receive answers success and deletes nothing
     /// (true), or deletes all the same (false). SQS allows both for standard queues.
     pub old_receipt_is_ignored: bool,
+    /// How many calls CloudFront answers within any second before it throttles the account.
+    pub calls_per_second: Option<usize>,
+    /// How many of them within any minute may change something.
+    pub changes_per_minute: Option<usize>,
 }
 
 impl Default for Switches {
@@ -106,6 +110,8 @@ impl Default for Switches {
             listed_staging_delete_refused: true,
             policy_update_redeploys_primary: true,
             old_receipt_is_ignored: true,
+            calls_per_second: None,
+            changes_per_minute: None,
         }
     }
 }

@@ -1,35 +1,132 @@
-//! STS over the query protocol: GetCallerIdentity.
+//! Security Token Service over the AWS query protocol of 2011-06-15: AssumeRole, GetCallerIdentity.
+//!
+//! After the STS API reference. Trust is a list of roles with their external ids; whoever calls may
+//! assume them. Session policies, tags and source identities are not modelled.
 
-use http::Request;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use quick_xml::escape::escape;
+
+use super::State;
+use super::accounts::Session;
+use super::cloudfront::later;
 use super::exchange::{Call, Failure, Reply};
-use super::settings::Settings;
 
-const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+pub(super) const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-/// The operation that a form names, if it is one of STS.
-pub(super) fn operation(request: &Request<Vec<u8>>) -> Option<&'static str> {
-    let body = std::str::from_utf8(request.body()).ok()?;
-    body.split('&')
-        .any(|pair| pair == "Action=GetCallerIdentity")
-        .then_some("GetCallerIdentity")
+/// How long a session lasts unless the caller says otherwise, in seconds, and the least and the most.
+const DURATION: u64 = 3600;
+const MIN_DURATION: u64 = 900;
+const MAX_DURATION: u64 = 43_200;
+
+/// The parameters of a request in the query protocol.
+pub(super) fn form(body: &[u8]) -> BTreeMap<String, String> {
+    let text = String::from_utf8_lossy(body);
+    let decoded = |text: &str| super::cloudfront_api::percent_decoded(&text.replace('+', " "));
+    text.split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect()
 }
 
-pub(super) fn call(settings: &Settings, call: &Call) -> Result<Reply, Failure> {
-    if call.operation != "GetCallerIdentity" {
-        let message = format!(
-            "{} is not an operation of the embedded STS.",
-            call.operation
-        );
-        return Err(Failure::new(400, "InvalidAction", message));
+/// Carries out one request.
+pub(super) fn call(
+    state: &mut State,
+    now: Timestamp,
+    call: &Call,
+    body: &[u8],
+) -> Result<Reply, Failure> {
+    let form = form(body);
+    match call.operation.as_str() {
+        "AssumeRole" => assume_role(state, now, call, &form),
+        "GetCallerIdentity" => {
+            let account = &call.account;
+            Ok(result(
+                "GetCallerIdentity",
+                &format!(
+                    "<Arn>arn:aws:iam::{account}:user/rehearsal</Arn>\
+                     <UserId>AIDAREHEARSAL</UserId><Account>{account}</Account>"
+                ),
+            ))
+        }
+        other => Err(Failure::new(
+            400,
+            "InvalidAction",
+            format!("Could not find operation {other} for version 2011-06-15"),
+        )),
     }
-    let body = format!(
-        "<GetCallerIdentityResponse xmlns=\"{NAMESPACE}\"><GetCallerIdentityResult>\
-         <Arn>arn:aws:sts::{account}:assumed-role/stagesweep/rehearsal</Arn>\
-         <UserId>AROAREHEARSAL:rehearsal</UserId><Account>{account}</Account>\
-         </GetCallerIdentityResult><ResponseMetadata><RequestId>rehearsal</RequestId>\
-         </ResponseMetadata></GetCallerIdentityResponse>",
-        account = settings.account
+}
+
+fn assume_role(
+    state: &mut State,
+    now: Timestamp,
+    call: &Call,
+    form: &BTreeMap<String, String>,
+) -> Result<Reply, Failure> {
+    let text = |name: &str| form.get(name).map_or("", String::as_str);
+    let (arn, session_name) = (text("RoleArn"), text("RoleSessionName"));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@-_".contains(c);
+    if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(allowed) {
+        let message = format!(
+            "1 validation error detected: Value '{session_name}' at 'roleSessionName' failed to \
+             satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*"
+        );
+        return Err(Failure::new(400, "ValidationError", message));
+    }
+    let seconds = match form.get("DurationSeconds").map(|text| text.parse()) {
+        None => DURATION,
+        Some(Ok(seconds @ MIN_DURATION..=MAX_DURATION)) => seconds,
+        Some(_) => {
+            let message = "1 validation error detected: Value at 'durationSeconds' is out of range";
+            return Err(Failure::new(400, "ValidationError", message));
+        }
+    };
+    let trusts = state.roles.get(arn).is_some_and(|role| {
+        let asked = role.external_id.as_ref();
+        asked.is_none() || asked == form.get("ExternalId")
+    });
+    if !trusts {
+        // A role that does not exist is denied in the same words.
+        let message = format!(
+            "User: arn:aws:iam::{}:user/rehearsal is not authorized to perform: sts:AssumeRole on \
+             resource: {arn}",
+            call.account
+        );
+        return Err(Failure::new(403, "AccessDenied", message));
+    }
+    let account = arn.split(':').nth(4).unwrap_or_default();
+    let name = arn.rsplit('/').next().unwrap_or_default();
+    let until = later(now, Duration::from_secs(seconds));
+    let key = format!("ASIA{}", &state.ids.e_id()[1..]);
+    let (secret, token) = (state.ids.uuid(), state.ids.uuid());
+    let reply = result(
+        "AssumeRole",
+        &format!(
+            "<AssumedRoleUser><AssumedRoleId>AROAREHEARSAL:{session_name}</AssumedRoleId>\
+             <Arn>arn:aws:sts::{account}:assumed-role/{}/{session_name}</Arn></AssumedRoleUser>\
+             <Credentials><AccessKeyId>{key}</AccessKeyId>\
+             <SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken>\
+             <Expiration>{until:.0}</Expiration></Credentials>",
+            escape(name),
+        ),
     );
-    Ok(Reply::new(200, body.into_bytes()))
+    let session = Session {
+        account: account.to_owned(),
+        token,
+        until,
+    };
+    state.sessions.retain(|_, session| now < session.until);
+    state.sessions.insert(key, session);
+    Ok(reply)
+}
+
+fn result(operation: &str, content: &str) -> Reply {
+    let body = format!(
+        "<{operation}Response xmlns=\"{NAMESPACE}\"><{operation}Result>{content}\
+         </{operation}Result><ResponseMetadata><RequestId>rehearsal</RequestId></ResponseMetadata>\
+         </{operation}Response>"
+    );
+    Reply::new(200, body.into_bytes())
 }

@@ -93,7 +93,7 @@ pub struct MessageView {
     pub sent: Timestamp,
 }
 
-/// Everything that exists.
+/// Everything that exists in one account, its parameters in one region; and all queues.
 #[derive(Clone, Debug)]
 pub struct Inventory {
     /// Distributions that have not been deleted.
@@ -241,7 +241,8 @@ impl EmbeddedAws {
 
     /// Writes a parameter; answers its version.
     pub fn put_parameter(&self, name: &str, value: &str) -> u64 {
-        let version = self.state().ssm.put(name, value, self.clock().now());
+        let now = self.clock().now();
+        let version = self.state().here(&self.place).ssm.put(name, value, now);
         self.changed();
         version
     }
@@ -257,8 +258,9 @@ impl EmbeddedAws {
     /// The versions of a parameter that are kept, oldest first.
     #[must_use]
     pub fn parameter_history(&self, name: &str) -> Vec<ParameterVersion> {
-        let state = self.state();
-        let versions = state
+        let mut state = self.state();
+        let here = state.here(&self.place);
+        let versions = here
             .ssm
             .parameters
             .get(name)
@@ -278,23 +280,21 @@ impl EmbeddedAws {
     /// A distribution that exists.
     #[must_use]
     pub fn distribution(&self, id: &str) -> Option<DistributionView> {
-        let state = self.state();
-        state
-            .cloudfront
+        let mut state = self.state();
+        let here = state.here(&self.place);
+        here.cloudfront
             .distribution(id)
             .ok()
-            .map(|it| self.distribution_view(it, &state.settings))
+            .map(|it| self.distribution_view(it, &here.settings))
     }
 
     /// A continuous deployment policy.
     #[must_use]
     pub fn policy(&self, id: &str) -> Option<PolicyView> {
-        let state = self.state();
-        state
-            .cloudfront
-            .policy(id)
-            .ok()
-            .map(|it| policy_view(it, &state.cloudfront))
+        let mut state = self.state();
+        let cloudfront = &*state.here(&self.place).cloudfront;
+        let policy = cloudfront.policy(id).ok()?;
+        Some(policy_view(policy, cloudfront))
     }
 
     /// Sets one element of a distribution's configuration, under CloudFront's rules and with the
@@ -314,19 +314,18 @@ impl EmbeddedAws {
         let now = self.clock().now();
         {
             let mut state = self.state();
-            let state = &mut *state;
-            let current = &state.cloudfront.distribution(id)?.current;
+            let here = state.here(&self.place);
+            let current = &here.cloudfront.distribution(id)?.current;
             let etag = current.etag.clone();
-            let edited = edit(&current.shown(&state.settings.switches));
+            let edited = edit(&current.shown(&here.settings.switches));
             let document = Document::parse(edited.as_bytes())
                 .map_err(|error| Failure::new(400, "MalformedXML", error))?;
             let mut context = cloudfront::Context {
                 now,
-                settings: &state.settings,
-                ids: &mut state.ids,
+                settings: &here.settings,
+                ids: here.ids,
             };
-            state
-                .cloudfront
+            here.cloudfront
                 .update(&mut context, id, Some(&etag), document)?;
         }
         self.changed();
@@ -341,15 +340,14 @@ impl EmbeddedAws {
         let now = self.clock().now();
         {
             let mut state = self.state();
-            let state = &mut *state;
-            let etag = state.cloudfront.policy(id)?.etag.clone();
+            let here = state.here(&self.place);
+            let etag = here.cloudfront.policy(id)?.etag.clone();
             let mut context = cloudfront::Context {
                 now,
-                settings: &state.settings,
-                ids: &mut state.ids,
+                settings: &here.settings,
+                ids: here.ids,
             };
-            state
-                .cloudfront
+            here.cloudfront
                 .delete_policy(&mut context, id, Some(&etag))?;
         }
         self.changed();
@@ -364,14 +362,14 @@ impl EmbeddedAws {
         let now = self.clock().now();
         {
             let mut state = self.state();
-            let state = &mut *state;
-            let etag = state.cloudfront.distribution(id)?.current.etag.clone();
+            let here = state.here(&self.place);
+            let etag = here.cloudfront.distribution(id)?.current.etag.clone();
             let context = cloudfront::Context {
                 now,
-                settings: &state.settings,
-                ids: &mut state.ids,
+                settings: &here.settings,
+                ids: here.ids,
             };
-            state.cloudfront.delete(&context, id, Some(&etag))?;
+            here.cloudfront.delete(&context, id, Some(&etag))?;
         }
         self.changed();
         Ok(())
@@ -382,13 +380,10 @@ impl EmbeddedAws {
         let now = self.clock().now();
         {
             let mut state = self.state();
-            let ids: Vec<String> = state
-                .cloudfront
-                .distributions()
-                .map(|it| it.id.clone())
-                .collect();
+            let cloudfront = state.here(&self.place).cloudfront;
+            let ids: Vec<String> = cloudfront.distributions().map(|it| it.id.clone()).collect();
             for id in ids {
-                state.cloudfront.settle(&id, now);
+                cloudfront.settle(&id, now);
             }
         }
         self.changed();
@@ -399,14 +394,14 @@ impl EmbeddedAws {
         let earlier = |at: &mut Timestamp| *at = at.checked_sub(by).unwrap_or(Timestamp::MIN);
         {
             let mut state = self.state();
-            let state = &mut *state;
-            for distribution in state.cloudfront.distributions.values_mut() {
+            let here = state.here(&self.place);
+            for distribution in here.cloudfront.distributions.values_mut() {
                 earlier(&mut distribution.current.modified);
             }
-            for policy in state.cloudfront.policies.values_mut() {
+            for policy in here.cloudfront.policies.values_mut() {
                 earlier(&mut policy.modified);
             }
-            for parameter in state.ssm.parameters.values_mut() {
+            for parameter in here.ssm.parameters.values_mut() {
                 for version in &mut parameter.versions {
                     earlier(&mut version.at);
                 }
@@ -419,31 +414,33 @@ impl EmbeddedAws {
     #[must_use]
     pub fn inventory(&self) -> Inventory {
         let now = self.clock().now();
-        let state = self.state();
-        let cloudfront = &state.cloudfront;
+        let mut state = self.state();
+        let queues = state
+            .sqs
+            .queues
+            .iter()
+            .map(|(name, it)| (name.clone(), it.depth(now)))
+            .collect();
+        let here = state.here(&self.place);
+        let cloudfront = &*here.cloudfront;
         let latest =
             |parameter: &super::ssm::Parameter| parameter.latest().map(|it| it.value.clone());
         Inventory {
             distributions: cloudfront
                 .distributions()
-                .map(|it| self.distribution_view(it, &state.settings))
+                .map(|it| self.distribution_view(it, &here.settings))
                 .collect(),
             policies: cloudfront
                 .policies()
                 .map(|it| policy_view(it, cloudfront))
                 .collect(),
-            parameters: state
+            parameters: here
                 .ssm
                 .parameters
                 .iter()
                 .filter_map(|(name, parameter)| Some((name.clone(), latest(parameter)?)))
                 .collect(),
-            queues: state
-                .sqs
-                .queues
-                .iter()
-                .map(|(name, it)| (name.clone(), it.depth(now)))
-                .collect(),
+            queues,
         }
     }
 

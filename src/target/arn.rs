@@ -93,7 +93,7 @@ pub(super) fn is_partition(text: &str) -> bool {
     (text == "aws" || text.starts_with("aws-")) && text.bytes().all(is_region_byte)
 }
 
-fn is_region(text: &str) -> bool {
+pub(super) fn is_region(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_region_byte)
 }
 

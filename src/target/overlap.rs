@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::MAX_NAME;
-use super::pattern::{Glob, Piece, PipelinePattern, Shape};
+use super::pattern::{Glob, Match, Piece, PipelinePattern, Shape};
 
 /// A pipeline that both patterns match: its name, or its ARN where a pattern looks at that.
 pub(super) fn example(a: &PipelinePattern, b: &PipelinePattern) -> Option<String> {
@@ -91,6 +91,13 @@ fn steps(glob: &Glob) -> Vec<Step> {
 /// The shortest text that both match: a breadth-first search over pairs of positions, in which
 /// taking a byte costs one and leaving a star costs nothing.
 pub(super) fn shortest_common(a: &Glob, b: &Glob) -> Option<String> {
+    // Of most pairs at least one is a literal, and nothing needs to be searched.
+    match (a.literal(), b.literal()) {
+        (Some(text), Some(other)) => return (text == other).then(|| text.to_owned()),
+        (Some(text), None) => return (b.matches(text) != Match::No).then(|| text.to_owned()),
+        (None, Some(text)) => return (a.matches(text) != Match::No).then(|| text.to_owned()),
+        (None, None) => {}
+    }
     let (a, b) = (steps(a), steps(b));
     let index = |i: usize, j: usize| i * (b.len() + 1) + j;
     // How each pair was reached first: from which pair, by which byte.

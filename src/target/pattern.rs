@@ -126,6 +126,33 @@ impl PipelinePattern {
         &self.captures
     }
 
+    /// The pattern of the pipeline's name.
+    pub(super) fn name(&self) -> &Glob {
+        match &self.shape {
+            Shape::Name(name) => name,
+            Shape::Arn(globs) => &globs.name,
+        }
+    }
+
+    /// The account, where it is a literal one.
+    pub(super) fn account(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Name(_) => None,
+            Shape::Arn(globs) => globs.account.literal(),
+        }
+    }
+
+    /// Whether what stands for `capture` is always the account of the event.
+    pub(super) fn is_account(&self, capture: &str) -> bool {
+        if !self.captures.iter().any(|it| it == capture) {
+            return capture == "account";
+        }
+        match &self.shape {
+            Shape::Name(_) => false,
+            Shape::Arn(globs) => globs.account.captures().any(|it| it == capture),
+        }
+    }
+
     pub(super) fn matches(&self, pipeline: &PipelineArn) -> Match {
         let components: Vec<(&Glob, &str)> = match &self.shape {
             Shape::Name(name) => vec![(name, &pipeline.name)],
@@ -227,6 +254,14 @@ impl Glob {
     /// Whether this is one capture and nothing else.
     pub(super) fn is_capture(&self) -> bool {
         matches!(self.0[..], [Piece::Capture(_)])
+    }
+
+    /// The one text that this matches, if it has no capture.
+    pub(super) fn literal(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Piece::Literal(text)] => Some(text),
+            _ => None,
+        }
     }
 
     fn captures(&self) -> impl Iterator<Item = &str> {

@@ -1,7 +1,8 @@
-//! Templates of parameter names over a pattern's captures.
+//! Templates over what is known of a pipeline: its pattern's captures, its account, its region.
 
+use super::access::{ExternalIdError, RegionError, RoleArnError};
 use super::is_name_byte;
-use super::pattern::{PatternError, Piece, pieces};
+use super::pattern::{PatternError, Piece, PipelinePattern, pieces};
 
 /// The largest number of characters in a parameter's name (Systems Manager API reference:
 /// `PutParameter`).
@@ -10,11 +11,18 @@ const MAX_PARAMETER_NAME: usize = 1011;
 /// The largest number of levels in a parameter's path (the same source).
 const MAX_LEVELS: usize = 15;
 
-/// A parameter's name with captures in it: `/{service}/cloudfront/cfcd-staging`.
+/// What a template may use besides the captures of its pattern: the event's own account and region.
+/// A capture of the same name comes first.
+pub(super) const OF_THE_EVENT: [&str; 2] = ["account", "region"];
+
+/// A text with captures in it: `/{service}/cloudfront/cfcd-staging`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template(Vec<Piece>);
 
-/// Why a text is no template of a parameter's name.
+/// Each name that a template may use, with its value.
+pub(super) type Values = Vec<(String, String)>;
+
+/// Why a text is no template of what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// The captures in it are not well formed.
@@ -30,7 +38,16 @@ pub enum TemplateError {
     },
     /// Whatever the captures take, it is no parameter's name.
     #[error(transparent)]
-    Name(ParameterNameError),
+    Name(#[from] ParameterNameError),
+    /// Whatever the captures take, it is no role's ARN.
+    #[error(transparent)]
+    RoleArn(#[from] RoleArnError),
+    /// Whatever the captures take, it is no external id.
+    #[error(transparent)]
+    ExternalId(#[from] ExternalIdError),
+    /// Whatever the captures take, it is no region.
+    #[error(transparent)]
+    Region(#[from] RegionError),
 }
 
 /// Why a text cannot be the name of a parameter.
@@ -62,26 +79,39 @@ pub enum ParameterNameError {
 }
 
 impl Template {
-    /// Checks a template. Without `captures` (their pattern is faulty), it is not checked which
-    /// of them it uses.
-    pub(super) fn parse(written: &str, captures: Option<&[String]>) -> Result<Self, TemplateError> {
+    /// Reads a template of something that `check` accepts, whatever the captures take. Without
+    /// `pattern` (it is faulty), it is not checked which captures the template uses.
+    pub(super) fn parse<E: Into<TemplateError>>(
+        written: &str,
+        pattern: Option<&PipelinePattern>,
+        check: impl Fn(&str) -> Result<(), E>,
+    ) -> Result<Self, TemplateError> {
         let template = Self(pieces(written).map_err(TemplateError::Syntax)?);
-        let used = template.0.iter().filter_map(|piece| match piece {
-            Piece::Capture(name) => Some(name),
-            Piece::Literal(_) => None,
-        });
-        for capture in used {
-            if let Some(known) = captures
-                && !known.contains(capture)
-            {
+        if let Some(pattern) = pattern {
+            let unknown = template.captures().find(|&used| {
+                !OF_THE_EVENT.contains(&used) && !pattern.captures().iter().any(|it| it == used)
+            });
+            if let Some(capture) = unknown {
+                let captures = pattern.captures().iter().map(String::as_str);
+                let others = OF_THE_EVENT.into_iter();
+                let others = others.filter(|name| !pattern.captures().iter().any(|it| it == name));
                 return Err(TemplateError::UnknownCapture {
-                    capture: capture.clone(),
-                    known: known.to_vec(),
+                    capture: capture.to_owned(),
+                    known: captures.chain(others).map(str::to_owned).collect(),
                 });
             }
         }
-        // A capture takes at least one character and never a slash, so any letter stands for it.
-        check(&template.fill(|_| "x")).map_err(TemplateError::Name)?;
+        // A capture takes at least one character of a name's, so any letter stands for it; an
+        // account is always twelve digits.
+        let is_account = |capture: &str| pattern.is_none_or(|pattern| pattern.is_account(capture));
+        let sample = template.fill(|capture| {
+            if is_account(capture) {
+                "123456789012"
+            } else {
+                "x"
+            }
+        });
+        check(&sample).map_err(Into::into)?;
         Ok(template)
     }
 
@@ -91,19 +121,27 @@ impl Template {
         renders(&self.0, name)
     }
 
-    /// Fills the captures in and checks the result.
-    pub(super) fn render(
+    /// Fills the captures in, and checks the result.
+    pub(super) fn render<E>(
         &self,
-        captured: &[(String, String)],
-    ) -> Result<String, ParameterNameError> {
-        let name = self.fill(|capture| {
-            captured
+        values: &Values,
+        check: impl Fn(&str) -> Result<(), E>,
+    ) -> Result<String, E> {
+        let text = self.fill(|capture| {
+            values
                 .iter()
                 .find(|(name, _)| name == capture)
                 .map_or("", |(_, value)| value)
         });
-        check(&name)?;
-        Ok(name)
+        check(&text)?;
+        Ok(text)
+    }
+
+    fn captures(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Capture(name) => Some(name.as_str()),
+            Piece::Literal(_) => None,
+        })
     }
 
     fn fill<'a>(&'a self, value: impl Fn(&str) -> &'a str) -> String {
@@ -117,7 +155,16 @@ impl Template {
     }
 }
 
-fn check(name: &str) -> Result<(), ParameterNameError> {
+impl std::fmt::Display for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|piece| match piece {
+            Piece::Literal(text) => f.write_str(text),
+            Piece::Capture(name) => write!(f, "{{{name}}}"),
+        })
+    }
+}
+
+pub(super) fn check_parameter_name(name: &str) -> Result<(), ParameterNameError> {
     if name.is_empty() {
         return Err(ParameterNameError::Empty);
     }
@@ -145,11 +192,8 @@ fn check(name: &str) -> Result<(), ParameterNameError> {
 }
 
 fn list(captures: &[String]) -> String {
-    if captures.is_empty() {
-        return "it has none".to_owned();
-    }
     let names: Vec<String> = captures.iter().map(|name| format!("{{{name}}}")).collect();
-    format!("it has {}", names.join(", "))
+    format!("there are {}", names.join(", "))
 }
 
 fn renders(pieces: &[Piece], name: &str) -> bool {

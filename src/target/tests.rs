@@ -11,6 +11,9 @@ fn spec(pipeline: &str) -> TargetSpec {
         action: "Approve".to_owned(),
         production_parameter: "/web/production".to_owned(),
         staging_parameter: "/web/staging".to_owned(),
+        role_arn: None,
+        external_id: None,
+        region: None,
     }
 }
 
@@ -95,6 +98,10 @@ fn captures_of_names_and_arns_fill_the_parameters() {
             label: "{service}-frontend-pipeline".to_owned(),
             production_parameter: "/shop-eu/cloudfront/cfcd-production".to_owned(),
             staging_parameter: "/shop-eu/cloudfront/cfcd-staging".to_owned(),
+            access: Access {
+                role: None,
+                region: "ap-northeast-1".to_owned(),
+            },
         }
     );
     assert_eq!(
@@ -154,6 +161,9 @@ fn faults_of_an_entry_are_found_together() {
         action: "Approve it".to_owned(),
         production_parameter: "/{svc}/production".to_owned(),
         staging_parameter: "{service}/staging".to_owned(),
+        role_arn: Some("arn:aws:iam::{service}:role/sweep".to_owned()),
+        external_id: Some("{service} {team}".to_owned()),
+        region: Some("EU".to_owned()),
     };
     assert_eq!(
         problems(&[spec]),
@@ -161,8 +171,13 @@ fn faults_of_an_entry_are_found_together() {
             "targets[0].stage: must be a literal name: captures belong in `pipeline`",
             "targets[0].action: contains ' '; a name has letters, digits and . @ - _ only",
             "targets[0].production_parameter: uses the capture {svc}, which `pipeline` does not \
-             have (it has {service})",
+             have (there are {service}, {account}, {region})",
             "targets[0].staging_parameter: is a path and must begin with /",
+            "targets[0].role_arn: does not name an account: write twelve digits, or {account}",
+            "targets[0].external_id: uses the capture {team}, which `pipeline` does not have (there \
+             are {service}, {account}, {region})",
+            "targets[0].region: is no region such as us-east-1: lower-case letters, digits and - \
+             only",
         ]
     );
 }
@@ -221,6 +236,226 @@ fn overlapping_targets_name_both_and_show_an_example() {
     let disjoint = "arn:aws:codepipeline:us-{zone}:{account}:web-{service}";
     assert!(Targets::new(&[spec("{service}-pipeline"), elsewhere]).is_ok());
     assert!(Targets::new(&[spec(arn), spec(disjoint)]).is_ok());
+}
+
+fn with_access(
+    pipeline: &str,
+    role_arn: Option<&str>,
+    external_id: Option<&str>,
+    region: Option<&str>,
+) -> TargetSpec {
+    TargetSpec {
+        role_arn: role_arn.map(str::to_owned),
+        external_id: external_id.map(str::to_owned),
+        region: region.map(str::to_owned),
+        ..spec(pipeline)
+    }
+}
+
+#[test]
+fn roles_and_regions_are_filled_in_from_captures_and_from_the_event() {
+    let role = |account: &str, name: &str, external_id: Option<&str>| {
+        let arn = format!("arn:aws:iam::{account}:role/{name}");
+        Some((arn, external_id.map(str::to_owned)))
+    };
+    let by_event = "arn:aws:iam::{account}:role/stagesweep";
+    for (spec, expected) in [
+        // The event's own account and region, for a pattern of names as for one of ARNs.
+        (
+            with_access("{service}-web", Some(by_event), Some("org/{account}"), None),
+            (
+                role("012345678901", "stagesweep", Some("org/012345678901")),
+                "ap-northeast-1",
+            ),
+        ),
+        (
+            with_access(
+                "arn:aws:codepipeline:{region}:{account}:{service}",
+                Some(by_event),
+                None,
+                Some("{region}"),
+            ),
+            (role("012345678901", "stagesweep", None), "ap-northeast-1"),
+        ),
+        (
+            with_access(
+                "arn:aws:codepipeline:{r}:{owner}:{service}-web",
+                Some("arn:aws:iam::{owner}:role/teams/{service}/sweep-{service}"),
+                Some("{service}-{r}"),
+                Some("us-east-1"),
+            ),
+            (
+                role(
+                    "012345678901",
+                    "teams/shop/sweep-shop",
+                    Some("shop-ap-northeast-1"),
+                ),
+                "us-east-1",
+            ),
+        ),
+        (
+            with_access("shop-web", None, None, Some("eu-west-1")),
+            (None, "eu-west-1"),
+        ),
+    ] {
+        let targets = Targets::new(std::slice::from_ref(&spec)).unwrap();
+        let Resolution::Target(target) =
+            targets.resolve(&pipeline("shop-web"), "Approve", "Approve")
+        else {
+            panic!("{spec:?}")
+        };
+        let Access { role, region } = target.access;
+        let role = role.map(|role| {
+            let external_id = role.external_id().map(str::to_owned);
+            (role.arn().to_owned(), external_id)
+        });
+        assert_eq!((role, region.as_str()), expected, "{spec:?}");
+    }
+}
+
+#[test]
+fn a_role_leads_into_the_account_of_the_event_or_nowhere() {
+    let resolve = |spec: TargetSpec, name: &str| {
+        let targets = Targets::new(&[spec]).unwrap();
+        match targets.resolve(&pipeline(name), "Approve", "Approve") {
+            Resolution::InvalidAccess { error, .. } => error.code(),
+            Resolution::Target(_) => "target",
+            other => panic!("{other:?}"),
+        }
+    };
+    let literal = |account| {
+        let arn = format!("arn:aws:iam::{account}:role/stagesweep");
+        with_access("{service}", Some(&arn), None, None)
+    };
+    assert_eq!(resolve(literal("012345678901"), "shop"), "target");
+    assert_eq!(resolve(literal("210987654321"), "shop"), "account_mismatch");
+    // A capture of a name may be called `account`, but it is not the event's.
+    let named = with_access(
+        "web-{account}-x",
+        Some("arn:aws:iam::012345678901:role/{account}"),
+        Some("{account}"),
+        None,
+    );
+    assert_eq!(resolve(named, "web-210987654321-x"), "target");
+    // Rendered values are checked again.
+    let with = |external_id, region| {
+        let arn = "arn:aws:iam::{account}:role/stagesweep";
+        with_access("{s}-x", Some(arn), external_id, region)
+    };
+    assert_eq!(resolve(with(Some("{s}"), None), "a-x"), "invalid_role");
+    assert_eq!(resolve(with(Some("{s}"), None), "ab-x"), "target");
+    assert_eq!(resolve(with(None, Some("{s}")), "EU-x"), "invalid_region");
+}
+
+#[test]
+fn roles_that_can_never_be_assumed_are_faults() {
+    let role = |arn: &str| problems(&[with_access("{s}-x", Some(arn), None, None)]).remove(0);
+    for (arn, problem) in [
+        (
+            "",
+            "is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME",
+        ),
+        (
+            "arn:aws:iam::{account}:user/x",
+            "is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME",
+        ),
+        (
+            "arn:aws:iam::{s}:role/x",
+            "does not name an account: write twelve digits, or {account}",
+        ),
+        (
+            "arn:aws:iam::1234:role/x",
+            "does not name an account: write twelve digits, or {account}",
+        ),
+    ] {
+        assert_eq!(
+            role(arn),
+            format!("targets[0].role_arn: {problem}"),
+            "{arn}"
+        );
+    }
+    assert!(role("arn:aws:iam::{account}:role/").contains("does not end in a role's name"));
+    assert!(role("arn:aws:iam::{account}:role/a b").contains("does not end in a role's name"));
+    assert!(role("arn:AWS:iam::{account}:role/a").contains("does not name a partition"));
+
+    let literal = "arn:aws:codepipeline:us-east-1:012345678901:shop";
+    let other = with_access(
+        literal,
+        Some("arn:aws:iam::210987654321:role/x"),
+        None,
+        None,
+    );
+    let alone = with_access("b-{s}", None, Some("x y"), None);
+    assert_eq!(
+        problems(&[other, alone]),
+        [
+            "targets[0].role_arn: is of account 210987654321, but `pipeline` matches in account \
+             012345678901 only; the role must be of the event's account",
+            "targets[1].external_id: contains ' '; an external id has letters, digits and + = , . \
+             @ : / - _ only",
+            "targets[1].external_id: needs role_arn: an external id is presented when a role is \
+             assumed",
+        ]
+    );
+}
+
+#[test]
+fn an_event_is_compared_with_few_of_many_targets() {
+    // Ten thousand literal names in two regions, and as many stages: reading them, which compares
+    // what may overlap, and finding one must not take a look at all of the others.
+    let mut specs: Vec<TargetSpec> = (0..10_000)
+        .map(|n| match n % 2 {
+            0 => spec(&format!("shop-{n}")),
+            _ => spec(&format!("arn:aws:codepipeline:{{r}}:{{a}}:shop-{n}")),
+        })
+        .collect();
+    specs.push(spec("{service}-frontend-pipeline"));
+    let targets = Targets::new(&specs).unwrap();
+    for (name, candidates) in [
+        ("shop-4711", 2),
+        ("shop-4712", 2),
+        ("x-frontend-pipeline", 1),
+    ] {
+        assert!(matches!(
+            targets.resolve(&pipeline(name), "Approve", "Approve"),
+            Resolution::Target(_)
+        ));
+        let found = targets.index.candidates("Approve", "Approve", name).count();
+        assert_eq!(found, candidates, "{name}");
+    }
+    let new = Target::check(0, &spec("shop-10001")).unwrap();
+    assert_eq!(targets.index.rivals(&new), [10_000]);
+}
+
+#[test]
+fn an_index_finds_what_a_look_at_all_targets_finds() {
+    let specs = [
+        spec("shop"),
+        TargetSpec {
+            stage: "Other".to_owned(),
+            ..spec("shop")
+        },
+        spec("arn:aws:codepipeline:us-{zone}:{account}:web"),
+        spec("arn:aws:codepipeline:ap-{zone}:{account}:web"),
+        spec("{service}-frontend"),
+        spec("arn:aws:codepipeline:{r}:012345678901:{service}-admin"),
+    ];
+    let targets = Targets::new(&specs).unwrap();
+    for name in ["shop", "web", "a-frontend", "b-admin", "none"] {
+        for (stage, action) in [
+            ("Approve", "Approve"),
+            ("Other", "Approve"),
+            ("x", "Approve"),
+        ] {
+            let by_hand = targets
+                .iter()
+                .filter(|target| target.stage() == stage && target.action() == action)
+                .map(|target| target.resolve(&pipeline(name)))
+                .find(|resolution| *resolution != Resolution::NoTarget)
+                .unwrap_or(Resolution::NoTarget);
+            assert_eq!(targets.resolve(&pipeline(name), stage, action), by_hand);
+        }
+    }
 }
 
 /// A pattern over a two-letter alphabet; literals stay short so that brute force stays complete.
@@ -307,6 +542,33 @@ proptest! {
 }
 
 #[test]
+fn a_target_knows_whether_it_leads_elsewhere() {
+    let leads = |pipeline: &str, role_arn: Option<&str>, region: Option<&str>| {
+        let spec = TargetSpec {
+            pipeline: pipeline.to_owned(),
+            stage: "Approve".to_owned(),
+            action: "Approve".to_owned(),
+            production_parameter: "/shop/production".to_owned(),
+            staging_parameter: "/shop/staging".to_owned(),
+            role_arn: role_arn.map(str::to_owned),
+            external_id: None,
+            region: region.map(str::to_owned),
+        };
+        let targets = Targets::new(&[spec]).unwrap();
+        let target = targets.iter().next().unwrap();
+        target.leads_elsewhere("eu-west-1")
+    };
+    let arn = |region: &str| format!("arn:aws:codepipeline:{region}:123456789012:shop");
+    assert!(!leads("shop", None, None));
+    assert!(!leads(&arn("eu-west-1"), None, None));
+    assert!(leads(&arn("us-east-1"), None, None));
+    assert!(leads(&arn("{where}"), None, None));
+    assert!(leads("shop", None, Some("us-east-1")));
+    let role = "arn:aws:iam::{account}:role/stagesweep";
+    assert!(leads("shop", Some(role), None));
+}
+
+#[test]
 fn a_template_knows_the_names_that_it_may_render() {
     let spec = TargetSpec {
         pipeline: "{service}-{env}.pipeline".to_owned(),
@@ -314,6 +576,9 @@ fn a_template_knows_the_names_that_it_may_render() {
         action: "Approve".to_owned(),
         production_parameter: "/{service}/production".to_owned(),
         staging_parameter: "/{service}/{env}-staging".to_owned(),
+        role_arn: None,
+        external_id: None,
+        region: None,
     };
     let targets = Targets::new(&[spec]).unwrap();
     let target = targets.iter().next().unwrap();

@@ -1,5 +1,5 @@
-//! CloudWatch Embedded Metric Format: one JSON object a line, from which CloudWatch Logs makes
-//! metrics.
+//! Metrics as lines, one JSON object each: in CloudWatch Embedded Metric Format, from which CloudWatch
+//! Logs makes metrics; or flat, for other scrapers.
 //!
 //! Specification:
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
@@ -15,8 +15,23 @@ use serde_json::{Map, Value, json};
 
 use super::metrics::{COUNTERS, Gauges, Interval};
 
-/// The CloudWatch namespace.
-pub type Namespace = String;
+/// How metrics are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// CloudWatch Embedded Metric Format.
+    Emf {
+        /// The CloudWatch namespace.
+        namespace: String,
+        /// The log group that the line itself names. The CloudWatch agent needs that of lines that
+        /// it is sent; CloudWatch Logs knows where it has a line.
+        log_group: Option<String>,
+    },
+    /// The values alone, with the fields that every log line has.
+    Json,
+}
+
+/// The message of a flat line, by which scrapers tell it from a log line.
+const MESSAGE: &str = "metrics";
 
 /// The format's limit on the values of one metric in one line.
 const MAX_VALUES: usize = 100;
@@ -24,7 +39,7 @@ const MAX_VALUES: usize = 100;
 /// The lines for one interval: one with everything, then one for each value of each dimension, and
 /// more where a duration has more values than a line may hold.
 pub(super) fn lines(
-    namespace: &Namespace,
+    form: &Form,
     timestamp_ms: i64,
     interval: &Interval,
     gauges: Gauges,
@@ -41,13 +56,13 @@ pub(super) fn lines(
     for (name, values) in &interval.durations {
         totals.durations(name, &values[..values.len().min(MAX_VALUES)]);
     }
-    lines.push(totals.render(namespace, timestamp_ms, None));
+    lines.push(totals.render(form, timestamp_ms, None));
 
     for (name, values) in &interval.durations {
         for more in values.chunks(MAX_VALUES).skip(1) {
             let mut line = Line::default();
             line.durations(name, more);
-            lines.push(line.render(namespace, timestamp_ms, None));
+            lines.push(line.render(form, timestamp_ms, None));
         }
     }
 
@@ -59,7 +74,7 @@ pub(super) fn lines(
             .count(name, *count);
     }
     for (dimension, line) in by_dimension {
-        lines.push(line.render(namespace, timestamp_ms, Some(dimension)));
+        lines.push(line.render(form, timestamp_ms, Some(dimension)));
     }
     lines
 }
@@ -90,28 +105,37 @@ impl Line {
         self.values.insert(name.to_owned(), Value::Array(values));
     }
 
-    fn render(
-        self,
-        namespace: &Namespace,
-        timestamp_ms: i64,
-        dimension: Option<(&str, &str)>,
-    ) -> String {
-        let dimensions: Vec<&str> = dimension.iter().map(|(name, _)| *name).collect();
+    fn render(self, form: &Form, timestamp_ms: i64, dimension: Option<(&str, &str)>) -> String {
         let mut root = self.values;
         if let Some((name, value)) = dimension {
             root.insert(name.to_owned(), value.into());
         }
-        root.insert(
-            "_aws".to_owned(),
-            json!({
-                "Timestamp": timestamp_ms,
-                "CloudWatchMetrics": [{
-                    "Namespace": namespace,
-                    "Dimensions": [dimensions],
-                    "Metrics": self.definitions,
-                }],
-            }),
-        );
+        match form {
+            Form::Emf {
+                namespace,
+                log_group,
+            } => {
+                let dimensions: Vec<&str> = dimension.iter().map(|(name, _)| *name).collect();
+                let mut metadata = json!({
+                    "Timestamp": timestamp_ms,
+                    "CloudWatchMetrics": [{
+                        "Namespace": namespace,
+                        "Dimensions": [dimensions],
+                        "Metrics": self.definitions,
+                    }],
+                });
+                if let Some(log_group) = log_group {
+                    metadata["LogGroupName"] = log_group.as_str().into();
+                }
+                root.insert("_aws".to_owned(), metadata);
+            }
+            Form::Json => {
+                let at = jiff::Timestamp::from_millisecond(timestamp_ms).unwrap_or_default();
+                root.insert("timestamp".to_owned(), format!("{at:.3}").into());
+                root.insert("level".to_owned(), "INFO".into());
+                root.insert("message".to_owned(), MESSAGE.into());
+            }
+        }
         Value::Object(root).to_string()
     }
 }
@@ -125,7 +149,9 @@ fn millis(duration: Duration) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::{CLEANUP_DURATION, MESSAGES_REJECTED, Metrics};
+    use std::collections::BTreeSet;
+
+    use crate::telemetry::metrics::{CLEANUP_DURATION, DURATIONS, MESSAGES_REJECTED, Metrics};
 
     #[test]
     fn every_line_is_one_valid_emf_object_with_bounded_dimensions() {
@@ -141,7 +167,10 @@ mod tests {
             poll_age: Duration::from_millis(40),
         };
         let lines = lines(
-            &"Stagesweep".to_owned(),
+            &Form::Emf {
+                namespace: "Stagesweep".to_owned(),
+                log_group: None,
+            },
             1_766_000_000_000,
             &metrics.take(),
             gauges,
@@ -173,5 +202,84 @@ mod tests {
             lines[4].contains(r#""Reason":"no_target""#)
                 || lines[3].contains(r#""Reason":"no_target""#)
         );
+    }
+
+    /// Hours of a fleet's work in one interval: still nothing that a log driver splits.
+    #[test]
+    fn the_longest_line_stays_below_what_log_drivers_split() {
+        let metrics = Metrics::default();
+        for name in DURATIONS {
+            for _ in 0..MAX_VALUES {
+                metrics.observe(name, Duration::MAX);
+            }
+        }
+        for name in COUNTERS {
+            metrics.add(name, u64::MAX);
+        }
+        let gauges = Gauges {
+            in_flight: usize::MAX,
+            oldest_in_flight_age: Duration::MAX,
+            poll_age: Duration::MAX,
+        };
+        let form = Form::Emf {
+            namespace: "n".repeat(255),
+            log_group: Some("g".repeat(512)),
+        };
+        let lines = lines(&form, i64::MAX, &metrics.take(), gauges);
+        assert!(lines[0].len() < 16 * 1024, "{}", lines[0].len());
+    }
+
+    #[test]
+    fn a_flat_line_has_the_values_the_fields_of_a_log_line_and_nothing_of_emf() {
+        let metrics = Metrics::default();
+        metrics.add_by_reason(MESSAGES_REJECTED, "no_target");
+        metrics.observe(CLEANUP_DURATION, Duration::from_millis(7));
+        let lines = lines(
+            &Form::Json,
+            1_766_000_000_123,
+            &metrics.take(),
+            Gauges::default(),
+        );
+        let objects: Vec<Value> = lines
+            .iter()
+            .map(|it| serde_json::from_str(it).unwrap())
+            .collect();
+        assert_eq!(objects.len(), 2);
+        assert_eq!(objects[0]["CleanupDuration"], json!([7]));
+        let rejected = json!({
+            "timestamp": "2025-12-17T19:33:20.123Z", "level": "INFO", "message": "metrics",
+            "Reason": "no_target", "MessagesRejected": 1,
+        });
+        assert_eq!(objects[1], rejected);
+    }
+
+    /// The rows of the page's tables: name and unit.
+    #[test]
+    fn the_page_on_metrics_lists_what_is_emitted_and_nothing_else() {
+        let metrics = Metrics::default();
+        for name in DURATIONS {
+            metrics.observe(name, Duration::ZERO);
+        }
+        let form = Form::Emf {
+            namespace: "Stagesweep".to_owned(),
+            log_group: None,
+        };
+        let lines = lines(&form, 0, &metrics.take(), Gauges::default());
+        let totals: Value = serde_json::from_str(&lines[0]).unwrap();
+        let definitions = &totals["_aws"]["CloudWatchMetrics"][0]["Metrics"];
+        let emitted: BTreeSet<(&str, &str)> = definitions
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| (it["Name"].as_str().unwrap(), it["Unit"].as_str().unwrap()))
+            .collect();
+        let page = include_str!("../../docs/METRICS.md");
+        let cells = |line: &'static str| -> Option<(&'static str, &'static str)> {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            Some((cells.next()?.strip_suffix('`')?, cells.next()?))
+        };
+        let listed = page.lines().filter_map(cells);
+        let listed = listed.filter(|(_, unit)| ["Count", "Milliseconds"].contains(unit));
+        assert_eq!(listed.collect::<BTreeSet<_>>(), emitted);
     }
 }

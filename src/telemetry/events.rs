@@ -3,13 +3,14 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
 
 use super::metrics::{
     CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_STARTED, CLEANUPS_SUCCEEDED, CLEANUPS_SUPERSEDED,
     DUPLICATES_SUPPRESSED, EVENT_AGE, HEARTBEAT_FAILURES, LEASE_MARGIN, LEDGER_FAILURES,
-    MESSAGES_DELETED, MESSAGES_RECEIVED, MESSAGES_REJECTED, MESSAGES_RELEASED, Metrics,
-    PROPAGATION_TIME,
+    LOG_LINES_DROPPED, MESSAGES_DELETED, MESSAGES_RECEIVED, MESSAGES_REJECTED, MESSAGES_RELEASED,
+    METRICS_DROPPED, Metrics, PROPAGATION_TIME,
 };
 use super::{Milestone, What, chain};
 use crate::event::Rejection;
@@ -72,6 +73,37 @@ impl Event for QueueNotChecked<'_> {
             error = chain(self.error),
             "the queue's attributes could not be read"
         );
+    }
+}
+
+/// Nobody can ask this daemon for its health.
+pub struct HealthNotServed<'a> {
+    /// Where it would have answered.
+    pub address: &'a str,
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for HealthNotServed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            health.socket = self.address,
+            error = chain(self.error),
+            "health cannot be asked for; set health.socket where several daemons share a network \
+             namespace"
+        );
+    }
+}
+
+/// systemd did not hear of us.
+pub struct SystemdNotNotified<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for SystemdNotNotified<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(error = chain(self.error), "systemd could not be notified");
     }
 }
 
@@ -448,6 +480,75 @@ impl Event for LookFailing<'_> {
     }
 }
 
+/// STS gave credentials of a role.
+pub struct RoleAssumed<'a> {
+    /// The role.
+    pub role_arn: &'a str,
+    /// When the credentials end.
+    pub until: Option<Timestamp>,
+}
+
+impl Event for RoleAssumed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            role.arn = self.role_arn,
+            role.until = self.until.map(tracing::field::display),
+            "role assumed"
+        );
+    }
+}
+
+/// STS gave no credentials of a role, for the first time in a row for this reason.
+pub struct RoleNotAssumed<'a> {
+    /// The role.
+    pub role_arn: &'a str,
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for RoleNotAssumed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            role.arn = self.role_arn,
+            error = chain(self.error),
+            "the role cannot be assumed; nothing is done in its account meanwhile"
+        );
+    }
+}
+
+/// The account's distributions cannot be listed for now: each is asked for by itself.
+pub struct ListingFailed<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for ListingFailed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            error = chain(self.error),
+            "the distributions cannot be listed; asking for each by itself"
+        );
+    }
+}
+
+/// AWS began to throttle the account's calls of a service.
+pub struct AccountThrottled<'a> {
+    /// The service.
+    pub service: &'static str,
+    /// The operation whose call was throttled.
+    pub operation: &'a str,
+}
+
+impl Event for AccountThrottled<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            aws.service = self.service,
+            aws.operation = self.operation,
+            "throttled; all calls of the account to this service slow down"
+        );
+    }
+}
+
 /// A call failed in a way that the next try may not.
 pub struct CallRetried<'a> {
     /// Why.
@@ -696,6 +797,48 @@ pub struct LedgerRecovered;
 impl Event for LedgerRecovered {
     fn record(&self, _metrics: &Metrics) {
         info!("the ledger works again");
+    }
+}
+
+/// Log lines were dropped, because nobody read standard output in time.
+pub struct LogLinesDropped {
+    /// How many, since this was last counted.
+    pub lines: u64,
+}
+
+impl Event for LogLinesDropped {
+    fn record(&self, metrics: &Metrics) {
+        warn!(
+            log.dropped = self.lines,
+            "log lines were dropped: nobody reads them in time"
+        );
+        metrics.add(LOG_LINES_DROPPED, self.lines);
+    }
+}
+
+/// Metrics cannot be written, are dropped, or can be written again.
+pub struct MetricsSinkChanged<'a> {
+    /// Lines that were dropped since the last time, because too many waited.
+    pub dropped: u64,
+    /// Why they cannot be written; `None`: they can.
+    pub failure: Option<&'a str>,
+}
+
+impl Event for MetricsSinkChanged<'_> {
+    fn record(&self, metrics: &Metrics) {
+        match self.failure {
+            Some(error) => warn!(
+                error,
+                metrics.dropped = self.dropped,
+                "metrics cannot be written; trying again"
+            ),
+            None if self.dropped > 0 => warn!(
+                metrics.dropped = self.dropped,
+                "metrics were dropped: they are written too slowly"
+            ),
+            None => info!("metrics are written again"),
+        }
+        metrics.add(METRICS_DROPPED, self.dropped);
     }
 }
 

@@ -106,6 +106,12 @@ impl Logging {
         }
     }
 
+    /// Counts the lines that were dropped since the start because nobody read them in time.
+    pub fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static + use<> {
+        let counter = self.writer.error_counter();
+        move || counter.dropped_lines() as u64
+    }
+
     /// Changes the level while the process runs.
     #[must_use]
     pub fn level(&self) -> LevelHandle {

@@ -230,3 +230,28 @@ fn the_longest_comment_makes_one_line_that_no_log_driver_splits() {
     assert_eq!(lines.len(), 1);
     assert!(lines[0].len() < 16 * 1024, "{}", lines[0].len());
 }
+
+#[test]
+fn dropped_log_lines_are_counted_once() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use crate::telemetry::{Form, Gauges};
+
+    let dropped = Arc::new(AtomicU64::new(0));
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let (total, lines) = (Arc::clone(&dropped), Arc::clone(&written));
+    let telemetry = Telemetry::new(Clock::system())
+        .with_metrics_sink(Form::Json, move |line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            lines
+                .lock()
+                .unwrap()
+                .push(line["LogLinesDropped"].as_u64().unwrap());
+        })
+        .with_dropped_log_lines(move || total.load(Ordering::Relaxed));
+    for total in [0, 3, 3, 5] {
+        dropped.store(total, Ordering::Relaxed);
+        telemetry.flush(Gauges::default());
+    }
+    assert_eq!(*written.lock().unwrap(), [0, 3, 0, 2]);
+}

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Counters, in the order in which they are written. CloudWatch unit: `Count`.
-pub(super) const COUNTERS: [&str; 13] = [
+pub(super) const COUNTERS: [&str; 15] = [
     MESSAGES_RECEIVED,
     MESSAGES_DELETED,
     MESSAGES_RELEASED,
@@ -19,6 +19,8 @@ pub(super) const COUNTERS: [&str; 13] = [
     API_THROTTLES,
     HEARTBEAT_FAILURES,
     LEDGER_FAILURES,
+    METRICS_DROPPED,
+    LOG_LINES_DROPPED,
 ];
 
 pub(super) const MESSAGES_RECEIVED: &str = "MessagesReceived";
@@ -34,8 +36,14 @@ pub(super) const API_CALLS: &str = "ApiCalls";
 pub(super) const API_THROTTLES: &str = "ApiThrottles";
 pub(super) const HEARTBEAT_FAILURES: &str = "HeartbeatFailures";
 pub(super) const LEDGER_FAILURES: &str = "LedgerFailures";
+pub(super) const METRICS_DROPPED: &str = "MetricsDropped";
+pub(super) const LOG_LINES_DROPPED: &str = "LogLinesDropped";
 
 /// Durations, each with every value that was seen. CloudWatch unit: `Milliseconds`.
+#[cfg(test)]
+pub(super) const DURATIONS: [&str; 4] =
+    [CLEANUP_DURATION, EVENT_AGE, PROPAGATION_TIME, LEASE_MARGIN];
+
 pub(super) const CLEANUP_DURATION: &str = "CleanupDuration";
 pub(super) const EVENT_AGE: &str = "EventAge";
 pub(super) const PROPAGATION_TIME: &str = "PropagationTime";

@@ -8,16 +8,21 @@ mod emf;
 pub mod events;
 pub mod logging;
 mod metrics;
+mod sink;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
 
-pub use emf::Namespace;
+pub use emf::Form;
 pub use metrics::{Gauges, Metrics};
 
 /// Where events go. One for each daemon, so that several can run in one process.
@@ -25,13 +30,22 @@ pub struct Telemetry {
     metrics: Metrics,
     clock: Clock,
     sink: Option<Sink>,
+    log_dropped: Option<LogDropped>,
     milestones: Option<UnboundedSender<Milestone>>,
 }
 
-/// Where metrics lines go.
+/// How many log lines were dropped since the start, and how many of them are counted already.
+struct LogDropped {
+    total: Box<dyn Fn() -> u64 + Send + Sync>,
+    counted: AtomicU64,
+}
+
+/// Where metrics lines go, and in which form.
 struct Sink {
-    namespace: Namespace,
+    form: Form,
     write: Box<dyn Fn(&str) + Send + Sync>,
+    trouble: Box<dyn Fn() -> (u64, Option<String>) + Send + Sync>,
+    failing: AtomicBool,
 }
 
 impl fmt::Debug for Telemetry {
@@ -95,6 +109,7 @@ impl Telemetry {
             metrics: Metrics::default(),
             clock,
             sink: None,
+            log_dropped: None,
             milestones: None,
         }
     }
@@ -103,12 +118,57 @@ impl Telemetry {
     #[must_use]
     pub fn with_metrics_sink(
         mut self,
-        namespace: Namespace,
+        form: Form,
         write: impl Fn(&str) + Send + Sync + 'static,
     ) -> Self {
         self.sink = Some(Sink {
-            namespace,
+            form,
             write: Box::new(write),
+            trouble: Box::new(|| (0, None)),
+            failing: AtomicBool::new(false),
+        });
+        self
+    }
+
+    /// Writes metrics, one line each, to the end of the file at `path`. It is opened with the first
+    /// line, and again whenever the path names another file.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn with_metrics_file(self, form: Form, path: PathBuf) -> io::Result<Self> {
+        self.with_sink(form, sink::AppendedFile::new(path))
+    }
+
+    /// Writes metrics, one line each, to what listens at `address` (`host:port`). It is connected to
+    /// with the first line, and again whenever the connection is gone.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn with_metrics_listener(self, form: Form, address: String) -> io::Result<Self> {
+        self.with_sink(form, sink::Connection::new(address))
+    }
+
+    fn with_sink(mut self, form: Form, target: impl sink::Target) -> io::Result<Self> {
+        let sink = Arc::new(sink::Sink::start(target)?);
+        let asked = Arc::clone(&sink);
+        self.sink = Some(Sink {
+            form,
+            write: Box::new(move |line| sink.write(line)),
+            trouble: Box::new(move || asked.trouble()),
+            failing: AtomicBool::new(false),
+        });
+        Ok(self)
+    }
+
+    /// Counts log lines that were dropped; `total` says how many since the start.
+    #[must_use]
+    pub fn with_dropped_log_lines(
+        mut self,
+        total: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        self.log_dropped = Some(LogDropped {
+            total: Box::new(total),
+            counted: AtomicU64::new(0),
         });
         self
     }
@@ -140,8 +200,23 @@ impl Telemetry {
     /// Writes what was counted since the last time, and starts over.
     pub fn flush(&self, gauges: Gauges) {
         let Some(sink) = &self.sink else { return };
+        if let Some(log) = &self.log_dropped {
+            let total = (log.total)();
+            let lines = total.saturating_sub(log.counted.swap(total, Ordering::Relaxed));
+            if lines > 0 {
+                self.emit(events::LogLinesDropped { lines });
+            }
+        }
+        let (dropped, failure) = (sink.trouble)();
+        let failed_before = sink.failing.swap(failure.is_some(), Ordering::Relaxed);
+        if dropped > 0 || failure.is_some() != failed_before {
+            self.emit(events::MetricsSinkChanged {
+                dropped,
+                failure: failure.as_deref(),
+            });
+        }
         let interval = self.metrics.take();
-        for line in emf::lines(&sink.namespace, self.clock.now_ms(), &interval, gauges) {
+        for line in emf::lines(&sink.form, self.clock.now_ms(), &interval, gauges) {
             (sink.write)(&line);
         }
     }

@@ -214,6 +214,9 @@ pub(crate) fn targets(data: &[u8]) {
         action: line(),
         production_parameter: line(),
         staging_parameter: line(),
+        role_arn: Some(line()).filter(|line| !line.is_empty()),
+        external_id: Some(line()).filter(|line| !line.is_empty()),
+        region: Some(line()).filter(|line| !line.is_empty()),
     };
     let targets = match Targets::new(std::slice::from_ref(&spec)) {
         Ok(targets) => targets,
@@ -244,12 +247,17 @@ pub(crate) fn targets(data: &[u8]) {
     let resolution = targets.resolve(&pipeline, &spec.stage, &spec.action);
     match (&ways[..], resolution) {
         ([], Resolution::NoTarget) | ([_, _, ..], Resolution::Ambiguous { .. }) => {}
-        ([_], Resolution::InvalidParameter { .. }) => {}
+        ([_], Resolution::InvalidParameter { .. } | Resolution::InvalidAccess { .. }) => {}
         ([captured], Resolution::Target(target)) => {
             assert_eq!(target.label, spec.pipeline);
+            let of_the_event = [
+                ("account", pipeline.account.as_str()),
+                ("region", pipeline.region.as_str()),
+            ];
             let render = |template: &str| {
                 captured
                     .iter()
+                    .chain(&of_the_event)
                     .fold(template.to_owned(), |text, (name, value)| {
                         text.replace(&format!("{{{name}}}"), value)
                     })
@@ -259,6 +267,19 @@ pub(crate) fn targets(data: &[u8]) {
                 render(&spec.production_parameter)
             );
             assert_eq!(target.staging_parameter, render(&spec.staging_parameter));
+            let region = spec.region.as_deref().unwrap_or(&pipeline.region);
+            assert_eq!(target.access.region, render(region));
+            let role = target.access.role.as_ref();
+            assert_eq!(
+                role.map(|role| role.arn().to_owned()),
+                spec.role_arn.as_deref().map(render)
+            );
+            assert_eq!(
+                role.and_then(|role| role.external_id().map(str::to_owned)),
+                spec.external_id.as_deref().map(render)
+            );
+            // Whatever the captures took: never into another account.
+            assert!(role.is_none_or(|role| role.account() == pipeline.account));
         }
         (ways, resolution) => panic!("{resolution:?}, but found {ways:?}"),
     }

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,16 @@ pub(crate) struct World {
     pub(crate) queues: Queues,
     listener: Listener,
     directory: TempDir,
+    /// Something besides the daemon was started.
+    other_verbs: AtomicBool,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !self.other_verbs.load(Ordering::Relaxed) {
+            crate::calls::note(&self.aws.journal().entries());
+        }
+    }
 }
 
 /// A service, and its production distribution as it was before anything ran.
@@ -98,6 +109,7 @@ impl World {
             aws,
             queues,
             directory: tempfile::tempdir().unwrap(),
+            other_verbs: AtomicBool::new(false),
         }
     }
 
@@ -168,6 +180,9 @@ path = "{}"
 
     /// The program in a clean environment that points it at this world.
     pub(crate) fn program(&self, arguments: &[&str]) -> Launch {
+        if arguments.first() != Some(&"run") {
+            self.other_verbs.store(true, Ordering::Relaxed);
+        }
         Launch::new(self.directory.path(), arguments)
             .env("AWS_ENDPOINT_URL", &self.endpoint_url())
             .env("AWS_REGION", "ap-northeast-1")

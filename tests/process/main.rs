@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod accounts;
+mod calls;
 mod cleanup;
 mod command_line;
 mod crash;
 mod harness;
+mod health;
 mod kill_matrix;
 mod ledger;
 mod queue;

@@ -73,6 +73,36 @@ staging_parameter = "/landing-pages/staging-distribution"
 }
 
 #[tokio::test]
+async fn a_target_of_another_account_is_rehearsed_with_and_without_a_role() {
+    let world = World::new().await;
+    let target = r#"
+[[targets]]
+pipeline = "arn:aws:codepipeline:us-east-1:210987654321:shop"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/shop/production"
+staging_parameter = "/shop/staging"
+"#;
+    let config = world.write_config("tools.toml", target);
+    let ended = rehearse(&world, &["--config"])
+        .argument(config)
+        .finish()
+        .await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stdout.contains("AssumeRole"), "{}", ended.stdout);
+
+    // As a role of that account: parameters, distributions and credentials are there.
+    let role = format!("{target}role_arn = \"arn:aws:iam::210987654321:role/stagesweep\"\n");
+    let config = world.write_config("role.toml", &role);
+    let ended = rehearse(&world, &["--config"])
+        .argument(config)
+        .finish()
+        .await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert!(ended.stdout.contains("AssumeRole"), "{}", ended.stdout);
+}
+
+#[tokio::test]
 async fn a_daemon_with_the_served_environment_cleans_up_the_served_aws() {
     let world = World::new().await;
     let served = rehearse(&world, &["--serve", "127.0.0.1:0"]).spawn();

@@ -1,9 +1,12 @@
 //! Standard output: logs and metrics.
 
+use std::io::Read;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use stagesweep::rehearsal::EventOptions;
 
-use crate::harness::World;
+use crate::harness::{PATIENCE, World};
 
 /// Part of a message's body that is nobody's business.
 const SECRET: &str = "hunter2";
@@ -107,18 +110,104 @@ async fn a_good_run_writes_its_metrics_at_exit_and_nothing_to_standard_error() {
     assert_eq!(totals["PropagationTime"].as_array().map(Vec::len), Some(2));
 }
 
+/// Waits for a condition on the file system.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "never: {what}");
+}
+
+#[tokio::test]
+async fn metrics_go_to_a_file_that_is_rotated_under_the_daemon() {
+    let world = World::new().await;
+    let (path, rotated) = (world.path("metrics.log"), world.path("metrics.log.1"));
+    let daemon = world
+        .daemon()
+        .env("STAGESWEEP__TELEMETRY__METRICS_INTERVAL", "100ms")
+        .env(
+            "STAGESWEEP__TELEMETRY__METRICS_SINK",
+            &format!("file://{}", path.display()),
+        )
+        .spawn();
+    daemon.says("started").await;
+    until("metrics are written", || path.exists()).await;
+    std::fs::rename(&path, &rotated).unwrap();
+    until("they are in a new file", || path.exists()).await;
+    daemon.stop().await;
+    for path in [path, rotated] {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with('\n'), "{text}");
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert!(line["_aws"]["Timestamp"].is_u64(), "{line}");
+            assert!(line["_aws"]["LogGroupName"].is_null(), "{line}");
+        }
+    }
+    assert!(daemon.lines().iter().all(|line| line["_aws"].is_null()));
+}
+
+#[tokio::test]
+async fn metrics_go_to_an_agent_that_comes_and_goes() {
+    let world = World::new().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let daemon = world
+        .daemon()
+        .env("STAGESWEEP__TELEMETRY__METRICS_INTERVAL", "100ms")
+        .env("STAGESWEEP__TELEMETRY__LOG_FORMAT", "pretty")
+        .env(
+            "STAGESWEEP__TELEMETRY__METRICS_SINK",
+            &format!("tcp://{address}"),
+        )
+        .spawn();
+    daemon.writes("metrics cannot be written").await;
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    // What waited comes too, and the last word at exit.
+    let received = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let mut text = String::new();
+        connection.read_to_string(&mut text).unwrap();
+        text
+    });
+    daemon.writes("metrics are written again").await;
+    daemon.stop().await;
+    let received = received.join().unwrap();
+    let lines: Vec<Value> = received
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(lines.len() > 3, "{received}");
+    for line in &lines {
+        assert_eq!(line["_aws"]["LogGroupName"], "/stagesweep/stagesweep");
+    }
+    let polls = |line: &Value| line["PollAge"].is_u64();
+    assert!(lines.iter().any(polls), "{received}");
+}
+
 #[tokio::test]
 async fn a_standard_output_that_nobody_reads_does_not_stop_the_daemon() {
     let world = World::new().await;
     let shop = world.service("shop");
     world.reject(&shop);
     // More than any pipe holds.
+    let metrics = world.path("metrics.log");
     let daemon = world
         .daemon()
         .env("STAGESWEEP__TELEMETRY__LOG_LEVEL", "trace")
+        .env(
+            "STAGESWEEP__TELEMETRY__METRICS_SINK",
+            &format!("file://{}", metrics.display()),
+        )
         .unread()
         .spawn();
     world.settled().await;
     world.assert_cleaned_once(&shop);
     daemon.stop().await;
+    let metrics = std::fs::read_to_string(metrics).unwrap();
+    assert!(metrics.contains(r#""CleanupsSucceeded":1"#), "{metrics}");
 }

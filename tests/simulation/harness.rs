@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) aws: EmbeddedAws,
     pub(crate) clock: Clock,
     pub(crate) queues: Queues,
+    /// Further keys of the target.
+    pub(crate) target: String,
     directory: TempDir,
 }
 
@@ -57,6 +59,7 @@ impl World {
             aws,
             clock,
             queues,
+            target: String::new(),
             directory,
         }
     }
@@ -92,9 +95,11 @@ stage = "Approve"
 action = "Approve"
 production_parameter = "/{{service}}/cloudfront/cfcd-production"
 staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
+{}
 "#,
             self.queues.url,
-            ledger.display()
+            ledger.display(),
+            self.target
         );
         Config::parse(Path::new("test.toml"), &text, &Default::default()).unwrap()
     }
@@ -195,36 +200,39 @@ pub(crate) fn is_cleanup_call(call: &Call) -> bool {
 /// Everything of the service's deployment is gone, and so is the rejection.
 pub(crate) fn assert_clean(world: &World, service: &Service) {
     assert_gone(world, service);
-    let production = world.aws.distribution(&service.production_id).unwrap();
+    let aws = world.aws.in_account(&service.account, &service.region);
+    let production = aws.distribution(&service.production_id).unwrap();
     assert_eq!(production.policy_id, "");
-    let value = world.aws.parameter(&service.staging_parameter);
+    let value = aws.parameter(&service.staging_parameter);
     assert_eq!(value.as_deref(), Some("deleted"));
     assert_eq!(world.dead_letters(), 0);
 }
 
 /// The staging distribution and the policy of the service's deployment are gone.
 pub(crate) fn assert_gone(world: &World, service: &Service) {
-    let staging = world.aws.distribution(&service.staging_id);
+    let aws = world.aws.in_account(&service.account, &service.region);
+    let staging = aws.distribution(&service.staging_id);
     assert!(
         staging.is_none(),
         "the staging distribution is left: {staging:?}"
     );
-    let policy = world.aws.policy(&service.policy_id);
+    let policy = aws.policy(&service.policy_id);
     assert!(policy.is_none(), "the policy is left: {policy:?}");
 }
 
 /// The service's deployment is as it was: deployed, attached, named by the parameter.
 pub(crate) fn assert_untouched(world: &World, service: &Service) {
-    let staging = world.aws.distribution(&service.staging_id).unwrap();
+    let aws = world.aws.in_account(&service.account, &service.region);
+    let staging = aws.distribution(&service.staging_id).unwrap();
     assert!(staging.enabled && staging.staging);
-    let policy = world.aws.policy(&service.policy_id).unwrap();
+    let policy = aws.policy(&service.policy_id).unwrap();
     assert_eq!(
         policy.attached_to,
         std::slice::from_ref(&service.production_id)
     );
-    let production = world.aws.distribution(&service.production_id).unwrap();
+    let production = aws.distribution(&service.production_id).unwrap();
     assert_eq!(production.policy_id, service.policy_id);
-    let value = world.aws.parameter(&service.staging_parameter);
+    let value = aws.parameter(&service.staging_parameter);
     assert_eq!(value.as_ref(), Some(&service.staging_id));
 }
 

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod accounts;
 mod bindings;
 mod cleanup;
 mod faults;
 mod harness;
 mod lifecycle;
 mod messages;
+mod propagation;
 mod seeds;
+mod vitals;

@@ -60,9 +60,24 @@ enum Answers {
 
 /// An HTTP client that keeps what it was asked to send.
 #[derive(Clone)]
-struct Wire {
+pub(crate) struct Wire {
     sent: Arc<Mutex<Vec<Sent>>>,
     answers: Answers,
+}
+
+impl Wire {
+    /// A wire to a world.
+    pub(crate) fn to(aws: &EmbeddedAws) -> Self {
+        Self {
+            sent: Arc::default(),
+            answers: Answers::World(aws.clone()),
+        }
+    }
+
+    /// What was sent since the last time.
+    pub(crate) fn take(&self) -> Vec<Sent> {
+        std::mem::take(&mut *self.sent.lock().unwrap())
+    }
 }
 
 impl std::fmt::Debug for Wire {
@@ -163,7 +178,7 @@ impl Rig {
 
     /// What was sent since the last time, each checked to be signed as it went out.
     fn sent(&self, scope: &str) -> Vec<Sent> {
-        let sent = std::mem::take(&mut *self.wire.sent.lock().unwrap());
+        let sent = self.wire.take();
         for request in &sent {
             assert_eq!(verified_scope(request, "rehearsal"), scope);
         }
@@ -395,6 +410,17 @@ async fn cloudfronts_other_calls_go_out_as_documented() {
     );
     rig.sent(CLOUDFRONT);
 
+    let page = cloudfront.list(None).await.unwrap();
+    assert_eq!(
+        rig.one(CLOUDFRONT).target,
+        "/2020-05-31/distribution?MaxItems=100"
+    );
+    let mut ids: Vec<_> = page.summaries.iter().map(|(id, _)| id).collect();
+    ids.sort();
+    let mut both = [&service.production_id, &service.staging_id];
+    both.sort();
+    assert_eq!((ids, page.next), (both.to_vec(), None));
+
     let staging = deletable("ESTAGING222222", "the-etag");
     let error = cloudfront.delete_distribution(&staging).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::NotFound);
@@ -407,6 +433,83 @@ async fn cloudfronts_other_calls_go_out_as_documented() {
             "the-etag"
         )
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_of_distributions_are_read_page_by_page() {
+    let (rig, aws, service) = deployed();
+    let cloudfront = &rig.account.cloudfront;
+    for number in 0..230 {
+        aws.create_distribution(&format!("other{number}")).unwrap();
+    }
+    let mut found = BTreeMap::new();
+    let (mut marker, mut sizes) = (None, Vec::new());
+    loop {
+        let page = cloudfront.list(marker.clone()).await.unwrap();
+        let target = rig.one(CLOUDFRONT).target;
+        match &marker {
+            None => assert_eq!(target, "/2020-05-31/distribution?MaxItems=100"),
+            Some(marker) => assert!(target.contains(&format!("Marker={marker}")), "{target}"),
+        }
+        sizes.push(page.summaries.len());
+        found.extend(page.summaries);
+        marker = page.next;
+        if marker.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes, [100, 100, 32]);
+    assert_eq!(found.len(), 232, "each is on one page");
+
+    // A list tells the same version as a look, and another one after a change.
+    let id = &service.staging_id;
+    let seen = cloudfront.look(id).await.unwrap().found.unwrap();
+    assert!(found[id].version.is(seen.version));
+    assert!(found[id].deployed && found[id].enabled);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    aws.edit_distribution(id, "Comment", "changed").unwrap();
+    let page = cloudfront.list(None).await.unwrap();
+    let again: BTreeMap<_, _> = page.summaries.into_iter().collect();
+    if let Some(listed) = again.get(id) {
+        assert!(!listed.version.is(seen.version) && !listed.deployed);
+    }
+    let changed = cloudfront.look(id).await.unwrap().found.unwrap();
+    assert!(!changed.version.is(seen.version));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_attempt_slows_the_whole_account_down() {
+    let (rig, aws, service) = deployed();
+    let cloudfront = &rig.account.cloudfront;
+    let id = &service.production_id;
+    let spacing = async || {
+        cloudfront.look(id).await.unwrap();
+        let began = Instant::now();
+        cloudfront.list(None).await.unwrap();
+        began.elapsed()
+    };
+    assert_eq!(spacing().await, Duration::ZERO);
+    // The SDK tries again by itself, and succeeds: it was throttled all the same.
+    aws.add_rule(Rule::on("GetDistribution").nth(1).then(Action::Throttle));
+    cloudfront.look(id).await.unwrap();
+    assert!(spacing().await > Duration::from_millis(30));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(spacing().await, Duration::ZERO);
+
+    // By rate, as the embedded AWS throttles.
+    aws.change_settings(|settings| settings.switches.calls_per_second = Some(4));
+    let throttled = || {
+        let entries = aws.journal().entries();
+        let codes = entries.iter().filter_map(|entry| entry.code.as_deref());
+        codes.filter(|code| *code == "Throttling").count()
+    };
+    let before = throttled();
+    for _ in 0..8 {
+        if let Err(error) = cloudfront.look(id).await {
+            assert_eq!(error.class, ErrorClass::Throttled, "{error}");
+        }
+    }
+    assert!(throttled() > before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,10 +73,15 @@ impl Server {
             endpoint: format!("http://127.0.0.1:{port}"),
         };
         let listens = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .is_err()
-            {
+            loop {
+                let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+                // Until someone listens, a connection may be to itself: the kernel picks its port.
+                let itself = |stream: &tokio::net::TcpStream| {
+                    stream.local_addr().ok() == stream.peer_addr().ok()
+                };
+                if stream.is_ok_and(|stream| !itself(&stream)) {
+                    return;
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };

@@ -1,15 +1,12 @@
 //! CloudFront: everything that an account has, and what people ask about one distribution.
 
-use aws_sdk_cloudfront::primitives::DateTime;
 use jiff::Timestamp;
 
 use super::{
-    AwsError, CloudFront, MAX_POLICY_PAGES, POLICY_PAGE, from_sdk, lacking, staging_domains,
+    AwsError, CloudFront, Kind, LIST_DISTRIBUTIONS, MAX_POLICY_PAGES, POLICY_PAGE, from_sdk,
+    lacking, staging_domains, timestamp,
 };
 use crate::plan::Distribution;
-
-/// The largest page of ListDistributions.
-const DISTRIBUTION_PAGE: i32 = 100;
 
 /// More pages than any account's quota fills mean that the paging goes in circles.
 const MAX_DISTRIBUTION_PAGES: usize = 1000;
@@ -59,40 +56,27 @@ impl CloudFront {
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn distributions(&self) -> Result<Vec<Listed>, AwsError> {
-        const OPERATION: &str = "ListDistributions";
         let mut all = Vec::new();
         let mut marker = None;
         for _ in 0..MAX_DISTRIBUTION_PAGES {
-            let output = self
-                .0
-                .list_distributions()
-                .max_items(DISTRIBUTION_PAGE)
-                .set_marker(marker)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
-            let list = output
-                .distribution_list
-                .ok_or_else(|| lacking(OPERATION, "DistributionList"))?;
-            all.extend(
-                list.items
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|summary| Listed {
-                        id: summary.id,
-                        domain: summary.domain_name,
-                        staging: summary.staging,
-                        enabled: summary.enabled,
-                        modified_at: timestamp(&summary.last_modified_time),
-                        comment: summary.comment,
-                    }),
-            );
-            marker = list.next_marker.filter(|marker| !marker.is_empty());
+            let page = self.list(marker).await?;
+            all.extend(page.summaries.into_iter().map(|(id, summary)| Listed {
+                id,
+                domain: summary.domain,
+                staging: summary.staging,
+                enabled: summary.enabled,
+                modified_at: summary.version.time(),
+                comment: summary.comment,
+            }));
+            marker = page.next;
             if marker.is_none() {
                 return Ok(all);
             }
         }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        Err(AwsError::unusable(
+            LIST_DISTRIBUTIONS,
+            "the pages do not end",
+        ))
     }
 
     /// All continuous deployment policies of the account (ListContinuousDeploymentPolicies).
@@ -104,6 +88,7 @@ impl CloudFront {
         let mut all = Vec::new();
         let mut marker = None;
         for _ in 0..MAX_POLICY_PAGES {
+            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
             let output = self
                 .0
                 .list_continuous_deployment_policies()
@@ -133,10 +118,4 @@ impl CloudFront {
         }
         Err(AwsError::unusable(OPERATION, "the pages do not end"))
     }
-}
-
-pub(super) fn timestamp(at: &DateTime) -> Option<Timestamp> {
-    at.to_millis()
-        .ok()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
 }

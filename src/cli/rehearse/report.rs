@@ -1,6 +1,6 @@
 //! What a rehearsal came to: the steps and their times, the calls, and what is left behind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -128,20 +128,25 @@ fn print_calls(aws: &EmbeddedAws) {
 
 /// Everything that a finished cleanup would have taken down.
 fn left_behind(aws: &EmbeddedAws, scene: &Scene) -> Vec<String> {
-    let inventory = aws.inventory();
     let mut left = Vec::new();
-    for distribution in inventory
-        .distributions
-        .iter()
-        .filter(|distribution| distribution.staging)
-    {
-        left.push(format!("staging distribution {}", distribution.id));
-    }
-    for policy in &inventory.policies {
-        left.push(format!("continuous deployment policy {}", policy.id));
+    let services = scene.rejections.iter().map(|it| &it.service);
+    let accounts: BTreeSet<&str> = services.map(|it| it.account.as_str()).collect();
+    for account in accounts {
+        let inventory = aws.in_account(account, aws.region()).inventory();
+        for distribution in inventory
+            .distributions
+            .iter()
+            .filter(|distribution| distribution.staging)
+        {
+            left.push(format!("staging distribution {}", distribution.id));
+        }
+        for policy in &inventory.policies {
+            left.push(format!("continuous deployment policy {}", policy.id));
+        }
     }
     for rejection in &scene.rejections {
         let service = &rejection.service;
+        let aws = aws.in_account(&service.account, &service.region);
         let production = aws.distribution(&service.production_id);
         if production.is_none_or(|production| !production.policy_id.is_empty()) {
             left.push(format!(

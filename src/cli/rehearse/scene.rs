@@ -97,6 +97,15 @@ impl Scene {
             Resolution::Target(resolved) => resolved,
             other => bail!("pipeline {arn} does not lead to parameters: {other:?}"),
         };
+        let access = &parameters.access;
+        let account = match &access.role {
+            Some(role) => {
+                aws.create_role(role.arn(), role.external_id());
+                role.account()
+            }
+            None => &settings.account,
+        };
+        let aws = &aws.in_account(account, &access.region);
         let mut service = aws
             .create_service(name)
             .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;

@@ -119,6 +119,7 @@ impl Scenario {
             calm_at,
             happenings: Vec::new(),
         };
+        throttles(seed, &mut scenario.switches);
         for service in 0..services {
             scenario.story_of(service, rng);
         }
@@ -294,7 +295,16 @@ fn switches(rng: &mut fastrand::Rng) -> Switches {
         listed_staging_delete_refused: usual.listed_staging_delete_refused != listed,
         policy_update_redeploys_primary: usual.policy_update_redeploys_primary != quiet,
         old_receipt_is_ignored: usual.old_receipt_is_ignored != old,
+        ..usual
     }
+}
+
+/// How fast CloudFront may be called: a source of its own, so that what was there before it stays.
+fn throttles(seed: u64, switches: &mut Switches) {
+    let mut rng = fastrand::Rng::with_seed(!seed);
+    let rng = &mut rng;
+    switches.calls_per_second = pick(rng, &[None, None, None, Some(10), Some(3)]);
+    switches.changes_per_minute = pick(rng, &[None, None, None, Some(20), Some(4)]);
 }
 
 fn pick<T: Clone>(rng: &mut fastrand::Rng, choices: &[T]) -> T {

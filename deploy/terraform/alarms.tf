@@ -1,0 +1,146 @@
+resource "aws_cloudwatch_log_group" "this" {
+  #checkov:skip=CKV_AWS_338:how long logs are kept is the user's choice; there is nothing in them that must outlive a season
+  name              = "/stagesweep/${var.name}"
+  retention_in_days = var.log_retention_days
+  kms_key_id        = local.key_arn
+}
+
+# Errors that no metric of the daemon counts, such as a configuration that cannot be reloaded.
+resource "aws_cloudwatch_log_metric_filter" "error_lines" {
+  name           = "${var.name}-error-lines"
+  log_group_name = aws_cloudwatch_log_group.this.name
+  pattern        = "{ $.level = \"ERROR\" }"
+
+  metric_transformation {
+    namespace     = "Stagesweep"
+    name          = "ErrorLines"
+    value         = "1"
+    default_value = "0"
+    unit          = "Count"
+  }
+}
+
+# `orphans --json` writes one line of these for each orphan, whoever runs it.
+resource "aws_cloudwatch_log_metric_filter" "orphans_found" {
+  name           = "${var.name}-orphans-found"
+  log_group_name = aws_cloudwatch_log_group.this.name
+  pattern        = "\"\\\"orphan\\\": true\""
+
+  metric_transformation {
+    namespace     = "Stagesweep"
+    name          = "Orphans"
+    value         = "1"
+    default_value = "0"
+    unit          = "Count"
+  }
+}
+
+locals {
+  # docs/OPERATIONS.md says what to do about each.
+  alarms = {
+    oldest-message = {
+      description = "A rejection waits for longer than a cleanup takes. docs/OPERATIONS.md, OldestMessage."
+      namespace   = "AWS/SQS"
+      metric      = "ApproximateAgeOfOldestMessage"
+      dimensions  = { QueueName = aws_sqs_queue.rejections.name }
+      statistic   = "Maximum"
+      period      = 300
+      evaluations = 2
+      threshold   = var.oldest_message_seconds
+      comparison  = "GreaterThanThreshold"
+      missing     = "notBreaching"
+    }
+    dead-letters = {
+      description = "A message could not be handled. docs/OPERATIONS.md, DeadLetters."
+      namespace   = "AWS/SQS"
+      metric      = "ApproximateNumberOfMessagesVisible"
+      dimensions  = { QueueName = aws_sqs_queue.dead_letters.name }
+      statistic   = "Maximum"
+      period      = 300
+      evaluations = 1
+      threshold   = 0
+      comparison  = "GreaterThanThreshold"
+      missing     = "notBreaching"
+    }
+    undelivered-events = {
+      description = "A rule could not put an event on the queue. docs/OPERATIONS.md, UndeliveredEvents."
+      namespace   = "AWS/SQS"
+      metric      = "ApproximateNumberOfMessagesVisible"
+      dimensions  = { QueueName = aws_sqs_queue.undelivered_events.name }
+      statistic   = "Maximum"
+      period      = 300
+      evaluations = 1
+      threshold   = 0
+      comparison  = "GreaterThanThreshold"
+      missing     = "notBreaching"
+    }
+    cleanups-failed = {
+      description = "Cleanups fail again and again, or are refused. docs/OPERATIONS.md, CleanupsFailed."
+      namespace   = "Stagesweep"
+      metric      = "CleanupsFailed"
+      dimensions  = null
+      statistic   = "Sum"
+      period      = 900
+      evaluations = 1
+      # What fails once for now is tried again, and is nobody's business.
+      threshold  = 3
+      comparison = "GreaterThanOrEqualToThreshold"
+      missing    = "notBreaching"
+    }
+    orphans = {
+      description = "Staging distributions are left that nobody will take down. docs/OPERATIONS.md, Orphans."
+      namespace   = "Stagesweep"
+      metric      = "Orphans"
+      dimensions  = null
+      statistic   = "Sum"
+      period      = 86400
+      evaluations = 1
+      threshold   = 0
+      comparison  = "GreaterThanThreshold"
+      missing     = "notBreaching"
+    }
+    no-poll = {
+      description = "No instance polls the queue, or none runs. docs/OPERATIONS.md, NoPoll."
+      namespace   = "Stagesweep"
+      metric      = "PollAge"
+      dimensions  = null
+      # The instance that polled last: one that is stuck while others work is its health check's business.
+      statistic   = "Minimum"
+      period      = 60
+      evaluations = 5
+      threshold   = 120000
+      comparison  = "GreaterThanThreshold"
+      missing     = "breaching"
+    }
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "this" {
+  for_each = local.alarms
+
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = each.value.description
+  namespace           = each.value.namespace
+  metric_name         = each.value.metric
+  dimensions          = each.value.dimensions
+  statistic           = each.value.statistic
+  period              = each.value.period
+  evaluation_periods  = each.value.evaluations
+  threshold           = each.value.threshold
+  comparison_operator = each.value.comparison
+  treat_missing_data  = each.value.missing
+  alarm_actions       = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
+  ok_actions          = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
+}
+
+resource "aws_cloudwatch_dashboard" "this" {
+  dashboard_name = var.name
+
+  dashboard_body = templatefile("${path.module}/dashboard.json.tftpl", {
+    region             = local.region
+    queue              = aws_sqs_queue.rejections.name
+    dead_letters       = aws_sqs_queue.dead_letters.name
+    undelivered_events = aws_sqs_queue.undelivered_events.name
+    logs               = aws_cloudwatch_log_group.this.name
+  })
+}

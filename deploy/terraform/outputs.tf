@@ -1,0 +1,56 @@
+output "queue_url" {
+  description = "The queue that rejections arrive on; queue.url of the configuration."
+  value       = aws_sqs_queue.rejections.id
+}
+
+output "queue_arn" {
+  description = "Its ARN."
+  value       = aws_sqs_queue.rejections.arn
+}
+
+output "dead_letters_url" {
+  description = "The queue of what could not be handled. Redrive from it once the cause is mended."
+  value       = aws_sqs_queue.dead_letters.id
+}
+
+output "undelivered_events_url" {
+  description = "The queue of events that a rule could not deliver."
+  value       = aws_sqs_queue.undelivered_events.id
+}
+
+output "role_arn" {
+  description = "The daemon's role. Roles in target accounts trust it."
+  value       = aws_iam_role.daemon.arn
+}
+
+output "instance_profile_name" {
+  description = "The profile for the instance on which the daemon runs; null on ECS."
+  value       = one(aws_iam_instance_profile.daemon[*].name)
+}
+
+output "ledger_table" {
+  description = "The table; ledger.table of the configuration. Null where the ledger is a file."
+  value       = one(aws_dynamodb_table.ledger[*].name)
+}
+
+output "log_group" {
+  description = "Where the logs are."
+  value       = aws_cloudwatch_log_group.this.name
+}
+
+output "configuration" {
+  description = "What /etc/stagesweep/config.toml needs on an instance of EC2."
+  value       = <<-EOT
+    [queue]
+    url = ${jsonencode(aws_sqs_queue.rejections.id)}
+
+    [ledger]
+    backend = ${jsonencode(local.has_table ? "dynamodb" : "embedded")}
+    table = ${jsonencode(join("", aws_dynamodb_table.ledger[*].name))}
+
+    [events]
+    allowed_accounts = ${jsonencode(var.target_accounts)}
+
+    ${local.targets_toml}
+  EOT
+}

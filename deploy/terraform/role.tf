@@ -1,0 +1,234 @@
+resource "aws_iam_role" "daemon" {
+  name               = "${var.name}-${local.region}"
+  description        = "What the stagesweep daemon may do"
+  assume_role_policy = local.on_ecs ? data.aws_iam_policy_document.tasks.json : data.aws_iam_policy_document.instances.json
+}
+
+data "aws_iam_policy_document" "tasks" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ecs-tasks.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "instances" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ec2.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_instance_profile" "daemon" {
+  count = local.on_ecs ? 0 : 1
+
+  name = "${var.name}-${local.region}"
+  role = aws_iam_role.daemon.name
+}
+
+# One policy for each thing that can be chosen.
+resource "aws_iam_role_policy" "cleanup" {
+  name   = "cleanup"
+  role   = aws_iam_role.daemon.id
+  policy = data.aws_iam_policy_document.cleanup.json
+}
+
+data "aws_iam_policy_document" "cleanup" {
+  statement {
+    sid = "Queue"
+    actions = [
+      "sqs:ReceiveMessage",
+      "sqs:ChangeMessageVisibility",
+      "sqs:DeleteMessage",
+      "sqs:GetQueueAttributes",
+    ]
+    resources = [aws_sqs_queue.rejections.arn]
+  }
+
+  statement {
+    sid       = "BothParameters"
+    actions   = ["ssm:GetParameter"]
+    resources = distinct(concat(local.production_arn, local.staging_arn))
+  }
+
+  statement {
+    sid       = "StagingParameter"
+    actions   = ["ssm:GetParameterHistory", "ssm:PutParameter"]
+    resources = local.staging_arn
+  }
+
+  statement {
+    sid = "Distributions"
+    actions = [
+      "cloudfront:GetDistribution",
+      "cloudfront:GetDistributionConfig",
+      "cloudfront:UpdateDistribution",
+    ]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
+  }
+
+  statement {
+    sid       = "DeleteStaging"
+    actions   = ["cloudfront:DeleteDistribution"]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
+
+    # IAM knows no condition on what is a staging distribution. It can tell by a tag, if there is one.
+    dynamic "condition" {
+      for_each = var.delete_only_tagged ? ["staging"] : []
+
+      content {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/stagesweep"
+        values   = [condition.value]
+      }
+    }
+  }
+
+  statement {
+    sid = "Policies"
+    actions = [
+      "cloudfront:GetContinuousDeploymentPolicy",
+      "cloudfront:DeleteContinuousDeploymentPolicy",
+    ]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
+  }
+
+  statement {
+    sid       = "Lists"
+    actions   = ["cloudfront:ListContinuousDeploymentPolicies", "cloudfront:ListDistributions"]
+    resources = ["*"]
+  }
+}
+
+resource "aws_iam_role_policy" "ledger" {
+  count = local.has_table ? 1 : 0
+
+  name = "ledger"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "Ledger"
+      Effect   = "Allow"
+      Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
+      Resource = aws_dynamodb_table.ledger[0].arn
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "target_roles" {
+  count = length(var.target_role_arns) > 0 ? 1 : 0
+
+  name = "target-roles"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "TargetRoles"
+      Effect   = "Allow"
+      Action   = "sts:AssumeRole"
+      Resource = var.target_role_arns
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "legacy_log_bucket" {
+  count = var.log_bucket_arn == null ? 0 : 1
+
+  name = "legacy-log-bucket"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "LegacyLogBucket"
+      Effect   = "Allow"
+      Action   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
+      Resource = var.log_bucket_arn
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "web_acl" {
+  count = var.web_acl_arn == null ? 0 : 1
+
+  name = "web-acl"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "WebAcl"
+      Effect   = "Allow"
+      Action   = "wafv2:GetWebACL"
+      Resource = var.web_acl_arn
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "key" {
+  count = var.customer_key ? 1 : 0
+
+  name = "key"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "Key"
+      Effect   = "Allow"
+      Action   = "kms:Decrypt"
+      Resource = aws_kms_key.this[0].arn
+    }]
+  })
+}
+
+# What `orphans` reads beyond what the daemon does, where a task runs it.
+resource "aws_iam_role_policy" "orphans" {
+  count = local.orphans ? 1 : 0
+
+  name   = "orphans"
+  role   = aws_iam_role.daemon.id
+  policy = data.aws_iam_policy_document.orphans.json
+}
+
+data "aws_iam_policy_document" "orphans" {
+  statement {
+    sid       = "ListAll"
+    actions   = ["ssm:DescribeParameters"]
+    resources = ["*"]
+  }
+
+  statement {
+    sid       = "ReadTheLedger"
+    actions   = ["dynamodb:Scan"]
+    resources = aws_dynamodb_table.ledger[*].arn
+  }
+}
+
+# On EC2 the CloudWatch agent writes logs and metrics under the instance's role.
+resource "aws_iam_role_policy" "agent_logs" {
+  count = local.on_ecs ? 0 : 1
+
+  name = "agent-logs"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "AgentLogs"
+      Effect   = "Allow"
+      Action   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+      Resource = "${aws_cloudwatch_log_group.this.arn}:*"
+    }]
+  })
+}

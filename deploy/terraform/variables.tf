@@ -1,0 +1,127 @@
+variable "name" {
+  description = "The name of the queue, and the beginning of all other names."
+  type        = string
+  default     = "stagesweep"
+}
+
+variable "targets" {
+  description = "What is taken down for which approval, with the keys of the daemon's configuration. Names may have captures."
+  type = list(object({
+    pipeline             = string
+    stage                = string
+    action               = string
+    production_parameter = string
+    staging_parameter    = string
+    role_arn             = optional(string)
+    external_id          = optional(string)
+    region               = optional(string)
+  }))
+  default = [{
+    pipeline             = "{service}-frontend-pipeline"
+    stage                = "Approve"
+    action               = "Approve"
+    production_parameter = "/{service}/cloudfront/cfcd-production"
+    staging_parameter    = "/{service}/cloudfront/cfcd-staging"
+  }]
+
+  validation {
+    condition     = length(var.targets) > 0
+    error_message = "At least one target is needed."
+  }
+}
+
+variable "compute" {
+  description = "ECS runs the daemon as a Fargate service; EC2 makes a role and an instance profile for your instance."
+  type        = string
+  default     = "ECS"
+
+  validation {
+    condition     = contains(["ECS", "EC2"], var.compute)
+    error_message = "compute is ECS or EC2."
+  }
+}
+
+variable "ecs" {
+  description = "Where the daemon runs on ECS: the image, best by digest; the VPC and subnets from which AWS is reached."
+  type = object({
+    image            = string
+    vpc_id           = string
+    subnet_ids       = list(string)
+    assign_public_ip = optional(bool, false)
+    cluster_arn      = optional(string)
+    architecture     = optional(string, "X86_64")
+    instances        = optional(number, 1)
+  })
+  default = null
+
+  validation {
+    condition     = var.compute != "ECS" || var.ecs != null
+    error_message = "On ECS, `ecs` is needed."
+  }
+}
+
+variable "fleet" {
+  description = "Whether several instances share the queue on EC2; the ledger is then a DynamoDB table. On ECS it always is."
+  type        = bool
+  default     = false
+}
+
+variable "delete_only_tagged" {
+  description = "Whether only distributions with the tag stagesweep = staging can be deleted."
+  type        = bool
+  default     = false
+}
+
+variable "log_bucket_arn" {
+  description = "The bucket of the distributions' legacy access logs, if there is one."
+  type        = string
+  default     = null
+}
+
+variable "web_acl_arn" {
+  description = "The distributions' web ACL, if there is one; * stands for anything."
+  type        = string
+  default     = null
+}
+
+variable "target_role_arns" {
+  description = "Roles of ./target-account in other accounts, which the daemon may assume."
+  type        = list(string)
+  default     = []
+}
+
+variable "target_accounts" {
+  description = "Other accounts whose rejections are accepted, from their rule on this account's default bus."
+  type        = list(string)
+  default     = []
+}
+
+variable "customer_key" {
+  description = "Whether queues, logs and ledger are encrypted with a KMS key made here instead of keys of AWS."
+  type        = bool
+  default     = false
+}
+
+variable "log_retention_days" {
+  description = "How long logs are kept."
+  type        = number
+  default     = 90
+}
+
+variable "alarm_topic_arn" {
+  description = "The SNS topic that alarms tell; without one, they only change colour."
+  type        = string
+  default     = null
+}
+
+variable "orphans_schedule" {
+  description = "When a task on ECS looks for staging distributions that nobody will take down, such as rate(1 day)."
+  type        = string
+  default     = null
+}
+
+variable "oldest_message_seconds" {
+  description = "How old a message may become. A cleanup may wait for CloudFront for up to 90 minutes."
+  type        = number
+  default     = 7200
+}

@@ -1,0 +1,190 @@
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::*;
+use crate::clock::Clock;
+use crate::stop::StopReason;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limiter() -> Limiter {
+    let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
+    Limiter::new("cloudfront", Arc::new(Telemetry::new(clock)))
+}
+
+/// A service that answers so many calls within any window, and throttles the rest.
+struct Service {
+    limiter: Limiter,
+    answered: Mutex<Vec<Instant>>,
+    throttled: Mutex<usize>,
+    most: usize,
+    window: Duration,
+    takes: Duration,
+}
+
+impl Service {
+    fn new(most: usize, window: Duration) -> Self {
+        Self {
+            limiter: limiter(),
+            answered: Mutex::default(),
+            throttled: Mutex::default(),
+            most,
+            window,
+            takes: Duration::from_millis(20),
+        }
+    }
+
+    /// Calls until it is answered; nobody retries but through the limiter.
+    async fn call(&self, kind: Kind) {
+        loop {
+            let _turn = self.limiter.turn(kind).await;
+            let sent = Instant::now();
+            tokio::time::sleep(self.takes).await;
+            let mut answered = self.answered.lock().unwrap();
+            let lately = answered.iter().filter(|at| **at + self.window > sent);
+            if lately.count() < self.most {
+                answered.push(sent);
+                return;
+            }
+            *self.throttled.lock().unwrap() += 1;
+            self.limiter.throttled("UpdateDistribution", sent);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_paced_until_something_is_throttled() {
+    let service = Service::new(usize::MAX, SECOND);
+    let start = Instant::now();
+    join_all((0..200).map(|_| service.call(Kind::Read))).await;
+    // Ten at a time, 20 ms each.
+    assert!(start.elapsed() <= Duration::from_millis(450));
+    let start = Instant::now();
+    join_all((0..20).map(|_| service.call(Kind::Change))).await;
+    // One at a time.
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    assert!(start.elapsed() <= Duration::from_millis(450));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_nobody_knows_is_found_and_mostly_used() {
+    for (kind, most, window) in [
+        (Kind::Read, 10, SECOND),
+        (Kind::Read, 2, SECOND),
+        (Kind::Change, 3, 60 * SECOND),
+    ] {
+        let service = Service::new(most, window);
+        let span = 40 * window.max(15 * SECOND);
+        let callers = join_all((0..20).map(|_| async {
+            loop {
+                service.call(kind).await;
+            }
+        }));
+        assert!(timeout(span, callers).await.is_err());
+        let answered = service.answered.lock().unwrap().len() as f64;
+        let throttled = *service.throttled.lock().unwrap() as f64;
+        let possible = most as f64 * span.as_secs_f64() / window.as_secs_f64();
+        assert!(
+            answered > 0.5 * possible,
+            "{kind:?}, {most} in {window:?}: {answered} of {possible}"
+        );
+        // The first slowdown, and about one call in half a minute from then on.
+        assert!(
+            throttled < 25.0 + span.as_secs_f64() / 20.0,
+            "{kind:?}, {most} in {window:?}: {throttled} throttled, {answered} answered"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_account_slows_down_and_recovers() {
+    let limiter = limiter();
+    let spacing = async |kind| {
+        drop(limiter.turn(kind).await);
+        let start = Instant::now();
+        drop(limiter.turn(kind).await);
+        start.elapsed()
+    };
+    assert_eq!(spacing(Kind::Read).await, Duration::ZERO);
+    // Several that were under way at once count once.
+    let sent = Instant::now();
+    for _ in 0..5 {
+        limiter.throttled("GetDistribution", sent);
+    }
+    let (read, change) = (spacing(Kind::Read).await, spacing(Kind::Change).await);
+    assert!(read > READ_INTERVAL * 9 / 10 && read <= READ_INTERVAL + Duration::from_millis(1));
+    assert!(change > CHANGE_INTERVAL * 9 / 10 && change <= CHANGE_INTERVAL);
+    // The SDK's retry, later: again half the rate.
+    limiter.throttled("GetDistribution", Instant::now());
+    let slower = spacing(Kind::Change).await;
+    assert!(slower > CHANGE_INTERVAL * 3 / 2, "{slower:?}");
+    // However often, there is a floor.
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        limiter.throttled("GetDistribution", Instant::now());
+    }
+    assert!(spacing(Kind::Change).await <= 33 * SECOND);
+    assert!(spacing(Kind::Read).await <= 3 * SECOND);
+    tokio::time::sleep(RECOVERY * 8).await;
+    assert_eq!(spacing(Kind::Read).await, Duration::ZERO);
+    assert_eq!(spacing(Kind::Change).await, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_come_first_served_and_who_goes_away_holds_up_nobody() {
+    let limiter = limiter();
+    limiter.throttled("GetDistribution", Instant::now());
+    let order = Mutex::new(Vec::new());
+    let callers = join_all((0..30).map(|number| {
+        let (limiter, order) = (&limiter, &order);
+        async move {
+            let turn = limiter.turn(Kind::Read);
+            if number % 3 == 0 {
+                // Gives up while it waits, if its turn has not come by then.
+                drop(timeout(Duration::from_millis(number * 10), turn).await);
+                return;
+            }
+            drop(turn.await);
+            order.lock().unwrap().push(number);
+        }
+    }));
+    callers.await;
+    let order = order.into_inner().unwrap();
+    assert_eq!(order.len(), 20);
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_told_to_stop_does_not_wait_for_its_turn() {
+    let limiter = limiter();
+    let (stop, activity) = (Stop::default(), Activity::default());
+    let gate = Gate::new(limiter.clone()).for_job(&stop, &activity);
+    let busy = limiter.turn(Kind::Change).await;
+    let waiting = async { gate.turn(Kind::Change, "UpdateDistribution").await };
+    let told = async {
+        tokio::time::sleep(SECOND).await;
+        stop.now(StopReason::ShuttingDown);
+    };
+    let start = Instant::now();
+    let (refused, ()) = tokio::join!(waiting, told);
+    assert!(refused.unwrap_err().class.is_transient());
+    assert_eq!(start.elapsed().as_secs(), 1);
+    // Not even if it is free.
+    drop(busy);
+    gate.turn(Kind::Change, "UpdateDistribution")
+        .await
+        .unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waits_for_its_turn_is_not_stuck() {
+    let limiter = limiter();
+    let activity = Activity::default();
+    activity.set("detach_policy");
+    let gate = Gate::new(limiter.clone()).for_job(&Stop::default(), &activity);
+    let busy = limiter.turn(Kind::Change).await;
+    let waiting = gate.turn(Kind::Change, "UpdateDistribution");
+    assert!(timeout(600 * SECOND, waiting).await.is_err());
+    assert!(!activity.sign().is_stuck());
+    drop(busy);
+}

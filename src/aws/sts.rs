@@ -1,0 +1,147 @@
+//! STS: the credentials of a role (AssumeRole).
+//!
+//! **Guarantees.** A role is assumed by one call at a time, however many clients wait for its
+//! credentials: the SDK's cache sees to that. A failure has the class that its error code has, so that
+//! a role that is denied is told from an STS that is down.
+//!
+//! **Races.** The cache hands a failure to one of those who wait and lets the next one try. So a
+//! failure is remembered for a moment: whoever waited meanwhile shares it, and a role that a thousand
+//! jobs ask for is not asked for a thousand times.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::error::{AwsError, from_sdk};
+use crate::retry::ErrorClass;
+use crate::target::Role;
+use crate::telemetry::{Telemetry, events};
+
+const OPERATION: &str = "AssumeRole";
+
+/// How long a failure is shared; shorter than the pause before a job tries again.
+const SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// Provides the credentials of a role.
+#[derive(Debug)]
+pub(super) struct AssumedRole {
+    client: aws_sdk_sts::Client,
+    role: Role,
+    session_name: String,
+    telemetry: Arc<Telemetry>,
+    /// The last failure, unless the role could be assumed since.
+    failed: Mutex<Option<(Instant, NotAssumed)>>,
+}
+
+/// A role that could not be assumed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the role {role} could not be assumed")]
+pub(super) struct NotAssumed {
+    role: String,
+    pub(super) class: ErrorClass,
+    pub(super) code: Option<String>,
+    #[source]
+    source: Arc<AwsError>,
+}
+
+impl AssumedRole {
+    pub(super) fn new(
+        client: aws_sdk_sts::Client,
+        role: Role,
+        session_name: String,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        Self {
+            client,
+            role,
+            session_name,
+            telemetry,
+            failed: Mutex::default(),
+        }
+    }
+
+    async fn credentials(&self) -> Result<Credentials, NotAssumed> {
+        let failed = self.failed().clone();
+        if let Some((at, failure)) = &failed
+            && at.elapsed() < SHARED_FOR
+        {
+            return Err(failure.clone());
+        }
+        match self.assume().await {
+            Ok(credentials) => {
+                *self.failed() = None;
+                let until = credentials
+                    .expiry()
+                    .and_then(|at| Timestamp::try_from(at).ok());
+                self.telemetry.emit(events::RoleAssumed {
+                    role_arn: self.role.arn(),
+                    until,
+                });
+                Ok(credentials)
+            }
+            Err(error) => {
+                if failed.is_none_or(|(_, earlier)| earlier.class != error.class) {
+                    self.telemetry.emit(events::RoleNotAssumed {
+                        role_arn: self.role.arn(),
+                        error: &error,
+                    });
+                }
+                let failure = NotAssumed {
+                    role: self.role.arn().to_owned(),
+                    class: error.class,
+                    code: error.code.clone(),
+                    source: Arc::new(error),
+                };
+                *self.failed() = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    async fn assume(&self) -> Result<Credentials, AwsError> {
+        let output = self
+            .client
+            .assume_role()
+            .role_arn(self.role.arn())
+            .set_external_id(self.role.external_id().map(str::to_owned))
+            .role_session_name(&self.session_name)
+            .send()
+            .await
+            .map_err(from_sdk(OPERATION))?;
+        let issued = output
+            .credentials
+            .ok_or_else(|| AwsError::unusable(OPERATION, "the reply has no credentials"))?;
+        let expiry = SystemTime::try_from(issued.expiration)
+            .map_err(|error| AwsError::unusable(OPERATION, error))?;
+        Ok(Credentials::new(
+            issued.access_key_id,
+            issued.secret_access_key,
+            Some(issued.session_token),
+            Some(expiry),
+            OPERATION,
+        ))
+    }
+
+    fn failed(&self) -> std::sync::MutexGuard<'_, Option<(Instant, NotAssumed)>> {
+        // Every critical section here is an assignment.
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ProvideCredentials for AssumedRole {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            self.credentials()
+                .await
+                .map_err(CredentialsError::provider_error)
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! `health`: whether the running daemon does its work.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::FATAL;
+use crate::config::Config;
+use crate::health::Report;
+use crate::health::socket::ask;
+use crate::telemetry::chain;
+
+/// Asks the daemon of this configuration how it is. Writes one line, or with `json` one object, and
+/// returns 0 if it is well, 1 if it is not or does not answer.
+///
+/// # Errors
+/// Only what writing comes to.
+pub async fn health(
+    path: &Path,
+    env: &BTreeMap<String, String>,
+    json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    let report = match Config::load(path, env) {
+        Err(faults) => unwell("bad_configuration", faults.to_string()),
+        Ok(config) => match ask(&config.health_address()).await {
+            Ok(report) => report,
+            Err(error) => unwell(error.code(), chain(&error)),
+        },
+    };
+    let word = if report.healthy {
+        "healthy"
+    } else {
+        "unhealthy"
+    };
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else if report.healthy {
+        writeln!(out, "{word}: {}", report.detail)?;
+    } else {
+        writeln!(err, "{word}: {}", report.detail)?;
+    }
+    Ok(if report.healthy { 0 } else { FATAL })
+}
+
+/// The report on a daemon that does not report.
+fn unwell(reason: &str, detail: String) -> Report {
+    Report {
+        healthy: false,
+        reason: Some(reason.to_owned()),
+        detail,
+        last_poll_ms: None,
+        in_flight: 0,
+    }
+}

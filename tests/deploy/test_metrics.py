@@ -1,0 +1,119 @@
+"""Metrics of the real daemon against the format's schema, and what carries them on."""
+
+import json
+import pathlib
+import re
+import tempfile
+import tomllib
+import unittest
+
+import jsonschema
+import yaml
+
+import support
+import template
+
+SCHEMA = json.loads((pathlib.Path(__file__).parent / "emf.schema.json").read_text())
+TARGET = """
+[[targets]]
+pipeline = "{service}-frontend-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{service}/cloudfront/cfcd-production"
+staging_parameter = "/{service}/cloudfront/cfcd-staging"
+"""
+
+
+class Metrics(unittest.TestCase):
+    def drained(self, **settings):
+        """What a daemon writes that takes one rejection down, is sent what it refuses, and ends."""
+        directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        log = directory / "daemon.log"
+        environment = {
+            "STAGESWEEP_CONFIG_TOML": TARGET,
+            "STAGESWEEP__LEDGER__PATH": str(directory / "ledger.db"),
+            "STAGESWEEP__QUEUE__WAIT_TIME": "1s",
+            "STAGESWEEP__CLEANUP__POLL_INTERVAL_MIN": "100ms",
+            "STAGESWEEP__RETRY__INITIAL_BACKOFF": "100ms",
+            "STAGESWEEP__RETRY__MAX_BACKOFF": "1s",
+            "STAGESWEEP__TELEMETRY__METRICS_INTERVAL": "100ms",
+            **settings,
+        }
+        with support.embedded(directory) as embedded:
+            environment["AWS_ENDPOINT_URL"] = embedded.endpoint
+            environment["STAGESWEEP__QUEUE__URL"] = embedded.queue_url
+            embedded("sqs").send_message(QueueUrl=embedded.queue_url, MessageBody="no event at all")
+            with support.process([support.BINARY, "run", "--drain"], environment, log) as daemon:
+                self.assertEqual(daemon.wait(support.PATIENCE), 0, log.read_text())
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    def test_every_line_is_valid_emf_with_bounded_dimensions(self):
+        validator = jsonschema.Draft202012Validator(SCHEMA)
+        lines = [it for it in self.drained() if "_aws" in it]
+        dimensions = set()
+        for line in lines:
+            validator.validate(line)
+            self.assertLess(len(json.dumps(line)), 16 * 1024)
+            (directive,) = line["_aws"]["CloudWatchMetrics"]
+            # Every member that a directive names is there, and of the type that it must be.
+            for metric in directive["Metrics"]:
+                value = line[metric["Name"]]
+                values = value if isinstance(value, list) else [value]
+                self.assertTrue(1 <= len(values) <= 100)
+                self.assertTrue(all(isinstance(it, int) and it >= 0 for it in values), metric)
+            for name in directive["Dimensions"][0]:
+                self.assertRegex(line[name], r"^[A-Za-z_]{1,60}$")
+                dimensions.add((name, line[name]))
+        self.assertIn(("Reason", "cleaned"), dimensions)
+        self.assertIn(("Operation", "DeleteDistribution"), dimensions)
+        self.assertEqual(sum(it.get("CleanupsSucceeded", 0) for it in lines), 1)
+
+    def test_flat_lines_are_what_the_example_for_vector_takes_apart(self):
+        lines = self.drained(STAGESWEEP__TELEMETRY__METRICS_FORMAT="json")
+        metrics = [it for it in lines if it["message"] == "metrics"]
+        totals = [it for it in metrics if "PollAge" in it]
+        self.assertTrue(totals and len(totals) < len(metrics))
+        self.assertFalse(any("_aws" in it for it in lines))
+        # Vector itself is in no package registry that the tests may use: that the file is TOML and
+        # names fields that there are is all that is checked.
+        vector = tomllib.loads((support.DEPLOY / "shippers" / "vector.toml").read_text())
+        for metric in vector["transforms"]["metrics"]["metrics"]:
+            self.assertIn(metric["field"], totals[0])
+            counted = isinstance(totals[0][metric["field"]], int)
+            self.assertTrue(counted and metric["type"] in ("counter", "gauge"))
+        known = set(vector["sources"]) | set(vector["transforms"])
+        known |= {f"sorted.{route}" for route in vector["transforms"]["sorted"]["route"]}
+        for it in [*vector["transforms"].values(), *vector["sinks"].values()]:
+            self.assertLessEqual(set(it["inputs"]), known)
+
+    def test_the_metric_filter_takes_error_lines_and_no_others(self):
+        filter = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]["ErrorLines"]["Properties"]
+        # No emulator evaluates filters on JSON: this one compares one field with one value.
+        field, value = re.fullmatch(r'\{ \$\.(\w+) = "(\w+)" \}', filter["FilterPattern"]).groups()
+        lines = self.drained()
+        taken = [it["message"] for it in lines if it.get(field) == value]
+        self.assertEqual(set(taken), {"message rejected; it is left to the redrive policy"})
+        self.assertLess(len(taken), len(lines))
+
+    def test_the_agents_and_fluent_bit_read_where_the_documentation_has_the_daemon_write(self):
+        agent = json.loads((support.DEPLOY / "cloudwatch-agent.json").read_text())["logs"]
+        # Empty: it listens on 127.0.0.1:25888, the address in the documentation.
+        self.assertEqual(agent["metrics_collected"], {"emf": {}})
+        files = {it["file_path"]: it for it in agent["logs_collected"]["files"]["collect_list"]}
+        page = (support.ROOT / "docs" / "METRICS.md").read_text()
+        path = "/var/log/stagesweep/metrics.log"
+        self.assertIn(f'"file://{path}"', page)
+        self.assertIn('"tcp://127.0.0.1:25888"', page)
+        default = tomllib.loads((support.ROOT / "config" / "default.toml").read_text())["telemetry"]
+        # Fluent Bit is in no package registry that the tests may use: the file is YAML, and coherent.
+        fluent = yaml.safe_load((support.DEPLOY / "shippers" / "fluent-bit.yaml").read_text())
+        (tail,), (output,) = fluent["pipeline"]["inputs"], fluent["pipeline"]["outputs"]
+        self.assertEqual(tail["path"], path)
+        self.assertEqual(tail["tag"], output["match"])
+        self.assertIn(tail["parser"], [it["name"] for it in fluent["parsers"]])
+        for group in (files[path]["log_group_name"], output["log_group_name"]):
+            self.assertEqual(group, default["metrics_log_group"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,275 @@
+"""The CloudFormation stack, created in an AWS that others wrote, and the daemon on its queue.
+
+EventBridge, SQS, DynamoDB and CloudFormation are ministack's. CloudFront and Parameter Store are the
+ones in the program, since no emulator knows continuous deployment.
+"""
+
+import copy
+import json
+import os
+import pathlib
+import re
+import tempfile
+import unittest
+
+import support
+import template
+
+EVENTS = support.ROOT / "tests" / "events"
+TEMPLATE = template.load(support.DEPLOY / "cloudformation.yaml")
+
+# What ministack knows no such resource of. Everything else of the template is created.
+UNKNOWN = ("AWS::Events::EventBusPolicy",)
+
+ON_ECS = {
+    "Compute": "ECS",
+    "Image": "stagesweep",
+    "VpcId": "vpc-00000000",
+    "SubnetIds": "subnet-00000000",
+}
+
+
+def event(name):
+    """An event as AWS sends it, but of the account and region in which the stack is."""
+    text = (EVENTS / f"{name}.json").read_text()
+    it = json.loads(text)
+    text = text.replace(it["account"], support.ACCOUNT).replace(it["region"], support.REGION)
+    return json.loads(text)
+
+
+def changed(original, **detail):
+    it = copy.deepcopy(original)
+    it["detail"].update(detail)
+    return it
+
+
+class Stack(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.aws = cls.enterClassContext(support.ministack())
+
+    def setUp(self):
+        self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.sqs = self.aws("sqs")
+        self.events = self.aws("events")
+
+    def create(self, name, parameters):
+        text = template.without(TEMPLATE, *UNKNOWN)
+        if parameters["Compute"] == "ECS":
+            # ministack cannot count with a parameter of type Number.
+            definition = json.loads(text)
+            definition["Resources"]["Service"]["Properties"]["DesiredCount"] = 0
+            text = json.dumps(definition)
+        outputs = support.create_stack(self.aws, name, text, parameters)
+        self.addCleanup(self.delete, name)
+        return outputs
+
+    def delete(self, name):
+        self.aws("cloudformation").delete_stack(StackName=name)
+        # Rules of another test's stack would put its events on a queue that is gone.
+        support.until("the rules are gone", lambda: not self.events.list_rules()["Rules"])
+
+    def put(self, event):
+        support.put_event(self.events, event)
+
+    def depth(self, url):
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return sum(int(found[name]) for name in names)
+
+    def take_all(self, url):
+        """Every message that is on the queue, in the order in which they came."""
+        bodies = []
+        while True:
+            answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=0)
+            messages = answer.get("Messages", [])
+            if not messages:
+                return bodies
+            for message in messages:
+                bodies.append(json.loads(message["Body"]))
+                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+    def daemon(self, embedded, environment):
+        log = self.directory / "daemon.log"
+        endpoints = {
+            "AWS_ENDPOINT_URL": embedded.endpoint,
+            "AWS_ENDPOINT_URL_SQS": self.aws.endpoint,
+            "AWS_ENDPOINT_URL_DYNAMODB": self.aws.endpoint,
+            "STAGESWEEP__QUEUE__WAIT_TIME": "1s",
+            "STAGESWEEP__CLEANUP__POLL_INTERVAL_MIN": "100ms",
+            "STAGESWEEP__LEDGER__PATH": str(self.directory / "ledger.db"),
+        }
+        self.enterContext(support.process([support.BINARY, "run"], {**endpoints, **environment}, log))
+        return log
+
+    def test_a_rejection_goes_from_the_bus_by_the_rule_to_the_queue_and_is_taken_down(self):
+        outputs = self.create("on-ec2", {"Compute": "EC2"})
+        self.assertEqual(self.depth(outputs["QueueUrl"]), 0)
+        # The configuration is the one that the stack wrote, to the letter.
+        config = self.directory / "config.toml"
+        config.write_text(outputs["Configuration"])
+        with support.embedded(self.directory) as embedded:
+            staging = [id for id, is_staging in embedded.distributions() if is_staging]
+            self.assertEqual(len(staging), 1)
+            self.put(embedded.rejection())
+            log = self.daemon(embedded, {"STAGESWEEP_CONFIG": str(config)})
+            parameter = "/demo-1/cloudfront/cfcd-staging"
+            support.until(
+                lambda: f"the parameter says so: {log.read_text()}",
+                lambda: embedded.parameter(parameter) == "deleted",
+            )
+            self.assertEqual([it for it in embedded.distributions() if it[1]], [])
+            support.until("the message is deleted", lambda: self.depth(outputs["QueueUrl"]) == 0)
+            support.until("and says why", lambda: '"reason":"cleaned"' in log.read_text())
+
+            # What its target knows, and can never be handled: no such parameters. The stack's redrive
+            # policy ends it.
+            rejected = event("approval-rejected")
+            self.put(rejected)
+            url = outputs["DeadLettersUrl"]
+            support.until("it is a dead letter", lambda: self.depth(url) == 1)
+            (dead,) = self.take_all(url)
+            self.assertEqual(dead["detail"], rejected["detail"])
+            self.assertEqual(self.depth(outputs["QueueUrl"]), 0)
+            self.assertIn('"reason":"production_parameter_invalid"', log.read_text())
+            self.assertEqual(self.depth(outputs["UndeliveredEventsUrl"]), 0)
+
+    def test_on_ecs_the_task_definition_alone_configures_a_fleet(self):
+        outputs = self.create("on-ecs", {**ON_ECS, "TargetAccounts": "210987654321"})
+        ecs = self.aws("ecs")
+        (arn,) = ecs.list_task_definitions()["taskDefinitionArns"]
+        definition = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+        (container,) = definition["containerDefinitions"]
+        self.assertEqual(container["command"], ["run"])
+        environment = {it["name"]: it["value"] for it in container["environment"]}
+        with support.embedded(self.directory) as embedded:
+            self.put(embedded.rejection())
+            log = self.daemon(embedded, environment)
+            support.until(
+                lambda: f"the parameter says so: {log.read_text()}",
+                lambda: embedded.parameter("/demo-1/cloudfront/cfcd-staging") == "deleted",
+            )
+            support.until("the message is deleted", lambda: self.depth(outputs["QueueUrl"]) == 0)
+            # ECS runs the health check with the container's environment, and with nothing else.
+            said = self.directory / "health.log"
+            with support.process([support.BINARY, "health"], environment, said) as health:
+                self.assertEqual(health.wait(support.PATIENCE), 0, said.read_text())
+        # The stack's table has the job, and removes it by an attribute that it has.
+        dynamodb = self.aws("dynamodb")
+        items = dynamodb.scan(TableName=outputs["LedgerTable"])["Items"]
+        attribute = TEMPLATE["Resources"]["Ledger"]["Properties"]["TimeToLiveSpecification"]["AttributeName"]
+        self.assertTrue([it for it in items if attribute in it], items)
+
+    def test_only_rejections_of_the_pipelines_named_reach_the_queue(self):
+        further = {
+            "MoreTargets": '[[targets]]\npipeline = "landing-pages"\nstage = "Release"\naction = "Review"\n'
+            'production_parameter = "/landing/production"\nstaging_parameter = "/landing/staging"\n',
+            "MorePipelines": "landing-pages,campaigns",
+            "MoreProductionParameterArns": "arn:aws:ssm:ap-northeast-1:123456789012:parameter/landing/production",
+            "MoreStagingParameterArns": "arn:aws:ssm:ap-northeast-1:123456789012:parameter/landing/staging",
+        }
+        outputs = self.create("patterns", {"Compute": "EC2", "Fleet": "yes", **further})
+        rejected = event("approval-rejected")
+        arrive = [
+            rejected,
+            event("approval-rejected-again-after-retry"),
+            event("approval-rejected-older-form"),
+            changed(rejected, pipeline="a-b-frontend-pipeline"),
+            changed(rejected, pipeline="landing-pages", stage="Release", action="Review"),
+            changed(rejected, pipeline="campaigns"),
+        ]
+        other_source = {**rejected, "source": "mycompany.codepipeline"}
+        must_not = [
+            event("approval-approved"),
+            event("build-failed"),
+            event("stage-failed"),
+            event("pipeline-failed"),
+            other_source,
+            changed(rejected, pipeline="frontend-pipeline"),
+            changed(rejected, pipeline="shop-frontend-pipeline-2"),
+            changed(rejected, pipeline="landing-pages-2"),
+            changed(rejected, stage="Deploy"),
+            changed(rejected, action="Sign-off"),
+            changed(rejected, state="ABANDONED"),
+            changed(rejected, type={**rejected["detail"]["type"], "provider": "Other"}),
+            changed(rejected, type={**rejected["detail"]["type"], "category": "Invoke"}),
+        ]
+        for it in must_not + arrive:
+            self.put(it)
+        found = self.take_all(outputs["QueueUrl"])
+        shown = lambda events: [(it["detail"]["pipeline"], it["detail"]["execution-id"]) for it in events]
+        self.assertEqual(shown(found), shown(arrive))
+        # The whole event comes, in the form that the daemon reads.
+        for sent, got in zip(arrive, found):
+            for key in ("detail", "detail-type", "source", "resources"):
+                self.assertEqual(got[key], sent[key])
+            self.assertEqual(got["account"], support.ACCOUNT)
+        # The configuration that the stack writes is one that the program takes.
+        config = self.directory / "config.toml"
+        config.write_text(outputs["Configuration"])
+        log = self.directory / "check.log"
+        with support.process([support.BINARY, "check", "--config", config], {}, log) as check:
+            self.assertEqual(check.wait(support.PATIENCE), 0, log.read_text())
+        self.assertIn("landing-pages / Release / Review", log.read_text())
+        self.assertIn(outputs["LedgerTable"], log.read_text())
+
+    def test_everything_that_can_be_chosen_is_created_together(self):
+        outputs = self.create(
+            "everything",
+            {
+                **ON_ECS,
+                "MorePipelines": "a,b",
+                "LogBucketArn": "arn:aws:s3:::logs",
+                "WebAclArn": "arn:aws:wafv2:us-east-1:123456789012:global/webacl/a/b",
+                "DeleteOnlyTagged": "yes",
+                "TargetRoleArns": "arn:aws:iam::210987654321:role/stagesweep",
+                "TargetAccounts": "210987654321",
+                "CustomerKey": "yes",
+                "OrphansSchedule": "rate(1 day)",
+                "AlarmTopicArn": "arn:aws:sns:ap-northeast-1:123456789012:alarms",
+            },
+        )
+        iam = self.aws("iam")
+        role = outputs["RoleArn"].rsplit("/", 1)[1]
+        policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
+        chosen = {"cleanup", "key", "ledger", "legacy-log-bucket", "orphans", "target-roles", "web-acl"}
+        self.assertEqual(set(policies), chosen)
+        cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]
+        (delete,) = [it for it in cleanup["Statement"] if it["Sid"] == "DeleteStaging"]
+        self.assertEqual(delete["Condition"], {"StringEquals": {"aws:ResourceTag/stagesweep": "staging"}})
+        alarms = self.aws("cloudwatch").describe_alarms()["MetricAlarms"]
+        declared = [it for it in TEMPLATE["Resources"].values() if it["Type"] == "AWS::CloudWatch::Alarm"]
+        mine = [it for it in alarms if it["AlarmName"].startswith("everything-")]
+        self.assertEqual(len(mine), len(declared))
+        # In the other account.
+        text = (support.DEPLOY / "cloudformation-target-account.yaml").read_text()
+        there = {"DaemonRoleArn": outputs["RoleArn"], "ExternalId": "a-secret-word"}
+        outputs = support.create_stack(self.aws, "target-account", text, there)
+        self.addCleanup(self.aws("cloudformation").delete_stack, StackName="target-account")
+        trust = iam.get_role(RoleName="stagesweep")["Role"]["AssumeRolePolicyDocument"]
+        (statement,) = trust["Statement"]
+        self.assertEqual(statement["Condition"], {"StringEquals": {"sts:ExternalId": "a-secret-word"}})
+
+
+class Task(unittest.TestCase):
+    """What ministack keeps too little of."""
+
+    def test_the_container_is_checked_and_stopped_as_the_daemon_can_bear(self):
+        (container,) = TEMPLATE["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+        # The program as the image has it.
+        image = (support.DEPLOY / "Dockerfile").read_text()
+        (entry,) = re.findall(r"^ENTRYPOINT (.*)$", image, re.M)
+        self.assertEqual(container["HealthCheck"]["Command"], ["CMD", *json.loads(entry), "health"])
+        self.assertEqual([container["User"]], re.findall(r"^USER (.*)$", image, re.M))
+        environment = {it["Name"]: it["Value"] for it in container["Environment"]}
+        grace = int(environment["STAGESWEEP__SHUTDOWN__GRACE_PERIOD"].removesuffix("s"))
+        # Fargate kills after 120 s whatever is asked for.
+        self.assertLess(grace + 5, container["StopTimeout"])
+        self.assertLessEqual(container["StopTimeout"], 120)
+        self.assertTrue(container["ReadonlyRootFilesystem"])
+        self.assertRegex(container["User"], r"^[1-9]\d*:[1-9]\d*$")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    unittest.main()

@@ -1,0 +1,95 @@
+//! Which AWS calls the program makes, and that the published policy allows these and no others.
+//!
+//! Every world of these tests in which nothing but the daemon ran appends the operations that it called
+//! to `aws-calls.txt` in cargo's directory for tests; `./tests/run templates` holds the roles in deploy/
+//! against it. Other verbs may need more, of whoever runs them.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::Duration;
+
+use stagesweep::rehearsal::Entry;
+
+use crate::harness::{World, lock};
+
+/// Adds what was not noted yet by this process.
+pub(crate) fn note(entries: &[Entry]) {
+    static NOTED: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
+    let mut noted = lock(&NOTED);
+    let calls = entries
+        .iter()
+        .map(|entry| format!("{} {}\n", entry.call.service, entry.call.operation));
+    let new: BTreeSet<String> = calls.filter(|call| !noted.contains(call)).collect();
+    if new.is_empty() {
+        return;
+    }
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/aws-calls.txt");
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    for call in &new {
+        file.as_ref().unwrap().write_all(call.as_bytes()).unwrap();
+    }
+    noted.extend(new);
+}
+
+/// The IAM action that allows an operation: batches have none of their own.
+fn action(entry: &Entry) -> String {
+    let operation = entry.call.operation.trim_end_matches("Batch");
+    format!("{}:{operation}", entry.call.service)
+}
+
+/// What the policy in the README allows.
+fn published() -> BTreeSet<String> {
+    let readme = include_str!("../../README.md");
+    let (_, policy) = readme.split_once("cat > iam-policy.json").unwrap();
+    let (policy, _) = policy.split_once("\nEOF\n").unwrap();
+    let quoted = policy.split('"').skip(1).step_by(2);
+    let services = ["sqs:", "ssm:", "cloudfront:", "dynamodb:"];
+    let actions = quoted.filter(|text| services.iter().any(|it| text.starts_with(it)));
+    actions.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_published_policy_allows_exactly_what_is_called() {
+    // Each propagation outlives the visibility timeout, so that it is extended.
+    let world = World::with(Duration::from_millis(2500)).await;
+    world.aws.create_table("stagesweep-ledger", "pk");
+    let shop = world.service("shop");
+    // A script was killed here after it had detached the policy: nothing names that any more.
+    let blog = world.service("blog");
+    world
+        .aws
+        .change_settings(|settings| settings.switches.staging_shows_policy = false);
+    world
+        .aws
+        .edit_distribution(&blog.production_id, "ContinuousDeploymentPolicyId", "")
+        .unwrap();
+    // The parameter was written again after the approval had begun: only its history tells.
+    let wiki = world.service("wiki");
+    world
+        .aws
+        .put_parameter(&wiki.staging_parameter, &wiki.staging_id);
+    world.reject(&wiki);
+    world.reject(&shop);
+    world.reject(&blog);
+    world.send("no event at all");
+    let daemon = world
+        .daemon()
+        .env("STAGESWEEP__LEDGER__BACKEND", "dynamodb")
+        .env("STAGESWEEP__LEDGER__TABLE", "stagesweep-ledger")
+        .argument("--drain")
+        .spawn();
+    assert_eq!(daemon.exited().await.code(), Some(0), "{daemon:?}");
+    world.assert_cleaned_once(&shop);
+    assert!(world.aws.policy(&blog.policy_id).is_none());
+    assert_eq!(world.dead_letters(), 1);
+    let entries = world.aws.journal().entries();
+    let called: BTreeSet<String> = entries.iter().map(action).collect();
+    // The ledger in a table is a choice, with a policy of its own.
+    let (ledger, called): (BTreeSet<_>, BTreeSet<_>) = called
+        .into_iter()
+        .partition(|it| it.starts_with("dynamodb:"));
+    assert_eq!(called, published());
+    let chosen = ["dynamodb:GetItem", "dynamodb:UpdateItem"].map(str::to_owned);
+    assert_eq!(ledger, BTreeSet::from(chosen));
+}

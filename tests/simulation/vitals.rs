@@ -1,0 +1,84 @@
+//! Health and the watchdog, as they go by what the daemon is seen to do.
+
+use std::time::Duration;
+
+use stagesweep::health::{NotPolling, Vitals, freshness};
+use stagesweep::rehearsal::{Action, EmbeddedAws, Rule};
+
+use crate::harness::{Instance, PATIENCE, World, assert_clean};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn vitals(instance: &Instance) -> Vitals {
+    instance.daemon.consumer().vitals()
+}
+
+fn reason(vitals: &Vitals) -> Option<&'static str> {
+    let fresh = freshness(Duration::from_secs(20));
+    vitals.ailment(fresh).as_ref().map(|it| it.code())
+}
+
+/// Looks every second, and counts for how many of them it was unwell. It must never be stuck.
+async fn unwell(instance: &Instance, seconds: u32, expected: &str) -> u32 {
+    let mut unwell = 0;
+    for second in 0..seconds {
+        tokio::time::sleep(SECOND).await;
+        let seen = vitals(instance);
+        assert_eq!(seen.stuck(), None, "after {second} s");
+        if let Some(reason) = reason(&seen) {
+            assert_eq!(reason, expected, "after {second} s");
+            unwell += 1;
+        }
+    }
+    unwell
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_is_well_from_its_first_poll_on_and_through_a_whole_job() {
+    let world = World::new();
+    let service = world.service("shop");
+    let daemon = world.start("ledger.db");
+    assert_eq!(reason(&vitals(&daemon)), Some("not_polled_yet"));
+    // It does not wait a whole long poll to know whether the queue answers.
+    daemon.daemon.consumer().answered().await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(reason(&vitals(&daemon)), None);
+    world.reject(&service);
+    assert_eq!(unwell(&daemon, 600, "").await, 0);
+    assert_clean(&world, &service);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_unwell_and_never_stuck_and_ends() {
+    let world = World::with(|settings| settings.propagation = Duration::from_secs(7200));
+    let service = world.service("shop");
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    let waits = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
+    world.aws.wait_until(waits, PATIENCE).await.unwrap();
+    // Everything: the queue, and the looks of the job that waits.
+    world.aws.add_rule(Rule::on_any().then(Action::DropBefore));
+    let outage = unwell(&daemon, 1800, "poll_stale").await;
+    assert!((1700..1800).contains(&outage), "{outage} s");
+    assert!(vitals(&daemon).receiving_fails.is_some());
+    world.aws.calm();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(reason(&vitals(&daemon)), None);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_holds_all_it_may_is_well_although_it_does_not_poll() {
+    let world = World::with(|settings| settings.propagation = Duration::from_secs(3600));
+    let service = world.service("shop");
+    world.reject(&service);
+    let daemon = world.start_with("ledger.db", "max_in_flight = 1\n", false);
+    let waits = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
+    world.aws.wait_until(waits, PATIENCE).await.unwrap();
+    assert_eq!(unwell(&daemon, 900, "").await, 0);
+    let seen = vitals(&daemon);
+    assert_eq!(seen.not_polling, Some(NotPolling::Full));
+    assert!(seen.polled.unwrap() > Duration::from_secs(800));
+    daemon.stop().await;
+}
