@@ -385,7 +385,7 @@ impl Target {
     #[must_use]
     pub fn leads_elsewhere(&self, region: &str) -> bool {
         let arn: Vec<&str> = self.pipeline().split(':').collect();
-        self.access().any(|(key, _)| key != "external_id") || (arn.len() == 6 && arn[3] != region)
+        self.access().next().is_some() || (arn.len() == 6 && arn[3] != region)
     }
 
     /// Whether the staging parameter of some pipeline may have this name, by its template alone.

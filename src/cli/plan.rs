@@ -51,15 +51,19 @@ pub(super) async fn plan(
     })
 }
 
-/// Which target it is about.
+/// Which target it is about, and as whom it is looked at.
 pub(super) fn heading(named: &Named, style: Style) -> String {
-    format!(
+    let mut text = format!(
         "{}  (target {}, stage {}, action {})\n",
         style.bold(&named.pipeline.name),
         named.target.label,
         named.stage,
         named.action
-    )
+    );
+    if let Some(role) = &named.target.access.role {
+        let _ = writeln!(text, "as {}", role.arn());
+    }
+    text
 }
 
 /// What is there.
