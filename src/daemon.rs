@@ -44,6 +44,46 @@ pub struct NoSuchQueue {
     source: AwsError,
 }
 
+/// The accounts that the jobs of a configuration work in. What is done there beside the jobs belongs to
+/// `tasks`.
+#[must_use]
+pub fn accounts(
+    config: &Config,
+    connector: &Connector,
+    telemetry: &Arc<Telemetry>,
+    tasks: &Tasks,
+) -> Accounts {
+    let pace = Pace {
+        min: config.cleanup.poll_interval_min,
+        max: config.cleanup.poll_interval_max,
+    };
+    Accounts::new(
+        connector.clone(),
+        &config.queue.url,
+        pace,
+        Arc::clone(telemetry),
+        tasks.clone(),
+    )
+}
+
+/// What carries out the jobs of a configuration.
+#[must_use]
+pub fn reconciler(
+    config: &Config,
+    accounts: Accounts,
+    ledger: Arc<dyn Ledger>,
+    telemetry: Arc<Telemetry>,
+) -> Reconciler {
+    let settings = Settings {
+        propagation_timeout: config.cleanup.propagation_timeout,
+        backoff: Backoff {
+            initial: config.retry.initial_backoff,
+            max: config.retry.max_backoff,
+        },
+    };
+    Reconciler::new(accounts, ledger, telemetry, settings)
+}
+
 impl Daemon {
     /// Puts the parts together. Must be called inside a tokio runtime.
     #[must_use]
@@ -59,30 +99,12 @@ impl Daemon {
             config.queue.region.as_deref(),
             config.queue.wait_time,
         );
-        let pace = Pace {
-            min: config.cleanup.poll_interval_min,
-            max: config.cleanup.poll_interval_max,
-        };
         let tasks = Tasks::default();
-        let accounts = Accounts::new(
-            connector.clone(),
-            &config.queue.url,
-            pace,
-            Arc::clone(&telemetry),
-            tasks.clone(),
-        );
-        let settings = Settings {
-            propagation_timeout: config.cleanup.propagation_timeout,
-            backoff: Backoff {
-                initial: config.retry.initial_backoff,
-                max: config.retry.max_backoff,
-            },
-        };
-        let reconciler = Reconciler::new(
-            accounts,
+        let reconciler = reconciler(
+            &config,
+            accounts(&config, connector, &telemetry, &tasks),
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
-            settings,
         );
         let parts = Parts {
             queue: queue.clone(),

@@ -160,7 +160,7 @@ pub struct Deletable {
 impl Deletable {
     /// `None` unless the distribution says that it is a staging one without aliases, is disabled,
     /// and has that state deployed everywhere.
-    fn of(distribution: &Distribution) -> Option<Self> {
+    pub(crate) fn of(distribution: &Distribution) -> Option<Self> {
         let deletable = distribution.staging
             && distribution.aliases == 0
             && !distribution.enabled

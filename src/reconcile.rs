@@ -27,6 +27,7 @@ use crate::aws::edit::Edit;
 use crate::aws::{self, AwsError};
 use crate::binding::{AsOf, Binding, Slot, as_of};
 use crate::event::Rejection;
+use crate::history::{About, Kind, Note};
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
 use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
 use crate::retry::{Backoff, Conflict, ErrorClass};
@@ -185,6 +186,8 @@ impl Reconciler {
 
     /// Works on a job until it ends, and tells the ledger how.
     pub async fn run(&self, job: &Job) -> Ended {
+        let about = About::of(&job.rejection, &job.target.label);
+        self.ledger.note(&job.grant, Note::Began(about));
         let now = Instant::now();
         let account = self.accounts.get(&job.target.access);
         let mut run = Run {
@@ -208,8 +211,10 @@ impl Reconciler {
     }
 
     async fn close(&self, job: &Job, ended: Ended) -> Ended {
+        let note = |code| self.ledger.note(&job.grant, Note::Entry(Kind::Ended, code));
         let reason = match &ended {
             Ended::Succeeded(outcome) => {
+                note(outcome.code());
                 return match self.ledger.complete(&job.grant, *outcome).await {
                     Ok(()) => ended,
                     Err(error) => Ended::Failed(Failure::Ledger(error)),
@@ -220,6 +225,7 @@ impl Reconciler {
             Ended::ProductionBusy { .. } => "production_busy",
             Ended::Failed(failure) => failure.code(),
         };
+        note(reason);
         match self.ledger.release(&job.grant, reason).await {
             Ok(()) => ended,
             Err(error) => match ended {
@@ -487,6 +493,7 @@ impl Run<'_> {
                     execution_id: &self.job.rejection.execution_id,
                     step: name,
                 });
+                self.note(Kind::Applied, name);
                 self.accept(step);
                 return Ok(true);
             }
@@ -499,6 +506,7 @@ impl Run<'_> {
                 self.context
                     .telemetry
                     .emit(events::StepWasDone { step: name });
+                self.note(Kind::WasDone, name);
                 // Not for the distribution of an update: that one is observed again.
                 if matches!(step, Step::DeletePolicy { .. } | Step::DeleteStaging(_)) {
                     self.accept(step);
@@ -529,6 +537,11 @@ impl Run<'_> {
             }
             _ => Err(error.into()),
         }
+    }
+
+    fn note(&self, kind: Kind, name: &'static str) {
+        let note = Note::Entry(kind, name);
+        self.context.ledger.note(&self.job.grant, note);
     }
 
     fn accept(&mut self, step: Step) {
@@ -569,6 +582,7 @@ impl Run<'_> {
             execution_id,
             wait: wait.name(),
         });
+        self.note(Kind::Waiting, wait.name());
 
         let began = Instant::now();
         let watcher = &self.account.watcher.for_job(&self.job.activity);
@@ -621,6 +635,7 @@ impl Run<'_> {
             took: began.elapsed(),
             propagation: changed_at.map(|_| seen.after),
         });
+        self.note(Kind::Waited, wait.name());
         self.moved();
         Ok(())
     }

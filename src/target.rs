@@ -379,6 +379,34 @@ impl Target {
         }
     }
 
+    /// Whether it leads, or may lead, elsewhere than to the daemon's own account and the parameters of
+    /// `region`: by a role, a region of its own, or the region in its pipeline's ARN. A bare name counts
+    /// as one of `region`.
+    #[must_use]
+    pub fn leads_elsewhere(&self, region: &str) -> bool {
+        let arn: Vec<&str> = self.pipeline().split(':').collect();
+        self.access().next().is_some() || (arn.len() == 6 && arn[3] != region)
+    }
+
+    /// Whether the staging parameter of some pipeline may have this name, by its template alone.
+    #[must_use]
+    pub fn may_name_staging(&self, parameter: &str) -> bool {
+        let Work::Staging {
+            staging_parameter, ..
+        } = &self.work;
+        staging_parameter.may_render(parameter)
+    }
+
+    /// Whether the production parameter of some pipeline may have this name, by its template alone.
+    #[must_use]
+    pub fn may_name_production(&self, parameter: &str) -> bool {
+        let Work::Staging {
+            production_parameter,
+            ..
+        } = &self.work;
+        production_parameter.may_render(parameter)
+    }
+
     /// A pipeline that both targets match, which are of one stage and action.
     fn overlap(&self, other: &Self) -> Option<String> {
         overlap::example(&self.trigger.pipeline, &other.trigger.pipeline)

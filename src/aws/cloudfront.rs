@@ -3,6 +3,8 @@
 //! Reading is typed. Writing a distribution is not: the XML that was read is put back with one
 //! element changed ([`super::edit`]).
 
+mod inventory;
+
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_cloudfront::primitives::DateTime;
@@ -13,15 +15,19 @@ use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationI
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
-
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
+pub use inventory::{Details, Listed, ListedPolicy};
+
 use crate::activity::Activity;
 use crate::plan::{Deletable, Distribution, Policy};
 use crate::stop::Stop;
+
+const LIST_DISTRIBUTIONS: &str = "ListDistributions";
 
 /// The largest page of ListDistributions.
 const DISTRIBUTION_PAGE: i32 = 100;
@@ -56,17 +62,25 @@ pub struct Reading {
     pub distribution: Distribution,
     /// Which of its configurations that is.
     pub version: Version,
+    /// Its `Comment`.
+    pub comment: String,
 }
 
 /// What ListDistributions says of a distribution. It knows nothing of policies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// Its `*.cloudfront.net` domain name.
+    pub domain: String,
+    /// `Staging`.
+    pub staging: bool,
     /// Its status is `Deployed`.
     pub deployed: bool,
     /// `Enabled`.
     pub enabled: bool,
     /// Which of its configurations that is.
     pub version: Version,
+    /// Its `Comment`.
+    pub comment: String,
 }
 
 /// Tells the configurations of one distribution apart: `LastModifiedTime`, which both calls give.
@@ -83,6 +97,12 @@ impl Version {
     #[cfg(test)]
     pub(crate) fn unknown() -> Self {
         Self(None)
+    }
+
+    /// When the configuration was last changed.
+    #[must_use]
+    pub fn time(self) -> Option<Timestamp> {
+        self.0.as_ref().and_then(timestamp)
     }
 
     /// Whether both are the same one, for certain.
@@ -124,6 +144,19 @@ impl CloudFront {
     pub async fn distribution(&self, id: &str) -> Result<Option<Distribution>, AwsError> {
         let sighting = self.look(id).await?;
         Ok(sighting.found.map(|reading| reading.distribution))
+    }
+
+    /// One distribution, with what people want to know of it (GetDistribution); `None` if it does
+    /// not exist.
+    ///
+    /// # Errors
+    /// As [`CloudFront::distribution`].
+    pub async fn details(&self, id: &str) -> Result<Option<Details>, AwsError> {
+        Ok(self.look(id).await?.found.map(|reading| Details {
+            modified_at: reading.version.time(),
+            distribution: reading.distribution,
+            comment: reading.comment,
+        }))
     }
 
     /// As [`CloudFront::distribution`], with when that was and what tells its versions apart.
@@ -171,6 +204,7 @@ impl CloudFront {
         let found = Some(Reading {
             distribution,
             version,
+            comment: config.comment,
         });
         Ok(Sighting { at, found })
     }
@@ -180,7 +214,7 @@ impl CloudFront {
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn list(&self, marker: Option<String>) -> Result<Page, AwsError> {
-        const OPERATION: &str = "ListDistributions";
+        const OPERATION: &str = LIST_DISTRIBUTIONS;
         let _turn = self.1.turn(Kind::Read, OPERATION).await?;
         let at = Instant::now();
         let list = self
@@ -205,6 +239,9 @@ impl CloudFront {
                 .into_iter()
                 .map(|item| {
                     let summary = Summary {
+                        domain: item.domain_name,
+                        staging: item.staging,
+                        comment: item.comment,
                         deployed: item.status == "Deployed",
                         enabled: item.enabled,
                         version: Version::modified_at(item.last_modified_time),
@@ -369,6 +406,12 @@ impl CloudFront {
             .map_err(from_sdk(OPERATION))?;
         Ok(())
     }
+}
+
+fn timestamp(at: &DateTime) -> Option<Timestamp> {
+    at.to_millis()
+        .ok()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
 }
 
 fn lacking(operation: &'static str, what: &str) -> AwsError {

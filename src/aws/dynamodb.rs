@@ -197,6 +197,30 @@ impl Table {
         Ok(output.item.map(Item::from))
     }
 
+    /// All items, in no order (Scan).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn scan(&self) -> Result<Vec<Item>, AwsError> {
+        let mut items = Vec::new();
+        let mut from = None;
+        loop {
+            let output = self
+                .client
+                .scan()
+                .table_name(&self.name)
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .map_err(from_sdk("Scan"))?;
+            items.extend(output.items.unwrap_or_default().into_iter().map(Item::from));
+            from = output.last_evaluated_key.filter(|key| !key.is_empty());
+            if from.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
     /// Writes an item, making it where there is none, if the condition holds (UpdateItem).
     ///
     /// # Errors

@@ -7,8 +7,8 @@
 //! limit that nobody knows, about one call in half a minute is throttled, however many ask.
 //!
 //! **Guarantees.** First come, first served, reads and changes apart. One change at a time, and
-//! [`READS`] reads. Whoever waits here has not begun its call: it may go away, and a job that is
-//! told to stop does. [`Pressure`] is pure.
+//! `READS` reads. Whoever waits here has not begun its call: it may go away, and a job that is
+//! told to stop does. `Pressure` is pure.
 //!
 //! **Not handled.** Attempts that the SDK makes by itself are not held back here: there are two more
 //! for a call at the most, with its own pauses before them.

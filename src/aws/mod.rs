@@ -15,6 +15,7 @@ pub mod cloudfront;
 pub mod dynamodb;
 pub mod edit;
 pub mod error;
+pub mod identity;
 pub mod limiter;
 pub mod sqs;
 pub mod ssm;
@@ -217,6 +218,20 @@ impl Connector {
             .build();
         let client = aws_sdk_dynamodb::Client::from_conf(client);
         dynamodb::Table::new(client, name.to_owned(), time)
+    }
+
+    /// Tells whose the credentials are.
+    #[must_use]
+    pub fn identity(&self) -> identity::Identity {
+        let time = Arc::new(dynamodb::ServerTime::default());
+        let sts = aws_sdk_sts::config::Builder::from(&self.sdk)
+            .retry_config(retry())
+            .retry_partition(partition("sts"))
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(dynamodb::LearnTime(Arc::clone(&time)))
+            .build();
+        identity::Identity::new(aws_sdk_sts::Client::from_conf(sts), time)
     }
 
     /// The clients of the account that the daemon's own credentials belong to, in its own region.

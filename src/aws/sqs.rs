@@ -1,7 +1,7 @@
 //! SQS: receiving, extending, releasing, deleting.
 //!
 //! Whether a message *may* be deleted is not decided here; `crate::consumer::settle` is the only caller of
-//! [`Queue::delete`].
+//! [`Queue::delete`] for the daemon's queue, and [`crate::dead_letters`] for the dead-letter queue.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -44,6 +44,32 @@ pub struct QueueAttributes {
     pub in_flight: u64,
     /// Messages that were sent with a delay.
     pub delayed: u64,
+    /// The ARN of the queue that they go to then.
+    pub dead_letter_arn: Option<String>,
+    /// How long a message stays hidden after a receive that does not say.
+    pub visibility_timeout: Option<Duration>,
+    /// How long messages are kept.
+    pub retention: Option<Duration>,
+    /// The queue's policy, a JSON document.
+    pub policy: Option<String>,
+}
+
+/// The URL of another queue, by its ARN, at the place of the one at `url`.
+#[must_use]
+pub fn beside(url: &str, arn: &str) -> String {
+    let mut parts = arn.rsplit(':');
+    let name = parts.next().unwrap_or_default();
+    let account = parts.next().unwrap_or_default();
+    let Some((path, _)) = url.rsplit_once('/') else {
+        return url.to_owned();
+    };
+    match path.rsplit_once('/') {
+        // A path without an account names the queue alone.
+        Some((host, last)) if last.len() == 12 && last.bytes().all(|it| it.is_ascii_digit()) => {
+            format!("{host}/{account}/{name}")
+        }
+        _ => format!("{path}/{name}"),
+    }
 }
 
 /// The queue.
@@ -146,7 +172,16 @@ impl Queue {
                 .and_then(|text| text.parse().ok())
                 .unwrap_or(0)
         };
+        let seconds = |name| {
+            let text: &String = attributes.get(&name)?;
+            text.parse().ok().map(Duration::from_secs)
+        };
+        let redrive = attributes.get(&QueueAttributeName::RedrivePolicy);
         Ok(QueueAttributes {
+            dead_letter_arn: redrive.and_then(|policy| dead_letter_arn(policy)),
+            visibility_timeout: seconds(QueueAttributeName::VisibilityTimeout),
+            retention: seconds(QueueAttributeName::MessageRetentionPeriod),
+            policy: attributes.get(&QueueAttributeName::Policy).cloned(),
             max_receive_count: attributes
                 .get(&QueueAttributeName::RedrivePolicy)
                 .and_then(|policy| max_receive_count(policy)),
@@ -187,6 +222,22 @@ impl Queue {
             .map(|entry| entry.id)
             .collect();
         Ok(results(OPERATION, entries.len(), &confirmed, output.failed))
+    }
+
+    /// Sends a message (SendMessage).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure; the message may have been sent all the same.
+    pub async fn send(&self, body: &str) -> Result<(), AwsError> {
+        self.clients
+            .other
+            .send_message()
+            .queue_url(&self.url)
+            .message_body(body)
+            .send()
+            .await
+            .map_err(from_sdk("SendMessage"))?;
+        Ok(())
     }
 
     /// Deletes messages (DeleteMessageBatch).
@@ -294,6 +345,32 @@ fn max_receive_count(policy: &str) -> Option<u32> {
         .or_else(|| count.as_str()?.parse().ok())
 }
 
+fn dead_letter_arn(policy: &str) -> Option<String> {
+    let policy: serde_json::Value = serde_json::from_str(policy).ok()?;
+    policy
+        .get("deadLetterTargetArn")?
+        .as_str()
+        .map(str::to_owned)
+}
+
 fn whole(number: u64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_beside_another_is_at_the_same_place() {
+        let arn = "arn:aws:sqs:eu-west-1:210987654321:dead";
+        assert_eq!(
+            beside("https://sqs.eu-west-1.amazonaws.com/123456789012/live", arn),
+            "https://sqs.eu-west-1.amazonaws.com/210987654321/dead"
+        );
+        assert_eq!(
+            beside("http://127.0.0.1:9324/live", arn),
+            "http://127.0.0.1:9324/dead"
+        );
+    }
 }

@@ -10,11 +10,24 @@ use crate::activity::Activity;
 use crate::binding::ParameterVersion;
 use crate::stop::Stop;
 
-/// SSM's largest page of a parameter's history.
+/// An account may have 100,000 parameters; twice that many pages' worth means the paging goes in
+/// circles.
+const MAX_NAME_PAGES: usize = 4_000;
+
+/// SSM's largest page of a parameter's history, and of the list of parameters.
 const HISTORY_PAGE: i32 = 50;
 
 /// SSM keeps 100 versions; twice that many pages' worth means the paging goes in circles.
 const MAX_HISTORY_PAGES: usize = 20;
+
+/// A version of a parameter, and who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterChange {
+    /// The version.
+    pub version: ParameterVersion,
+    /// The ARN of whoever wrote it.
+    pub by: Option<String>,
+}
 
 /// The parameters of one account.
 #[derive(Clone, Debug)]
@@ -56,6 +69,15 @@ impl ParameterStore {
     /// # Errors
     /// [`AwsError`] for every failure but `ParameterNotFound`.
     pub async fn history(&self, name: &str) -> Result<Vec<ParameterVersion>, AwsError> {
+        let changes = self.changes(name).await?;
+        Ok(changes.into_iter().map(|change| change.version).collect())
+    }
+
+    /// As [`ParameterStore::history`], with who wrote each version.
+    ///
+    /// # Errors
+    /// As [`ParameterStore::history`].
+    pub async fn changes(&self, name: &str) -> Result<Vec<ParameterChange>, AwsError> {
         let mut versions = Vec::new();
         let mut next_token = None;
         for _ in 0..MAX_HISTORY_PAGES {
@@ -76,10 +98,13 @@ impl ParameterStore {
                 page.parameters
                     .unwrap_or_default()
                     .into_iter()
-                    .map(|version| ParameterVersion {
-                        value: version.value.unwrap_or_default(),
-                        version: version.version,
-                        modified_at: version.last_modified_date.as_ref().and_then(timestamp),
+                    .map(|version| ParameterChange {
+                        version: ParameterVersion {
+                            value: version.value.unwrap_or_default(),
+                            version: version.version,
+                            modified_at: version.last_modified_date.as_ref().and_then(timestamp),
+                        },
+                        by: version.last_modified_user,
                     }),
             );
             next_token = page.next_token.filter(|token| !token.is_empty());
@@ -91,6 +116,34 @@ impl ParameterStore {
             "GetParameterHistory",
             "the pages do not end",
         ))
+    }
+
+    /// The names of all parameters (DescribeParameters).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn names(&self) -> Result<Vec<String>, AwsError> {
+        const OPERATION: &str = "DescribeParameters";
+        let mut names = Vec::new();
+        let mut next_token = None;
+        for _ in 0..MAX_NAME_PAGES {
+            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+            let page = self
+                .0
+                .describe_parameters()
+                .max_results(HISTORY_PAGE)
+                .set_next_token(next_token)
+                .send()
+                .await
+                .map_err(from_sdk(OPERATION))?;
+            let parameters = page.parameters.unwrap_or_default().into_iter();
+            names.extend(parameters.filter_map(|parameter| parameter.name));
+            next_token = page.next_token.filter(|token| !token.is_empty());
+            if next_token.is_none() {
+                return Ok(names);
+            }
+        }
+        Err(AwsError::unusable(OPERATION, "the pages do not end"))
     }
 
     /// Overwrites the parameter (PutParameter) and returns the version that this made.

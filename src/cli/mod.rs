@@ -8,11 +8,19 @@ use clap::{Parser, Subcommand};
 use crate::config;
 
 pub mod check;
+mod clean;
+mod dead_letters;
+mod doctor;
 pub mod health;
+mod history;
+mod orphans;
 pub mod pages;
+mod plan;
 #[cfg(feature = "rehearsal")]
 pub mod rehearse;
 pub mod run;
+mod setup;
+mod terminal;
 
 /// The exit status of a fatal error.
 pub const FATAL: u8 = 1;
@@ -48,6 +56,89 @@ enum Verb {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    /// Show what is there, and the steps that a rejection would take now. Changes nothing.
+    ///
+    /// Exits with 0; with 1 if the rejection would be refused, or AWS cannot be asked; with 78 on a
+    /// bad configuration.
+    #[command(after_help = "Example:\n  stagesweep plan shop-frontend-pipeline")]
+    Plan {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        target: setup::TargetArgument,
+        /// Write one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take one staging distribution down by hand, with the daemon's own steps and fences.
+    ///
+    /// It is safe beside a running daemon: both follow one ledger. Ctrl-C stops it at the next step
+    /// boundary; run again, it goes on from there. Exits with 0 if nothing is left behind, 1 if
+    /// something is, 78 on a bad configuration.
+    #[command(after_help = "Example:\n  stagesweep clean shop-frontend-pipeline --yes")]
+    Clean {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        target: setup::TargetArgument,
+        #[command(flatten)]
+        options: clean::Options,
+    },
+    /// List staging distributions that no target's parameter names, and policies attached to nothing.
+    ///
+    /// With --delete it takes them down in the safe order, each after a question. It never touches
+    /// what was changed within the last hour, what a parameter names, what is attached to a
+    /// production distribution, or what an open job is bound to. Exits with 0; with 1 if something
+    /// could not be taken down, or the account or the ledger could not be read; with 78 on a bad
+    /// configuration.
+    #[command(
+        after_help = "Examples:\n  stagesweep orphans\n  stagesweep orphans --delete --min-age 1d"
+    )]
+    Orphans {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: orphans::Options,
+    },
+    /// Look, against the real account, for what would keep the daemon from its work. Changes nothing.
+    ///
+    /// Credentials, clock, queue, redrive policy, queue policy, ledger, permissions to read, quota,
+    /// parameters and distributions: each is ok, a warning or a failure, with one line of how to mend
+    /// it. Exits with 0; with 1 if a check is a failure; with 78 on a bad configuration.
+    #[command(after_help = "Example:\n  stagesweep doctor shop-frontend-pipeline")]
+    Doctor {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: doctor::Options,
+    },
+    /// List what lies in the dead-letter queue, and why; send chosen ones back.
+    ///
+    /// Exits with 0; with 1 if something could not be sent back, or the queue cannot be asked; with
+    /// 78 on a bad configuration.
+    #[command(
+        after_help = "Examples:\n  stagesweep dead-letters\n  stagesweep dead-letters --redrive \
+                      4f1c2d7a-52b1-4d5c-9a0f-7f0c3f1f5b11"
+    )]
+    DeadLetters {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: dead_letters::Options,
+    },
+    /// Show what the ledger knows of the jobs: execution, target, outcome, duration, steps.
+    ///
+    /// Exits with 0; with 1 if the ledger cannot be read; with 78 on a bad configuration.
+    #[command(
+        after_help = "Examples:\n  stagesweep history --since 7d --outcome superseded\n  \
+                      stagesweep history show 4f1c2d7a --svg timeline.svg"
+    )]
+    History {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: history::Options,
+    },
     /// Ask the running daemon of this configuration whether it does its work.
     ///
     /// Exits with 0 while its last completed poll is fresh, its jobs make progress and its ledger works;
@@ -76,7 +167,7 @@ enum Verb {
 struct ConfigArgument {
     /// The configuration file [default: $STAGESWEEP_CONFIG, else the text in $STAGESWEEP_CONFIG_TOML,
     /// else /etc/stagesweep/config.toml].
-    #[arg(long = "config", value_name = "FILE")]
+    #[arg(long = "config", value_name = "FILE", global = true)]
     path: Option<PathBuf>,
 }
 
@@ -112,6 +203,28 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
             Ok(0)
         }
         Verb::Run { config, drain } => runtime()?.block_on(run::run(config.path(), drain)),
+        Verb::Plan {
+            config,
+            target,
+            json,
+        } => runtime()?.block_on(plan::plan(&config.path(), &target, json)),
+        Verb::Clean {
+            config,
+            target,
+            options,
+        } => runtime()?.block_on(clean::clean(&config.path(), &target, &options)),
+        Verb::History { config, options } => {
+            runtime()?.block_on(history::history(&config.path(), &options))
+        }
+        Verb::Orphans { config, options } => {
+            runtime()?.block_on(orphans::orphans(&config.path(), &options))
+        }
+        Verb::Doctor { config, options } => {
+            runtime()?.block_on(doctor::doctor(&config.path(), &options))
+        }
+        Verb::DeadLetters { config, options } => {
+            runtime()?.block_on(dead_letters::dead_letters(&config.path(), &options))
+        }
         #[cfg(feature = "rehearsal")]
         Verb::Rehearse(options) => runtime()?.block_on(rehearse::rehearse(options)),
     }

@@ -19,12 +19,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
+use super::trails::Trails;
 use super::{Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, RETENTION};
 use crate::aws::AwsError;
-use crate::aws::dynamodb::{Item, Table, Update, Updated, Value};
+use crate::aws::dynamodb::{Item, KEY, Table, Update, Updated, Value};
 use crate::binding::Binding;
 use crate::clock::Clock;
 use crate::event::JobKey;
+use crate::history::{self, Note, Trail};
 use crate::plan::Outcome;
 
 /// What two readings of the service's clock may differ by: it shows whole seconds, and an answer
@@ -63,6 +65,8 @@ const MAY_BIND: &str = "held_by = :me AND epoch = :epoch AND job_state = :open A
 const RENEW: &str = "SET lease_until = :until, changed_at = :now, expires = :expires";
 const RELEASE: &str = "SET held_by = :nobody, lease_until = :zero, last_reason = :reason, \
                        changed_at = :now";
+/// Goes with any change that is made with a grant.
+const TRAIL: &str = ", job_trail = :trail";
 const IS_GRANTED: &str = "held_by = :me AND epoch = :epoch AND job_state = :open";
 
 const COMPLETE: &str = "SET job_state = :done, job_outcome = :outcome, lease_until = :zero, \
@@ -74,6 +78,7 @@ const WAS_GRANTED: &str = "held_by = :me AND epoch = :epoch";
 #[derive(Debug)]
 pub struct DynamoDbLedger {
     table: Table,
+    trails: Trails,
     owner: String,
     clock: Clock,
 }
@@ -87,6 +92,7 @@ impl DynamoDbLedger {
     pub async fn open(table: Table, owner: String, clock: Clock) -> Result<Self, LedgerError> {
         let ledger = Self {
             table,
+            trails: Trails::default(),
             owner,
             clock,
         };
@@ -94,6 +100,24 @@ impl DynamoDbLedger {
             Err(LedgerError::Table { source, .. }) if source.class.is_transient() => Ok(ledger),
             checked => checked.map(|()| ledger),
         }
+    }
+
+    /// All jobs in the table, newest first (Scan).
+    ///
+    /// # Errors
+    /// [`LedgerError::Table`] if the table cannot be read.
+    pub async fn history(
+        table: &Table,
+        clock: &Clock,
+    ) -> Result<Vec<history::Record>, LedgerError> {
+        let items = table.scan().await.map_err(|source| LedgerError::Table {
+            table: table.name().to_owned(),
+            source,
+        })?;
+        let now = table.time().now().unwrap_or_else(|| clock.now());
+        let mut records: Vec<_> = items.iter().filter_map(|item| record(item, now)).collect();
+        records.sort_by_key(|record| std::cmp::Reverse(record.first_seen));
+        Ok(records)
     }
 
     fn failed(&self) -> impl FnOnce(AwsError) -> LedgerError {
@@ -125,9 +149,9 @@ impl DynamoDbLedger {
 
     /// Makes a write that states times. If the answer shows that the time was not what it was
     /// believed to be (this machine slept, for instance), the write is made again.
-    async fn timed(
+    async fn timed<'a>(
         &self,
-        update: impl Fn(Timestamp) -> Update<'static>,
+        update: impl Fn(Timestamp) -> Update<'a>,
     ) -> Result<(Timestamp, Updated), LedgerError> {
         let mut believed = self.now().await?;
         loop {
@@ -149,9 +173,15 @@ impl DynamoDbLedger {
         condition: &'static str,
         values: impl Fn(Timestamp) -> Vec<(&'static str, Value)>,
     ) -> Result<(), LedgerError> {
+        let trail = self.trails.text(grant);
+        let change = match &trail {
+            Some(_) => &format!("{change}{TRAIL}"),
+            None => change,
+        };
         let (_, updated) = self
             .timed(|now| {
                 let mut values = values(now);
+                values.extend(trail.as_deref().map(|trail| (":trail", trail.into())));
                 values.push((":me", grant.owner.as_str().into()));
                 values.push((":epoch", grant.epoch.into()));
                 values.push((":now", now.as_millisecond().into()));
@@ -290,12 +320,14 @@ impl Ledger for DynamoDbLedger {
         match updated {
             Updated::Written(job) => {
                 let damaged = || LedgerError::Damaged { key: key.clone() };
+                let grant = Grant {
+                    key: key.clone(),
+                    owner: self.owner.clone(),
+                    epoch: job.number("epoch").ok_or_else(damaged)?,
+                };
+                self.trails.begin(&grant, job.text("job_trail"));
                 Ok(Claim::Granted {
-                    grant: Grant {
-                        key: key.clone(),
-                        owner: self.owner.clone(),
-                        epoch: job.number("epoch").ok_or_else(damaged)?,
-                    },
+                    grant,
                     binding: binding(&job).ok_or_else(damaged)?,
                 })
             }
@@ -336,6 +368,10 @@ impl Ledger for DynamoDbLedger {
             (":staging", binding.staging_id.as_str().into()),
             (":now", now.as_millisecond().into()),
         ];
+        if let Some(trail) = self.trails.text(grant) {
+            change.push_str(TRAIL);
+            values.push((":trail", trail.as_str().into()));
+        }
         let mut removed = Vec::new();
         let optional = [
             (
@@ -396,15 +432,20 @@ impl Ledger for DynamoDbLedger {
     }
 
     async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError> {
-        self.granted(grant, COMPLETE, WAS_GRANTED, |now| {
-            vec![
-                (":done", "done".into()),
-                (":outcome", outcome.code().into()),
-                (":zero", 0.into()),
-                (":expires", expiry(now, RETENTION)),
-            ]
-        })
-        .await
+        let completed = self
+            .granted(grant, COMPLETE, WAS_GRANTED, |now| {
+                vec![
+                    (":done", "done".into()),
+                    (":outcome", outcome.code().into()),
+                    (":zero", 0.into()),
+                    (":expires", expiry(now, RETENTION)),
+                ]
+            })
+            .await;
+        if completed.is_ok() {
+            self.trails.end(grant);
+        }
+        completed
     }
 
     async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
@@ -418,10 +459,17 @@ impl Ledger for DynamoDbLedger {
                 ]
             })
             .await;
+        self.trails.end(grant);
         match released {
             Err(LedgerError::NotOwner { .. }) => Ok(()),
             released => released,
         }
+    }
+
+    fn note(&self, grant: &Grant, note: Note) {
+        let now = self.table.time().now();
+        let now = now.unwrap_or_else(|| self.clock.now());
+        self.trails.note(grant, note, now);
     }
 
     async fn check(&self) -> Result<(), LedgerError> {
@@ -455,6 +503,33 @@ fn is_granted(job: &Item, grant: &Grant) -> bool {
     job.text("held_by") == Some(&grant.owner)
         && job.number("epoch") == Some(grant.epoch)
         && job.text("job_state") == Some("open")
+}
+
+/// A job's item for people; `None` for an item that is none.
+fn record(item: &Item, now: Timestamp) -> Option<history::Record> {
+    let key = item.text(KEY)?.strip_prefix("job#")?;
+    let outcome = item.text("job_outcome").and_then(Outcome::from_code);
+    let state = match outcome {
+        Some(outcome) => history::State::Done(outcome),
+        None if item.number("lease_until").unwrap_or_default() > now.as_millisecond() => {
+            history::State::Working
+        }
+        None => history::State::Open(item.text("last_reason").map(str::to_owned)),
+    };
+    let time = |name| {
+        let millis = item.number(name)?;
+        Timestamp::from_millisecond(millis).ok()
+    };
+    Some(history::Record {
+        key: JobKey::from(key.to_owned()),
+        pipeline: item.text("pipeline_name").unwrap_or_default().to_owned(),
+        state,
+        first_seen: time("first_seen")?,
+        updated: time("changed_at")?,
+        production_id: item.text("production_id").map(str::to_owned),
+        staging_id: item.text("staging_id").map(str::to_owned),
+        trail: item.text("job_trail").map(Trail::read).unwrap_or_default(),
+    })
 }
 
 /// What the job is bound to; `None` if the item contradicts itself.

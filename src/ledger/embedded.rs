@@ -7,6 +7,20 @@
 //! **Assumptions.** Because the file is this process's alone, a lease that an earlier owner left
 //! behind belongs to a process that is dead: opening the ledger ends it at once, and a killed
 //! daemon resumes as soon as its messages come back.
+//!
+//! **Guests.** A job by hand shares the file with the daemon that holds it, or works where there is
+//! none ([`EmbeddedLedger::open_beside`]). It follows the same rules under an owner of its own: one
+//! transaction decides a claim, and one job at a time holds a production distribution, whichever
+//! process it is in. Guests share a lock on a second file beside the ledger for as long as they
+//! live, by which those who come later know whether any is alive:
+//!
+//! - A daemon that starts ends all leases if it gets that lock for itself, else all but the guests'.
+//! - A guest that starts ends the leases of earlier guests if it gets that lock for itself. What a
+//!   dead daemon holds is left to the next one, or to the end of its lease.
+//!
+//! A guest takes its share before its first claim, and the daemon holds the lock to itself while it
+//! ends leases: so no lease of a live guest is ever ended. A dead guest's is, once no guest is left,
+//! or when it has run out.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -19,11 +33,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use super::records::Records;
+use super::records::{GUEST, Records};
+use super::trails::Trails;
 use super::{Bound, Claim, Grant, Ledger, LedgerError};
 use crate::binding::Binding;
 use crate::clock::Clock;
 use crate::event::JobKey;
+use crate::history::{Note, Record};
 use crate::plan::Outcome;
 
 /// A ledger in a file.
@@ -32,6 +48,7 @@ pub struct EmbeddedLedger {
     opened: Arc<Opened>,
     /// Whose turn it is, so that a thousand jobs do not wait in a thousand threads.
     turn: Arc<Semaphore>,
+    trails: Trails,
     owner: String,
     clock: Clock,
 }
@@ -44,22 +61,9 @@ impl EmbeddedLedger {
     /// [`LedgerError`] if another process has it, it is no ledger or a newer one, it is damaged, or
     /// it cannot be written.
     pub fn open(path: &Path, owner: String, clock: Clock) -> Result<Self, LedgerError> {
-        let io = |source| LedgerError::Io {
-            path: path.display().to_string(),
-            source,
-        };
-        if let Some(directory) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(directory).map_err(io)?;
-        }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(lock_path(path))
-            .map_err(io)?;
+        let io = failed(path);
+        make_directory(path)?;
+        let lock = open_lock(&beside(path, ".lock")).map_err(&io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -72,17 +76,71 @@ impl EmbeddedLedger {
         let opened = Opened {
             records: Mutex::new(Records::open(path)?),
             path: path.to_owned(),
-            identity: identity(path).map_err(io)?,
+            identity: identity(path).map_err(&io)?,
             _lock: lock,
         };
-        // Whoever held these leases is dead: the file is ours alone.
-        opened.work(Records::end_leases)?;
+        let guests = open_lock(&beside(path, ".guests")).map_err(&io)?;
+        match guests.try_lock() {
+            // Whoever held these leases is dead: the file is ours alone, until the lock is dropped.
+            Ok(()) => opened.work(Records::end_leases)?,
+            Err(TryLockError::WouldBlock) => opened.work(Records::end_leases_of_holders)?,
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
         Ok(Self {
             opened: Arc::new(opened),
             turn: Arc::new(Semaphore::new(1)),
+            trails: Trails::default(),
             owner,
             clock,
         })
+    }
+
+    /// Opens the ledger at `path` as a guest, whether or not a daemon holds it. `instance` tells
+    /// this guest from every other.
+    ///
+    /// # Errors
+    /// As [`EmbeddedLedger::open`], but not because another process has it; and if the file was
+    /// written by an older stagesweep.
+    pub fn open_beside(path: &Path, instance: &str, clock: Clock) -> Result<Self, LedgerError> {
+        let io = failed(path);
+        make_directory(path)?;
+        let guests = open_lock(&beside(path, ".guests")).map_err(&io)?;
+        let alone = match guests.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => {
+                guests.lock_shared().map_err(&io)?;
+                false
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        };
+        let mut records = Records::open_beside(path)?;
+        if alone {
+            records.end_leases_of_guests()?;
+            // Others that come in between find no lease of ours to end.
+            guests.unlock().map_err(&io)?;
+            guests.lock_shared().map_err(&io)?;
+        }
+        Ok(Self {
+            opened: Arc::new(Opened {
+                records: Mutex::new(records),
+                path: path.to_owned(),
+                identity: identity(path).map_err(&io)?,
+                _lock: guests,
+            }),
+            turn: Arc::new(Semaphore::new(1)),
+            trails: Trails::default(),
+            owner: format!("{GUEST}{instance}"),
+            clock,
+        })
+    }
+
+    /// All jobs in the ledger at `path`, newest first, whoever holds it. Changes nothing, and blocks
+    /// for as long as the reading takes.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if there is no such ledger, or it cannot be read.
+    pub fn history(path: &Path, clock: &Clock) -> Result<Vec<Record>, LedgerError> {
+        Records::read(path, clock.now())
     }
 
     /// Runs `work` away from the threads that drive the network.
@@ -99,6 +157,19 @@ impl EmbeddedLedger {
         })
         .await
         .map_err(|_| LedgerError::Ended)?
+    }
+}
+
+impl EmbeddedLedger {
+    /// A change with a grant; what was noted of the job goes with it.
+    async fn granted<T, F>(&self, grant: &Grant, work: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Records, &Grant) -> Result<T, LedgerError> + Send + 'static,
+    {
+        let (grant, trail) = (grant.clone(), self.trails.text(grant));
+        self.on_disk(move |records| work(records.with_trail(&grant, trail), &grant))
+            .await
     }
 }
 
@@ -156,10 +227,42 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-fn lock_path(path: &Path) -> PathBuf {
+/// The file of this ending beside the ledger.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(ending);
     PathBuf::from(name)
+}
+
+/// Opens a file to be locked, creating it if need be. It may be another user's.
+fn open_lock(path: &Path) -> std::io::Result<File> {
+    let opened = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path);
+    match opened {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), LedgerError> {
+    match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        Some(directory) => std::fs::create_dir_all(directory).map_err(failed(path)),
+        None => Ok(()),
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> LedgerError {
+    let path = path.display().to_string();
+    move |source| LedgerError::Io {
+        path: path.clone(),
+        source,
+    }
 }
 
 #[async_trait]
@@ -172,8 +275,17 @@ impl Ledger for EmbeddedLedger {
     ) -> Result<Claim, LedgerError> {
         let (key, pipeline, owner) = (key.clone(), pipeline.to_owned(), self.owner.clone());
         let now = self.clock.now();
-        self.on_disk(move |records| records.claim(&owner, &key, &pipeline, now, until))
-            .await
+        let (claim, trail) = self
+            .on_disk(move |records| {
+                let claim = records.claim(&owner, &key, &pipeline, now, until)?;
+                // That it cannot be read stops nothing.
+                Ok((claim, records.trail(&key).unwrap_or_default()))
+            })
+            .await?;
+        if let Claim::Granted { grant, .. } = &claim {
+            self.trails.begin(grant, trail.as_deref());
+        }
+        Ok(claim)
     }
 
     async fn done(&self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
@@ -182,27 +294,47 @@ impl Ledger for EmbeddedLedger {
     }
 
     async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
-        let (grant, binding, now) = (grant.clone(), binding.clone(), self.clock.now());
-        self.on_disk(move |records| records.bind(&grant, &binding, now))
-            .await
+        let (binding, now) = (binding.clone(), self.clock.now());
+        self.granted(grant, move |records, grant| {
+            records.bind(grant, &binding, now)
+        })
+        .await
     }
 
     async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
-        let (grant, now) = (grant.clone(), self.clock.now());
-        self.on_disk(move |records| records.renew(&grant, now, until))
-            .await
+        let now = self.clock.now();
+        self.granted(grant, move |records, grant| {
+            records.renew(grant, now, until)
+        })
+        .await
     }
 
     async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError> {
-        let (grant, now) = (grant.clone(), self.clock.now());
-        self.on_disk(move |records| records.complete(&grant, outcome, now))
-            .await
+        let now = self.clock.now();
+        let completed = self
+            .granted(grant, move |records, grant| {
+                records.complete(grant, outcome, now)
+            })
+            .await;
+        if completed.is_ok() {
+            self.trails.end(grant);
+        }
+        completed
     }
 
     async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
-        let (grant, reason, now) = (grant.clone(), reason.to_owned(), self.clock.now());
-        self.on_disk(move |records| records.release(&grant, &reason, now))
-            .await
+        let (reason, now) = (reason.to_owned(), self.clock.now());
+        let released = self
+            .granted(grant, move |records, grant| {
+                records.release(grant, &reason, now)
+            })
+            .await;
+        self.trails.end(grant);
+        released
+    }
+
+    fn note(&self, grant: &Grant, note: Note) {
+        self.trails.note(grant, note, self.clock.now());
     }
 
     async fn check(&self) -> Result<(), LedgerError> {

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::history::{Kind, State};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -278,11 +279,120 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
         error,
         LedgerError::NewerSchema {
             found: 7,
-            known: 1,
+            known: 2,
             ..
         }
     ));
     assert_eq!(std::fs::read(place.path()).unwrap(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let grant = place.grant(&ledger, "job/1").await;
+    ledger.bind(&grant, &binding("EPROD")).await.unwrap();
+    drop(ledger);
+    let database = Connection::open(place.path()).unwrap();
+    database
+        .execute_batch("ALTER TABLE jobs DROP COLUMN trail; PRAGMA user_version = 1")
+        .unwrap();
+    drop(database);
+
+    // It can be read as it is, and is not a guest's to change.
+    let records = EmbeddedLedger::history(&place.path(), &place.clock).unwrap();
+    assert_eq!(records[0].execution_id(), "job");
+    assert_eq!(records[0].production_id.as_deref(), Some("EPROD"));
+    let guest = EmbeddedLedger::open_beside(&place.path(), "g", place.clock.clone());
+    assert!(matches!(
+        guest,
+        Err(LedgerError::OlderSchema { found: 1, .. })
+    ));
+
+    let ledger = place.open("two");
+    let Claim::Granted {
+        binding: kept,
+        grant,
+    } = place.claim(&ledger, "job/1").await
+    else {
+        panic!("not granted")
+    };
+    assert_eq!(kept, Some(binding("EPROD")));
+    ledger.note(&grant, Note::Entry(Kind::Applied, "detach_policy"));
+    ledger.renew(&grant, place.soon()).await.unwrap();
+    let records = EmbeddedLedger::history(&place.path(), &place.clock).unwrap();
+    assert_eq!(records[0].steps(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_noted_goes_with_the_next_change_and_outlives_the_grant() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let steps = || {
+        let records = EmbeddedLedger::history(&place.path(), &place.clock).unwrap();
+        (records[0].steps(), records[0].state.clone())
+    };
+    let first = place.grant(&ledger, "job").await;
+    ledger.note(&first, Note::Entry(Kind::Applied, "detach_policy"));
+    assert_eq!(steps(), (0, State::Working));
+    ledger.release(&first, "throttled").await.unwrap();
+    assert_eq!(steps(), (1, State::Open(Some("throttled".to_owned()))));
+
+    // The trail goes on under the next grant; who has lost the job adds nothing to it.
+    let second = place.grant(&ledger, "job").await;
+    ledger.note(&first, Note::Entry(Kind::Applied, "delete_policy"));
+    ledger.note(&second, Note::Entry(Kind::Applied, "disable_staging"));
+    ledger.complete(&second, Outcome::Cleaned).await.unwrap();
+    assert_eq!(steps(), (2, State::Done(Outcome::Cleaned)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_shares_the_file_with_its_holder_by_the_same_rules() {
+    let place = Place::new();
+    let guest =
+        |name: &str| EmbeddedLedger::open_beside(&place.path(), name, place.clock.clone()).unwrap();
+    let daemon = place.open("daemon");
+    let held = place.grant(&daemon, "job").await;
+    daemon.bind(&held, &binding("EPROD")).await.unwrap();
+
+    // It ends no lease of the holder, and has to wait for the production distribution.
+    let one = guest("one");
+    daemon.renew(&held, place.soon()).await.unwrap();
+    assert!(matches!(
+        place.claim(&one, "job").await,
+        Claim::Leased { .. }
+    ));
+    let mine = place.grant(&one, "manual").await;
+    let busy = one.bind(&mine, &binding("EPROD")).await.unwrap();
+    assert!(matches!(busy, Bound::ProductionBusy { .. }));
+    daemon.complete(&held, Outcome::Cleaned).await.unwrap();
+    let bound = one.bind(&mine, &binding("EPROD")).await.unwrap();
+    assert_eq!(bound, Bound::Bound);
+
+    // A daemon that starts, and another guest, leave a live guest's lease alone.
+    drop(daemon);
+    let daemon = place.open("next");
+    let two = guest("two");
+    one.renew(&mine, place.soon()).await.unwrap();
+    let next = place.grant(&daemon, "next job").await;
+    let busy = daemon.bind(&next, &binding("EPROD")).await.unwrap();
+    assert!(matches!(busy, Bound::ProductionBusy { .. }));
+    assert!(matches!(
+        place.claim(&two, "manual").await,
+        Claim::Leased { .. }
+    ));
+
+    // The next guest ends a dead one's, and not the daemon's.
+    drop((one, two));
+    let three = guest("three");
+    place.grant(&three, "manual").await;
+    daemon.renew(&next, place.soon()).await.unwrap();
+
+    // And so does the next daemon.
+    let lost = place.grant(&three, "other").await;
+    drop((three, daemon));
+    let daemon = place.open("last");
+    assert!(not_owner(daemon.renew(&lost, place.soon()).await));
 }
 
 fn open_error(path: &Path) -> String {

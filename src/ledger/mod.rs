@@ -19,6 +19,7 @@
 mod dynamodb;
 mod embedded;
 mod records;
+mod trails;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub use records::Records;
 use crate::aws::AwsError;
 use crate::binding::Binding;
 use crate::event::JobKey;
+use crate::history::Note;
 use crate::plan::Outcome;
 
 /// How long records are kept: one day above SQS's longest message retention (14 days).
@@ -139,6 +141,11 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// If the ledger fails.
     async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError>;
 
+    /// Remembers something of a job for those who ask later ([`crate::history`]). It is kept in
+    /// memory and written with the next change of the job's record: it takes no write of its own,
+    /// cannot fail, and is lost with the process.
+    fn note(&self, _grant: &Grant, _note: Note) {}
+
     /// Writes something that means nothing, to find out whether the ledger can be written.
     ///
     /// # Errors
@@ -189,6 +196,23 @@ pub enum LedgerError {
         found: i64,
         /// The newest version this program knows.
         known: i64,
+    },
+    /// The file was written by an older stagesweep, and is not ours to bring up to date.
+    #[error(
+        "the ledger {path} has schema version {found}, of an older stagesweep: restart the daemon \
+         with this one first"
+    )]
+    OlderSchema {
+        /// The file.
+        path: String,
+        /// The file's version.
+        found: i64,
+    },
+    /// There is no such file.
+    #[error("there is no ledger {path}: start the daemon once, or set another ledger.path")]
+    Missing {
+        /// The file.
+        path: String,
     },
     /// The file is a database of something else.
     #[error(

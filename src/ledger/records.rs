@@ -20,17 +20,22 @@ use rusqlite::{
 use super::{Bound, Claim, Grant, LedgerError, OPEN_RETENTION, RETENTION};
 use crate::binding::Binding;
 use crate::event::JobKey;
+use crate::history::{self, Trail};
 use crate::plan::Outcome;
 
 /// What SQLite's header says whose file it is: "SSwL", stagesweep's ledger.
 const APPLICATION_ID: i64 = 0x5353_774c;
 
+/// How long a transaction waits for another process's.
+const BUSY_TIMEOUT_MS: i64 = 5_000;
+
 /// The newest schema.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// Times are milliseconds since the Unix epoch. A job that nobody works on has the empty owner, and
 /// its `lease_until` is 0. `holds` says that the lease is on the production distribution too: a
-/// job that was bound earlier and is claimed again does not hold it before it binds again.
+/// job that was bound earlier and is claimed again does not hold it before it binds again. `trail`
+/// is what people are told of the job; nothing decides by it.
 const SCHEMA: &str = "
 CREATE TABLE jobs (
     key             TEXT    PRIMARY KEY NOT NULL,
@@ -48,7 +53,8 @@ CREATE TABLE jobs (
     outcome         TEXT,
     last_reason     TEXT,
     first_seen      INTEGER NOT NULL,
-    updated         INTEGER NOT NULL
+    updated         INTEGER NOT NULL,
+    trail           TEXT
 ) STRICT;
 CREATE TABLE checks (checked INTEGER NOT NULL) STRICT;
 INSERT INTO checks VALUES (0);
@@ -58,10 +64,18 @@ CREATE INDEX jobs_updated ON jobs (updated);
 CREATE UNIQUE INDEX jobs_production ON jobs (production_id) WHERE holds = 1;
 ";
 
+/// From each schema to the next one, beginning with the first.
+const MIGRATIONS: [&str; 1] = ["ALTER TABLE jobs ADD COLUMN trail TEXT"];
+
+/// Owners of this name share the file with the one that holds it.
+pub(super) const GUEST: &str = "guest-";
+
 /// What has been seen and done, by whatever owners.
 #[derive(Debug)]
 pub struct Records {
     database: Connection,
+    /// A trail that the next transaction writes first.
+    trail: Option<(Grant, String)>,
 }
 
 impl Records {
@@ -71,15 +85,60 @@ impl Records {
     /// [`LedgerError`] if the file is none of ours, its schema is newer, it is damaged, or it
     /// cannot be written. What is none of ours is left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        Self::open_with(path, flags, prepare)
+    }
+
+    /// Opens the records in the file at `path` beside the process that holds it. A schema that is
+    /// older is left alone: that process may be an older program.
+    ///
+    /// # Errors
+    /// As [`Records::open`]; and if the file's schema is older.
+    pub fn open_beside(path: &Path) -> Result<Self, LedgerError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        Self::open_with(path, flags, |database| match version(&database)? {
+            Some(older) if older < SCHEMA_VERSION => Err(Unfit::Older(older)),
+            _ => prepare(database),
+        })
+    }
+
+    /// All jobs in the file at `path`, newest first, whoever holds it. Changes nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if there is no such file, it is none of ours, its schema is newer, or it
+    /// cannot be read.
+    pub fn read(path: &Path, now: Timestamp) -> Result<Vec<history::Record>, LedgerError> {
+        if !path.exists() {
+            return Err(LedgerError::Missing {
+                path: path.display().to_string(),
+            });
+        }
+        let records = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY, |database| {
+            database.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
+            version(&database)?;
+            Ok(Self {
+                database,
+                trail: None,
+            })
+        })?;
+        records.history(now).map_err(|source| LedgerError::Failing {
+            path: path.display().to_string(),
+            source,
+        })
+    }
+
+    fn open_with(
+        path: &Path,
+        flags: OpenFlags,
+        prepare: impl FnOnce(Connection) -> Result<Self, Unfit>,
+    ) -> Result<Self, LedgerError> {
         let name = || path.display().to_string();
         // Else SQLite would see more than a file's name in `:memory:` and `file:…`.
         let absolute = std::path::absolute(path).map_err(|source| LedgerError::Io {
             path: name(),
             source,
         })?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(absolute, flags).map_err(Unfit::Database);
         opened.and_then(prepare).map_err(|unfit| match unfit {
             Unfit::Database(source) => LedgerError::Open {
@@ -90,6 +149,10 @@ impl Records {
                 path: name(),
                 found,
                 known: SCHEMA_VERSION,
+            },
+            Unfit::Older(found) => LedgerError::OlderSchema {
+                path: name(),
+                found,
             },
             Unfit::Foreign => LedgerError::Foreign { path: name() },
             Unfit::Corrupt(detail) => LedgerError::Corrupt {
@@ -108,7 +171,66 @@ impl Records {
         database
             .execute_batch(SCHEMA)
             .map_err(LedgerError::Database)?;
-        Ok(Self { database })
+        Ok(Self {
+            database,
+            trail: None,
+        })
+    }
+
+    /// Lets the next change that is made with this grant write the job's trail too.
+    pub fn with_trail(&mut self, grant: &Grant, trail: Option<String>) -> &mut Self {
+        self.trail = trail.map(|trail| (grant.clone(), trail));
+        self
+    }
+
+    /// The trail that a job's record holds.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn trail(&mut self, key: &JobKey) -> Result<Option<String>, LedgerError> {
+        self.database
+            .query_row(
+                "SELECT trail FROM jobs WHERE key = ?1",
+                params![key.as_str()],
+                |row| row.get(0),
+            )
+            .optional()
+            .map(Option::flatten)
+            .map_err(LedgerError::Database)
+    }
+
+    fn history(&self, now: Timestamp) -> rusqlite::Result<Vec<history::Record>> {
+        // The first schema had no trails.
+        let trail = match self.database.prepare("SELECT trail FROM jobs") {
+            Ok(_) => "trail",
+            Err(_) => "NULL",
+        };
+        let sql = format!(
+            "SELECT key, pipeline, outcome, lease_until, last_reason, first_seen, updated,
+                    production_id, staging_id, {trail}
+             FROM jobs ORDER BY first_seen DESC, key"
+        );
+        let mut statement = self.database.prepare(&sql)?;
+        let rows = statement.query_map([], |row| {
+            let outcome: Option<String> = row.get(2)?;
+            let state = match outcome.as_deref().and_then(Outcome::from_code) {
+                Some(outcome) => history::State::Done(outcome),
+                None if row.get::<_, i64>(3)? > now.as_millisecond() => history::State::Working,
+                None => history::State::Open(row.get(4)?),
+            };
+            let trail: Option<String> = row.get(9)?;
+            Ok(history::Record {
+                key: JobKey::from(row.get::<_, String>(0)?),
+                pipeline: row.get(1)?,
+                state,
+                first_seen: from_millis(row.get(5)?),
+                updated: from_millis(row.get(6)?),
+                production_id: row.get(7)?,
+                staging_id: row.get(8)?,
+                trail: trail.as_deref().map(Trail::read).unwrap_or_default(),
+            })
+        })?;
+        rows.collect()
     }
 
     /// Ends every lease, and voids every grant: whoever opens the records for itself alone knows
@@ -117,12 +239,33 @@ impl Records {
     /// # Errors
     /// If the database fails.
     pub fn end_leases(&mut self) -> Result<(), LedgerError> {
+        self.end_leases_where("TRUE")
+    }
+
+    /// The same, of the guests alone.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn end_leases_of_guests(&mut self) -> Result<(), LedgerError> {
+        self.end_leases_where(&format!("owner LIKE '{GUEST}%'"))
+    }
+
+    /// The same, of all but the guests.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn end_leases_of_holders(&mut self) -> Result<(), LedgerError> {
+        self.end_leases_where(&format!("owner NOT LIKE '{GUEST}%'"))
+    }
+
+    fn end_leases_where(&mut self, condition: &str) -> Result<(), LedgerError> {
+        let sql = format!(
+            "UPDATE jobs SET owner = '', lease_until = 0, holds = 0
+             WHERE state = 'open' AND {condition}"
+        );
         self.transact(|transaction| {
             transaction
-                .execute(
-                    "UPDATE jobs SET owner = '', lease_until = 0, holds = 0 WHERE state = 'open'",
-                    [],
-                )
+                .execute(&sql, [])
                 .map_err(LedgerError::Database)?;
             Ok(())
         })
@@ -435,6 +578,13 @@ impl Records {
             .database
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(LedgerError::Database)?;
+        if let Some((grant, trail)) = self.trail.take() {
+            // It only tells people something: that it cannot be written alone stops nothing.
+            let _ = transaction.execute(
+                "UPDATE jobs SET trail = ?4 WHERE key = ?1 AND owner = ?2 AND epoch = ?3",
+                params![grant.key.as_str(), grant.owner, grant.epoch, trail],
+            );
+        }
         let result = work(&transaction)?;
         transaction.commit().map_err(LedgerError::Database)?;
         Ok(result)
@@ -445,6 +595,7 @@ impl Records {
 enum Unfit {
     Database(rusqlite::Error),
     Newer(i64),
+    Older(i64),
     Foreign,
     Corrupt(String),
 }
@@ -458,30 +609,44 @@ impl From<rusqlite::Error> for Unfit {
 /// Makes an empty database a ledger, and refuses what is none of ours before anything is written
 /// to it: turning WAL on would already change the file.
 fn prepare(mut database: Connection) -> Result<Records, Unfit> {
-    database.pragma_update(None, "busy_timeout", 5_000)?;
-    is_empty(&database)?;
+    database.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
+    version(&database)?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
-    let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if is_empty(&transaction)? {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    }
-    transaction.commit()?;
     let verdict: String = database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         // Below the name of the database, which is always the same.
         let finding = verdict.lines().last().unwrap_or_default();
         return Err(Unfit::Corrupt(finding.to_owned()));
     }
+    let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
+    match found {
+        None => transaction.execute_batch(SCHEMA)?,
+        Some(older) => {
+            for (from, migration) in (1..).zip(MIGRATIONS) {
+                if from >= older {
+                    transaction.execute_batch(migration)?;
+                }
+            }
+        }
+    }
+    if found != Some(SCHEMA_VERSION) {
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    transaction.commit()?;
     // Written again: that a file can only be read shows in nothing but a write.
     database.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    Ok(Records { database })
+    Ok(Records {
+        database,
+        trail: None,
+    })
 }
 
-/// Whether nothing is in the database yet; an error if what is in it is no ledger that we know.
-fn is_empty(database: &Connection) -> Result<bool, Unfit> {
+/// The version of the ledger's schema, `None` if nothing is in the database yet; an error if what is
+/// in it is no ledger that we know.
+fn version(database: &Connection) -> Result<Option<i64>, Unfit> {
     let (application, version, objects): (i64, i64, i64) = database.query_row(
         "SELECT (SELECT application_id FROM pragma_application_id),
                 (SELECT user_version FROM pragma_user_version),
@@ -490,8 +655,8 @@ fn is_empty(database: &Connection) -> Result<bool, Unfit> {
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     match (application, version, objects) {
-        (0, 0, 0) => Ok(true),
-        (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(false),
+        (0, 0, 0) => Ok(None),
+        (APPLICATION_ID, known @ 1..=SCHEMA_VERSION, _) => Ok(Some(known)),
         (APPLICATION_ID, newer, _) if newer > SCHEMA_VERSION => Err(Unfit::Newer(newer)),
         _ => Err(Unfit::Foreign),
     }

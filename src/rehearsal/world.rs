@@ -201,6 +201,18 @@ impl EmbeddedAws {
             .collect()
     }
 
+    /// Sets a queue's policy.
+    ///
+    /// # Errors
+    /// `QueueDoesNotExist`.
+    pub fn set_queue_policy(&self, queue: &str, policy: &str) -> Result<(), Failure> {
+        let mut state = self.state();
+        let queue = state.sqs.queue(queue)?;
+        let attributes = &mut queue.attributes;
+        attributes.insert("Policy".to_owned(), policy.to_owned());
+        Ok(())
+    }
+
     /// Lets the visibility timeout of every message of a queue have ended by now.
     ///
     /// # Errors
@@ -372,6 +384,27 @@ impl EmbeddedAws {
             let ids: Vec<String> = cloudfront.distributions().map(|it| it.id.clone()).collect();
             for id in ids {
                 cloudfront.settle(&id, now);
+            }
+        }
+        self.changed();
+    }
+
+    /// Lets everything in CloudFront and Parameter Store have been written so much earlier.
+    pub fn backdate(&self, by: Duration) {
+        let earlier = |at: &mut Timestamp| *at = at.checked_sub(by).unwrap_or(Timestamp::MIN);
+        {
+            let mut state = self.state();
+            let here = state.here(&self.place);
+            for distribution in here.cloudfront.distributions.values_mut() {
+                earlier(&mut distribution.current.modified);
+            }
+            for policy in here.cloudfront.policies.values_mut() {
+                earlier(&mut policy.modified);
+            }
+            for parameter in here.ssm.parameters.values_mut() {
+                for version in &mut parameter.versions {
+                    earlier(&mut version.at);
+                }
             }
         }
         self.changed();

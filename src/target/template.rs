@@ -1,6 +1,7 @@
 //! Templates over what is known of a pipeline: its pattern's captures, its account, its region.
 
 use super::access::{ExternalIdError, RegionError, RoleArnError};
+use super::is_name_byte;
 use super::pattern::{PatternError, Piece, PipelinePattern, pieces};
 
 /// The largest number of characters in a parameter's name (Systems Manager API reference:
@@ -114,6 +115,12 @@ impl Template {
         Ok(template)
     }
 
+    /// Whether some captures render this name. A capture that is used twice may stand for two
+    /// different texts here: the answer errs on the side of yes.
+    pub(super) fn may_render(&self, name: &str) -> bool {
+        renders(&self.0, name)
+    }
+
     /// Fills the captures in, and checks the result.
     pub(super) fn render<E>(
         &self,
@@ -187,4 +194,17 @@ pub(super) fn check_parameter_name(name: &str) -> Result<(), ParameterNameError>
 fn list(captures: &[String]) -> String {
     let names: Vec<String> = captures.iter().map(|name| format!("{{{name}}}")).collect();
     format!("there are {}", names.join(", "))
+}
+
+fn renders(pieces: &[Piece], name: &str) -> bool {
+    match pieces {
+        [] => name.is_empty(),
+        [Piece::Literal(text), rest @ ..] => name
+            .strip_prefix(text.as_str())
+            .is_some_and(|after| renders(rest, after)),
+        [Piece::Capture(_), rest @ ..] => {
+            let taken = name.bytes().take_while(|byte| is_name_byte(*byte)).count();
+            (1..=taken).any(|end| renders(rest, &name[end..]))
+        }
+    }
 }

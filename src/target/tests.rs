@@ -540,3 +540,58 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_target_knows_whether_it_leads_elsewhere() {
+    let leads = |pipeline: &str, role_arn: Option<&str>, region: Option<&str>| {
+        let spec = TargetSpec {
+            pipeline: pipeline.to_owned(),
+            stage: "Approve".to_owned(),
+            action: "Approve".to_owned(),
+            production_parameter: "/shop/production".to_owned(),
+            staging_parameter: "/shop/staging".to_owned(),
+            role_arn: role_arn.map(str::to_owned),
+            external_id: None,
+            region: region.map(str::to_owned),
+        };
+        let targets = Targets::new(&[spec]).unwrap();
+        let target = targets.iter().next().unwrap();
+        target.leads_elsewhere("eu-west-1")
+    };
+    let arn = |region: &str| format!("arn:aws:codepipeline:{region}:123456789012:shop");
+    assert!(!leads("shop", None, None));
+    assert!(!leads(&arn("eu-west-1"), None, None));
+    assert!(leads(&arn("us-east-1"), None, None));
+    assert!(leads(&arn("{where}"), None, None));
+    assert!(leads("shop", None, Some("us-east-1")));
+    let role = "arn:aws:iam::{account}:role/stagesweep";
+    assert!(leads("shop", Some(role), None));
+}
+
+#[test]
+fn a_template_knows_the_names_that_it_may_render() {
+    let spec = TargetSpec {
+        pipeline: "{service}-{env}.pipeline".to_owned(),
+        stage: "Approve".to_owned(),
+        action: "Approve".to_owned(),
+        production_parameter: "/{service}/production".to_owned(),
+        staging_parameter: "/{service}/{env}-staging".to_owned(),
+        role_arn: None,
+        external_id: None,
+        region: None,
+    };
+    let targets = Targets::new(&[spec]).unwrap();
+    let target = targets.iter().next().unwrap();
+    for name in ["/shop/eu-staging", "/a/b-c-staging"] {
+        assert!(target.may_name_staging(name), "{name}");
+    }
+    for name in [
+        "/shop/-staging",
+        "/shop/eu/x-staging",
+        "/shop/eu-staging2",
+        "",
+        "/",
+    ] {
+        assert!(!target.may_name_staging(name), "{name}");
+    }
+}

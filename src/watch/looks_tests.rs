@@ -36,6 +36,9 @@ fn looks(count: u32, moment: Duration) -> (Looks, Instant) {
 /// A list on which nothing is disabled yet.
 fn nothing_yet(looks: &Looks, at: Instant) -> Listing {
     let summary = Summary {
+        domain: "d111111abcdef8.cloudfront.net".to_owned(),
+        staging: true,
+        comment: String::new(),
         deployed: false,
         enabled: true,
         version: Version::unknown(),
@@ -43,7 +46,7 @@ fn nothing_yet(looks: &Looks, at: Instant) -> Listing {
     let ids = looks.watches.keys().cloned();
     Listing {
         at,
-        summaries: ids.map(|id| (id, summary)).collect(),
+        summaries: ids.map(|id| (id, summary.clone())).collect(),
         complete: true,
         pages: 1,
     }

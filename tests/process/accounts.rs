@@ -44,3 +44,65 @@ external_id = "shared"
     let assumed = daemon.says("role assumed").await;
     assert_eq!(assumed["role.arn"], role);
 }
+
+#[tokio::test]
+async fn the_verbs_work_as_the_targets_role_and_delete_no_orphan_where_they_cannot_see() {
+    let world = World::new().await;
+    let account = "210987654321";
+    world
+        .aws
+        .create_role(&format!("arn:aws:iam::{account}:role/stagesweep"), None);
+    let there = world.aws.in_account(account, "eu-west-1");
+    let service = there.create_service("shop").unwrap();
+    let rule = r#"{"Statement": [{"Effect": "Allow", "Action": "sqs:SendMessage",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:events:x:1:rule/r"}}}]}"#;
+    world.aws.set_queue_policy(&world.queues.url, rule).unwrap();
+    // The same names in the daemon's own account are not meant.
+    let here = world.service("shop");
+    let config = world.write_config(
+        "config.toml",
+        r#"
+[[targets]]
+pipeline = "arn:aws:codepipeline:eu-west-1:210987654321:{service}-frontend-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{service}/cloudfront/cfcd-production"
+staging_parameter = "/{service}/cloudfront/cfcd-staging"
+role_arn = "arn:aws:iam::{account}:role/stagesweep"
+"#,
+    );
+    let verb = async |arguments: &[&str], status: i32| {
+        let verb = world.program(arguments).argument("--config");
+        let ended = verb.argument(&config).finish().await;
+        let (out, err) = (&ended.stdout, &ended.stderr);
+        assert_eq!(ended.code, Some(status), "{arguments:?}\n{out}\n{err}");
+        ended
+    };
+
+    let pipeline = "shop-frontend-pipeline";
+    let plan = verb(&["plan", pipeline, "--json"], 0).await.stdout;
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!(plan["staging"]["id"], service.staging_id);
+    let said = verb(&["plan", pipeline], 0).await.stdout;
+    let role = "as arn:aws:iam::210987654321:role/stagesweep";
+    assert!(said.contains(role), "{said}");
+    verb(&["doctor", pipeline], 0).await;
+    let said = verb(&["doctor"], 0).await.stdout;
+    assert!(said.contains("not looked at"), "{said}");
+    let refused = verb(&["orphans", "--delete", "--yes"], 1).await.stderr;
+    assert!(refused.contains("lead elsewhere"), "{refused}");
+    let said = verb(&["orphans"], 0).await.stdout;
+    assert!(said.contains("were not looked at"), "{said}");
+
+    // Such jobs are a daemon's guests.
+    let daemon = world.program(&["run", "--config"]).argument(&config);
+    let daemon = daemon.spawn();
+    daemon.says("started").await;
+    verb(&["clean", pipeline, "--yes"], 0).await;
+    daemon.stop().await;
+    let value = there.parameter(&service.staging_parameter);
+    assert_eq!(value.as_deref(), Some("deleted"), "{}", world.journal());
+    assert!(there.distribution(&service.staging_id).is_none());
+    assert!(world.aws.distribution(&here.staging_id).is_some());
+}

@@ -168,7 +168,10 @@ path = "{}"
             self.queue_url(),
             self.path("ledger.db").display()
         );
-        std::fs::write(&path, text).unwrap();
+        // At once: another daemon may be reading it.
+        let new = self.path("config.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
         path
     }
 

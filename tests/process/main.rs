@@ -16,3 +16,4 @@ mod rehearse;
 mod signals;
 mod soak;
 mod telemetry;
+mod verbs;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::scene::Scene;
-use super::show::describe;
+use crate::cli::terminal::describe;
 use crate::rehearsal::EmbeddedAws;
 use crate::telemetry::{Milestone, What};
 

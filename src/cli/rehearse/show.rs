@@ -9,31 +9,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{Options, Scene};
+use crate::cli::terminal::describe;
 use crate::telemetry::{Milestone, What};
 
 /// How often the waits on a terminal are redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
-
-/// What the steps and waits are called for people.
-pub(super) fn describe(code: &str) -> &str {
-    match code {
-        "detach_policy" => "policy detached from production",
-        "delete_policy" => "policy deleted",
-        "disable_staging" => "staging distribution disabled",
-        "delete_staging" => "staging distribution deleted",
-        "record_deleted" => "parameter set to `deleted`",
-        "both_deployed" => "both distributions to be deployed",
-        "detach_propagated" => "the detach to propagate",
-        "policy_replaced" => "the newer deployment to replace the policy",
-        "staging_deployed" => "the staging distribution to be deployed",
-        "disable_propagated" => "the disable to propagate",
-        "staging_gone" => "the staging distribution to be gone",
-        "cleaned" => "cleaned",
-        "already_clean" => "already clean",
-        "superseded" => "superseded by a newer deployment",
-        other => other,
-    }
-}
 
 /// The running commentary.
 pub(super) struct Show {

@@ -1,0 +1,292 @@
+//! `clean`: one cleanup by hand, with progress on the terminal.
+
+mod progress;
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::setup::{Setup, TargetArgument, load};
+use super::terminal::{Style, describe, moment, print, print_json};
+use super::{FATAL, plan};
+use crate::accounts::Accounts;
+use crate::binding::Slot;
+use crate::daemon;
+use crate::history::{self, State, usual_propagation};
+use crate::lease::Terms;
+use crate::manual::{ByHand, Cleaned, Order};
+use crate::preview::{End, Forecast, Planned, look};
+use crate::reconcile::Ended;
+use crate::signals::{Request, Requests};
+use crate::stop::{Stop, StopReason};
+use crate::tasks::Tasks;
+use crate::telemetry::Milestone;
+use progress::Progress;
+
+/// What `clean` takes besides its target.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Do not ask. Needed where there is no terminal.
+    #[arg(long)]
+    yes: bool,
+    /// Write one JSON document at the end, and no progress.
+    #[arg(long, requires = "yes")]
+    json: bool,
+}
+
+/// Cleans, and returns 0 if nothing is left behind.
+///
+/// # Errors
+/// If the target cannot be told, AWS cannot be asked, or the ledger cannot be used.
+pub(super) async fn clean(
+    path: &Path,
+    target: &TargetArgument,
+    options: &Options,
+) -> anyhow::Result<u8> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    let (sender, milestones) = mpsc::unbounded_channel();
+    let setup = Setup::new(config, |telemetry| telemetry.with_milestones(sender)).await?;
+    let named = setup.named(target).await?;
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let accounts = setup.accounts(&tasks);
+    let account = accounts.get(&named.target.access);
+    let found = look(&account.clients, &named.target).await?;
+    let forecast = found.forecast();
+    let style = Style::stdout();
+    if !options.json {
+        let mut text = plan::heading(&named, style);
+        text.push_str(&plan::inventory(&named, &found, &setup.clock, style));
+        text.push_str(&plan::steps(&found, &forecast, style));
+        print(&text)?;
+    }
+    let staging = found.staging_parameter.as_ref();
+    let staging = staging.filter(|_| !matches!(forecast.end, End::Refused(_)));
+    let order = staging.and_then(|parameter| match Slot::read(&parameter.value) {
+        Slot::Distribution(id) => Some(Order {
+            named: named.clone(),
+            staging_id: id.to_owned(),
+            version: parameter.version,
+            written_at: parameter.modified_at,
+        }),
+        Slot::Vacant | Slot::Invalid => None,
+    });
+    let Some(order) = order else {
+        if options.json {
+            print_json(&plan::document(&named, &found, &forecast))?;
+        }
+        return Ok(match forecast.end {
+            End::Refused(_) => FATAL,
+            End::Done(_) | End::Open => 0,
+        });
+    };
+    if !options.yes && !confirmed(&order)? {
+        return Ok(FATAL);
+    }
+    perform(&setup, accounts, &order, &forecast, options, milestones).await
+}
+
+/// Asks the person at the terminal.
+fn confirmed(order: &Order) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        std::io::stdin().is_terminal(),
+        "there is no terminal to ask on: add --yes to take {} down",
+        order.staging_id
+    );
+    print!(
+        "\nTake down the staging distribution {} of {}? [y/N] ",
+        order.staging_id, order.named.pipeline.name
+    );
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    let yes = matches!(answer.trim(), "y" | "Y" | "yes" | "Yes");
+    if !yes {
+        println!("Nothing was changed.");
+    }
+    Ok(yes)
+}
+
+async fn perform(
+    setup: &Setup,
+    accounts: Accounts,
+    order: &Order,
+    forecast: &Forecast,
+    options: &Options,
+    mut milestones: mpsc::UnboundedReceiver<Milestone>,
+) -> anyhow::Result<u8> {
+    let ledger = setup.ledger_beside().await?;
+    let by_hand = ByHand {
+        reconciler: daemon::reconciler(
+            &setup.config,
+            accounts,
+            Arc::clone(&ledger),
+            Arc::clone(&setup.telemetry),
+        ),
+        ledger,
+        clock: setup.clock.clone(),
+        terms: Terms {
+            visibility_timeout: setup.config.queue.visibility_timeout,
+            heartbeat_interval: setup.config.queue.heartbeat_interval,
+        },
+    };
+    let mut requests = Requests::listen().context("signal handlers could not be installed")?;
+    // Only an estimate hangs on it.
+    let usual = usual_propagation(&setup.history().await.unwrap_or_default());
+    let began = Instant::now();
+    let mut progress = (!options.json).then(|| Progress::new(forecast, usual, began));
+
+    let stop = Stop::default();
+    let cleaning = by_hand.clean(order, &stop);
+    tokio::pin!(cleaning);
+    let cleaned = loop {
+        tokio::select! {
+            biased;
+            cleaned = &mut cleaning => break cleaned,
+            Some(milestone) = milestones.recv() => {
+                if let Some(progress) = &mut progress {
+                    progress.milestone(&milestone);
+                }
+            }
+            request = requests.next() => {
+                if let Request::Stop { .. } = request {
+                    if let Some(progress) = &progress {
+                        progress.say("stopping at the next step boundary");
+                    }
+                    stop.now(StopReason::ShuttingDown);
+                }
+            }
+            () = Progress::tick(progress.as_ref()) => {}
+        }
+    };
+    while let Ok(milestone) = milestones.try_recv() {
+        if let Some(progress) = &mut progress {
+            progress.milestone(&milestone);
+        }
+    }
+    if let Some(progress) = progress {
+        progress.close();
+    }
+    let verdict = verdict(setup, order, cleaned?).await;
+    if options.json {
+        let steps = forecast.steps.iter().map(Planned::name);
+        print_json(&json!({
+            "pipeline": order.named.pipeline.to_string(),
+            "staging_id": order.staging_id,
+            "key": order.key().as_str(),
+            "clean": verdict.clean,
+            "code": verdict.code,
+            "detail": verdict.detail,
+            "planned": steps.collect::<Vec<_>>(),
+            "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }))?;
+    } else if verdict.clean {
+        let style = Style::stdout();
+        print(&format!("{} {}\n", style.good("Done:"), verdict.detail))?;
+    } else {
+        eprintln!("stagesweep: {}", verdict.detail);
+    }
+    Ok(if verdict.clean { 0 } else { FATAL })
+}
+
+/// What is said at the end.
+struct Verdict {
+    clean: bool,
+    code: String,
+    detail: String,
+}
+
+async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
+    let staging = &order.staging_id;
+    let ended = match cleaned {
+        Cleaned::Before(outcome) => {
+            return Verdict {
+                clean: true,
+                code: outcome.code().to_owned(),
+                detail: format!("{staging} was taken down by hand before; nothing was changed."),
+            };
+        }
+        Cleaned::Elsewhere { until } => {
+            return Verdict {
+                clean: false,
+                code: "leased_elsewhere".to_owned(),
+                detail: format!(
+                    "{staging} is being taken down by hand elsewhere; should that have been \
+                     killed, try again after {}",
+                    moment(until)
+                ),
+            };
+        }
+        Cleaned::Ran(ended) => ended,
+    };
+    let (clean, code, detail) = match ended {
+        Ended::Succeeded(outcome) => (
+            true,
+            outcome.code(),
+            format!("{staging}: {}.", describe(outcome.code())),
+        ),
+        Ended::Refused(refusal) => (
+            false,
+            refusal.code(),
+            format!("refused: {refusal}; nothing more is touched"),
+        ),
+        Ended::Stopped(StopReason::ShuttingDown) => (
+            false,
+            StopReason::ShuttingDown.code(),
+            "stopped at a step boundary; run it again to go on from there".to_owned(),
+        ),
+        Ended::Stopped(reason) => (
+            false,
+            reason.code(),
+            format!(
+                "the right to work on it was lost ({}); run it again to go on from there",
+                reason.code()
+            ),
+        ),
+        Ended::ProductionBusy { until } => (
+            false,
+            "production_busy",
+            format!(
+                "{}; nothing was changed. Watch it with `stagesweep history`; its lease ends at \
+                 {} unless it is renewed",
+                busy(&setup.history().await.unwrap_or_default(), order),
+                moment(until)
+            ),
+        ),
+        Ended::Failed(failure) => (
+            false,
+            failure.code(),
+            format!("{}; run it again to go on from there", failure.detail()),
+        ),
+    };
+    Verdict {
+        clean,
+        code: code.to_owned(),
+        detail,
+    }
+}
+
+/// Who holds the production distribution.
+fn busy(records: &[history::Record], order: &Order) -> String {
+    let key = order.key();
+    let other = records.iter().find(|record| {
+        record.state == State::Working
+            && record.pipeline == order.named.pipeline.name
+            && record.key != key
+    });
+    match other {
+        Some(record) => format!(
+            "execution {} is being cleaned right now on the same production distribution",
+            record.execution_id()
+        ),
+        None => "another job works on the same production distribution".to_owned(),
+    }
+}

@@ -1,0 +1,171 @@
+//! `dead-letters`: what lies in the dead-letter queue and why; `--redrive` sends chosen ones back.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::FATAL;
+use super::setup::{Setup, load};
+use super::terminal::{Style, moment, print, print_json};
+use crate::aws::sqs::{Message, Queue, beside};
+use crate::dead_letters::{DeadLetter, give_back, look, reason, redrive};
+use crate::telemetry::chain;
+
+/// What `dead-letters` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Send these back to the queue, by message id or pipeline execution id.
+    #[arg(long, value_name = "ID", num_args = 1.., conflicts_with = "redrive_all")]
+    redrive: Vec<String>,
+    /// Send all that are listed back to the queue.
+    #[arg(long)]
+    redrive_all: bool,
+    /// Not more than so many messages.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// Write one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists, and sends back what was chosen. Returns 0, or 1 if something could not be sent back.
+///
+/// # Errors
+/// If there is no dead-letter queue, or it cannot be asked.
+pub(super) async fn dead_letters(path: &Path, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    let setup = Setup::new(config, |telemetry| telemetry).await?;
+    let open = |url: &str| -> Queue {
+        let queue = &setup.config.queue;
+        let region = queue.region.as_deref();
+        setup.connector.queue(url, region, queue.wait_time)
+    };
+    let url = &setup.config.queue.url;
+    let queue = open(url);
+    let attributes = queue.attributes().await?;
+    let arn = attributes.dead_letter_arn.with_context(|| {
+        format!("the queue {url} has no redrive policy, and so no dead-letter queue: set one")
+    })?;
+    let dead = open(&beside(url, &arn));
+    // That the ledger cannot be read takes the reasons away, and nothing else.
+    let records = setup.history().await.unwrap_or_else(|error| {
+        eprintln!("The ledger tells no reasons: {}", chain(&error));
+        Vec::new()
+    });
+    let messages = look(&dead, options.limit)
+        .await
+        .with_context(|| format!("the dead-letter queue {arn} could not be read"))?;
+    let letters: Vec<DeadLetter> = messages
+        .into_iter()
+        .map(|message| DeadLetter {
+            reason: reason(&message.body, &setup.config, &records),
+            message,
+        })
+        .collect();
+    let chosen = |letter: &DeadLetter| {
+        let ids = [
+            Some(&letter.message.message_id),
+            letter.reason.execution_id.as_ref(),
+        ];
+        options.redrive_all
+            || ids
+                .into_iter()
+                .flatten()
+                .any(|id| options.redrive.contains(id))
+    };
+    let mut results = Vec::new();
+    for letter in letters.iter().filter(|letter| chosen(letter)) {
+        let sent = redrive(&dead, &queue, &letter.message).await;
+        results.push((
+            letter.message.message_id.as_str(),
+            sent.map_err(|error| chain(&error)),
+        ));
+    }
+    let rest: Vec<&Message> = letters
+        .iter()
+        .filter(|letter| !chosen(letter))
+        .map(|letter| &letter.message)
+        .collect();
+    give_back(&dead, &rest).await?;
+    if options.json {
+        print_json(&document(&letters, &results))?;
+    } else {
+        print(&listing(&letters, &results, Style::stdout()))?;
+    }
+    let missed = options.redrive.iter().filter(|id| {
+        !letters.iter().any(|letter| {
+            letter.message.message_id == **id || letter.reason.execution_id.as_ref() == Some(*id)
+        })
+    });
+    let missed: Vec<&str> = missed.map(String::as_str).collect();
+    if !missed.is_empty() {
+        eprintln!(
+            "stagesweep: not in the dead-letter queue: {}",
+            missed.join(", ")
+        );
+    }
+    let failed = results.iter().any(|(_, sent)| sent.is_err()) || !missed.is_empty();
+    Ok(if failed { FATAL } else { 0 })
+}
+
+type Results<'a> = [(&'a str, Result<(), String>)];
+
+fn result_of<'a>(letter: &DeadLetter, results: &'a Results<'a>) -> Option<&'a Result<(), String>> {
+    let id = letter.message.message_id.as_str();
+    let found = results.iter().find(|(sent, _)| *sent == id);
+    found.map(|(_, result)| result)
+}
+
+fn listing(letters: &[DeadLetter], results: &Results<'_>, style: Style) -> String {
+    if letters.is_empty() {
+        return "No dead letters.\n".to_owned();
+    }
+    let mut text = String::new();
+    for letter in letters {
+        let reason = &letter.reason;
+        let sent_at = letter.message.sent_at.map_or(String::new(), moment);
+        let _ = writeln!(
+            text,
+            "{}  {}  {}",
+            style.bold(&letter.message.message_id),
+            sent_at,
+            style.bad(&reason.code)
+        );
+        let _ = writeln!(text, "    {}", reason.detail);
+        if let (Some(pipeline), Some(execution)) = (&reason.pipeline, &reason.execution_id) {
+            let _ = writeln!(text, "    {pipeline}, execution {execution}");
+        }
+        let _ = match result_of(letter, results) {
+            None => Ok(()),
+            Some(Ok(())) => writeln!(text, "    {}", style.good("sent back to the queue")),
+            Some(Err(why)) => writeln!(text, "    {}: {why}", style.bad("not sent back")),
+        };
+    }
+    if results.is_empty() {
+        text.push_str("Once the cause is mended: `stagesweep dead-letters --redrive ID …`\n");
+    }
+    text
+}
+
+/// The same for a program. Keys are only ever added.
+fn document(letters: &[DeadLetter], results: &Results<'_>) -> Value {
+    let letters = letters.iter().map(|letter| {
+        let redriven = result_of(letter, results);
+        json!({
+            "message_id": letter.message.message_id,
+            "sent_at": letter.message.sent_at.map(|at| at.to_string()),
+            "pipeline": letter.reason.pipeline,
+            "execution_id": letter.reason.execution_id,
+            "reason": letter.reason.code,
+            "detail": letter.reason.detail,
+            "redriven": redriven.is_some_and(Result::is_ok),
+            "error": redriven.and_then(|result| result.as_ref().err()),
+        })
+    });
+    json!(letters.collect::<Vec<_>>())
+}

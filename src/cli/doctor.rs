@@ -1,0 +1,108 @@
+//! `doctor`: the preflight against the real account. Changes nothing.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::FATAL;
+use super::setup::{Setup, load};
+use super::terminal::{Style, plain, print, print_json};
+use crate::doctor::{Check, Status, examine};
+use crate::tasks::Tasks;
+
+/// What `doctor` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Pipelines that are looked at as a rejection of theirs would be, besides what the
+    /// configuration tells by itself.
+    #[arg(value_name = "TARGET")]
+    pipelines: Vec<String>,
+    /// Write one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Examines, shows, and returns 0; or 1 if a check is a failure.
+///
+/// # Errors
+/// If a target cannot be told, or there is no region.
+pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    let setup = Setup::new(config, |telemetry| telemetry).await?;
+    let mut named = Vec::new();
+    for pipeline in &options.pipelines {
+        named.push(setup.named(&pipeline.as_str().into()).await?);
+    }
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let accounts = setup.accounts(&tasks);
+    let checks = examine(
+        &setup.config,
+        &setup.connector,
+        &accounts,
+        &setup.clock,
+        &named,
+    )
+    .await;
+    let worst = checks.iter().map(|check| check.status).max();
+    let worst = worst.unwrap_or(Status::Ok);
+    if options.json {
+        let documents = checks.iter().map(|check| {
+            json!({
+                "check": check.name,
+                "subject": check.subject,
+                "status": check.status.code(),
+                "detail": check.detail,
+                "remedy": check.remedy,
+            })
+        });
+        print_json(&json!({
+            "status": worst.code(),
+            "checks": documents.collect::<Vec<_>>(),
+        }))?;
+    } else {
+        print(&listing(&checks, Style::stdout()))?;
+    }
+    Ok(match worst {
+        Status::Ok | Status::Warning => 0,
+        Status::Failure => FATAL,
+    })
+}
+
+fn listing(checks: &[Check], style: Style) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let code = format!("{:<8}", check.status.code());
+        let code = match check.status {
+            Status::Ok => style.good(&code),
+            Status::Warning => style.odd(&code),
+            Status::Failure => style.bad(&code),
+        };
+        let subject = match &check.subject {
+            Some(subject) => format!(" {subject}"),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            text,
+            "{code} {}{subject}: {}",
+            style.bold(check.name),
+            plain(&check.detail)
+        );
+        if let Some(remedy) = &check.remedy {
+            let _ = writeln!(text, "         {remedy}");
+        }
+    }
+    let count = |status| checks.iter().filter(|check| check.status == status).count();
+    let _ = writeln!(
+        text,
+        "{} ok, {} warning(s), {} failure(s)",
+        count(Status::Ok),
+        count(Status::Warning),
+        count(Status::Failure)
+    );
+    text
+}

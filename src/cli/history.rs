@@ -1,0 +1,253 @@
+//! `history`: what the ledger knows of the jobs, and the timeline of one.
+
+mod svg;
+mod timeline;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Subcommand;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::setup::{Setup, load};
+use super::terminal::{Style, moment, plain, print, print_json, rough};
+use crate::clock::Clock;
+use crate::history::{Record, State};
+use crate::ledger::LedgerError;
+
+/// Which jobs are shown, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Only jobs of this pipeline.
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
+    /// Only jobs that came to this: cleaned, already_clean, superseded, working, open, or the
+    /// reason for which the last run ended.
+    #[arg(long, value_name = "CODE")]
+    outcome: Option<String>,
+    /// Only jobs that began within this time.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    since: Option<Duration>,
+    /// Not more than so many jobs, the newest.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Write one JSON document.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Draw the timeline of one job.
+    #[command(
+        after_help = "Example:\n  stagesweep history show 4f1c2d7a --svg timeline.svg\n\n\
+                      The id may be cut short, as long as it tells one execution from the others."
+    )]
+    Show {
+        /// The pipeline execution's id, or a job's key.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Write the timeline as a picture too.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
+
+/// Shows the history, and returns 0.
+///
+/// # Errors
+/// If the ledger cannot be read, or there is no such job.
+pub(super) async fn history(path: &Path, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    let clock = Clock::system();
+    let records = match Setup::records(&config, &clock).await {
+        // Before the first job there is nothing to know.
+        Err(error) if matches!(error.downcast_ref(), Some(LedgerError::Missing { .. })) => {
+            eprintln!("stagesweep: {error}");
+            Vec::new()
+        }
+        records => records?,
+    };
+    match &options.what {
+        None => {
+            let shown = filtered(&records, options, clock.now());
+            if options.json {
+                let documents: Vec<Value> = shown.into_iter().map(document).collect();
+                print_json(&documents)?;
+            } else {
+                print(&table(&shown, clock.now(), Style::stdout()))?;
+            }
+        }
+        Some(What::Show { id, svg }) => {
+            let shown = named(&records, id)?;
+            if options.json {
+                let documents: Vec<Value> = shown.iter().copied().map(document).collect();
+                print_json(&documents)?;
+            } else {
+                for record in &shown {
+                    print(&timeline::draw(record, clock.now(), Style::stdout()))?;
+                }
+            }
+            if let Some(file) = svg {
+                let picture = svg::draw(&shown, clock.now());
+                std::fs::write(file, picture)
+                    .with_context(|| format!("{} cannot be written", file.display()))?;
+                eprintln!("The timeline was written to {}.", file.display());
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn filtered<'a>(records: &'a [Record], options: &Options, now: Timestamp) -> Vec<&'a Record> {
+    let since = options
+        .since
+        .and_then(|since| now.checked_sub(since).ok())
+        .unwrap_or(Timestamp::MIN);
+    let matches = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|it| it == is);
+    records
+        .iter()
+        .filter(|record| record.first_seen >= since)
+        .filter(|record| matches(&options.pipeline, &record.pipeline))
+        .filter(|record| matches(&options.outcome, record.state.code()))
+        .take(options.limit)
+        .collect()
+}
+
+/// The jobs of the one execution that `id` stands for, oldest first.
+fn named<'a>(records: &'a [Record], id: &str) -> anyhow::Result<Vec<&'a Record>> {
+    let exact = |record: &&Record| record.execution_id() == id || record.key.as_str() == id;
+    let mut found: Vec<&Record> = records.iter().filter(exact).collect();
+    if found.is_empty() && !id.is_empty() {
+        found = records
+            .iter()
+            .filter(|record| record.execution_id().starts_with(id))
+            .collect();
+    }
+    let Some(first) = found.first() else {
+        anyhow::bail!(
+            "the ledger knows no execution {id:?}; `stagesweep history` lists those it knows"
+        );
+    };
+    let execution_id = first.execution_id();
+    if let Some(other) = found
+        .iter()
+        .find(|record| record.execution_id() != execution_id)
+    {
+        anyhow::bail!(
+            "{id:?} stands for several executions, {execution_id} and {} among them: write more of \
+             the id",
+            other.execution_id()
+        );
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// How long the job took, or takes by now.
+fn took(record: &Record, now: Timestamp) -> Duration {
+    match record.state {
+        State::Working => {
+            Duration::try_from(now.duration_since(record.first_seen)).unwrap_or_default()
+        }
+        _ => record.took(),
+    }
+}
+
+/// The state, in the colour that fits it.
+fn painted(state: &State, text: &str, style: Style) -> String {
+    match state {
+        State::Done(_) => style.good(text),
+        State::Working => style.odd(text),
+        State::Open(_) => style.bad(text),
+    }
+}
+
+fn table(records: &[&Record], now: Timestamp, style: Style) -> String {
+    if records.is_empty() {
+        return "No jobs.\n".to_owned();
+    }
+    let width = |of: &dyn Fn(&Record) -> usize, least: usize| {
+        records
+            .iter()
+            .map(|record| of(record))
+            .fold(least, usize::max)
+    };
+    let id = width(&|record| record.execution_id().len(), 9);
+    let pipeline = width(&|record| record.pipeline.len(), 8);
+    let outcome = width(&|record| record.state.code().len(), 7);
+    let mut text = style.bold(&format!(
+        "{:id$}  {:pipeline$}  {:outcome$}  {:20}  {:>8}  {:>5}  COMMENT",
+        "EXECUTION", "PIPELINE", "OUTCOME", "BEGAN", "TOOK", "STEPS"
+    ));
+    text.push('\n');
+    for record in records {
+        let code = format!("{:outcome$}", record.state.code());
+        let comment = record
+            .trail
+            .about
+            .as_ref()
+            .and_then(|about| about.comment.as_deref())
+            .unwrap_or_default();
+        let comment: String = plain(comment).chars().take(60).collect();
+        let _ = writeln!(
+            text,
+            "{:id$}  {:pipeline$}  {}  {:20}  {:>8}  {:>5}  {}",
+            record.execution_id(),
+            record.pipeline,
+            painted(&record.state, &code, style),
+            moment(record.first_seen),
+            rough(took(record, now)),
+            record.steps(),
+            style.dim(&comment),
+        );
+    }
+    text
+}
+
+/// One job for a program. Keys are only ever added.
+fn document(record: &Record) -> Value {
+    let about = record.trail.about.as_ref();
+    let time = |ms| {
+        Timestamp::from_millisecond(ms)
+            .ok()
+            .map(|at| at.to_string())
+    };
+    let (state, outcome, reason) = match &record.state {
+        State::Done(outcome) => ("done", Some(outcome.code()), None),
+        State::Working => ("working", None, None),
+        State::Open(reason) => ("open", None, reason.as_ref()),
+    };
+    let entries = record.trail.entries.iter();
+    json!({
+        "key": record.key.as_str(),
+        "execution_id": record.execution_id(),
+        "pipeline": record.pipeline,
+        "target": about.map(|about| &about.target),
+        "comment": about.and_then(|about| about.comment.as_ref()),
+        "rejected_at": about.and_then(|about| time(about.rejected_at_ms)),
+        "state": state,
+        "outcome": outcome,
+        "last_reason": reason,
+        "first_seen": record.first_seen.to_string(),
+        "updated": record.updated.to_string(),
+        "took_ms": u64::try_from(record.took().as_millis()).unwrap_or(u64::MAX),
+        "production_id": record.production_id,
+        "staging_id": record.staging_id,
+        "steps": record.steps(),
+        "entries": entries.map(|entry| json!({
+            "at": time(entry.at_ms),
+            "kind": entry.kind,
+            "name": entry.name,
+        })).collect::<Vec<_>>(),
+        "entries_dropped": record.trail.dropped,
+    })
+}

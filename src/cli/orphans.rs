@@ -1,0 +1,381 @@
+//! `orphans`: staging distributions that no parameter names, and policies attached to nothing.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use futures_util::stream::{self, StreamExt};
+use serde_json::{Value, json};
+
+use super::FATAL;
+use super::setup::{Setup, load};
+use super::terminal::{Style, describe, moment, print, print_json, rough};
+use crate::lease::Terms;
+use crate::ledger::LedgerError;
+use crate::orphans::{
+    MIN_AGE, QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge,
+};
+use crate::pace::Pace;
+use crate::signals::{Request, Requests};
+use crate::stop::{Stop, StopReason};
+use crate::tasks::Tasks;
+use crate::telemetry::chain;
+use crate::watch::Watcher;
+
+/// So many orphans are taken down at once: CloudFront throttles soon.
+const AT_ONCE: usize = 4;
+
+/// What `orphans` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Take them down, each after a question.
+    #[arg(long)]
+    delete: bool,
+    /// Do not ask. Needed where there is no terminal.
+    #[arg(long, requires = "delete")]
+    yes: bool,
+    /// Only what was not changed for so long is an orphan; never less than an hour.
+    #[arg(long, value_name = "DURATION", default_value = "1h",
+          value_parser = humantime::parse_duration)]
+    min_age: Duration,
+    /// Write one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Something to be taken down.
+#[derive(Clone)]
+struct Chosen {
+    id: String,
+    policy_id: Option<String>,
+    /// It is a policy, and no distribution.
+    only_policy: bool,
+}
+
+/// Lists, and with `--delete` takes down. Returns 0, or 1 if something could not be taken down.
+///
+/// # Errors
+/// If the account or the ledger cannot be read.
+pub(super) async fn orphans(path: &Path, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    anyhow::ensure!(
+        !options.delete || options.yes || (std::io::stdin().is_terminal() && !options.json),
+        "there is no terminal to ask on: add --yes to take all orphans down"
+    );
+    let setup = Arc::new(Setup::new(config, |telemetry| telemetry).await?);
+    let elsewhere = elsewhere(&setup);
+    anyhow::ensure!(
+        !options.delete || elsewhere.is_empty(),
+        "--delete knows only the daemon's own account and the parameters of its own region, and these \
+         targets lead elsewhere, so that a parameter it cannot see may name what it would delete: {}. \
+         Take orphans down with a configuration for this account and region alone",
+        elsewhere.join(", ")
+    );
+    let survey = Survey {
+        account: setup.connector.account(),
+        targets: setup.config.targets.clone(),
+    };
+    let records = match setup.history().await {
+        // Where nothing is taken down, nothing is lost by not knowing the jobs.
+        Err(LedgerError::Missing { path }) if !options.delete => {
+            eprintln!("There is no ledger {path} here: open jobs are not known.");
+            Vec::new()
+        }
+        records => records?,
+    };
+    let inventory = survey.inventory(&records).await?;
+    let report = judge(&inventory, setup.clock.now(), options.min_age);
+    if !options.delete {
+        if options.json {
+            print_json(&document(&report, &elsewhere, &[]))?;
+        } else {
+            print(&listing(&report, &elsewhere, Style::stdout()))?;
+        }
+        return Ok(0);
+    }
+    if !options.json {
+        print(&listing(&report, &elsewhere, Style::stdout()))?;
+    }
+    let chosen = choose(&report, options)?;
+    let removed = delete(&setup, survey, chosen, options).await?;
+    let left = removed.iter().any(|(_, why)| why.is_some());
+    if options.json {
+        print_json(&document(&report, &elsewhere, &removed))?;
+    }
+    Ok(if left { FATAL } else { 0 })
+}
+
+/// The targets whose distributions or parameters are not looked at, or not all of them.
+fn elsewhere(setup: &Setup) -> Vec<String> {
+    let region = setup.connector.region().unwrap_or_default();
+    let targets = setup.config.targets.iter();
+    targets
+        .filter(|target| target.leads_elsewhere(region))
+        .map(ToString::to_string)
+        .collect()
+}
+
+fn choose(report: &Report, options: &Options) -> anyhow::Result<Vec<Chosen>> {
+    let staging = report.orphaned_staging().map(|finding| Chosen {
+        id: finding.listed.id.clone(),
+        policy_id: finding.policy_id.clone(),
+        only_policy: false,
+    });
+    let policies = report.orphaned_policies().map(|finding| Chosen {
+        id: finding.listed.id.clone(),
+        policy_id: None,
+        only_policy: true,
+    });
+    let mut chosen = Vec::new();
+    for orphan in staging.chain(policies) {
+        if options.yes || confirmed(&orphan)? {
+            chosen.push(orphan);
+        }
+    }
+    Ok(chosen)
+}
+
+fn confirmed(orphan: &Chosen) -> anyhow::Result<bool> {
+    let what = match (&orphan.policy_id, orphan.only_policy) {
+        (_, true) => format!("the policy {}", orphan.id),
+        (Some(policy), _) => format!(
+            "the staging distribution {} and its policy {policy}",
+            orphan.id
+        ),
+        (None, _) => format!("the staging distribution {}", orphan.id),
+    };
+    print!("Take down {what}? [y/N] ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+}
+
+/// Takes down what was chosen; each with why it was left, if it was.
+async fn delete(
+    setup: &Arc<Setup>,
+    survey: Survey,
+    chosen: Vec<Chosen>,
+    options: &Options,
+) -> anyhow::Result<Vec<(String, Option<String>)>> {
+    let config = &setup.config;
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let quiet = options.json;
+    let reader = Arc::clone(setup);
+    let remover = Remover {
+        watcher: Watcher::new(
+            survey.account.cloudfront.clone(),
+            Pace {
+                min: config.cleanup.poll_interval_min,
+                max: config.cleanup.poll_interval_max,
+            },
+            Arc::clone(&setup.telemetry),
+            tasks.clone(),
+        ),
+        survey,
+        ledger: setup.ledger_beside().await?,
+        records: Box::new(move || {
+            let reader = Arc::clone(&reader);
+            async move { reader.history().await }.boxed()
+        }),
+        clock: setup.clock.clone(),
+        terms: Terms {
+            visibility_timeout: config.queue.visibility_timeout,
+            heartbeat_interval: config.queue.heartbeat_interval,
+        },
+        propagation_timeout: config.cleanup.propagation_timeout,
+        say: Box::new(move |id, what| {
+            if !quiet {
+                let said = match what {
+                    "disable_propagated" => format!("waiting for {}", describe(what)),
+                    step => describe(step).to_owned(),
+                };
+                println!("{id}  {said}");
+            }
+        }),
+    };
+    let mut requests = Requests::listen().context("signal handlers could not be installed")?;
+    let stops: Vec<Stop> = chosen.iter().map(|_| Stop::default()).collect();
+    let (remover, all) = (&remover, stops.clone());
+    let mut removals = stream::iter(chosen.into_iter().zip(all))
+        .map(|(orphan, stop)| async move {
+            let removed = match orphan.only_policy {
+                true => remover.policy(&orphan.id).await,
+                false => {
+                    let policy_id = orphan.policy_id.as_deref();
+                    remover.staging(&orphan.id, policy_id, &stop).await
+                }
+            };
+            (orphan.id, removed)
+        })
+        .buffer_unordered(AT_ONCE);
+    let mut results = Vec::new();
+    let style = Style::stdout();
+    loop {
+        let (id, removed) = tokio::select! {
+            removed = removals.next() => match removed {
+                Some(removed) => removed,
+                None => return Ok(results),
+            },
+            request = requests.next() => {
+                if let Request::Stop { .. } = request {
+                    for stop in &stops {
+                        stop.now(StopReason::ShuttingDown);
+                    }
+                }
+                continue;
+            }
+        };
+        let why = match removed {
+            Removed::Gone => None,
+            Removed::Left(why) => Some(chain(&why)),
+        };
+        match &why {
+            _ if quiet => {}
+            None => println!("{id}  {}", style.good("gone")),
+            Some(why) => println!("{id}  {}: {why}", style.bad("left")),
+        }
+        results.push((id, why));
+    }
+}
+
+fn listing(report: &Report, elsewhere: &[String], style: Style) -> String {
+    let used = report.staging.len();
+    let mut text = format!(
+        "{}  {used} staging distributions, {} policies; by the default quota of {QUOTA} each, {} and \
+         {} are left.\n",
+        style.bold("In use:"),
+        report.policies_used,
+        QUOTA.saturating_sub(used),
+        QUOTA.saturating_sub(report.policies_used),
+    );
+    let aged = |age: Option<Duration>| age.map_or("age unknown".to_owned(), rough);
+    for finding in &report.staging {
+        let mut said = aged(finding.age);
+        if let Some(policy) = &finding.policy_id {
+            said.push_str(&format!(", policy {policy}"));
+        }
+        said.push_str(&past(finding));
+        let _ = writeln!(
+            text,
+            "{}  {}  {said}",
+            verdict(&finding.verdict, style),
+            finding.listed.id,
+        );
+        if let Verdict::Kept(reason) = &finding.verdict {
+            let _ = writeln!(text, "        {}", style.dim(&reason.to_string()));
+        }
+    }
+    for finding in &report.policies {
+        let _ = writeln!(
+            text,
+            "{}  policy {}  {}, lists no staging distribution that exists",
+            verdict(&finding.verdict, style),
+            finding.listed.id,
+            aged(finding.age),
+        );
+        if let Verdict::Kept(reason) = &finding.verdict {
+            let _ = writeln!(text, "        {}", style.dim(&reason.to_string()));
+        }
+    }
+    let _ = match elsewhere {
+        [] => writeln!(text, "Other accounts and regions were not looked at."),
+        _ => writeln!(
+            text,
+            "{} Other accounts and regions were not looked at, and these targets lead there: {}. An \
+             orphan may be theirs.",
+            style.odd("Careful:"),
+            elsewhere.join(", ")
+        ),
+    };
+    let count = report.orphans().len();
+    let _ = match count {
+        0 => writeln!(text, "No orphans."),
+        _ if !elsewhere.is_empty() => writeln!(text, "{count} that may be orphan(s)."),
+        _ => writeln!(
+            text,
+            "{count} orphan(s). `stagesweep orphans --delete` takes them down."
+        ),
+    };
+    text
+}
+
+fn verdict(verdict: &Verdict, style: Style) -> String {
+    match verdict {
+        Verdict::Orphan => style.bad("orphan"),
+        Verdict::Kept(_) => style.good("kept  "),
+    }
+}
+
+fn past(finding: &StagingFinding) -> String {
+    let mut said = String::new();
+    if let Some(parameter) = &finding.past.parameter {
+        said.push_str(&format!(", {parameter} named it"));
+        if let Some(at) = finding.past.replaced_at {
+            said.push_str(&format!(" until {}", moment(at)));
+        }
+    }
+    if let Some(execution) = &finding.past.execution_id {
+        said.push_str(&format!(", execution {execution}"));
+    }
+    said
+}
+
+/// The same for a program. Keys are only ever added.
+fn document(report: &Report, elsewhere: &[String], removed: &[(String, Option<String>)]) -> Value {
+    let verdict = |verdict: &Verdict| match verdict {
+        Verdict::Orphan => json!({ "orphan": true, "kept_because": null, "detail": null }),
+        Verdict::Kept(reason) => json!({
+            "orphan": false,
+            "kept_because": reason.code(),
+            "detail": reason.to_string(),
+        }),
+    };
+    let removal = |id: &str| {
+        let removal = removed.iter().find(|(removed, _)| removed == id);
+        removal.map(|(_, why)| json!({ "gone": why.is_none(), "left_because": why }))
+    };
+    let seconds = |age: Option<Duration>| age.map(|age| age.as_secs());
+    let staging = report.staging.iter().map(|finding| {
+        json!({
+            "id": finding.listed.id,
+            "domain": finding.listed.domain,
+            "enabled": finding.listed.enabled,
+            "comment": finding.listed.comment,
+            "age_seconds": seconds(finding.age),
+            "policy_id": finding.policy_id,
+            "parameter": finding.past.parameter,
+            "replaced_at": finding.past.replaced_at.map(|at| at.to_string()),
+            "execution_id": finding.past.execution_id,
+            "verdict": verdict(&finding.verdict),
+            "removal": removal(&finding.listed.id),
+        })
+    });
+    let policies = report.policies.iter().map(|finding| {
+        json!({
+            "id": finding.listed.id,
+            "age_seconds": seconds(finding.age),
+            "verdict": verdict(&finding.verdict),
+            "removal": removal(&finding.listed.id),
+        })
+    });
+    json!({
+        "staging": staging.collect::<Vec<_>>(),
+        "policies": policies.collect::<Vec<_>>(),
+        "quota": {
+            "staging_used": report.staging.len(),
+            "policies_used": report.policies_used,
+            "default_limit": QUOTA,
+        },
+        "targets_elsewhere": elsewhere,
+        "min_age_seconds": MIN_AGE.as_secs(),
+    })
+}

@@ -1,0 +1,271 @@
+//! `plan`: what is there, and what a rejection would do now. Changes nothing.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::FATAL;
+use super::setup::{Setup, TargetArgument, load};
+use super::terminal::{Style, plain, print, print_json, when};
+use crate::aws::cloudfront::Details;
+use crate::binding::ParameterVersion;
+use crate::clock::Clock;
+use crate::named::Named;
+use crate::plan::{Step, Wait};
+use crate::preview::{End, Forecast, Found, Planned, look};
+use crate::tasks::Tasks;
+
+/// Looks, shows, and returns 0; or 1 if a rejection would be refused.
+///
+/// # Errors
+/// If the target cannot be told, or AWS cannot be asked.
+pub(super) async fn plan(
+    path: &Path,
+    target: &TargetArgument,
+    as_json: bool,
+) -> anyhow::Result<u8> {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(status) => return Ok(status),
+    };
+    let setup = Setup::new(config, |telemetry| telemetry).await?;
+    let named = setup.named(target).await?;
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let account = setup.accounts(&tasks).get(&named.target.access);
+    let found = look(&account.clients, &named.target).await?;
+    let forecast = found.forecast();
+    if as_json {
+        print_json(&document(&named, &found, &forecast))?;
+    } else {
+        let style = Style::stdout();
+        let mut text = heading(&named, style);
+        text.push_str(&inventory(&named, &found, &setup.clock, style));
+        text.push_str(&steps(&found, &forecast, style));
+        print(&text)?;
+    }
+    Ok(match forecast.end {
+        End::Done(_) | End::Open => 0,
+        End::Refused(_) => FATAL,
+    })
+}
+
+/// Which target it is about, and as whom it is looked at.
+pub(super) fn heading(named: &Named, style: Style) -> String {
+    let mut text = format!(
+        "{}  (target {}, stage {}, action {})\n",
+        style.bold(&named.pipeline.name),
+        named.target.label,
+        named.stage,
+        named.action
+    );
+    if let Some(role) = &named.target.access.role {
+        let _ = writeln!(text, "as {}", role.arn());
+    }
+    text
+}
+
+/// What is there.
+pub(super) fn inventory(named: &Named, found: &Found, clock: &Clock, style: Style) -> String {
+    let mut text = format!("\n{}\n", style.bold("What is there"));
+    let mut line = |what: &str, is: &str| {
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "  {what:<22}{is}");
+    };
+    let written = |parameter: &Option<ParameterVersion>, by: Option<&String>| {
+        let Some(parameter) = parameter else {
+            return style.bad("does not exist");
+        };
+        let mut said = format!("{}  ", plain(&parameter.value));
+        let mut about = format!("version {}", parameter.version);
+        if let Some(at) = parameter.modified_at {
+            about.push_str(&format!(", written {}", when(at, clock)));
+        }
+        if let Some(by) = by {
+            about.push_str(&format!(", by {}", plain(by)));
+        }
+        said.push_str(&style.dim(&about));
+        said
+    };
+    line("production parameter", &named.target.production_parameter);
+    line("", &written(&found.production_parameter, None));
+    line("staging parameter", &named.target.staging_parameter);
+    line(
+        "",
+        &written(&found.staging_parameter, found.written_by.as_ref()),
+    );
+    for (what, details) in [
+        ("production", &found.production),
+        ("staging", &found.staging),
+    ] {
+        let Some(details) = details else {
+            line(what, &style.dim("no such distribution"));
+            continue;
+        };
+        line(what, &distribution(details, clock, style));
+    }
+    for policy in &found.policies {
+        let domains = policy.staging_domains.join(", ");
+        line("policy", &format!("{}  lists {domains}", policy.id));
+    }
+    if found.policies.is_empty() {
+        line("policy", &style.dim("none"));
+    }
+    text
+}
+
+fn distribution(details: &Details, clock: &Clock, style: Style) -> String {
+    let it = &details.distribution;
+    let mut said = format!("{}  {}, ", it.id, it.domain);
+    said.push_str(&if it.deployed {
+        style.good("deployed")
+    } else {
+        style.odd("in progress")
+    });
+    said.push_str(if it.enabled {
+        ", enabled"
+    } else {
+        ", disabled"
+    });
+    if it.staging {
+        said.push_str(", staging");
+    }
+    if it.aliases > 0 {
+        said.push_str(&format!(", {} alias(es)", it.aliases));
+    }
+    if let Some(policy) = &it.policy_id {
+        said.push_str(&format!(", policy {policy}"));
+    }
+    if let Some(at) = details.modified_at {
+        said.push_str(&style.dim(&format!(", changed {}", when(at, clock))));
+    }
+    said
+}
+
+/// What would be done.
+pub(super) fn steps(found: &Found, forecast: &Forecast, style: Style) -> String {
+    let mut text = format!("\n{}\n", style.bold("What a rejection would do now"));
+    let mut number = 0;
+    for planned in &forecast.steps {
+        let _ = match planned {
+            Planned::Apply(step) => {
+                number += 1;
+                writeln!(text, "  {number}. {}", instruction(step, found))
+            }
+            Planned::Wait(wait) => writeln!(text, "     {}", style.dim(waiting(wait))),
+        };
+    }
+    let end = match forecast.end {
+        End::Done(outcome) if forecast.steps.is_empty() => {
+            format!("Nothing: {}.", super::terminal::describe(outcome.code()))
+        }
+        End::Done(outcome) => format!(
+            "Then it is done: {}.",
+            style.good(super::terminal::describe(outcome.code()))
+        ),
+        End::Refused(refusal) => format!(
+            "{} {refusal} ({}). Nothing {}is touched.",
+            style.bad("Refused:"),
+            refusal.code(),
+            if number > 0 { "more " } else { "" },
+        ),
+        End::Open => "It would wait there for what others do.".to_owned(),
+    };
+    let _ = writeln!(text, "  {end}");
+    text
+}
+
+fn instruction(step: &Step, found: &Found) -> String {
+    let id = |details: &Option<Details>| {
+        let id = details.as_ref().map(|it| it.distribution.id.clone());
+        id.unwrap_or_default()
+    };
+    match step {
+        Step::Detach { policy_id, .. } => {
+            let production = id(&found.production);
+            format!("detach policy {policy_id} from production {production}")
+        }
+        Step::DeletePolicy { policy_id, .. } => format!("delete policy {policy_id}"),
+        Step::DisableStaging { .. } => {
+            format!("disable the staging distribution {}", id(&found.staging))
+        }
+        Step::DeleteStaging(staging) => format!("delete the staging distribution {}", staging.id()),
+        Step::RecordDeleted { .. } => "set the staging parameter to `deleted`".to_owned(),
+    }
+}
+
+fn waiting(wait: &Wait) -> &'static str {
+    match wait {
+        Wait::BothDeployed => "wait until both distributions are deployed",
+        Wait::Detached { .. } => "wait until the detach has propagated (usually minutes)",
+        Wait::PolicyReplaced { .. } => "wait until the newer deployment has replaced the policy",
+        Wait::StagingDeployed => "wait until the staging distribution is deployed",
+        Wait::StagingDisabled => "wait until the disable has propagated (usually minutes)",
+        Wait::StagingGone => "wait until the staging distribution is gone",
+        Wait::LookAgain => "look again",
+    }
+}
+
+/// The same for a program. Keys are only ever added.
+pub(super) fn document(named: &Named, found: &Found, forecast: &Forecast) -> Value {
+    let parameter = |name: &str, version: &Option<ParameterVersion>, by: Option<&String>| {
+        json!({
+            "name": name,
+            "value": version.as_ref().map(|it| &it.value),
+            "version": version.as_ref().map(|it| it.version),
+            "modified_at": version.as_ref().and_then(|it| it.modified_at).map(|at| at.to_string()),
+            "modified_by": by,
+        })
+    };
+    let distribution = |details: &Option<Details>| {
+        details.as_ref().map(|details| {
+            let it = &details.distribution;
+            json!({
+                "id": it.id,
+                "domain": it.domain,
+                "deployed": it.deployed,
+                "enabled": it.enabled,
+                "staging": it.staging,
+                "aliases": it.aliases,
+                "policy_id": it.policy_id,
+                "modified_at": details.modified_at.map(|at| at.to_string()),
+            })
+        })
+    };
+    let policies = found.policies.iter();
+    let steps = forecast.steps.iter().map(|planned| {
+        let kind = match planned {
+            Planned::Apply(_) => "apply",
+            Planned::Wait(_) => "wait",
+        };
+        json!({ "kind": kind, "name": planned.name() })
+    });
+    let (outcome, refusal) = match forecast.end {
+        End::Done(outcome) => (Some(outcome.code()), None),
+        End::Refused(refusal) => (None, Some(refusal)),
+        End::Open => (None, None),
+    };
+    json!({
+        "pipeline": named.pipeline.to_string(),
+        "target": named.target.label,
+        "stage": named.stage,
+        "action": named.action,
+        "production_parameter": parameter(
+            &named.target.production_parameter, &found.production_parameter, None),
+        "staging_parameter": parameter(
+            &named.target.staging_parameter, &found.staging_parameter, found.written_by.as_ref()),
+        "production": distribution(&found.production),
+        "staging": distribution(&found.staging),
+        "policies": policies.map(|policy| json!({
+            "id": policy.id,
+            "staging_domains": policy.staging_domains,
+        })).collect::<Vec<_>>(),
+        "steps": steps.collect::<Vec<_>>(),
+        "outcome": outcome,
+        "refusal": refusal.map(|refusal| json!({
+            "code": refusal.code(),
+            "detail": refusal.to_string(),
+        })),
+    })
+}

@@ -1,0 +1,159 @@
+//! What every verb that looks at the account begins with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use uuid::Uuid;
+
+use super::{check, environment};
+use crate::accounts::Accounts;
+use crate::aws::Connector;
+use crate::clock::Clock;
+use crate::config::{Config, LedgerBackend};
+use crate::daemon;
+use crate::history::Record;
+use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
+use crate::named::{self, Home, Named, Wanted};
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+
+/// The configuration, and the way to AWS.
+pub(super) struct Setup {
+    pub(super) config: Config,
+    pub(super) clock: Clock,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) connector: Connector,
+}
+
+/// Names one target on the command line.
+#[derive(Debug, clap::Args)]
+pub(super) struct TargetArgument {
+    /// The target, by its pipeline's name or ARN. For a pattern, the name of one pipeline that it
+    /// matches.
+    #[arg(value_name = "TARGET")]
+    pipeline: String,
+    /// The stage, where several targets match the pipeline.
+    #[arg(long, value_name = "NAME")]
+    stage: Option<String>,
+    /// The approval action, where several targets match the pipeline.
+    #[arg(long, value_name = "NAME")]
+    action: Option<String>,
+}
+
+impl From<&str> for TargetArgument {
+    /// A target that its pipeline's name alone tells.
+    fn from(pipeline: &str) -> Self {
+        Self {
+            pipeline: pipeline.to_owned(),
+            stage: None,
+            action: None,
+        }
+    }
+}
+
+/// Reads the configuration; where it is bad, says so and returns the exit status.
+pub(super) fn load(path: &Path) -> Result<Config, u8> {
+    Config::load(path, &environment()).map_err(|faults| {
+        eprintln!("{faults}");
+        check::EX_CONFIG
+    })
+}
+
+impl Setup {
+    /// Takes credentials and region from the environment, and counts with `telemetry`.
+    pub(super) async fn new(
+        config: Config,
+        telemetry: impl FnOnce(Telemetry) -> Telemetry,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let telemetry = Arc::new(telemetry(Telemetry::new(clock.clone())));
+        let region = config.queue.region.clone();
+        let connector = Connector::from_environment(&clock, region, Arc::clone(&telemetry)).await;
+        anyhow::ensure!(
+            connector.region().is_some(),
+            "no AWS region: set AWS_REGION, or region in the AWS profile"
+        );
+        Ok(Self {
+            config,
+            clock,
+            telemetry,
+            connector,
+        })
+    }
+
+    /// The target that is named.
+    ///
+    /// # Errors
+    /// If the name leads to no single target. Or if it is no ARN, and neither the queue's URL nor the
+    /// credentials tell the account.
+    pub(super) async fn named(&self, argument: &TargetArgument) -> anyhow::Result<Named> {
+        let config = &self.config;
+        let account = match &config.queue.account {
+            Some(account) => account.clone(),
+            // An ARN has its own.
+            None if argument.pipeline.contains(':') => String::new(),
+            None => {
+                let caller = self.connector.identity().caller().await;
+                caller
+                    .context("the pipeline's account is not known: name the pipeline by its ARN")?
+                    .account
+            }
+        };
+        let home = Home {
+            region: self.connector.region().unwrap_or_default().to_owned(),
+            account,
+        };
+        let wanted = Wanted {
+            pipeline: &argument.pipeline,
+            stage: argument.stage.as_deref(),
+            action: argument.action.as_deref(),
+        };
+        Ok(named::find(&config.targets, wanted, &home)?)
+    }
+
+    /// The accounts that jobs work in. What is done there beside them belongs to `tasks`.
+    pub(super) fn accounts(&self, tasks: &Tasks) -> Accounts {
+        daemon::accounts(&self.config, &self.connector, &self.telemetry, tasks)
+    }
+
+    /// The daemon's ledger, whether or not one runs.
+    pub(super) async fn ledger_beside(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
+        let (instance, clock) = (Uuid::new_v4().to_string(), self.clock.clone());
+        Ok(match self.config.ledger.backend {
+            LedgerBackend::Embedded => Arc::new(EmbeddedLedger::open_beside(
+                &self.config.ledger.path,
+                &instance,
+                clock,
+            )?),
+            LedgerBackend::DynamoDb => {
+                let table = self.connector.table(&self.config.ledger.table);
+                Arc::new(DynamoDbLedger::open(table, instance, clock).await?)
+            }
+        })
+    }
+
+    /// What the ledger knows of the jobs, newest first.
+    pub(super) async fn history(&self) -> Result<Vec<Record>, LedgerError> {
+        match self.config.ledger.backend {
+            LedgerBackend::Embedded => {
+                EmbeddedLedger::history(&self.config.ledger.path, &self.clock)
+            }
+            LedgerBackend::DynamoDb => {
+                let table = self.connector.table(&self.config.ledger.table);
+                DynamoDbLedger::history(&table, &self.clock).await
+            }
+        }
+    }
+
+    /// The same; AWS is asked only where the ledger is there.
+    pub(super) async fn records(config: &Config, clock: &Clock) -> anyhow::Result<Vec<Record>> {
+        Ok(match config.ledger.backend {
+            LedgerBackend::Embedded => EmbeddedLedger::history(&config.ledger.path, clock)?,
+            LedgerBackend::DynamoDb => {
+                let setup = Self::new(config.clone(), |telemetry| telemetry).await?;
+                setup.history().await?
+            }
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! Writing for people: colours where there is a terminal, and words for codes.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::Clock;
+
+/// How text is written: with colours on a terminal, unless `NO_COLOR` says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    colours: bool,
+}
+
+impl Style {
+    /// For standard output. <https://no-color.org>: any value but an empty one turns colours off.
+    pub(super) fn stdout() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            colours: io::stdout().is_terminal() && !refused,
+        }
+    }
+
+    pub(super) fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    pub(super) fn odd(self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Writes to standard output. A reader that went away is no error.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes one JSON document to standard output.
+pub(super) fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(document)?;
+    text.push('\n');
+    Ok(print(&text)?)
+}
+
+/// A duration in its two largest units.
+pub(super) fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..10 => format!("{:.1}s", duration.as_secs_f64()),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m {}s", seconds % 60),
+        3600..86400 => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+/// When that was, for people: `2026-08-24 06:05:07Z, 15m 2s ago`.
+pub(super) fn when(at: Timestamp, clock: &Clock) -> String {
+    format!("{}, {} ago", moment(at), rough(clock.since(at)))
+}
+
+/// A time in UTC to the second.
+pub(super) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// What is not ours to trust may hold control characters: they are shown, not obeyed.
+pub(super) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// What steps, waits and ends are called for people.
+pub(super) fn describe(code: &str) -> &str {
+    match code {
+        "detach_policy" => "policy detached from production",
+        "delete_policy" => "policy deleted",
+        "disable_staging" => "staging distribution disabled",
+        "delete_staging" => "staging distribution deleted",
+        "record_deleted" => "parameter set to `deleted`",
+        "both_deployed" => "both distributions to be deployed",
+        "detach_propagated" => "the detach to propagate",
+        "policy_replaced" => "the newer deployment to replace the policy",
+        "staging_deployed" => "the staging distribution to be deployed",
+        "disable_propagated" => "the disable to propagate",
+        "staging_gone" => "the staging distribution to be gone",
+        "cleaned" => "cleaned",
+        "already_clean" => "already clean",
+        "superseded" => "superseded by a newer deployment",
+        other => other,
+    }
+}

@@ -1,0 +1,262 @@
+//! The queue, its dead-letter queue, and who may send to it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Check;
+use crate::aws::Connector;
+use crate::aws::sqs::{QueueAttributes, beside};
+use crate::config::Config;
+use crate::retry::ErrorClass;
+
+/// With fewer receives, a failure that would have passed ends in the dead-letter queue.
+const FEW_RECEIVES: u32 = 3;
+
+/// With more, a message that can never be handled is tried for days.
+const MANY_RECEIVES: u32 = 100;
+
+/// A shorter retention may end a message before its job does.
+const SHORT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+const READ: &str = "sqs:GetQueueAttributes on it";
+
+pub(super) async fn examine(config: &Config, connector: &Connector) -> Vec<Check> {
+    let queue =
+        |url: &str| connector.queue(url, config.queue.region.as_deref(), config.queue.wait_time);
+    let url = &config.queue.url;
+    let attributes = match queue(url).attributes().await {
+        Ok(attributes) => attributes,
+        Err(error) if error.class == ErrorClass::NotFound => {
+            let remedy = "check queue.url, the region and the account";
+            return vec![Check::failure("queue", "there is no such queue", remedy).about(url)];
+        }
+        Err(error) => return vec![Check::call("queue", &error, READ).about(url)],
+    };
+    let said = format!(
+        "{} visible, {} in flight, {} delayed",
+        attributes.visible, attributes.in_flight, attributes.delayed
+    );
+    let mut checks = vec![Check::ok("queue", said).about(url)];
+    checks.push(redrive(&attributes));
+    checks.push(retention(&attributes));
+    checks.push(visibility(config, &attributes));
+    checks.push(policy(attributes.policy.as_deref()));
+    if let Some(arn) = &attributes.dead_letter_arn {
+        let url = beside(url, arn);
+        let check = match queue(&url).attributes().await {
+            Ok(dead) => dead_letters(&attributes, &dead),
+            Err(error) if error.class == ErrorClass::NotFound => Check::failure(
+                "dead-letter queue",
+                format!("there is no queue {arn}"),
+                "create it, or point the redrive policy at another one",
+            ),
+            // The daemon itself never asks it.
+            Err(error) => Check::call("dead-letter queue", &error, READ).at_most_a_warning(),
+        };
+        checks.push(check.about(arn));
+    }
+    checks
+}
+
+fn redrive(attributes: &QueueAttributes) -> Check {
+    const NAME: &str = "redrive policy";
+    let Some(count) = attributes.max_receive_count else {
+        return Check::failure(
+            NAME,
+            "there is none: what can never be handled comes back until it expires",
+            "set a RedrivePolicy with maxReceiveCount 10",
+        );
+    };
+    let said = format!("to the dead-letter queue after {count} receives");
+    match count {
+        ..FEW_RECEIVES => Check::warning(
+            NAME,
+            format!("{said}: a failure that would pass ends there too"),
+            "set maxReceiveCount to 10",
+        ),
+        MANY_RECEIVES.. => Check::warning(
+            NAME,
+            format!("{said}: what can never be handled is tried for days"),
+            "set maxReceiveCount to 10",
+        ),
+        _ => Check::ok(NAME, said),
+    }
+}
+
+fn retention(attributes: &QueueAttributes) -> Check {
+    const NAME: &str = "retention";
+    match attributes.retention {
+        None => Check::ok(NAME, "the queue does not say"),
+        Some(time) => {
+            let said = format!("messages are kept for {}", humantime::format_duration(time));
+            if time < SHORT_RETENTION {
+                Check::warning(
+                    NAME,
+                    format!("{said}: one may expire before its job is done"),
+                    "set MessageRetentionPeriod to 4 days or more",
+                )
+            } else {
+                Check::ok(NAME, said)
+            }
+        }
+    }
+}
+
+fn visibility(config: &Config, attributes: &QueueAttributes) -> Check {
+    let ours = humantime::format_duration(config.queue.visibility_timeout);
+    let said = match attributes.visibility_timeout {
+        Some(queue) => format!(
+            "{ours} by the configuration, which overrides the queue's {}",
+            humantime::format_duration(queue)
+        ),
+        None => format!("{ours} by the configuration"),
+    };
+    Check::ok("visibility timeout", said)
+}
+
+fn dead_letters(queue: &QueueAttributes, dead: &QueueAttributes) -> Check {
+    const NAME: &str = "dead-letter queue";
+    let waiting = dead.visible + dead.in_flight + dead.delayed;
+    if waiting > 0 {
+        return Check::warning(
+            NAME,
+            format!("{waiting} message(s) wait in it"),
+            "read the reason in the daemon's log (`message rejected`), mend it, and redrive them",
+        );
+    }
+    // A message keeps the time it was first sent at: in a shorter retention it would be gone at once.
+    if dead.retention < queue.retention {
+        return Check::warning(
+            NAME,
+            "it keeps messages for less long than the queue does",
+            "set its MessageRetentionPeriod to 14 days",
+        );
+    }
+    Check::ok(NAME, "empty")
+}
+
+/// Who may send, by the queue's policy. EventBridge must, and from one rule alone.
+fn policy(policy: Option<&str>) -> Check {
+    const NAME: &str = "queue policy";
+    const REMEDY: &str = "allow events.amazonaws.com sqs:SendMessage, with a condition on \
+                          aws:SourceArn that names the rule";
+    let Some(text) = policy.filter(|text| !text.is_empty()) else {
+        return Check::failure(
+            NAME,
+            "there is none: no rule can deliver to the queue",
+            REMEDY,
+        );
+    };
+    let Ok(document) = serde_json::from_str::<Value>(text) else {
+        return Check::failure(NAME, "it is not JSON", REMEDY);
+    };
+    let statements = many(&document["Statement"]);
+    let sends = |statement: &&Value| {
+        statement["Effect"] == "Allow"
+            && many(&statement["Action"]).iter().any(|action| {
+                let action = action.as_str().unwrap_or_default().to_ascii_lowercase();
+                ["sqs:sendmessage", "sqs:*", "*", "sqs:send*"].contains(&action.as_str())
+            })
+    };
+    let sending: Vec<&Value> = statements.iter().copied().filter(sends).collect();
+    let to_events = |statement: &Value| {
+        let principal = &statement["Principal"];
+        let services = many(&principal["Service"]);
+        services
+            .iter()
+            .any(|service| *service == "events.amazonaws.com")
+            || is_anyone(principal)
+    };
+    if !sending.iter().any(|statement| to_events(statement)) {
+        return Check::failure(NAME, "EventBridge may not send to the queue", REMEDY);
+    }
+    if sending
+        .iter()
+        .any(|statement| is_anyone(&statement["Principal"]) && !names_source(statement))
+    {
+        return Check::failure(NAME, "anyone may send to the queue", REMEDY);
+    }
+    let open = sending
+        .iter()
+        .any(|statement| to_events(statement) && !names_source(statement));
+    if open {
+        return Check::warning(
+            NAME,
+            "any EventBridge rule may send to the queue, of other accounts too",
+            REMEDY,
+        );
+    }
+    Check::ok(NAME, "EventBridge may send, from the rules that it names")
+}
+
+fn is_anyone(principal: &Value) -> bool {
+    principal == "*" || many(&principal["AWS"]).iter().any(|it| *it == "*")
+}
+
+/// Whether some condition is on `aws:SourceArn`.
+fn names_source(statement: &Value) -> bool {
+    let conditions = statement["Condition"].as_object();
+    conditions.is_some_and(|conditions| {
+        conditions.values().any(|keys| {
+            keys.as_object().is_some_and(|keys| {
+                keys.keys()
+                    .any(|key| key.eq_ignore_ascii_case("aws:SourceArn"))
+            })
+        })
+    })
+}
+
+/// A policy's element, which is one value or a list of them.
+fn many(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(values) => values.iter().collect(),
+        one => vec![one],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Status;
+    use super::*;
+
+    fn of(principal: &str, condition: &str) -> Status {
+        let text = format!(
+            "{{\"Statement\": {{\"Effect\": \"Allow\", \"Principal\": {principal}, \
+             \"Action\": [\"sqs:SendMessage\"], \"Condition\": {condition}}}}}"
+        );
+        policy(Some(&text)).status
+    }
+
+    #[test]
+    fn a_queue_policy_must_let_one_rule_send_and_nobody_else() {
+        let events = "{\"Service\": \"events.amazonaws.com\"}";
+        let rule = "{\"ArnEquals\": {\"aws:SourceArn\": \"arn:aws:events:…:rule/stagesweep\"}}";
+        assert_eq!(of(events, rule), Status::Ok);
+        assert_eq!(of(events, "{}"), Status::Warning);
+        assert_eq!(of("\"*\"", "{}"), Status::Failure);
+        assert_eq!(of("{\"AWS\": \"*\"}", rule), Status::Ok);
+        assert_eq!(
+            of("{\"Service\": \"sns.amazonaws.com\"}", rule),
+            Status::Failure
+        );
+        assert_eq!(policy(None).status, Status::Failure);
+        assert_eq!(policy(Some("no JSON")).status, Status::Failure);
+    }
+
+    #[test]
+    fn a_redrive_policy_is_needed_and_its_count_sensible() {
+        let of = |count| {
+            redrive(&QueueAttributes {
+                max_receive_count: count,
+                ..QueueAttributes::default()
+            })
+            .status
+        };
+        assert_eq!(of(None), Status::Failure);
+        assert_eq!(of(Some(1)), Status::Warning);
+        assert_eq!(of(Some(10)), Status::Ok);
+        assert_eq!(of(Some(1000)), Status::Warning);
+    }
+}

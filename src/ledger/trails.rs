@@ -1,0 +1,54 @@
+//! The trails of the jobs that are being worked on, until the next write of each takes them along.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::Grant;
+use crate::event::JobKey;
+use crate::history::{Note, Trail};
+
+/// By job, the epoch of the grant and what it noted.
+#[derive(Debug, Default)]
+pub(super) struct Trails(Mutex<HashMap<JobKey, (i64, Trail)>>);
+
+impl Trails {
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobKey, (i64, Trail)>> {
+        // What is in it only tells people something.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A job was granted; `stored` is what its record holds.
+    pub(super) fn begin(&self, grant: &Grant, stored: Option<&str>) {
+        let trail = stored.map(Trail::read).unwrap_or_default();
+        self.lock().insert(grant.key.clone(), (grant.epoch, trail));
+    }
+
+    /// Adds to the trail of a grant.
+    pub(super) fn note(&self, grant: &Grant, note: Note, at: Timestamp) {
+        if let Some((epoch, trail)) = self.lock().get_mut(&grant.key)
+            && *epoch == grant.epoch
+        {
+            trail.note(note, at);
+        }
+    }
+
+    /// What the record of a grant should hold.
+    pub(super) fn text(&self, grant: &Grant) -> Option<String> {
+        let trails = self.lock();
+        let (epoch, trail) = trails.get(&grant.key)?;
+        (*epoch == grant.epoch).then(|| trail.text())
+    }
+
+    /// The grant is given up.
+    pub(super) fn end(&self, grant: &Grant) {
+        let mut trails = self.lock();
+        if trails
+            .get(&grant.key)
+            .is_some_and(|(epoch, _)| *epoch == grant.epoch)
+        {
+            trails.remove(&grant.key);
+        }
+    }
+}

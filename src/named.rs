@@ -1,0 +1,276 @@
+//! Which target a person means who names a pipeline. Pure: no I/O.
+//!
+//! An event states its pipeline's region and account; a name on a command line does not. Where the
+//! target's pattern has them literally, those are meant; else the ones at hand.
+
+use crate::target::{PipelineArn, Resolution, ResolvedTarget, Target, Targets};
+
+/// What a bare name is completed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The region's code.
+    pub region: String,
+    /// The account's id.
+    pub account: String,
+}
+
+/// What the person asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// A pipeline's name or ARN.
+    pub pipeline: &'a str,
+    /// The stage, where several targets match the pipeline.
+    pub stage: Option<&'a str>,
+    /// The approval action, where several targets match the pipeline.
+    pub action: Option<&'a str>,
+}
+
+/// A target applied to the pipeline that was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The pipeline.
+    pub pipeline: PipelineArn,
+    /// The stage that holds the approval.
+    pub stage: String,
+    /// The approval action.
+    pub action: String,
+    /// Its target.
+    pub target: ResolvedTarget,
+}
+
+/// Why a name leads to no target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotNamed {
+    /// No target matches it.
+    #[error(
+        "no target matches the pipeline {pipeline:?}; name one that a target matches: {}",
+        .targets.join(", ")
+    )]
+    NoTarget {
+        /// What was named.
+        pipeline: String,
+        /// The targets' pipelines as written.
+        targets: Vec<String>,
+    },
+    /// A target's pattern was named, and not a pipeline.
+    #[error("{pattern:?} is a pattern; name one pipeline that it matches, such as {example:?}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// A name that it matches.
+        example: String,
+    },
+    /// Several targets match it.
+    #[error(
+        "several targets match the pipeline {pipeline:?}; add --stage and --action: {}",
+        .targets.join(", ")
+    )]
+    Several {
+        /// What was named.
+        pipeline: String,
+        /// The targets.
+        targets: Vec<String>,
+    },
+    /// The captures of the target can be read in more than one way.
+    #[error(
+        "the target {label} can be read in more than one way for {pipeline:?}; write a target of \
+         its own for this pipeline"
+    )]
+    Ambiguous {
+        /// What was named.
+        pipeline: String,
+        /// The target's pipeline as written.
+        label: String,
+    },
+    /// The role or the region would not be valid.
+    #[error("the target {label} cannot be worked on for {pipeline:?}: {why}")]
+    InvalidAccess {
+        /// What was named.
+        pipeline: String,
+        /// The target's pipeline as written.
+        label: String,
+        /// Why.
+        why: String,
+    },
+    /// The parameters' names would not be valid.
+    #[error("the target {label} names no valid parameters for {pipeline:?}: {why}")]
+    InvalidParameter {
+        /// What was named.
+        pipeline: String,
+        /// The target's pipeline as written.
+        label: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Finds the one target that is meant.
+///
+/// # Errors
+/// [`NotNamed`] where there is none, or more than one.
+pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named, NotNamed> {
+    let pipeline = wanted.pipeline.to_owned();
+    if let Some(target) = targets
+        .iter()
+        .find(|target| target.pipeline() == wanted.pipeline && wanted.pipeline.contains('{'))
+    {
+        return Err(NotNamed::Pattern {
+            pattern: pipeline,
+            example: example(target.pipeline()),
+        });
+    }
+    let mut matching: Vec<(&Target, PipelineArn, Resolution)> = targets
+        .iter()
+        .filter(|target| wanted.stage.is_none_or(|stage| stage == target.stage()))
+        .filter(|target| wanted.action.is_none_or(|action| action == target.action()))
+        .filter_map(|target| {
+            let arn = arn(wanted.pipeline, target, home)?;
+            let resolution = target.resolve(&arn);
+            (resolution != Resolution::NoTarget).then_some((target, arn, resolution))
+        })
+        .collect();
+    if matching.len() > 1 {
+        return Err(NotNamed::Several {
+            pipeline,
+            targets: matching
+                .iter()
+                .map(|(target, ..)| target.to_string())
+                .collect(),
+        });
+    }
+    let Some((target, arn, resolution)) = matching.pop() else {
+        return Err(NotNamed::NoTarget {
+            pipeline,
+            targets: targets.iter().map(ToString::to_string).collect(),
+        });
+    };
+    match resolution {
+        Resolution::Target(resolved) => Ok(Named {
+            pipeline: arn,
+            stage: target.stage().to_owned(),
+            action: target.action().to_owned(),
+            target: resolved,
+        }),
+        Resolution::Ambiguous { label } => Err(NotNamed::Ambiguous { pipeline, label }),
+        Resolution::InvalidParameter { label, error } => Err(NotNamed::InvalidParameter {
+            pipeline,
+            label,
+            why: error.to_string(),
+        }),
+        Resolution::InvalidAccess { label, error } => Err(NotNamed::InvalidAccess {
+            pipeline,
+            label,
+            why: error.to_string(),
+        }),
+        Resolution::NoTarget => Err(NotNamed::NoTarget {
+            pipeline,
+            targets: targets.iter().map(ToString::to_string).collect(),
+        }),
+    }
+}
+
+/// The pipeline that a text names, as the target would hear of it in an event.
+fn arn(text: &str, target: &Target, home: &Home) -> Option<PipelineArn> {
+    if text.contains(':') {
+        return text.parse().ok();
+    }
+    let parts: Vec<&str> = target.pipeline().split(':').collect();
+    let literal = |index: usize| {
+        let part = parts.get(index).copied().filter(|_| parts.len() == 6);
+        part.filter(|part| !part.contains('{'))
+    };
+    let region = literal(3).unwrap_or(&home.region);
+    let partition = literal(1).unwrap_or(match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    });
+    let account = literal(4).unwrap_or(&home.account);
+    format!("arn:{partition}:codepipeline:{region}:{account}:{text}")
+        .parse()
+        .ok()
+}
+
+/// A name that the pattern matches.
+fn example(pattern: &str) -> String {
+    let name = pattern.rsplit(':').next().unwrap_or(pattern);
+    let mut parts = name.split('{');
+    let mut example = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        example.push_str("shop");
+        example.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+    }
+    example
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::TargetSpec;
+
+    fn targets(pipelines: &[(&str, &str)]) -> Targets {
+        let specs: Vec<TargetSpec> = pipelines
+            .iter()
+            .map(|(pipeline, stage)| TargetSpec {
+                pipeline: (*pipeline).to_owned(),
+                stage: (*stage).to_owned(),
+                action: "Approve".to_owned(),
+                production_parameter: "/x/production".to_owned(),
+                staging_parameter: "/x/staging".to_owned(),
+                role_arn: None,
+                external_id: None,
+                region: None,
+            })
+            .collect();
+        Targets::new(&specs).unwrap()
+    }
+
+    fn named(targets: &Targets, pipeline: &str, stage: Option<&str>) -> Result<Named, NotNamed> {
+        let home = Home {
+            region: "eu-west-1".to_owned(),
+            account: "123456789012".to_owned(),
+        };
+        let wanted = Wanted {
+            pipeline,
+            stage,
+            action: None,
+        };
+        find(targets, wanted, &home)
+    }
+
+    #[test]
+    fn a_name_is_completed_with_what_the_target_says_literally() {
+        let targets = targets(&[
+            (
+                "arn:aws:codepipeline:us-east-1:{account}:landing",
+                "Approve",
+            ),
+            ("{service}-pipeline", "Approve"),
+        ]);
+        let found = named(&targets, "landing", None).unwrap();
+        let arn = "arn:aws:codepipeline:us-east-1:123456789012:landing";
+        assert_eq!(found.pipeline.to_string(), arn);
+        let found = named(&targets, "shop-pipeline", None).unwrap();
+        assert_eq!(found.pipeline.region, "eu-west-1");
+        assert_eq!(found.target.label, "{service}-pipeline");
+        assert_eq!(named(&targets, arn, None).unwrap().pipeline.name, "landing");
+    }
+
+    #[test]
+    fn what_leads_to_no_single_target_is_said_with_what_to_do() {
+        let two = targets(&[
+            ("shop", "Approve"),
+            ("shop", "Review"),
+            ("{a}-x", "Approve"),
+        ]);
+        let said = |text, stage| named(&two, text, stage).unwrap_err().to_string();
+        assert!(
+            said("shop", None).contains("--stage"),
+            "{}",
+            said("shop", None)
+        );
+        assert!(named(&two, "shop", Some("Review")).is_ok());
+        assert!(said("{a}-x", None).contains("\"shop-x\""));
+        assert!(said("blog", None).contains("{a}-x / Approve / Approve"));
+    }
+}

@@ -1,0 +1,544 @@
+//! The verbs for the person on call: what they show, refuse and do, with a daemon beside them.
+
+use serde_json::Value;
+use stagesweep::rehearsal::{Action, Rule};
+use tokio::time::Duration;
+
+use crate::harness::{Finished, Launch, NEVER, PROPAGATION, TARGET, World, noticed};
+
+const PIPELINE: &str = "shop-frontend-pipeline";
+
+/// A verb with the configuration of the daemon.
+fn verb(world: &World, arguments: &[&str]) -> Launch {
+    let config = world.write_config("config.toml", TARGET);
+    world
+        .program(arguments)
+        .argument("--config")
+        .argument(config)
+}
+
+/// Runs a verb to its end, which must come to this status.
+async fn ends(world: &World, arguments: &[&str], status: i32) -> Finished {
+    let ended = verb(world, arguments).finish().await;
+    assert_eq!(
+        ended.code,
+        Some(status),
+        "{arguments:?}\n{}\n{}",
+        ended.stdout,
+        ended.stderr
+    );
+    ended
+}
+
+/// The JSON document that a verb writes.
+async fn document(world: &World, arguments: &[&str], status: i32) -> Value {
+    let ended = ends(world, arguments, status).await;
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+fn names(steps: &Value) -> Vec<&str> {
+    let steps = steps.as_array().unwrap();
+    steps
+        .iter()
+        .map(|it| it["name"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn plan_shows_what_is_there_and_every_step_and_changes_nothing() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    let plan = document(&world, &["plan", PIPELINE, "--json"], 0).await;
+    assert_eq!(
+        names(&plan["steps"]),
+        [
+            "detach_policy",
+            "detach_propagated",
+            "delete_policy",
+            "disable_staging",
+            "disable_propagated",
+            "delete_staging",
+            "record_deleted"
+        ]
+    );
+    assert_eq!(plan["outcome"], "cleaned");
+    assert_eq!(plan["staging_parameter"]["value"], shop.staging_id);
+    assert_eq!(plan["production"]["policy_id"], shop.policy_id);
+    let said = ends(&world, &["plan", PIPELINE], 0).await.stdout;
+    for text in [
+        &*shop.staging_id,
+        &shop.policy_id,
+        "by arn:aws:sts::123456789012:assumed-role/deploy/rehearsal",
+        "1. detach policy",
+        "5. set the staging parameter",
+    ] {
+        assert!(said.contains(text), "no {text} in\n{said}");
+    }
+    assert!(!said.contains('\x1b'), "colours without a terminal\n{said}");
+
+    // What a daemon does is what was foreseen.
+    world.reject(&shop);
+    let daemon = world.daemon().argument("--drain").spawn();
+    assert_eq!(daemon.exited().await.code(), Some(0), "{daemon:?}");
+    let plan = document(&world, &["plan", PIPELINE, "--json"], 0).await;
+    assert_eq!(plan["outcome"], "already_clean");
+    assert_eq!(names(&plan["steps"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn plan_says_why_a_rejection_would_be_refused_and_which_target_is_meant() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    world
+        .aws
+        .put_parameter(&shop.staging_parameter, &shop.production_id);
+    let plan = document(&world, &["plan", PIPELINE, "--json"], 1).await;
+    assert_eq!(plan["refusal"]["code"], "staging_is_production");
+    let said = ends(&world, &["plan", PIPELINE], 1).await.stdout;
+    assert!(said.contains("Refused: the staging parameter names the production distribution"));
+
+    let ended = ends(&world, &["plan", "nobody"], 1).await;
+    assert!(
+        ended
+            .stderr
+            .contains("{service}-frontend-pipeline / Approve / Approve"),
+        "{}",
+        ended.stderr
+    );
+    let ended = ends(&world, &["plan", "{service}-frontend-pipeline"], 1).await;
+    assert!(ended.stderr.contains("\"shop-frontend-pipeline\""));
+    ends(&world, &["plan"], 2).await;
+    world.aws.deny("GetDistribution");
+    let ended = ends(&world, &["plan", PIPELINE], 1).await;
+    assert!(ended.stderr.contains("AccessDenied"), "{}", ended.stderr);
+    world.assert_untouched();
+}
+
+#[tokio::test]
+async fn history_tells_of_every_job_beside_the_daemon_and_draws_one() {
+    let world = World::new().await;
+    let ended = ends(&world, &["history"], 0).await;
+    assert!(
+        ended.stderr.contains("there is no ledger"),
+        "{}",
+        ended.stderr
+    );
+    ends(&world, &["history", "show", "nothing"], 1).await;
+
+    let shop = world.service("shop");
+    world.reject(&shop);
+    let daemon = world.daemon().spawn();
+    daemon.says("message deleted").await;
+    // A job that goes on while the ledger is read.
+    world
+        .aws
+        .change_settings(|settings| settings.propagation = NEVER);
+    let blog = world.service("blog");
+    world.reject(&blog);
+    daemon.waits_for("detach_propagated").await;
+    let renewed = world.notice(Rule::on("ChangeMessageVisibilityBatch"));
+    noticed(renewed).await;
+
+    let all = document(&world, &["history", "--json"], 0).await;
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[0]["state"], "working");
+    assert_eq!(all[0]["execution_id"], blog.execution_id);
+    assert_eq!(all[1]["outcome"], "cleaned");
+    assert_eq!(all[1]["steps"], 5);
+    assert_eq!(all[1]["target"], "{service}-frontend-pipeline");
+    assert!(all[1]["comment"].is_string(), "{}", all[1]);
+    let cleaned = ["history", "--json", "--outcome", "cleaned", "--since", "1h"];
+    let cleaned = document(&world, &cleaned, 0).await;
+    assert_eq!(cleaned.as_array().unwrap().len(), 1);
+    let said = ends(&world, &["history", "--pipeline", PIPELINE], 0)
+        .await
+        .stdout;
+    assert!(said.contains(&shop.execution_id) && !said.contains(&blog.execution_id));
+
+    let picture = world.path("timeline.svg");
+    let begin = &shop.execution_id[..8];
+    let arguments = ["history", "show", begin, "--svg", picture.to_str().unwrap()];
+    let ended = ends(&world, &arguments, 0).await;
+    for text in [
+        "policy detached",
+        "for the disable to propagate",
+        "run ended: cleaned",
+    ] {
+        assert!(
+            ended.stdout.contains(text),
+            "no {text} in\n{}",
+            ended.stdout
+        );
+    }
+    let picture = std::fs::read_to_string(picture).unwrap();
+    let picture = roxmltree::Document::parse(&picture).unwrap();
+    let waits = picture
+        .descendants()
+        .filter(|node| node.has_attribute("rx"));
+    assert_eq!(waits.count(), 2);
+    let ended = ends(&world, &["history", "show", "nothing"], 1).await;
+    assert!(ended.stderr.contains("knows no execution"));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn clean_does_a_daemons_work_by_hand_and_needs_a_yes() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    let ended = ends(&world, &["clean", PIPELINE], 1).await;
+    assert!(ended.stderr.contains("add --yes"), "{}", ended.stderr);
+    world.assert_untouched();
+
+    let said = ends(&world, &["clean", PIPELINE, "--yes"], 0).await.stdout;
+    for text in ["policy detached from production", "parameter set", "Done:"] {
+        assert!(said.contains(text), "no {text} in\n{said}");
+    }
+    world.assert_cleaned_once(&shop);
+    let again = document(&world, &["clean", PIPELINE, "--yes", "--json"], 0).await;
+    assert_eq!(again["outcome"], "already_clean");
+    let history = document(&world, &["history", "--json"], 0).await;
+    assert_eq!(history[0]["outcome"], "cleaned");
+    assert_eq!(history[0]["staging_id"], shop.staging_id);
+
+    // The event that comes after all finds nothing left to do.
+    world.reject(&shop);
+    let daemon = world.daemon().argument("--drain").spawn();
+    assert_eq!(daemon.exited().await.code(), Some(0), "{daemon:?}");
+    world.assert_cleaned_once(&shop);
+    assert_eq!(world.dead_letters(), 0);
+}
+
+#[tokio::test]
+async fn clean_that_is_interrupted_or_killed_goes_on_where_it_was() {
+    let world = World::with(NEVER).await;
+    let shop = world.service("shop");
+    let arguments = ["clean", PIPELINE, "--yes"];
+    let cleaning = verb(&world, &arguments).spawn();
+    cleaning.writes("waiting for the detach to propagate").await;
+    cleaning.signal("INT");
+    assert_eq!(cleaning.exited().await.code(), Some(1), "{cleaning:?}");
+    assert!(
+        cleaning.stderr.text().contains("run it again"),
+        "{cleaning:?}"
+    );
+
+    let cleaning = verb(&world, &arguments).spawn();
+    cleaning.writes("waiting for the detach to propagate").await;
+    world.aws.settle();
+    cleaning
+        .writes("waiting for the disable to propagate")
+        .await;
+    cleaning.killer()();
+    cleaning.exited().await;
+
+    world.aws.settle();
+    world
+        .aws
+        .change_settings(|settings| settings.propagation = PROPAGATION);
+    ends(&world, &arguments, 0).await;
+    world.assert_cleaned_once(&shop);
+}
+
+#[tokio::test]
+async fn clean_and_a_daemon_work_on_one_production_distribution_one_at_a_time() {
+    let world = World::with(NEVER).await;
+    let shop = world.service("shop");
+    world.reject(&shop);
+    let daemon = world.daemon().spawn();
+    daemon.waits_for("detach_propagated").await;
+    let changes = world.changes().len();
+    let arguments = ["clean", PIPELINE, "--yes"];
+    let ended = ends(&world, &arguments, 1).await;
+    assert!(
+        ended.stderr.contains(&shop.execution_id),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(world.changes().len(), changes, "{}", world.journal());
+    daemon.stop().await;
+
+    // The other way round: the daemon starts, and the rejection waits for its turn.
+    let cleaning = verb(&world, &arguments).spawn();
+    cleaning.writes("waiting for the detach to propagate").await;
+    world.aws.show_messages(&world.queues.url).unwrap();
+    let daemon = world.daemon().spawn();
+    daemon
+        .says_also("message released", |line| {
+            line["reason"] == "production_busy"
+        })
+        .await;
+    // Past the lease that it was given at first: it is renewed.
+    tokio::time::timeout(
+        Duration::from_secs(30),
+        daemon.lines_with("busy again", 3, |line| {
+            line["message"] == "message released" && line["reason"] == "production_busy"
+        }),
+    )
+    .await
+    .unwrap();
+    world
+        .aws
+        .change_settings(|settings| settings.propagation = PROPAGATION);
+    world.aws.settle();
+    assert_eq!(cleaning.exited().await.code(), Some(0), "{cleaning:?}");
+    world.settled().await;
+    world.assert_cleaned_once(&shop);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn clean_refuses_what_the_fences_refuse_and_is_bound_to_what_it_showed() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    // A newer deployment writes the parameter between the look and the work.
+    let newer = std::sync::OnceLock::new();
+    let newer = std::sync::Arc::new(newer);
+    let (service, made) = (shop.service.clone(), std::sync::Arc::clone(&newer));
+    world.aws.add_rule(
+        Rule::on("GetParameter")
+            .nth(3)
+            .then(Action::before(move |aws, _| {
+                let _ = made.set(aws.deploy_again(&service).unwrap());
+            })),
+    );
+    let cleaned = document(&world, &["clean", PIPELINE, "--yes", "--json"], 0).await;
+    assert_eq!(cleaned["code"], "superseded", "{cleaned}");
+    assert_eq!(cleaned["staging_id"], shop.staging_id);
+    let newer = newer.get().unwrap();
+    assert!(world.aws.distribution(&shop.staging_id).is_none());
+    assert!(world.aws.distribution(&newer.staging_id).is_some());
+    assert!(world.aws.policy(&newer.policy_id).is_some());
+    let value = world.aws.parameter(&shop.staging_parameter);
+    assert_eq!(value.as_ref(), Some(&newer.staging_id));
+}
+
+/// A world whose `shop` was deployed twice: the first deployment's staging distribution and policy
+/// are left behind, and two hours old.
+async fn leaked(
+    world: &World,
+) -> (
+    stagesweep::rehearsal::Service,
+    stagesweep::rehearsal::Service,
+) {
+    let age = Duration::from_secs(2 * 3600);
+    let mut older = world.service("shop").service;
+    let newer = world.aws.deploy_again(&older).unwrap();
+    world.aws.settle();
+    world.aws.backdate(age);
+    older.start_time = older.start_time.checked_sub(age).unwrap();
+    (older, newer)
+}
+
+#[tokio::test]
+async fn orphans_are_listed_with_their_past_and_taken_down_in_the_safe_order() {
+    let world = World::new().await;
+    let (older, newer) = leaked(&world).await;
+    let report = document(&world, &["orphans", "--json"], 0).await;
+    let of = |id: &str| {
+        let all = report["staging"].as_array().unwrap();
+        all.iter().find(|it| it["id"] == *id).unwrap()
+    };
+    assert_eq!(of(&older.staging_id)["verdict"]["orphan"], true);
+    assert_eq!(of(&older.staging_id)["parameter"], older.staging_parameter);
+    assert_eq!(of(&newer.staging_id)["verdict"]["kept_because"], "named");
+    assert_eq!(report["quota"]["staging_used"], 2);
+    let said = ends(&world, &["orphans"], 0).await.stdout;
+    assert!(
+        said.contains("1 orphan(s)") && said.contains("18"),
+        "{said}"
+    );
+    // Older than a day it is not; and without a ledger nothing is taken down.
+    let said = ends(&world, &["orphans", "--min-age", "1d"], 0)
+        .await
+        .stdout;
+    assert!(said.contains("No orphans."), "{said}");
+    let ended = ends(&world, &["orphans", "--delete", "--yes"], 1).await;
+    assert!(
+        ended.stderr.contains("there is no ledger"),
+        "{}",
+        ended.stderr
+    );
+
+    let daemon = world.daemon().spawn();
+    daemon.says("started").await;
+    let ended = ends(&world, &["orphans", "--delete"], 1).await;
+    assert!(ended.stderr.contains("add --yes"), "{}", ended.stderr);
+    world.assert_untouched();
+    let ended = ends(&world, &["orphans", "--delete", "--yes"], 0).await;
+    assert!(ended.stdout.contains("gone"), "{}", ended.stdout);
+    let operations: Vec<_> = world
+        .changes()
+        .iter()
+        .map(|entry| entry.call.operation.clone())
+        .collect();
+    assert_eq!(
+        operations,
+        [
+            "DeleteContinuousDeploymentPolicy",
+            "UpdateDistribution",
+            "DeleteDistribution"
+        ],
+        "{}",
+        world.journal()
+    );
+    assert!(world.aws.distribution(&older.staging_id).is_none());
+    assert!(world.aws.distribution(&newer.staging_id).is_some());
+    let production = world.aws.distribution(&newer.production_id).unwrap();
+    assert_eq!(production.policy_id, newer.policy_id);
+
+    // The late rejection of the older deployment finds its work done.
+    world.reject(&older);
+    let deleted = daemon.says("message deleted").await;
+    assert_eq!(deleted["reason"], "superseded", "{daemon:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_orphan_that_is_young_or_that_a_job_is_bound_to_is_never_taken_down() {
+    let world = World::with(NEVER).await;
+    let older = world.service("shop").service;
+    world.aws.deploy_again(&older).unwrap();
+    let daemon = world.daemon().spawn();
+    daemon.says("started").await;
+    let report = document(&world, &["orphans", "--delete", "--yes", "--json"], 0).await;
+    let kept = |report: &Value| {
+        let all = report["staging"].as_array().unwrap().clone();
+        let it = all.into_iter().find(|it| it["id"] == older.staging_id);
+        it.unwrap()["verdict"]["kept_because"].clone()
+    };
+    assert_eq!(kept(&report), "young");
+
+    // A job of its late rejection, which waits for the propagation of its disable.
+    world.aws.settle();
+    world.reject(&older);
+    daemon.waits_for("disable_propagated").await;
+    world.aws.backdate(Duration::from_secs(2 * 3600));
+    let changes = world.changes().len();
+    let report = document(&world, &["orphans", "--delete", "--yes", "--json"], 0).await;
+    assert_eq!(kept(&report), "bound");
+    assert_eq!(world.changes().len(), changes, "{}", world.journal());
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    let rule = r#"{"Statement": [{"Effect": "Allow", "Action": "sqs:SendMessage",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:events:x:1:rule/r"}}}]}"#;
+    world.aws.set_queue_policy(&world.queues.url, rule).unwrap();
+    let report = document(&world, &["doctor", PIPELINE, "--json"], 0).await;
+    let of = |report: &Value, check: &str, subject: &str| {
+        let all = report["checks"].as_array().unwrap().clone();
+        let it = all.into_iter().find(|it| {
+            let about = it["subject"].as_str().unwrap_or_default();
+            it["check"] == *check && about.contains(subject)
+        });
+        it.unwrap_or_else(|| panic!("no {check} {subject} in {report}"))
+    };
+    for check in [
+        "credentials",
+        "clock",
+        "redrive policy",
+        "queue policy",
+        "quota",
+    ] {
+        assert_eq!(of(&report, check, "")["status"], "ok", "{report}");
+    }
+    assert_eq!(of(&report, "pipeline", PIPELINE)["status"], "ok");
+    assert_eq!(of(&report, "parameter", "cfcd-staging")["status"], "ok");
+    // Before the first start.
+    assert_eq!(of(&report, "ledger", "ledger.db")["status"], "warning");
+    assert_eq!(report["status"], "warning");
+
+    world.aws.set_queue_policy(&world.queues.url, "{}").unwrap();
+    world
+        .aws
+        .put_parameter(&shop.staging_parameter, &shop.production_id);
+    world.aws.deny("ListContinuousDeploymentPolicies");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    for (check, subject, remedy) in [
+        ("queue policy", "", "aws:SourceArn"),
+        ("parameter", "cfcd-staging", "staging distribution's id"),
+        ("cloudfront:ListContinuousDeploymentPolicies", "", "allow"),
+    ] {
+        let found = of(&report, check, subject);
+        assert_eq!(found["status"], "failure", "{found}");
+        assert!(
+            found["remedy"].as_str().unwrap().contains(remedy),
+            "{found}"
+        );
+    }
+    let said = ends(&world, &["doctor"], 1).await.stdout;
+    assert!(said.contains("3 failure(s)"), "{said}");
+    world.assert_untouched();
+    let entries = world.aws.journal().entries();
+    let reads = entries.iter().all(|entry| !entry.call.may_mutate());
+    assert!(reads, "{}", world.journal());
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    // The shop's job is refused for want of a sound parameter; the other message is no event.
+    let staging = world.aws.parameter(&shop.staging_parameter).unwrap();
+    let production = world.aws.parameter(&shop.production_parameter).unwrap();
+    world
+        .aws
+        .put_parameter(&shop.production_parameter, "nonsense");
+    let refused = world.reject(&shop);
+    let junk = world.send("{}");
+    let daemon = world.daemon().spawn();
+    let both = |aws: &stagesweep::rehearsal::EmbeddedAws| {
+        aws.messages(&world.queues.dead_letter_url).len() == 2
+    };
+    world.until("both are dead letters", both).await;
+
+    let letters = document(&world, &["dead-letters", "--json"], 0).await;
+    let of = |id: &str| {
+        let letters = letters.as_array().unwrap();
+        letters.iter().find(|it| it["message_id"] == *id).unwrap()
+    };
+    assert_eq!(of(&refused)["reason"], "production_parameter_invalid");
+    assert_eq!(of(&refused)["execution_id"], shop.execution_id);
+    assert_eq!(of(&junk)["reason"], "missing_field");
+    assert_eq!(world.dead_letters(), 2);
+    let ended = ends(&world, &["dead-letters", "--redrive", "nobody"], 1).await;
+    assert!(ended.stderr.contains("nobody"), "{}", ended.stderr);
+
+    world
+        .aws
+        .put_parameter(&shop.production_parameter, &production);
+    assert_eq!(staging, shop.staging_id);
+    let arguments = ["dead-letters", "--redrive", &*shop.execution_id];
+    let said = ends(&world, &arguments, 0).await.stdout;
+    assert!(said.contains("sent back"), "{said}");
+    world.settled().await;
+    assert!(world.aws.distribution(&shop.staging_id).is_none());
+    assert_eq!(world.dead_letters(), 1, "{daemon:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn clean_and_history_follow_a_ledger_in_dynamodb_as_well() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    world.aws.create_table("ledger", "pk");
+    let run = |arguments: &'static [&'static str]| {
+        verb(&world, arguments)
+            .env("STAGESWEEP__LEDGER__BACKEND", "dynamodb")
+            .env("STAGESWEEP__LEDGER__TABLE", "ledger")
+            .finish()
+    };
+    let ended = run(&["clean", PIPELINE, "--yes"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    world.assert_cleaned_once(&shop);
+    let ended = run(&["history", "--json"]).await;
+    let history: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(history[0]["outcome"], "cleaned", "{history}");
+    assert_eq!(history[0]["steps"], 5);
+    assert!(!world.path("ledger.db").exists());
+}
