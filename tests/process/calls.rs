@@ -1,36 +1,14 @@
 //! Which AWS calls the program makes, and that the published policy allows these and no others.
 //!
-//! Every world of these tests in which nothing but the daemon ran appends the operations that it called
-//! to `aws-calls.txt` in cargo's directory for tests; `./tests/run templates` holds the roles in deploy/
-//! against it. Other verbs may need more, of whoever runs them.
+//! The harness notes the operations that the daemon called, of all tests; `./tests/run templates` holds the
+//! roles in deploy/ against them. Other verbs may need more, of whoever runs them.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::time::Duration;
 
 use stagesweep::rehearsal::Entry;
 
-use crate::harness::{World, lock};
-
-/// Adds what was not noted yet by this process.
-pub(crate) fn note(entries: &[Entry]) {
-    static NOTED: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
-    let mut noted = lock(&NOTED);
-    let calls = entries
-        .iter()
-        .map(|entry| format!("{} {}\n", entry.call.service, entry.call.operation));
-    let new: BTreeSet<String> = calls.filter(|call| !noted.contains(call)).collect();
-    if new.is_empty() {
-        return;
-    }
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/aws-calls.txt");
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    for call in &new {
-        file.as_ref().unwrap().write_all(call.as_bytes()).unwrap();
-    }
-    noted.extend(new);
-}
+use crate::harness::World;
 
 /// The IAM action that allows an operation: batches have none of their own.
 fn action(entry: &Entry) -> String {
