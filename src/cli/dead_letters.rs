@@ -1,6 +1,7 @@
 //! `dead-letters`: what lies in the dead-letter queue and why; `--redrive` sends chosen ones back.
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Context;
@@ -23,8 +24,8 @@ pub(super) struct Options {
     #[arg(long)]
     redrive_all: bool,
     /// Not more than so many messages.
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value = "100")]
+    limit: NonZeroUsize,
     /// Write one JSON document.
     #[arg(long)]
     json: bool,
@@ -57,7 +58,7 @@ pub(super) async fn dead_letters(path: &Path, options: &Options) -> anyhow::Resu
         eprintln!("The ledger tells no reasons: {}", chain(&error));
         Vec::new()
     });
-    let messages = look(&dead, options.limit)
+    let messages = look(&dead, options.limit.get())
         .await
         .with_context(|| format!("the dead-letter queue {arn} could not be read"))?;
     let letters: Vec<DeadLetter> = messages
@@ -91,12 +92,13 @@ pub(super) async fn dead_letters(path: &Path, options: &Options) -> anyhow::Resu
         .filter(|letter| !chosen(letter))
         .map(|letter| &letter.message)
         .collect();
-    give_back(&dead, &rest).await?;
     if options.json {
         print_json(&document(&letters, &results))?;
     } else {
         print(&listing(&letters, &results, Style::stdout()))?;
     }
+    // After what was done is told: they come back by themselves, too.
+    give_back(&dead, &rest).await?;
     let missed = options.redrive.iter().filter(|id| {
         !letters.iter().any(|letter| {
             letter.message.message_id == **id || letter.reason.execution_id.as_ref() == Some(*id)

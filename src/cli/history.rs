@@ -4,6 +4,7 @@ mod svg;
 mod timeline;
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     since: Option<Duration>,
     /// Not more than so many jobs, the newest.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value = "50")]
+    limit: NonZeroUsize,
     /// Write one JSON document.
     #[arg(long, global = true)]
     json: bool,
@@ -118,7 +119,7 @@ fn filtered<'a>(records: &'a [Record], options: &Options, now: Timestamp) -> Vec
         .filter(|record| record.first_seen >= since)
         .filter(|record| matches(&options.pipeline, &record.pipeline))
         .filter(|record| matches(&options.outcome, record.state.code()))
-        .take(options.limit)
+        .take(options.limit.get())
         .collect()
 }
 

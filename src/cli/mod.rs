@@ -128,7 +128,8 @@ enum Verb {
     },
     /// Show what the ledger knows of the jobs: execution, target, outcome, duration, steps.
     ///
-    /// Exits with 0; with 1 if the ledger cannot be read; with 78 on a bad configuration.
+    /// Exits with 0; with 1 if the ledger cannot be read, or knows no such job; with 78 on a bad
+    /// configuration.
     #[command(
         after_help = "Examples:\n  stagesweep history --since 7d --outcome superseded\n  \
                       stagesweep history show 4f1c2d7a --svg timeline.svg"

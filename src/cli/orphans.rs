@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::FATAL;
 use super::setup::{Setup, load};
-use super::terminal::{Style, describe, moment, print, print_json, rough};
+use super::terminal::{Style, describe, line, moment, print, print_json, rough};
 use crate::lease::Terms;
 use crate::ledger::LedgerError;
 use crate::orphans::{
@@ -198,7 +198,7 @@ async fn delete(
                     "disable_propagated" => format!("waiting for {}", describe(what)),
                     step => describe(step).to_owned(),
                 };
-                println!("{id}  {said}");
+                line(&format!("{id}  {said}"));
             }
         }),
     };
@@ -240,8 +240,8 @@ async fn delete(
         };
         match &why {
             _ if quiet => {}
-            None => println!("{id}  {}", style.good("gone")),
-            Some(why) => println!("{id}  {}: {why}", style.bad("left")),
+            None => line(&format!("{id}  {}", style.good("gone"))),
+            Some(why) => line(&format!("{id}  {}: {why}", style.bad("left"))),
         }
         results.push((id, why));
     }

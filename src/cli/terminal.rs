@@ -60,6 +60,12 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Writes one line to standard output, in the middle of work that must go on whoever reads it.
+pub(super) fn line(text: &str) {
+    // Unlike `println!`, which panics: what cannot be shown is no reason to stop half-way.
+    drop(writeln!(io::stdout().lock(), "{text}"));
+}
+
 /// Writes one JSON document to standard output.
 pub(super) fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(document)?;
@@ -90,11 +96,17 @@ pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-/// What is not ours to trust may hold control characters: they are shown, not obeyed.
+/// What is not ours to trust may hold control characters, or ones that turn the direction of writing:
+/// neither is obeyed.
 pub(super) fn plain(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if c.is_control() || turns(c) { ' ' } else { c })
         .collect()
+}
+
+/// Unicode's characters that reorder what stands around them.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What steps, waits and ends are called for people.

@@ -36,6 +36,20 @@ async fn a_rehearsal_leaves_nothing_behind_and_needs_nothing() {
 }
 
 #[tokio::test]
+async fn a_reader_that_goes_away_stops_no_work() {
+    let world = World::new().await;
+    let to_one_line = "\"$@\" | head -1; exit ${PIPESTATUS[0]}";
+    let launch = rehearse(&world, &[]).through(["bash", "-c", to_one_line, "bash"]);
+    let ended = launch.finish().await;
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[tokio::test]
 async fn a_rehearsal_takes_targets_of_any_shape_from_a_file() {
     let world = World::new().await;
     let literal = r#"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::cli::terminal::{describe, rough};
+use crate::cli::terminal::{describe, line, rough};
 use crate::preview::{Forecast, Planned};
 use crate::telemetry::{Milestone, What};
 
@@ -42,7 +42,7 @@ impl Progress {
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         if bar.is_none() {
-            println!();
+            line("");
         }
         Self {
             began,
@@ -83,10 +83,10 @@ impl Progress {
 
     /// A line above the bar.
     pub(super) fn say(&self, what: &str) {
-        let line = format!("{:>8.1} s  {what}", self.began.elapsed().as_secs_f64());
+        let text = format!("{:>8.1} s  {what}", self.began.elapsed().as_secs_f64());
         match &self.bar {
-            Some(bar) => bar.println(line),
-            None => println!("{line}"),
+            Some(bar) => bar.println(text),
+            None => line(&text),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::scene::Scene;
-use crate::cli::terminal::describe;
+use crate::cli::terminal::{describe, line};
 use crate::rehearsal::EmbeddedAws;
 use crate::telemetry::{Milestone, What};
 
@@ -56,20 +56,20 @@ impl Report {
     /// Prints the report. Returns whether everything was cleaned and nothing is left behind.
     pub(super) fn print(&self, aws: &EmbeddedAws, scene: &Scene, interrupted: bool) -> bool {
         let verb = if interrupted { "interrupted" } else { "ended" };
-        println!(
+        line(&format!(
             "\nThe rehearsal {verb} after {:.1} s.",
             self.began.elapsed().as_secs_f64()
-        );
+        ));
         self.print_services(scene);
         print_calls(aws);
         self.print_messages(aws, scene);
         let left = left_behind(aws, scene);
         if left.is_empty() {
-            println!("Left behind: nothing.");
+            line("Left behind: nothing.");
         } else {
-            println!("Left behind:");
+            line("Left behind:");
             for thing in &left {
-                println!("  {thing}");
+                line(&format!("  {thing}"));
             }
         }
         left.is_empty()
@@ -85,7 +85,7 @@ impl Report {
                 Some((at, code)) => (format!("{:.1} s", at.as_secs_f64()), describe(code)),
                 None => ("-".to_owned(), "not begun"),
             };
-            println!("\n{}: {outcome}, {took}", service.name);
+            line(&format!("\n{}: {outcome}, {took}", service.name));
             if index >= DETAILED {
                 continue;
             }
@@ -94,9 +94,12 @@ impl Report {
                 match took {
                     Some(took) => {
                         let took = took.as_secs_f64();
-                        println!("  {at:>7.2} s  waited {took:.2} s for {}", describe(code));
+                        line(&format!(
+                            "  {at:>7.2} s  waited {took:.2} s for {}",
+                            describe(code)
+                        ));
                     }
-                    None => println!("  {at:>7.2} s  {}", describe(code)),
+                    None => line(&format!("  {at:>7.2} s  {}", describe(code))),
                 }
             }
         }
@@ -104,11 +107,11 @@ impl Report {
 
     fn print_messages(&self, aws: &EmbeddedAws, scene: &Scene) {
         let deleted: usize = self.stories.values().map(|story| story.deleted).sum();
-        println!(
+        line(&format!(
             "Messages: {deleted} deleted, {} on the queue, {} in the dead-letter queue.",
             scene.messages(aws),
             scene.dead_letters(aws),
-        );
+        ));
     }
 }
 
@@ -120,9 +123,11 @@ fn print_calls(aws: &EmbeddedAws) {
         faults += entry.faults.len();
     }
     let total: usize = calls.values().sum();
-    println!("\nCalls: {total}, of which faults befell {faults}.");
+    line(&format!(
+        "\nCalls: {total}, of which faults befell {faults}."
+    ));
     for (operation, count) in calls {
-        println!("  {count:>5}  {operation}");
+        line(&format!("  {count:>5}  {operation}"));
     }
 }
 

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{Options, Scene};
-use crate::cli::terminal::describe;
+use crate::cli::terminal::{self, describe};
 use crate::telemetry::{Milestone, What};
 
 /// How often the waits on a terminal are redrawn.
@@ -141,7 +141,7 @@ impl Show {
         match &self.live {
             // A terminal that went away is no reason to stop the rehearsal.
             Some(live) => drop(live.screen.println(line)),
-            None => println!("{line}"),
+            None => terminal::line(&line),
         }
     }
 }
