@@ -208,8 +208,9 @@ pub enum NameError {
 }
 
 impl Target {
-    /// Checks one entry; `index` only labels the errors.
-    fn check(index: usize, spec: &TargetSpec) -> Result<Self, Vec<TargetError>> {
+    /// Checks one entry; `index` only labels the errors. Where what it does is faulty, when it applies may
+    /// still be sound.
+    fn check(index: usize, spec: &TargetSpec) -> (Option<Trigger>, Result<Work, Vec<TargetError>>) {
         let mut errors = Vec::new();
         let mut fail = |key, problem| {
             errors.push(TargetError {
@@ -222,11 +223,12 @@ impl Target {
         let pipeline = PipelinePattern::parse(&spec.pipeline)
             .map_err(|error| fail("pipeline", error.into()))
             .ok();
-        if let Err(error) = check_name(&spec.stage) {
-            fail("stage", TargetProblem::Name(error));
-        }
-        if let Err(error) = check_name(&spec.action) {
-            fail("action", TargetProblem::Name(error));
+        let mut named = true;
+        for (key, name) in [("stage", &spec.stage), ("action", &spec.action)] {
+            if let Err(error) = check_name(name) {
+                fail(key, TargetProblem::Name(error));
+                named = false;
+            }
         }
         // Without the pattern nobody knows which captures there are.
         let pattern = pipeline.as_ref();
@@ -241,25 +243,22 @@ impl Target {
         }
         let access = Self::check_access(spec, pattern, &mut fail);
 
-        match (pipeline, production, staging) {
-            (Some(pipeline), Some(production_parameter), Some(staging_parameter))
-                if errors.is_empty() =>
-            {
-                Ok(Self {
-                    trigger: Trigger {
-                        pipeline,
-                        stage: spec.stage.clone(),
-                        action: spec.action.clone(),
-                    },
-                    work: Work::Staging {
-                        production_parameter,
-                        staging_parameter,
-                        access,
-                    },
+        let work = match (production, staging) {
+            (Some(production_parameter), Some(staging_parameter)) if errors.is_empty() => {
+                Ok(Work::Staging {
+                    production_parameter,
+                    staging_parameter,
+                    access,
                 })
             }
             _ => Err(errors),
-        }
+        };
+        let trigger = pipeline.filter(|_| named).map(|pipeline| Trigger {
+            pipeline,
+            stage: spec.stage.clone(),
+            action: spec.action.clone(),
+        });
+        (trigger, work)
     }
 
     /// Checks the keys that say as whom and where; what is faulty is left out.
@@ -406,15 +405,10 @@ impl Target {
         } = &self.work;
         production_parameter.may_render(parameter)
     }
-
-    /// A pipeline that both targets match, which are of one stage and action.
-    fn overlap(&self, other: &Self) -> Option<String> {
-        overlap::example(&self.trigger.pipeline, &other.trigger.pipeline)
-    }
 }
 
 impl Targets {
-    /// Checks every entry, and every pair of sound entries for overlap.
+    /// Checks every entry, and every pair whose pipelines, stages and actions are sound for overlap.
     ///
     /// # Errors
     ///
@@ -422,33 +416,32 @@ impl Targets {
     pub fn new(specs: &[TargetSpec]) -> Result<Self, Vec<TargetError>> {
         let mut errors = Vec::new();
         let mut checked = Self::default();
-        // Which entry each sound target comes from.
-        let mut entries = Vec::new();
+        // Of each entry whose trigger is sound, the rest of it may be faulty: the trigger and the entry.
+        let mut triggers: Vec<(usize, Trigger)> = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
-            let target = match Target::check(index, spec) {
-                Ok(target) => target,
-                Err(found) => {
-                    errors.extend(found);
-                    continue;
-                }
-            };
-            for place in checked.index.rivals(&target) {
-                let earlier = &checked.targets[place];
-                if let Some(example) = target.overlap(earlier) {
+            let (trigger, work) = Target::check(index, spec);
+            let work = work.map_err(|found| errors.extend(found)).ok();
+            let Some(trigger) = trigger else { continue };
+            for place in checked.index.rivals(&trigger) {
+                let (other, earlier) = &triggers[place];
+                if let Some(example) = overlap::example(&trigger.pipeline, &earlier.pipeline) {
                     errors.push(TargetError {
                         index,
                         key: "pipeline",
                         problem: TargetProblem::Overlap {
-                            other: entries[place],
-                            other_pipeline: earlier.pipeline().to_owned(),
+                            other: *other,
+                            other_pipeline: earlier.pipeline.as_str().to_owned(),
                             example,
                         },
                     });
                 }
             }
-            checked.index.add(checked.targets.len(), &target);
-            checked.targets.push(target);
-            entries.push(index);
+            // Without any fault there is one target for each trigger, at the same place.
+            checked.index.add(triggers.len(), &trigger);
+            triggers.push((index, trigger.clone()));
+            checked
+                .targets
+                .extend(work.map(|work| Target { trigger, work }));
         }
         if errors.is_empty() {
             Ok(checked)

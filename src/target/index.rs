@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::Target;
+use super::Trigger;
 
 /// Places of targets in the list that they come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,15 +20,15 @@ struct Bucket {
 }
 
 impl Index {
-    /// Adds the target at `place`.
-    pub(super) fn add(&mut self, place: usize, target: &Target) {
+    /// Adds the trigger of the target at `place`.
+    pub(super) fn add(&mut self, place: usize, trigger: &Trigger) {
         let bucket = self
             .0
-            .entry(target.stage().to_owned())
+            .entry(trigger.stage.clone())
             .or_default()
-            .entry(target.action().to_owned())
+            .entry(trigger.action.clone())
             .or_default();
-        match target.trigger.pipeline.name().literal() {
+        match trigger.pipeline.name().literal() {
             Some(name) => bucket.named.entry(name.to_owned()).or_default(),
             None => &mut bucket.patterned,
         }
@@ -48,10 +48,10 @@ impl Index {
         named.into_iter().chain(patterned).flatten().copied()
     }
 
-    /// The places of all targets that may match a pipeline that `target` matches, in their order.
-    pub(super) fn rivals(&self, target: &Target) -> Vec<usize> {
-        let (stage, action) = (target.stage(), target.action());
-        if let Some(name) = target.trigger.pipeline.name().literal() {
+    /// The places of all targets that may match a pipeline that `trigger` matches, in their order.
+    pub(super) fn rivals(&self, trigger: &Trigger) -> Vec<usize> {
+        let (stage, action) = (trigger.stage.as_str(), trigger.action.as_str());
+        if let Some(name) = trigger.pipeline.name().literal() {
             let mut places: Vec<usize> = self.candidates(stage, action, name).collect();
             places.sort_unstable();
             return places;

@@ -229,6 +229,18 @@ fn overlapping_targets_name_both_and_show_an_example() {
         ]
     );
 
+    // A fault in what a target does hides no overlap of when it applies.
+    let same = captured("web-{x}", "/web/staging", "/web/staging");
+    assert_eq!(
+        problems(&[same, spec("web-shop")]),
+        [
+            "targets[0].staging_parameter: is the same as production_parameter; the two name \
+             different distributions",
+            "targets[1].pipeline: overlaps targets[0] (\"web-{x}\"): both match pipeline \
+             \"web-shop\" at the same stage and action",
+        ]
+    );
+
     let elsewhere = TargetSpec {
         stage: "Other".to_owned(),
         ..spec("{x}-pipeline")
@@ -423,7 +435,7 @@ fn an_event_is_compared_with_few_of_many_targets() {
         let found = targets.index.candidates("Approve", "Approve", name).count();
         assert_eq!(found, candidates, "{name}");
     }
-    let new = Target::check(0, &spec("shop-10001")).unwrap();
+    let new = Target::check(0, &spec("shop-10001")).0.unwrap();
     assert_eq!(targets.index.rivals(&new), [10_000]);
 }
 
