@@ -4,9 +4,9 @@
 //! found and, where something is amiss, one line of how to mend it.
 //!
 //! **Not checked.** The permissions to change something: they cannot be tried without changing it.
-//! Whether the rule's pattern matches the pipelines.
 
 mod queue;
+mod rule;
 mod target;
 
 use std::time::Duration;
@@ -141,16 +141,19 @@ pub async fn examine(
     )];
     let caller = connector.identity().caller().await;
     checks.extend(credentials(&caller, config, clock));
-    checks.extend(queue::examine(config, connector).await);
+    checks.extend(queue::examine(config, connector, named).await);
     checks.push(ledger(config, connector, clock).await);
     let account = connector.account();
     checks.extend(distributions(&account).await);
     checks.extend(target::examine(config, &account, accounts, named).await);
-    checks.push(Check::ok(
-        "permissions to change",
-        "not tried, since that would change something: compare the role with the README's policy",
-    ));
     checks
+}
+
+/// A duration as people write it: humantime joins days to their number.
+fn people(duration: Duration) -> String {
+    humantime::format_duration(duration)
+        .to_string()
+        .replace("day", " day")
 }
 
 fn credentials(caller: &Result<Caller, AwsError>, config: &Config, clock: &Clock) -> Vec<Check> {
@@ -245,6 +248,11 @@ async fn distributions(account: &Account) -> Vec<Check> {
         "cloudfront:GetDistribution on distribution/*",
     );
     may(
+        "cloudfront:GetDistributionConfig",
+        cloudfront.may_read_config(NO_DISTRIBUTION).await.err(),
+        "cloudfront:GetDistributionConfig on distribution/*",
+    );
+    may(
         "cloudfront:GetContinuousDeploymentPolicy",
         cloudfront.policy(NO_POLICY).await.err(),
         "cloudfront:GetContinuousDeploymentPolicy on continuous-deployment-policy/*",
@@ -290,6 +298,8 @@ mod tests {
         assert_eq!(skew(3), Status::Ok);
         assert_eq!(skew(90), Status::Warning);
         assert_eq!(skew(600), Status::Failure);
+        assert_eq!(people(Duration::from_secs(345_600)), "4 days");
+        assert_eq!(people(Duration::from_secs(90)), "1m 30s");
         let quota = |used| quota(used).status;
         assert_eq!(
             [quota(15), quota(16), quota(20)],

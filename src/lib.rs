@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod dead_letters;
 pub mod doctor;
 pub mod event;
+pub mod event_pattern;
 pub mod health;
 pub mod history;
 mod jobs;

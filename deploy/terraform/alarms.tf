@@ -20,7 +20,7 @@ resource "aws_cloudwatch_log_metric_filter" "error_lines" {
   }
 }
 
-# `orphans --json` writes one line of these for each orphan, whoever runs it.
+# `orphans --json` writes one line of these for each orphan, whoever runs it; each line is a log event.
 resource "aws_cloudwatch_log_metric_filter" "orphans_found" {
   name           = "${var.name}-orphans-found"
   log_group_name = aws_cloudwatch_log_group.this.name

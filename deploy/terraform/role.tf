@@ -193,6 +193,33 @@ resource "aws_iam_role_policy" "key" {
   })
 }
 
+# What `doctor` reads beyond what the daemon does: what becomes of an event before and after the daemon.
+resource "aws_iam_role_policy" "doctor" {
+  name   = "doctor"
+  role   = aws_iam_role.daemon.id
+  policy = data.aws_iam_policy_document.doctor.json
+}
+
+data "aws_iam_policy_document" "doctor" {
+  statement {
+    sid       = "RulesByTarget"
+    actions   = ["events:ListRuleNamesByTarget"]
+    resources = ["*"]
+  }
+
+  statement {
+    sid       = "Rules"
+    actions   = ["events:DescribeRule", "events:ListTargetsByRule"]
+    resources = aws_cloudwatch_event_rule.rejected[*].arn
+  }
+
+  statement {
+    sid       = "DeadLetters"
+    actions   = ["sqs:GetQueueAttributes"]
+    resources = [aws_sqs_queue.dead_letters.arn]
+  }
+}
+
 # What `orphans` reads beyond what the daemon does, where a task runs it.
 resource "aws_iam_role_policy" "orphans" {
   count = local.orphans ? 1 : 0

@@ -115,9 +115,9 @@ variable "alarm_topic_arn" {
 }
 
 variable "orphans_schedule" {
-  description = "When a task on ECS looks for staging distributions that nobody will take down, such as rate(1 day)."
+  description = "When a task on ECS looks for staging distributions that nobody will take down; null: never."
   type        = string
-  default     = null
+  default     = "rate(1 day)"
 }
 
 variable "oldest_message_seconds" {

@@ -209,6 +209,22 @@ impl CloudFront {
         Ok(Sighting { at, found })
     }
 
+    /// Asks for a distribution's configuration (GetDistributionConfig) without using it: whether one
+    /// may. One that does not exist may be asked for.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure but `NoSuchDistribution`.
+    pub async fn may_read_config(&self, id: &str) -> Result<(), AwsError> {
+        const OPERATION: &str = "GetDistributionConfig";
+        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+        let reply = self.0.get_distribution_config().id(id).send().await;
+        let error = match reply.map_err(from_sdk(OPERATION)) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        error.missing_as_none::<()>().map(|_| ())
+    }
+
     /// One page of the account's distributions (ListDistributions), from `marker` on.
     ///
     /// # Errors

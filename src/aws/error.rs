@@ -91,10 +91,10 @@ where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
     move |error| {
-        let not_assumed = not_assumed(&error);
+        let not_assumed = not_assumed(&error).cloned();
         let (class, code) = match &error {
             // The call was not made, for want of credentials.
-            _ if let Some(not_assumed) = not_assumed => {
+            _ if let Some(not_assumed) = &not_assumed => {
                 (not_assumed.class, not_assumed.code.clone())
             }
             SdkError::ServiceError(service) => {
@@ -114,7 +114,10 @@ where
             operation,
             class,
             code,
-            source: source_of(error),
+            source: match not_assumed {
+                Some(not_assumed) => Box::new(not_assumed),
+                None => source_of(error),
+            },
         }
     }
 }
@@ -131,11 +134,16 @@ fn not_assumed<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a NotAssumed
     None
 }
 
-/// The part of the SDK's error that says something: its own Display is only "service error".
+/// The part of the SDK's error that says something: its own Display is only "service error", and that of
+/// an error which is not in the service's model is for debugging.
 fn source_of<E>(error: SdkError<E, HttpResponse>) -> Box<dyn StdError + Send + Sync>
 where
-    E: StdError + Send + Sync + 'static,
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
+    let message = error.as_service_error().and_then(|error| error.message());
+    if let Some(message) = message.filter(|message| !message.is_empty()) {
+        return message.into();
+    }
     match error {
         SdkError::ServiceError(_) => error.into_source().unwrap_or_else(|error| Box::new(error)),
         other => Box::new(other),
@@ -175,6 +183,8 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         | "OptInRequired"
         | "InvalidSecurity"
         | "KmsAccessDenied"
+        | "NotAuthorizedForSourceException"
+        | "NotAuthorizedForDetailTypeException"
         | "KMS.AccessDeniedException" => ErrorClass::AccessDenied,
 
         "NoSuchDistribution"
@@ -191,6 +201,8 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         "DistributionNotDisabled" => ErrorClass::Conflict(NotDisabled),
         "ResourceInUse" => ErrorClass::Conflict(ResourceInUse),
         "TooManyUpdates" | "TransactionConflictException" => ErrorClass::Conflict(ConcurrentWrite),
+
+        "InvalidArgument" | "MalformedDetail" => ErrorClass::Rejected,
 
         "InternalError"
         | "InternalFailure"

@@ -15,6 +15,7 @@ pub mod cloudfront;
 pub mod dynamodb;
 pub mod edit;
 pub mod error;
+pub mod eventbridge;
 pub mod identity;
 pub mod limiter;
 pub mod sqs;
@@ -218,6 +219,20 @@ impl Connector {
             .build();
         let client = aws_sdk_dynamodb::Client::from_conf(client);
         dynamodb::Table::new(client, name.to_owned(), time)
+    }
+
+    /// The event buses of `region`, or of the daemon's own region.
+    #[must_use]
+    pub fn events(&self, region: Option<&str>) -> eventbridge::EventBridge {
+        let mut config = aws_sdk_eventbridge::config::Builder::from(&self.sdk)
+            .retry_config(retry())
+            .retry_partition(partition("events"))
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()));
+        if let Some(region) = region {
+            config = config.region(Region::new(region.to_owned()));
+        }
+        eventbridge::EventBridge::new(aws_sdk_eventbridge::Client::from_conf(config.build()))
     }
 
     /// Tells whose the credentials are.

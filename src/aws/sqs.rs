@@ -36,6 +36,8 @@ pub struct Message {
 /// What the queue says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct QueueAttributes {
+    /// The queue's ARN.
+    pub arn: Option<String>,
     /// After how many receives a message goes to the dead-letter queue. `None`: it never does.
     pub max_receive_count: Option<u32>,
     /// Messages that can be received now.
@@ -178,6 +180,7 @@ impl Queue {
         };
         let redrive = attributes.get(&QueueAttributeName::RedrivePolicy);
         Ok(QueueAttributes {
+            arn: attributes.get(&QueueAttributeName::QueueArn).cloned(),
             dead_letter_arn: redrive.and_then(|policy| dead_letter_arn(policy)),
             visibility_timeout: seconds(QueueAttributeName::VisibilityTimeout),
             retention: seconds(QueueAttributeName::MessageRetentionPeriod),

@@ -45,6 +45,9 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Draw the timeline of one job.
+    ///
+    /// Exits with 0; with 1 if the ledger cannot be read, or knows no such job; with 78 on a bad
+    /// configuration.
     #[command(
         after_help = "Example:\n  stagesweep history show 4f1c2d7a --svg timeline.svg\n\n\
                       The id may be cut short, as long as it tells one execution from the others."

@@ -159,6 +159,9 @@ enum Verb {
         directory: PathBuf,
     },
     /// Rehearse whole cleanups on this machine, against an embedded AWS. No account is needed.
+    ///
+    /// Exits with 0 if nothing is left behind; with 1 if something is, or it was interrupted; with 78
+    /// on a bad configuration. With --serve, exits with 0 when asked to stop, 1 on a fatal error.
     #[cfg(feature = "rehearsal")]
     #[command(after_help = "Example:\n  stagesweep rehearse --services 3 --faults mild")]
     Rehearse(rehearse::Options),

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Check;
+use super::{Check, people, rule};
 use crate::aws::Connector;
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
+use crate::named::Named;
 use crate::retry::ErrorClass;
 
 /// With fewer receives, a failure that would have passed ends in the dead-letter queue.
@@ -19,9 +20,9 @@ const MANY_RECEIVES: u32 = 100;
 /// A shorter retention may end a message before its job does.
 const SHORT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-const READ: &str = "sqs:GetQueueAttributes on it";
+pub(super) const READ: &str = "sqs:GetQueueAttributes on it";
 
-pub(super) async fn examine(config: &Config, connector: &Connector) -> Vec<Check> {
+pub(super) async fn examine(config: &Config, connector: &Connector, named: &[Named]) -> Vec<Check> {
     let queue =
         |url: &str| connector.queue(url, config.queue.region.as_deref(), config.queue.wait_time);
     let url = &config.queue.url;
@@ -42,6 +43,7 @@ pub(super) async fn examine(config: &Config, connector: &Connector) -> Vec<Check
     checks.push(retention(&attributes));
     checks.push(visibility(config, &attributes));
     checks.push(policy(attributes.policy.as_deref()));
+    checks.extend(rule::examine(config, connector, &attributes, named).await);
     if let Some(arn) = &attributes.dead_letter_arn {
         let url = beside(url, arn);
         let check = match queue(&url).attributes().await {
@@ -89,7 +91,7 @@ fn retention(attributes: &QueueAttributes) -> Check {
     match attributes.retention {
         None => Check::ok(NAME, "the queue does not say"),
         Some(time) => {
-            let said = format!("messages are kept for {}", humantime::format_duration(time));
+            let said = format!("messages are kept for {}", people(time));
             if time < SHORT_RETENTION {
                 Check::warning(
                     NAME,
@@ -104,11 +106,11 @@ fn retention(attributes: &QueueAttributes) -> Check {
 }
 
 fn visibility(config: &Config, attributes: &QueueAttributes) -> Check {
-    let ours = humantime::format_duration(config.queue.visibility_timeout);
+    let ours = people(config.queue.visibility_timeout);
     let said = match attributes.visibility_timeout {
         Some(queue) => format!(
             "{ours} by the configuration, which overrides the queue's {}",
-            humantime::format_duration(queue)
+            people(queue)
         ),
         None => format!("{ours} by the configuration"),
     };
@@ -151,23 +153,7 @@ fn policy(policy: Option<&str>) -> Check {
     let Ok(document) = serde_json::from_str::<Value>(text) else {
         return Check::failure(NAME, "it is not JSON", REMEDY);
     };
-    let statements = many(&document["Statement"]);
-    let sends = |statement: &&Value| {
-        statement["Effect"] == "Allow"
-            && many(&statement["Action"]).iter().any(|action| {
-                let action = action.as_str().unwrap_or_default().to_ascii_lowercase();
-                ["sqs:sendmessage", "sqs:*", "*", "sqs:send*"].contains(&action.as_str())
-            })
-    };
-    let sending: Vec<&Value> = statements.iter().copied().filter(sends).collect();
-    let to_events = |statement: &Value| {
-        let principal = &statement["Principal"];
-        let services = many(&principal["Service"]);
-        services
-            .iter()
-            .any(|service| *service == "events.amazonaws.com")
-            || is_anyone(principal)
-    };
+    let sending = sending(&document);
     if !sending.iter().any(|statement| to_events(statement)) {
         return Check::failure(NAME, "EventBridge may not send to the queue", REMEDY);
     }
@@ -190,6 +176,51 @@ fn policy(policy: Option<&str>) -> Check {
     Check::ok(NAME, "EventBridge may send, from the rules that it names")
 }
 
+/// The ARNs of the rules that may send, by the queue's policy; none if any may.
+pub(super) fn sources(policy: Option<&str>) -> Vec<String> {
+    let document: Value = policy
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    let (to_events, conditions): (Vec<&Value>, Vec<&Value>) = sending(&document)
+        .into_iter()
+        .filter(|statement| to_events(statement))
+        .map(|statement| (statement, &statement["Condition"]))
+        .unzip();
+    if !to_events.iter().all(|statement| names_source(statement)) {
+        return Vec::new();
+    }
+    let operators = conditions.into_iter().filter_map(Value::as_object);
+    let keys = operators.flat_map(|it| it.values().filter_map(Value::as_object));
+    let named = keys.flatten().filter(|(key, _)| is_source(key));
+    let arns = named.flat_map(|(_, arns)| many(arns));
+    arns.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The statements that allow someone to send.
+fn sending(document: &Value) -> Vec<&Value> {
+    let sends = |statement: &&Value| {
+        statement["Effect"] == "Allow"
+            && many(&statement["Action"]).iter().any(|action| {
+                let action = action.as_str().unwrap_or_default().to_ascii_lowercase();
+                ["sqs:sendmessage", "sqs:*", "*", "sqs:send*"].contains(&action.as_str())
+            })
+    };
+    many(&document["Statement"])
+        .into_iter()
+        .filter(sends)
+        .collect()
+}
+
+/// Whether a statement is about EventBridge.
+fn to_events(statement: &Value) -> bool {
+    let principal = &statement["Principal"];
+    let services = many(&principal["Service"]);
+    services
+        .iter()
+        .any(|service| *service == "events.amazonaws.com")
+        || is_anyone(principal)
+}
+
 fn is_anyone(principal: &Value) -> bool {
     principal == "*" || many(&principal["AWS"]).iter().any(|it| *it == "*")
 }
@@ -199,12 +230,14 @@ fn names_source(statement: &Value) -> bool {
     let conditions = statement["Condition"].as_object();
     conditions.is_some_and(|conditions| {
         conditions.values().any(|keys| {
-            keys.as_object().is_some_and(|keys| {
-                keys.keys()
-                    .any(|key| key.eq_ignore_ascii_case("aws:SourceArn"))
-            })
+            keys.as_object()
+                .is_some_and(|keys| keys.keys().any(|key| is_source(key)))
         })
     })
+}
+
+fn is_source(key: &str) -> bool {
+    key.eq_ignore_ascii_case("aws:SourceArn")
 }
 
 /// A policy's element, which is one value or a list of them.

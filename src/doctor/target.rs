@@ -162,7 +162,10 @@ async fn parameter(account: &Account, name: &str, role: Role) -> Check {
                 Role::Staging => "write `deleted` to it",
             },
         ),
-        Ok(Some(found)) => distribution(&found, role),
+        Ok(Some(found)) => match account.cloudfront.may_read_config(id).await {
+            Err(error) => Check::call(PARAMETER, &error, "cloudfront:GetDistributionConfig on it"),
+            Ok(()) => distribution(&found, role),
+        },
     }
 }
 

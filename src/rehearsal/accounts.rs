@@ -1,7 +1,7 @@
 //! The accounts of a world, and who may look at which.
 //!
 //! Whatever credentials come in belong to the account of the settings, unless STS gave them out:
-//! those belong to their role's account, until they end. Queues and tables exist in the account of
+//! those belong to their role's account, until they end. Queues, buses and tables exist in the account of
 //! the settings only.
 
 use std::collections::BTreeMap;
@@ -112,7 +112,9 @@ impl State {
         }
         let at_home = call.account == self.settings.account;
         match call.service {
-            AwsService::Sqs | AwsService::DynamoDb if !at_home => Err(Failure::access_denied(call)),
+            AwsService::Sqs | AwsService::DynamoDb | AwsService::EventBridge if !at_home => {
+                Err(Failure::access_denied(call))
+            }
             _ => Ok(()),
         }
     }

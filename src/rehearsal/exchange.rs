@@ -29,6 +29,8 @@ pub enum AwsService {
     CloudFront,
     /// DynamoDB, AWS JSON 1.0.
     DynamoDb,
+    /// EventBridge, AWS JSON 1.1.
+    EventBridge,
     /// Security Token Service, AWS query protocol of 2011-06-15.
     Sts,
     /// Anything else; answered with an error.
@@ -42,6 +44,7 @@ impl std::fmt::Display for AwsService {
             Self::Ssm => "ssm",
             Self::CloudFront => "cloudfront",
             Self::DynamoDb => "dynamodb",
+            Self::EventBridge => "events",
             Self::Sts => "sts",
             Self::Unknown => "unknown",
         })
@@ -117,6 +120,10 @@ impl Call {
                 operation.to_owned(),
                 json("TableName"),
             ),
+            Some(("AWSEvents", operation)) => {
+                let rule = json("Name").or_else(|| json("Rule"));
+                (AwsService::EventBridge, operation.to_owned(), rule)
+            }
             Some((_, operation)) => (AwsService::Unknown, operation.to_owned(), None),
             None => match cloudfront_api::route(request.method(), request.uri()) {
                 Some((operation, resource)) => {
@@ -245,7 +252,10 @@ impl Failure {
                     format!("{};{kind}", super::sqs::query_code(&code)),
                 )
             }
-            AwsService::Ssm | AwsService::DynamoDb | AwsService::Unknown => {
+            AwsService::Ssm
+            | AwsService::DynamoDb
+            | AwsService::EventBridge
+            | AwsService::Unknown => {
                 // Several Parameter Store errors come without any text.
                 let body = if message.is_empty() {
                     serde_json::json!({ "__type": code })
@@ -305,7 +315,9 @@ impl Reply {
         let content_type = match service {
             AwsService::CloudFront | AwsService::Sts => "text/xml",
             AwsService::Sqs | AwsService::DynamoDb => "application/x-amz-json-1.0",
-            AwsService::Ssm | AwsService::Unknown => "application/x-amz-json-1.1",
+            AwsService::Ssm | AwsService::EventBridge | AwsService::Unknown => {
+                "application/x-amz-json-1.1"
+            }
         };
         let mut builder = http::Response::builder()
             .status(self.status)

@@ -134,6 +134,8 @@ pub enum Action {
     Reorder,
     /// Answers a delete without deleting.
     Undelete,
+    /// Answers 200, with every event of PutEvents refused.
+    RefuseEntries,
     /// Runs a closure on the world before the effect.
     Before(Hook),
     /// Runs a closure on the world after the effect, before the caller gets to see the answer.
@@ -166,6 +168,7 @@ impl Action {
             Self::Duplicate => "duplicated",
             Self::Reorder => "reordered",
             Self::Undelete => "not deleted",
+            Self::RefuseEntries => "entries refused",
             Self::Before(_) => "hook before",
             Self::After(_) => "hook after",
         }
@@ -284,6 +287,7 @@ pub(super) struct Tweaks {
     pub(super) duplicate: bool,
     pub(super) reorder: bool,
     pub(super) undelete: bool,
+    pub(super) refuse_entries: bool,
 }
 
 /// How an exchange is to begin.
@@ -463,6 +467,7 @@ impl Plan {
             Action::Duplicate => self.tweaks.duplicate = true,
             Action::Reorder => self.tweaks.reorder = true,
             Action::Undelete => self.tweaks.undelete = true,
+            Action::RefuseEntries => self.tweaks.refuse_entries = true,
             Action::Refuse(failure) if entering => self.entrance = Entrance::Refuse(failure),
             Action::Throttle if entering => {
                 self.entrance = Entrance::Refuse(Failure::throttled(call.service));

@@ -161,13 +161,19 @@ impl Journal {
         self.kept().next
     }
 
-    /// The entries that changed something, without queue traffic.
+    /// The entries that changed something, without the traffic of queues and buses.
     #[must_use]
     pub fn mutations(&self) -> Vec<Entry> {
         let kept = self.kept();
         kept.entries
             .iter()
-            .filter(|entry| entry.mutated() && entry.call.service != AwsService::Sqs)
+            .filter(|entry| entry.mutated())
+            .filter(|entry| {
+                !matches!(
+                    entry.call.service,
+                    AwsService::Sqs | AwsService::EventBridge
+                )
+            })
             .cloned()
             .collect()
     }

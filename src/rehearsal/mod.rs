@@ -1,4 +1,4 @@
-//! An embedded AWS: SQS, Parameter Store and CloudFront continuous deployment in memory.
+//! An embedded AWS: SQS, Parameter Store, CloudFront continuous deployment and more, in memory.
 //!
 //! It speaks the services' own wire protocols, so the daemon under rehearsal is the real one
 //! with the real SDK. There are two doors to the same world: [`EmbeddedAws::http_client`] inside
@@ -12,6 +12,7 @@
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
 //! | `sts`, `accounts` | roles and their credentials; which account they open |
+//! | `eventbridge` | buses, rules that send to queues, and events |
 //! | `dynamodb`, `dynamodb_expression` | tables, and the expressions of their writes |
 //! | `cloudfront` | what CloudFront holds, and what reads show of it |
 //! | `cloudfront_distributions`, `cloudfront_policies`, `cloudfront_errors` | the rules of change |
@@ -43,6 +44,7 @@ mod cloudfront_policies;
 mod cloudfront_xml;
 mod dynamodb;
 mod dynamodb_expression;
+mod eventbridge;
 mod events;
 mod exchange;
 mod faults;
@@ -122,6 +124,7 @@ struct State {
     sessions: BTreeMap<String, Session>,
     dynamodb: dynamodb::DynamoDb,
     sqs: sqs::Sqs,
+    events: eventbridge::EventBridge,
     ids: Ids,
     /// Request ids draw from their own source: looking does not change what is made later.
     request_ids: Ids,
@@ -167,6 +170,7 @@ impl EmbeddedAws {
                 sessions: BTreeMap::new(),
                 dynamodb: dynamodb::DynamoDb::default(),
                 sqs: sqs::Sqs::default(),
+                events: eventbridge::EventBridge::default(),
                 ids: Ids::new(seed),
                 request_ids: Ids::new(!seed),
             }),
@@ -496,6 +500,7 @@ impl State {
         let Self {
             settings,
             sqs,
+            events,
             dynamodb,
             ids,
             ..
@@ -522,6 +527,16 @@ impl State {
                 Step::Done(sqs.call(&mut context, call, &body))
             }
             AwsService::DynamoDb => Step::Done(dynamodb.call(settings, call, &body)),
+            AwsService::EventBridge => {
+                let mut context = eventbridge::Context {
+                    now,
+                    settings,
+                    ids,
+                    tweaks: &plan.tweaks,
+                    sqs,
+                };
+                Step::Done(events.call(&mut context, call, &body))
+            }
             AwsService::Unknown | AwsService::CloudFront | AwsService::Ssm | AwsService::Sts => {
                 Step::Done(Err(unknown_service(request)))
             }
@@ -531,8 +546,8 @@ impl State {
 
 fn unknown_service(request: &Request<Vec<u8>>) -> Failure {
     let message = format!(
-        "The embedded AWS knows SQS, Parameter Store, CloudFront, DynamoDB and STS; {} {} is none \
-         of theirs.",
+        "The embedded AWS knows SQS, Parameter Store, CloudFront, DynamoDB, EventBridge and STS; {} {} \
+         is none of theirs.",
         request.method(),
         request.uri().path()
     );

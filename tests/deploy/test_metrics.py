@@ -14,6 +14,8 @@ import support
 import template
 
 SCHEMA = json.loads((pathlib.Path(__file__).parent / "emf.schema.json").read_text())
+# `orphans --json` of a test that leaves some (tests/process/verbs.rs).
+ORPHANS = support.ROOT / "target" / "tmp" / "orphans.json"
 TARGET = """
 [[targets]]
 pipeline = "{service}-frontend-pipeline"
@@ -94,6 +96,32 @@ class Metrics(unittest.TestCase):
         taken = [it["message"] for it in lines if it.get(field) == value]
         self.assertEqual(set(taken), {"message rejected; it is left to the redrive policy"})
         self.assertLess(len(taken), len(lines))
+
+    def test_the_alarm_on_orphans_counts_each_one_that_the_program_writes_of(self):
+        resources = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
+        filter, alarm = (resources[name]["Properties"] for name in ("OrphansFound", "OrphansAlarm"))
+        # One term in quotes: a log event that has it anywhere counts, to the letter.
+        (term,) = re.fullmatch(r'"((?:[^"\\]|\\.)*)"', filter["FilterPattern"]).groups()
+        term = re.sub(r"\\(.)", r"\1", term)
+        # What the task of the schedule writes; ECS makes a log event of each line.
+        command = json.loads(resources["OrphansRule"]["Properties"]["Targets"][0]["Input"])
+        self.assertEqual(command["containerOverrides"][0]["command"], ["orphans", "--json"])
+        written = ORPHANS.read_text()
+        taken = [it for it in written.split("\n") if term in it]
+        report = json.loads(written)
+        verdicts = [it["verdict"]["orphan"] for it in report["staging"] + report["policies"]]
+        self.assertEqual(len(taken), verdicts.count(True))
+        self.assertEqual(set(verdicts), {True, False})
+        (metric,) = filter["MetricTransformations"]
+        for key, name in (("Namespace", "MetricNamespace"), ("MetricName", "MetricName")):
+            self.assertEqual(alarm[key], metric[name])
+        self.assertEqual((alarm["Statistic"], alarm["ComparisonOperator"]), ("Sum", "GreaterThanThreshold"))
+        self.assertEqual((int(metric["MetricValue"]), alarm["Threshold"]), (1, 0))
+        # The daemon's own log has it nowhere.
+        self.assertFalse([it for it in self.drained() if term in json.dumps(it, separators=(",", ":"))])
+        # Terraform has the same pattern.
+        theirs = (support.DEPLOY / "terraform" / "alarms.tf").read_text()
+        self.assertIn(f"pattern        = {json.dumps(filter['FilterPattern'])}\n", theirs)
 
     def test_the_agents_and_fluent_bit_read_where_the_documentation_has_the_daemon_write(self):
         agent = json.loads((support.DEPLOY / "cloudwatch-agent.json").read_text())["logs"]

@@ -1,7 +1,7 @@
 """The roles allow exactly what the program calls.
 
-Every test that runs the program against the embedded AWS appends the operations that it called to a file
-(tests/process/calls.rs). Allowed beyond these is only what is listed here, each with its reason.
+Every test that runs the daemon against the embedded AWS appends the operations that it called to a file
+(tests/process/calls.rs), and those of `doctor` what it asks EventBridge. Allowed beyond these is only what is listed here, each with its reason.
 """
 
 import re
@@ -74,6 +74,7 @@ class Role(unittest.TestCase):
                     lists = {
                         "cloudfront:ListContinuousDeploymentPolicies",
                         "cloudfront:ListDistributions",
+                        "events:ListRuleNamesByTarget",
                         "ssm:DescribeParameters",
                     }
                     self.assertLessEqual(set(template.actions(statement)), lists)

@@ -225,14 +225,13 @@ class Stack(unittest.TestCase):
                 "TargetRoleArns": "arn:aws:iam::210987654321:role/stagesweep",
                 "TargetAccounts": "210987654321",
                 "CustomerKey": "yes",
-                "OrphansSchedule": "rate(1 day)",
                 "AlarmTopicArn": "arn:aws:sns:ap-northeast-1:123456789012:alarms",
             },
         )
         iam = self.aws("iam")
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        chosen = {"cleanup", "key", "ledger", "legacy-log-bucket", "orphans", "target-roles", "web-acl"}
+        chosen = {"cleanup", "doctor", "key", "ledger", "legacy-log-bucket", "orphans", "target-roles", "web-acl"}
         self.assertEqual(set(policies), chosen)
         cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]
         (delete,) = [it for it in cleanup["Statement"] if it["Sid"] == "DeleteStaging"]

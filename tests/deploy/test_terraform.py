@@ -136,7 +136,7 @@ class Terraform(unittest.TestCase):
             }
             found = set()
             for _, kind, name, body in declared(parse(module)):
-                if kind == "aws_iam_policy_document" and name in ("cleanup", "orphans"):
+                if kind == "aws_iam_policy_document" and name in ("cleanup", "doctor", "orphans"):
                     found |= {(it["sid"], tuple(sorted(it["actions"]))) for it in body["statement"]}
                 # Those of the daemon's role that are written out.
                 if kind == "aws_iam_role_policy" and "jsonencode" in body["policy"]:

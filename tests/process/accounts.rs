@@ -54,10 +54,8 @@ async fn the_verbs_work_as_the_targets_role_and_delete_no_orphan_where_they_cann
         .create_role(&format!("arn:aws:iam::{account}:role/stagesweep"), None);
     let there = world.aws.in_account(account, "eu-west-1");
     let service = there.create_service("shop").unwrap();
-    let rule = r#"{"Statement": [{"Effect": "Allow", "Action": "sqs:SendMessage",
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:events:x:1:rule/r"}}}]}"#;
-    world.aws.set_queue_policy(&world.queues.url, rule).unwrap();
+    let routed = world.aws.route_rejections("stagesweep", &world.queues.url);
+    routed.unwrap();
     // The same names in the daemon's own account are not meant.
     let here = world.service("shop");
     let config = world.write_config(

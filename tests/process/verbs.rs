@@ -340,6 +340,10 @@ async fn orphans_are_listed_with_their_past_and_taken_down_in_the_safe_order() {
         all.iter().find(|it| it["id"] == *id).unwrap()
     };
     assert_eq!(of(&older.staging_id)["verdict"]["orphan"], true);
+    // What the alarm in the templates is held against.
+    let written = ends(&world, &["orphans", "--json"], 0).await.stdout;
+    let kept = concat!(env!("CARGO_TARGET_TMPDIR"), "/orphans.json");
+    std::fs::write(kept, written).unwrap();
     assert_eq!(of(&older.staging_id)["parameter"], older.staging_parameter);
     assert_eq!(of(&newer.staging_id)["verdict"]["kept_because"], "named");
     assert_eq!(report["quota"]["staging_used"], 2);
@@ -425,10 +429,8 @@ async fn an_orphan_that_is_young_or_that_a_job_is_bound_to_is_never_taken_down()
 async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
     let world = World::new().await;
     let shop = world.service("shop");
-    let rule = r#"{"Statement": [{"Effect": "Allow", "Action": "sqs:SendMessage",
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Condition": {"ArnEquals": {"aws:SourceArn": "arn:aws:events:x:1:rule/r"}}}]}"#;
-    world.aws.set_queue_policy(&world.queues.url, rule).unwrap();
+    let routed = world.aws.route_rejections("stagesweep", &world.queues.url);
+    routed.unwrap();
     let report = document(&world, &["doctor", PIPELINE, "--json"], 0).await;
     let of = |report: &Value, check: &str, subject: &str| {
         let all = report["checks"].as_array().unwrap().clone();
@@ -443,6 +445,8 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
         "clock",
         "redrive policy",
         "queue policy",
+        "rule",
+        "cloudfront:GetDistributionConfig",
         "quota",
     ] {
         assert_eq!(of(&report, check, "")["status"], "ok", "{report}");
@@ -454,6 +458,16 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
     assert_eq!(report["status"], "warning");
 
     world.aws.set_queue_policy(&world.queues.url, "{}").unwrap();
+    let pattern =
+        serde_json::json!({ "source": ["aws.codepipeline"], "detail": { "stage": ["Test"] } });
+    world.aws.put_rule(
+        "stagesweep",
+        &pattern,
+        Some(serde_json::json!({
+            "Id": "queue",
+            "Arn": "arn:aws:sqs:ap-northeast-1:123456789012:stagesweep",
+        })),
+    );
     world
         .aws
         .put_parameter(&shop.staging_parameter, &shop.production_id);
@@ -461,6 +475,7 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
     let report = document(&world, &["doctor", "--json"], 1).await;
     for (check, subject, remedy) in [
         ("queue policy", "", "aws:SourceArn"),
+        ("rule", "stagesweep", "state FAILED"),
         ("parameter", "cfcd-staging", "staging distribution's id"),
         ("cloudfront:ListContinuousDeploymentPolicies", "", "allow"),
     ] {
@@ -472,7 +487,20 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
         );
     }
     let said = ends(&world, &["doctor"], 1).await.stdout;
-    assert!(said.contains("3 failure(s)"), "{said}");
+    assert!(said.contains("4 failure(s)"), "{said}");
+    // Nobody but `doctor` asks for the rule: that is no failure of the daemon.
+    let denied = world.aws.deny("ListRuleNamesByTarget");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    let found = of(&report, "rule", "");
+    assert_eq!(found["status"], "warning", "{found}");
+    assert_eq!(found["remedy"], "allow events:ListRuleNamesByTarget on *");
+    world.aws.remove_rule(denied);
+    world.aws.deny("GetDistributionConfig");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    let found = of(&report, "cloudfront:GetDistributionConfig", "");
+    assert_eq!(found["status"], "failure", "{found}");
+    let found = of(&report, "parameter", "cfcd-production");
+    assert_eq!(found["status"], "failure", "{found}");
     world.assert_untouched();
     let entries = world.aws.journal().entries();
     let reads = entries.iter().all(|entry| !entry.call.may_mutate());

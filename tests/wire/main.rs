@@ -5,6 +5,7 @@
 mod accounts;
 mod calls;
 mod embedded;
+mod events;
 mod fuzz;
 mod ledgers;
 mod signature;

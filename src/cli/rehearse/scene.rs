@@ -67,6 +67,9 @@ impl Scene {
     pub(super) fn set(aws: &EmbeddedAws, config: &Config, services: u16) -> anyhow::Result<Self> {
         let visibility = config.queue.visibility_timeout.max(Duration::from_secs(1));
         let queues = aws.create_queue_with_dlq(QUEUE, MAX_RECEIVE_COUNT, visibility);
+        // Nothing but this rule sends, if only `doctor` looks at it: rejections are put on the queue.
+        aws.route_rejections(QUEUE, &queues.url)
+            .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
         let mut scene = Self {
             rejections: Vec::new(),
             queues,
@@ -198,7 +201,7 @@ impl Scene {
         let production = service.map_or("ID", |service| service.production_id.as_str());
         format!(
             "\
-# The embedded AWS serves SQS, SSM, CloudFront, STS and DynamoDB at {endpoint}.
+# The embedded AWS serves SQS, SSM, CloudFront, STS, DynamoDB and EventBridge at {endpoint}.
 # {count} rejection(s) wait on its queue. It stops with Ctrl-C and forgets everything.
 export AWS_ENDPOINT_URL={endpoint}
 export AWS_REGION={region}
