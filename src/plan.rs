@@ -234,6 +234,8 @@ pub enum Outcome {
     AlreadyClean,
     /// A newer deployment owns the staging slot; what was still ours is gone.
     Superseded,
+    /// There was nothing to take down; the target's program ran.
+    Ran,
 }
 
 impl Outcome {
@@ -244,15 +246,21 @@ impl Outcome {
             Self::Cleaned => "cleaned",
             Self::AlreadyClean => "already_clean",
             Self::Superseded => "superseded",
+            Self::Ran => "ran",
         }
     }
 
     /// The outcome of that name.
     #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
-        [Self::Cleaned, Self::AlreadyClean, Self::Superseded]
-            .into_iter()
-            .find(|outcome| outcome.code() == code)
+        [
+            Self::Cleaned,
+            Self::AlreadyClean,
+            Self::Superseded,
+            Self::Ran,
+        ]
+        .into_iter()
+        .find(|outcome| outcome.code() == code)
     }
 }
 

@@ -9,11 +9,14 @@
 //!
 //! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
 
+mod program;
 mod record;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+pub use self::program::ProgramFailure;
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
@@ -30,9 +33,10 @@ use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
 use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
+use crate::programs::Programs;
 use crate::retry::{Backoff, Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
-use crate::target::ResolvedTarget;
+use crate::target::{Parameters, ResolvedTarget};
 use crate::telemetry::{Telemetry, chain, events};
 use crate::watch::Until;
 
@@ -53,6 +57,7 @@ pub struct Reconciler {
     accounts: Accounts,
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
+    programs: Arc<dyn Programs>,
     settings: Settings,
     queues: Arc<ProductionQueues>,
 }
@@ -64,6 +69,8 @@ pub struct Settings {
     pub propagation_timeout: Duration,
     /// Between two tries of a call that failed.
     pub backoff: Backoff,
+    /// How long a program may go on once the daemon is stopping, its end included.
+    pub grace_period: Duration,
 }
 
 /// One job.
@@ -71,6 +78,8 @@ pub struct Settings {
 pub struct Job {
     /// The rejection.
     pub rejection: Rejection,
+    /// The whole event, as a program reads it; `None` where no program is to be run.
+    pub event: Option<Arc<str>>,
     /// Its target.
     pub target: ResolvedTarget,
     /// The right to work on it.
@@ -90,6 +99,11 @@ pub enum Ended {
     Succeeded(Outcome),
     /// It must not be done.
     Refused(Refusal),
+    /// The target's program says that it cannot be done.
+    ProgramFailed {
+        /// Its exit status.
+        status: i32,
+    },
     /// It was told to stop, and goes on under a later receive.
     Stopped(StopReason),
     /// Another instance works on the same production distribution.
@@ -118,6 +132,9 @@ pub enum Failure {
     /// The ledger failed.
     #[error("the ledger failed")]
     Ledger(#[source] LedgerError),
+    /// The target's program did not succeed, and is run again.
+    #[error(transparent)]
+    Program(ProgramFailure),
 }
 
 impl Failure {
@@ -129,6 +146,7 @@ impl Failure {
             Self::PropagationTimeout { .. } => "propagation_timeout",
             Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
             Self::Ledger(_) => "ledger_failed",
+            Self::Program(failure) => failure.code(),
         }
     }
 
@@ -173,12 +191,14 @@ impl Reconciler {
         accounts: Accounts,
         ledger: Arc<dyn Ledger>,
         telemetry: Arc<Telemetry>,
+        programs: Arc<dyn Programs>,
         settings: Settings,
     ) -> Self {
         Self {
             accounts,
             ledger,
             telemetry,
+            programs,
             settings,
             queues: Arc::default(),
         }
@@ -188,23 +208,21 @@ impl Reconciler {
     pub async fn run(&self, job: &Job) -> Ended {
         let about = About::of(&job.rejection, &job.target.label);
         self.ledger.note(&job.grant, Note::Began(about));
-        let now = Instant::now();
-        let account = self.accounts.get(&job.target.access);
-        let mut run = Run {
-            context: self,
-            clients: account.clients.for_job(&job.stop, &job.activity),
-            account,
-            job,
-            known: Known::default(),
-            progress: Progress::default(),
-            list_policies: true,
-            search_policies: false,
-            moved_at: now,
-            changed_at: None,
-            fruitless: 0,
-            _turn: None,
+        let mut cleanup = job
+            .target
+            .parameters
+            .as_ref()
+            .map(|parameters| Run::new(self, job, parameters));
+        let ended = match &mut cleanup {
+            Some(run) => run.work().await.unwrap_or_else(Ended::from),
+            None => Ended::Succeeded(Outcome::Ran),
         };
-        let ended = run.work().await.unwrap_or_else(Ended::from);
+        let ended = match (ended, &job.target.program) {
+            (Ended::Succeeded(outcome), Some(program)) => {
+                self.run_program(job, program, outcome).await
+            }
+            (ended, _) => ended,
+        };
         // Still holding our turn: the next job for the same production distribution must find
         // this one closed in the ledger.
         self.close(job, ended).await
@@ -221,6 +239,7 @@ impl Reconciler {
                 };
             }
             Ended::Refused(refusal) => refusal.code(),
+            Ended::ProgramFailed { .. } => "program_failed",
             Ended::Stopped(reason) => reason.code(),
             Ended::ProductionBusy { .. } => "production_busy",
             Ended::Failed(failure) => failure.code(),
@@ -230,9 +249,10 @@ impl Reconciler {
             Ok(()) => ended,
             Err(error) => match ended {
                 // A ledger that fails must be heard of; what else was known is in the log.
-                Ended::Stopped(_) | Ended::ProductionBusy { .. } | Ended::Refused(_) => {
-                    Ended::Failed(Failure::Ledger(error))
-                }
+                Ended::Stopped(_)
+                | Ended::ProductionBusy { .. }
+                | Ended::Refused(_)
+                | Ended::ProgramFailed { .. } => Ended::Failed(Failure::Ledger(error)),
                 ended => ended,
             },
         }
@@ -254,6 +274,8 @@ struct Run<'a> {
     /// Its clients, which do not wait for their turn once the job is told to stop.
     clients: aws::Account,
     job: &'a Job,
+    /// What its target names.
+    parameters: &'a Parameters,
     known: Known,
     progress: Progress,
     /// Nothing has told yet whether a policy lists our staging distribution.
@@ -268,6 +290,27 @@ struct Run<'a> {
     fruitless: u32,
     /// Our turn at the production distribution.
     _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(context: &'a Reconciler, job: &'a Job, parameters: &'a Parameters) -> Self {
+        let account = context.accounts.get(&job.target.access);
+        Self {
+            context,
+            clients: account.clients.for_job(&job.stop, &job.activity),
+            account,
+            job,
+            parameters,
+            known: Known::default(),
+            progress: Progress::default(),
+            list_policies: true,
+            search_policies: false,
+            moved_at: Instant::now(),
+            changed_at: None,
+            fruitless: 0,
+            _turn: None,
+        }
+    }
 }
 
 impl Run<'_> {
@@ -327,10 +370,8 @@ impl Run<'_> {
 
     /// Finds out which distributions the rejection is about; or that it is about none.
     async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
-        let (ssm, target) = (&self.clients.ssm, &self.job.target);
-        let production = self
-            .call(|| ssm.parameter(&target.production_parameter))
-            .await?;
+        let (ssm, parameters) = (&self.clients.ssm, self.parameters);
+        let production = self.call(|| ssm.parameter(&parameters.production)).await?;
         let production = production
             .map(|parameter| parameter.value)
             .unwrap_or_default();
@@ -338,16 +379,14 @@ impl Run<'_> {
             return Ok(Err(Ended::Refused(Refusal::ProductionParameterInvalid)));
         };
 
-        let current = self
-            .call(|| ssm.parameter(&target.staging_parameter))
-            .await?;
+        let current = self.call(|| ssm.parameter(&parameters.staging)).await?;
         let Some(current) = current else {
             return Ok(Err(Ended::Refused(Refusal::StagingParameterInvalid)));
         };
         let mut versions = vec![current];
         let moment = self.job.rejection.as_of;
         if as_of(&versions, moment) == AsOf::NeedsHistory {
-            versions = self.call(|| ssm.history(&target.staging_parameter)).await?;
+            versions = self.call(|| ssm.history(&parameters.staging)).await?;
         }
         let AsOf::Version(version) = as_of(&versions, moment) else {
             return Ok(Err(Ended::Refused(Refusal::HistoryTooShort)));
@@ -390,7 +429,7 @@ impl Run<'_> {
         let (production, staging, parameter) = tokio::try_join!(
             self.look(&binding.production_id, known.production),
             self.look(&binding.staging_id, known.staging),
-            self.call(|| ssm.parameter(&self.job.target.staging_parameter)),
+            self.call(|| ssm.parameter(&self.parameters.staging)),
         )?;
         self.known = Known {
             production: Some(production.clone()),

@@ -25,7 +25,7 @@ impl Run<'_> {
         self.store(binding).await?;
 
         let ssm = &self.clients.ssm;
-        let name = &self.job.target.staging_parameter;
+        let name = &self.parameters.staging;
         let current = self.call(|| ssm.parameter(name)).await?;
         let still_ours = current.is_some_and(|current| {
             current.version == read
@@ -65,7 +65,7 @@ impl Run<'_> {
     /// is named there still exists, although the parameter says `deleted`.
     pub(super) async fn mend_overwritten(&self, read: i64) -> Result<(), Halt> {
         let account = &self.clients;
-        let name = &self.job.target.staging_parameter;
+        let name = &self.parameters.staging;
         let history = self.call(|| account.ssm.history(name)).await?;
         let Some(newest) = newest(&history).filter(|newest| newest.value == DELETED) else {
             return Ok(());
@@ -92,7 +92,7 @@ impl Run<'_> {
         written: i64,
     ) -> Result<(), Halt> {
         let ssm = &self.clients.ssm;
-        let name = &self.job.target.staging_parameter;
+        let name = &self.parameters.staging;
         let covered = newest(history).is_some_and(|newest| newest.version == written);
         if covered {
             self.call(|| ssm.overwrite(name, theirs)).await?;
