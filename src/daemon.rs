@@ -80,6 +80,10 @@ pub fn reconciler(
             initial: config.retry.initial_backoff,
             max: config.retry.max_backoff,
         },
+        verify: config
+            .verify
+            .codepipeline
+            .then_some(config.verify.on_timeout),
     };
     Reconciler::new(accounts, ledger, telemetry, settings)
 }

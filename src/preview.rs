@@ -84,7 +84,9 @@ pub enum End {
 /// [`AwsError`] if a call fails; the history of the staging parameter, which only tells who wrote
 /// it, may be denied.
 pub async fn look(account: &Account, target: &ResolvedTarget) -> Result<Found, AwsError> {
-    let Account { cloudfront, ssm } = account;
+    let Account {
+        cloudfront, ssm, ..
+    } = account;
     let (production_parameter, staging_parameter) = tokio::try_join!(
         ssm.parameter(&target.production_parameter),
         ssm.parameter(&target.staging_parameter),

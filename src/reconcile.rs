@@ -10,6 +10,7 @@
 //! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
 
 mod record;
+mod verify;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,7 @@ use crate::aws::cloudfront::Sighting;
 use crate::aws::edit::Edit;
 use crate::aws::{self, AwsError};
 use crate::binding::{AsOf, Binding, Slot, as_of};
+use crate::config::OnTimeout;
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
@@ -34,6 +36,7 @@ use crate::retry::{Backoff, Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
 use crate::target::ResolvedTarget;
 use crate::telemetry::{Telemetry, chain, events};
+use crate::verdict::Doubt;
 use crate::watch::Until;
 
 /// Tries of one call within a job, each of which the SDK tries three times by itself. After that
@@ -64,6 +67,9 @@ pub struct Settings {
     pub propagation_timeout: Duration,
     /// Between two tries of a call that failed.
     pub backoff: Backoff,
+    /// Whether CodePipeline is asked if a rejection still stands; and what becomes of an approval that
+    /// timed out.
+    pub verify: Option<OnTimeout>,
 }
 
 /// One job.
@@ -115,6 +121,9 @@ pub enum Failure {
         /// The propagation timeout.
         after: Duration,
     },
+    /// It cannot be told whether the rejection still stands.
+    #[error("it cannot be told whether the rejection still stands")]
+    Unverified(#[source] Doubt),
     /// The ledger failed.
     #[error("the ledger failed")]
     Ledger(#[source] LedgerError),
@@ -127,6 +136,7 @@ impl Failure {
         match self {
             Self::Call(error) => error.class.code(),
             Self::PropagationTimeout { .. } => "propagation_timeout",
+            Self::Unverified(_) => "not_verified",
             Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
             Self::Ledger(_) => "ledger_failed",
         }
@@ -184,6 +194,14 @@ impl Reconciler {
         }
     }
 
+    /// The same, for jobs that have no pipeline execution to ask CodePipeline about.
+    #[must_use]
+    pub fn without_verification(&self) -> Self {
+        let mut reconciler = self.clone();
+        reconciler.settings.verify = None;
+        reconciler
+    }
+
     /// Works on a job until it ends, and tells the ledger how.
     pub async fn run(&self, job: &Job) -> Ended {
         let about = About::of(&job.rejection, &job.target.label);
@@ -199,6 +217,7 @@ impl Reconciler {
             progress: Progress::default(),
             list_policies: true,
             search_policies: false,
+            verified: false,
             moved_at: now,
             changed_at: None,
             fruitless: 0,
@@ -260,6 +279,8 @@ struct Run<'a> {
     list_policies: bool,
     /// CloudFront says that some policy does.
     search_policies: bool,
+    /// This run has heard from CodePipeline that the rejection stands.
+    verified: bool,
     /// When something last moved.
     moved_at: Instant,
     /// When our last change was accepted, until its propagation is waited for.
@@ -310,6 +331,7 @@ impl Run<'_> {
                 Decision::Done(outcome) => return Ok(Ended::Succeeded(outcome)),
                 Decision::Refuse(refusal) => return Ok(Ended::Refused(refusal)),
                 Decision::Apply(step) => {
+                    self.verify_before(&step).await?;
                     // What propagates cannot show yet: the core waits for it, whatever a look at
                     // once would say.
                     let propagates =
@@ -385,7 +407,9 @@ impl Run<'_> {
 
     /// Reads everything that a decision needs, but for a distribution that has just been seen.
     async fn observe(&mut self, binding: &Binding) -> Result<Observed, Halt> {
-        let aws::Account { cloudfront, ssm } = &self.clients;
+        let aws::Account {
+            cloudfront, ssm, ..
+        } = &self.clients;
         let known = std::mem::take(&mut self.known);
         let (production, staging, parameter) = tokio::try_join!(
             self.look(&binding.production_id, known.production),

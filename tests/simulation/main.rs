@@ -11,4 +11,5 @@ mod lifecycle;
 mod messages;
 mod propagation;
 mod seeds;
+mod verify;
 mod vitals;

@@ -1,0 +1,54 @@
+//! Asking CodePipeline whether a rejection still stands, before anything is changed for it.
+//!
+//! Before the first change of each run, and again before the staging distribution is disabled: until
+//! then a retry could still be approved. What it decides is [`crate::verdict`].
+
+use super::{Ended, Failure, Halt, Run};
+use crate::config::OnTimeout;
+use crate::plan::{Outcome, Step};
+use crate::target::Access;
+use crate::telemetry::events;
+use crate::verdict::{Verdict, judge};
+
+impl Run<'_> {
+    /// Passes if the step may be taken. Ends the job if its rejection was taken back, or is none of
+    /// ours; fails it if that cannot be told.
+    pub(super) async fn verify_before(&mut self, step: &Step) -> Result<(), Halt> {
+        let Some(on_timeout) = self.context.settings.verify else {
+            return Ok(());
+        };
+        if self.verified && !matches!(step, Step::DisableStaging { .. }) {
+            return Ok(());
+        }
+        let rejection = &self.job.rejection;
+        self.job.activity.set("asking_codepipeline");
+        let access = Access {
+            role: self.job.target.access.role.clone(),
+            region: rejection.pipeline.region.clone(),
+        };
+        let account = self.context.accounts.get(&access);
+        let clients = account.clients.for_job(&self.job.stop, &self.job.activity);
+        let codepipeline = &clients.codepipeline;
+        let (pipeline, execution_id) = (&rejection.pipeline.name, &rejection.execution_id);
+        let seen = self
+            .call(|| codepipeline.look(pipeline, execution_id))
+            .await?;
+        let verdict = judge(rejection, &seen);
+        self.context.telemetry.emit(events::RejectionChecked {
+            execution_id,
+            before: step.name(),
+            verdict,
+        });
+        match verdict {
+            Verdict::Stands { timed_out: true } if on_timeout == OnTimeout::Ignore => {
+                Err(Ended::Succeeded(Outcome::Expired).into())
+            }
+            Verdict::Stands { .. } => {
+                self.verified = true;
+                Ok(())
+            }
+            Verdict::Retracted(_) => Err(Ended::Succeeded(Outcome::Retracted).into()),
+            Verdict::Doubtful(doubt) => Err(Ended::Failed(Failure::Unverified(doubt)).into()),
+        }
+    }
+}
