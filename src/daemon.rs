@@ -83,6 +83,10 @@ pub fn reconciler(
             max: config.retry.max_backoff,
         },
         grace_period: config.shutdown.grace_period,
+        verify: config
+            .verify
+            .codepipeline
+            .then_some(config.verify.on_timeout),
     };
     Reconciler::new(accounts, ledger, telemetry, programs, settings)
 }

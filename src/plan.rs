@@ -236,6 +236,11 @@ pub enum Outcome {
     Superseded,
     /// There was nothing to take down; the target's program ran.
     Ran,
+    /// The rejection was taken back: its stage was retried, or approved after all. Nothing more was
+    /// touched.
+    Retracted,
+    /// Nobody rejected: the approval was not given in time, and such are left alone.
+    Expired,
 }
 
 impl Outcome {
@@ -247,7 +252,15 @@ impl Outcome {
             Self::AlreadyClean => "already_clean",
             Self::Superseded => "superseded",
             Self::Ran => "ran",
+            Self::Retracted => "retracted",
+            Self::Expired => "expired",
         }
+    }
+
+    /// Whether the rejection still stood at the end: then there is more to be done for it.
+    #[must_use]
+    pub fn stands(self) -> bool {
+        !matches!(self, Self::Retracted | Self::Expired)
     }
 
     /// The outcome of that name.
@@ -258,6 +271,8 @@ impl Outcome {
             Self::AlreadyClean,
             Self::Superseded,
             Self::Ran,
+            Self::Retracted,
+            Self::Expired,
         ]
         .into_iter()
         .find(|outcome| outcome.code() == code)

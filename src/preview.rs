@@ -84,7 +84,9 @@ pub enum End {
 /// [`AwsError`] if a call fails; the history of the staging parameter, which only tells who wrote
 /// it, may be denied.
 pub async fn look(account: &Account, parameters: &Parameters) -> Result<Found, AwsError> {
-    let Account { cloudfront, ssm } = account;
+    let Account {
+        cloudfront, ssm, ..
+    } = account;
     let (production_parameter, staging_parameter) = tokio::try_join!(
         ssm.parameter(&parameters.production),
         ssm.parameter(&parameters.staging),

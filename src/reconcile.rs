@@ -9,13 +9,16 @@
 //!
 //! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
 
+mod calls;
 mod program;
 mod record;
+mod verify;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use self::calls::Calls;
 pub use self::program::ProgramFailure;
 
 use futures_util::future::try_join_all;
@@ -29,6 +32,7 @@ use crate::aws::cloudfront::Sighting;
 use crate::aws::edit::Edit;
 use crate::aws::{self, AwsError};
 use crate::binding::{AsOf, Binding, Slot, as_of};
+use crate::config::OnTimeout;
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
@@ -38,14 +42,8 @@ use crate::retry::{Backoff, Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
 use crate::target::{Parameters, ResolvedTarget};
 use crate::telemetry::{Telemetry, chain, events};
+use crate::verdict::Doubt;
 use crate::watch::Until;
-
-/// Tries of one call within a job, each of which the SDK tries three times by itself. After that
-/// the message is released, so that the redrive policy can end what never ends by itself.
-const CALL_TRIES: u32 = 3;
-
-/// No pause between two tries of a call is longer: a job holds its production distribution.
-const MAX_CALL_PAUSE: Duration = Duration::from_secs(5);
 
 /// What was seen of a distribution is looked at again after this long, if nothing that this run
 /// did or met made it do so sooner. Changes are conditional on the ETag that was seen.
@@ -71,6 +69,9 @@ pub struct Settings {
     pub backoff: Backoff,
     /// How long a program may go on once the daemon is stopping, its end included.
     pub grace_period: Duration,
+    /// Whether CodePipeline is asked if a rejection still stands; and what becomes of an approval that
+    /// timed out.
+    pub verify: Option<OnTimeout>,
 }
 
 /// One job.
@@ -129,6 +130,9 @@ pub enum Failure {
         /// The propagation timeout.
         after: Duration,
     },
+    /// It cannot be told whether the rejection still stands.
+    #[error("it cannot be told whether the rejection still stands")]
+    Unverified(#[source] Doubt),
     /// The ledger failed.
     #[error("the ledger failed")]
     Ledger(#[source] LedgerError),
@@ -144,6 +148,7 @@ impl Failure {
         match self {
             Self::Call(error) => error.class.code(),
             Self::PropagationTimeout { .. } => "propagation_timeout",
+            Self::Unverified(_) => "not_verified",
             Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
             Self::Ledger(_) => "ledger_failed",
             Self::Program(failure) => failure.code(),
@@ -204,6 +209,14 @@ impl Reconciler {
         }
     }
 
+    /// The same, for jobs that have no pipeline execution to ask CodePipeline about.
+    #[must_use]
+    pub fn without_verification(&self) -> Self {
+        let mut reconciler = self.clone();
+        reconciler.settings.verify = None;
+        reconciler
+    }
+
     /// Works on a job until it ends, and tells the ledger how.
     pub async fn run(&self, job: &Job) -> Ended {
         let about = About::of(&job.rejection, &job.target.label);
@@ -218,8 +231,10 @@ impl Reconciler {
             None => Ended::Succeeded(Outcome::Ran),
         };
         let ended = match (ended, &job.target.program) {
-            (Ended::Succeeded(outcome), Some(program)) => {
-                self.run_program(job, program, outcome).await
+            (Ended::Succeeded(outcome), Some(program)) if outcome.stands() => {
+                let verified = cleanup.as_ref().is_some_and(|run| run.verified);
+                let ran = self.run_program(job, program, outcome, verified).await;
+                ran.unwrap_or_else(Ended::from)
             }
             (ended, _) => ended,
         };
@@ -269,6 +284,7 @@ struct Known {
 /// One run of one job.
 struct Run<'a> {
     context: &'a Reconciler,
+    calls: Calls<'a>,
     /// The account that all of it is in.
     account: Arc<Account>,
     /// Its clients, which do not wait for their turn once the job is told to stop.
@@ -282,6 +298,8 @@ struct Run<'a> {
     list_policies: bool,
     /// CloudFront says that some policy does.
     search_policies: bool,
+    /// This run has heard from CodePipeline that the rejection stands.
+    verified: bool,
     /// When something last moved.
     moved_at: Instant,
     /// When our last change was accepted, until its propagation is waited for.
@@ -297,6 +315,7 @@ impl<'a> Run<'a> {
         let account = context.accounts.get(&job.target.access);
         Self {
             context,
+            calls: Calls { context, job },
             clients: account.clients.for_job(&job.stop, &job.activity),
             account,
             job,
@@ -305,6 +324,7 @@ impl<'a> Run<'a> {
             progress: Progress::default(),
             list_policies: true,
             search_policies: false,
+            verified: false,
             moved_at: Instant::now(),
             changed_at: None,
             fruitless: 0,
@@ -325,13 +345,13 @@ impl Run<'_> {
         };
         self.job.activity.rest("waiting_for_its_turn");
         let turn = self.context.queues.turn(&binding.production_id);
-        self._turn = Some(self.unless_stopped(turn).await?);
+        self._turn = Some(self.calls.unless_stopped(turn).await?);
         self.moved_at = Instant::now();
 
         let mut bound = false;
         let mut before_change = None;
         loop {
-            self.heed_stop()?;
+            self.calls.heed_stop()?;
             let observed = match before_change.take() {
                 Some(observed) => observed,
                 None => {
@@ -353,6 +373,7 @@ impl Run<'_> {
                 Decision::Done(outcome) => return Ok(Ended::Succeeded(outcome)),
                 Decision::Refuse(refusal) => return Ok(Ended::Refused(refusal)),
                 Decision::Apply(step) => {
+                    self.verify_before(&step).await?;
                     // What propagates cannot show yet: the core waits for it, whatever a look at
                     // once would say.
                     let propagates =
@@ -371,7 +392,10 @@ impl Run<'_> {
     /// Finds out which distributions the rejection is about; or that it is about none.
     async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
         let (ssm, parameters) = (&self.clients.ssm, self.parameters);
-        let production = self.call(|| ssm.parameter(&parameters.production)).await?;
+        let production = self
+            .calls
+            .call(|| ssm.parameter(&parameters.production))
+            .await?;
         let production = production
             .map(|parameter| parameter.value)
             .unwrap_or_default();
@@ -379,14 +403,17 @@ impl Run<'_> {
             return Ok(Err(Ended::Refused(Refusal::ProductionParameterInvalid)));
         };
 
-        let current = self.call(|| ssm.parameter(&parameters.staging)).await?;
+        let current = self
+            .calls
+            .call(|| ssm.parameter(&parameters.staging))
+            .await?;
         let Some(current) = current else {
             return Ok(Err(Ended::Refused(Refusal::StagingParameterInvalid)));
         };
         let mut versions = vec![current];
         let moment = self.job.rejection.as_of;
         if as_of(&versions, moment) == AsOf::NeedsHistory {
-            versions = self.call(|| ssm.history(&parameters.staging)).await?;
+            versions = self.calls.call(|| ssm.history(&parameters.staging)).await?;
         }
         let AsOf::Version(version) = as_of(&versions, moment) else {
             return Ok(Err(Ended::Refused(Refusal::HistoryTooShort)));
@@ -424,12 +451,14 @@ impl Run<'_> {
 
     /// Reads everything that a decision needs, but for a distribution that has just been seen.
     async fn observe(&mut self, binding: &Binding) -> Result<Observed, Halt> {
-        let aws::Account { cloudfront, ssm } = &self.clients;
+        let aws::Account {
+            cloudfront, ssm, ..
+        } = &self.clients;
         let known = std::mem::take(&mut self.known);
         let (production, staging, parameter) = tokio::try_join!(
             self.look(&binding.production_id, known.production),
             self.look(&binding.staging_id, known.staging),
-            self.call(|| ssm.parameter(&self.parameters.staging)),
+            self.calls.call(|| ssm.parameter(&self.parameters.staging)),
         )?;
         self.known = Known {
             production: Some(production.clone()),
@@ -463,7 +492,10 @@ impl Run<'_> {
                 .iter()
                 .any(|policy| policy.staging_domains.contains(domain))
         {
-            let found = self.call(|| cloudfront.policies_listing(domain)).await?;
+            let found = self
+                .calls
+                .call(|| cloudfront.policies_listing(domain))
+                .await?;
             (self.list_policies, self.search_policies) = (false, false);
             policies.extend(self.policies(found).await?);
         }
@@ -482,7 +514,7 @@ impl Run<'_> {
         {
             return Ok(known);
         }
-        self.call(|| self.clients.cloudfront.look(id)).await
+        self.calls.call(|| self.clients.cloudfront.look(id)).await
     }
 
     async fn policies(
@@ -492,7 +524,7 @@ impl Run<'_> {
         let cloudfront = &self.clients.cloudfront;
         let reads = ids
             .into_iter()
-            .map(|id| async move { self.call(|| cloudfront.policy(&id)).await });
+            .map(|id| async move { self.calls.call(|| cloudfront.policy(&id)).await });
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
@@ -504,19 +536,24 @@ impl Run<'_> {
         let result = match &step {
             Step::Detach { etag, policy_id } => {
                 let edit = Edit::detach(policy_id);
-                self.call(|| cloudfront.update(&binding.production_id, etag, edit))
+                self.calls
+                    .call(|| cloudfront.update(&binding.production_id, etag, edit))
                     .await
             }
             Step::DeletePolicy { policy_id, etag } => {
-                self.call(|| cloudfront.delete_policy(policy_id, etag))
+                self.calls
+                    .call(|| cloudfront.delete_policy(policy_id, etag))
                     .await
             }
             Step::DisableStaging { etag } => {
-                self.call(|| cloudfront.update(&binding.staging_id, etag, Edit::disable()))
+                self.calls
+                    .call(|| cloudfront.update(&binding.staging_id, etag, Edit::disable()))
                     .await
             }
             Step::DeleteStaging(staging) => {
-                self.call(|| cloudfront.delete_distribution(staging)).await
+                self.calls
+                    .call(|| cloudfront.delete_distribution(staging))
+                    .await
             }
             Step::RecordDeleted { version } => match self.record_deleted(binding, *version).await {
                 Ok(recorded) => {
@@ -703,7 +740,7 @@ impl Run<'_> {
         }
         let activity = &self.job.activity;
         activity.set_for(activity.get(), pause);
-        self.unless_stopped(tokio::time::sleep(pause)).await
+        self.calls.unless_stopped(tokio::time::sleep(pause)).await
     }
 
     fn gave_up(&self, waiting_for: &'static str) -> Ended {
@@ -711,58 +748,6 @@ impl Run<'_> {
             waiting_for,
             after: self.context.settings.propagation_timeout,
         })
-    }
-
-    fn heed_stop(&self) -> Result<(), Halt> {
-        match self.job.stop.reason() {
-            Some(reason) => Err(Ended::Stopped(reason).into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits for something that can be given up at any time.
-    async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
-        tokio::select! {
-            biased;
-            reason = self.job.stop.stopped() => Err(Ended::Stopped(reason).into()),
-            done = wait => Ok(done),
-        }
-    }
-
-    /// Makes a call, and again after a pause if it failed in a way that the next try may not.
-    /// A call that has begun is never cut off.
-    async fn call<T, F>(&self, call: impl Fn() -> F) -> Result<T, Halt>
-    where
-        F: Future<Output = Result<T, AwsError>>,
-    {
-        let mut failures = 0;
-        loop {
-            self.heed_stop()?;
-            self.job.activity.beat();
-            let error = match call().await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            // It may not have been begun for that reason.
-            self.heed_stop()?;
-            let again = error.class.is_transient()
-                || error.class == ErrorClass::Conflict(Conflict::ConcurrentWrite);
-            failures += 1;
-            if !again || failures == CALL_TRIES {
-                return Err(error.into());
-            }
-            let delay = self
-                .context
-                .settings
-                .backoff
-                .delay(failures, &mut fastrand::Rng::new());
-            let delay = delay.min(MAX_CALL_PAUSE);
-            self.context.telemetry.emit(events::CallRetried {
-                error: &error,
-                delay,
-            });
-            self.unless_stopped(tokio::time::sleep(delay)).await?;
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::formats::{
 use super::layers::{Layers, RawTarget};
 use super::{
     Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat, MetricsSink,
-    Queue, Retry, Shutdown, Telemetry, keys,
+    OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify, keys,
 };
 use crate::target::{ProgramSpec, TargetError, TargetProblem, TargetSpec, Targets, is_account};
 
@@ -74,6 +74,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
     let ledger = reader.ledger();
     let health = reader.health();
     let events = reader.events();
+    let verify = reader.verify();
     let telemetry = reader.telemetry();
     let targets = reader.targets();
     let (queue, events) = (queue?, events?);
@@ -92,6 +93,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
         ledger: ledger?,
         health: health?,
         events,
+        verify: verify?,
         telemetry: telemetry?,
         targets: targets?,
     })
@@ -306,6 +308,26 @@ impl Reader<'_> {
             });
         }
         sound.then_some(Events { allowed_accounts })
+    }
+
+    fn verify(&mut self) -> Option<Verify> {
+        let codepipeline = self.flag("verify.codepipeline");
+        let on_timeout = self.one_of(
+            "verify.on_timeout",
+            &[("clean", OnTimeout::Clean), ("ignore", OnTimeout::Ignore)],
+        );
+        if (codepipeline, on_timeout) == (Some(false), Some(OnTimeout::Ignore)) {
+            self.relation(
+                "verify.on_timeout",
+                "means nothing with",
+                "verify.codepipeline",
+                "only CodePipeline can tell that an approval timed out",
+            );
+        }
+        Some(Verify {
+            codepipeline: codepipeline?,
+            on_timeout: on_timeout?,
+        })
     }
 
     fn telemetry(&mut self) -> Option<Telemetry> {
@@ -534,6 +556,13 @@ impl Reader<'_> {
             );
         }
         choice.map(|(_, value)| *value)
+    }
+
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        if self.layers.tainted.contains(key) {
+            return None;
+        }
+        self.layers.merged.get_bool(key).ok()
     }
 
     fn count(&mut self, key: &str, min: i64, max: i64) -> Option<usize> {

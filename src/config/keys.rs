@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Duration,
     /// A whole number.
     Count,
+    /// `true` or `false`.
+    Flag,
     /// A list of texts; separated by commas in the environment.
     List,
     /// A list of whole numbers.
@@ -18,7 +20,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 23] = [
+pub(super) const KEYS: [(&str, &str, Kind); 25] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -35,6 +37,8 @@ pub(super) const KEYS: [(&str, &str, Kind); 23] = [
     ("ledger", "table", Kind::Text),
     ("health", "socket", Kind::Text),
     ("events", "allowed_accounts", Kind::List),
+    ("verify", "codepipeline", Kind::Flag),
+    ("verify", "on_timeout", Kind::Text),
     ("telemetry", "log_format", Kind::Text),
     ("telemetry", "log_level", Kind::Text),
     ("telemetry", "metrics_namespace", Kind::Text),
@@ -163,7 +167,7 @@ mod tests {
             near_section("log-level").as_deref(),
             Some("telemetry.log_level")
         );
-        assert_eq!(near_section("verify"), None);
+        assert_eq!(near_section("colours"), None);
         assert_eq!(near_target_key("pipelines").as_deref(), Some("pipeline"));
         assert_eq!(near_target_key("runs").as_deref(), Some("run"));
         assert_eq!(near_target_key("colour"), None);

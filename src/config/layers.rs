@@ -216,6 +216,9 @@ impl Walk<'_> {
                 Ok(number) => return Some(number),
                 Err(message) => message,
             },
+            (Kind::Flag, DeValue::Boolean(flag)) => {
+                return Some(Value::new(None, ValueKind::Boolean(*flag)));
+            }
             (Kind::List, DeValue::Array(array)) => return self.list(key, array),
             (Kind::Counts, DeValue::Array(array)) => return self.counts(key, array),
             (Kind::Duration, number @ (DeValue::Integer(_) | DeValue::Float(_))) => {
@@ -236,6 +239,9 @@ impl Walk<'_> {
                 format!("{}; expected a whole number, without quotes", found(text))
             }
             (Kind::Count, other) => format!("{}; expected a whole number", found(other)),
+            (Kind::Flag, other) => {
+                format!("{}; expected true or false, without quotes", found(other))
+            }
             (Kind::List, other) => {
                 format!("{}; expected a list of texts: [\"…\"]", found(other))
             }
@@ -381,6 +387,12 @@ impl Walk<'_> {
             self.places.insert(dotted.clone(), place.clone());
             if kind == Kind::Count && value.trim().parse::<i64>().is_err() {
                 let message = format!("{value:?} is not a whole number");
+                self.fault(place, Some(&dotted), message);
+                self.tainted.insert(dotted);
+                continue;
+            }
+            if kind == Kind::Flag && !matches!(value.trim(), "true" | "false") {
+                let message = format!("{value:?} is neither true nor false");
                 self.fault(place, Some(&dotted), message);
                 self.tainted.insert(dotted);
                 continue;

@@ -61,6 +61,8 @@ fn the_least_file_gets_the_defaults() {
             "ledger.table=",
             "health.socket=",
             "events.allowed_accounts=",
+            "verify.codepipeline=false",
+            "verify.on_timeout=clean",
             "telemetry.log_format=json",
             "telemetry.log_level=info",
             "telemetry.metrics_namespace=Stagesweep",
@@ -93,7 +95,7 @@ metrics_namespace = "AWS/Mine"
 allowed_accounts = ["012345678901", 123456789012, true]
 
 [verify]
-codepipeline = false
+codepipeline = "yes"
 
 [[targets]]
 pipeline = "{service}-pipeline"
@@ -127,7 +129,7 @@ production_parameter = "/a/{b}"
         r#"c.toml:14:21: telemetry.metrics_namespace: "AWS/Mine" must begin neither with : nor with AWS/, which CloudWatch keeps"#,
         r#"c.toml:17:37: events.allowed_accounts: 123456789012 is a number; write it in quotes, "123456789012", so that leading zeros stay"#,
         r#"c.toml:17:51: events.allowed_accounts: found true (a boolean); expected text in quotes"#,
-        r#"c.toml:19:2: verify: there is no such key"#,
+        r#"c.toml:20:16: verify.codepipeline: found "yes" (a string); expected true or false, without quotes"#,
         r#"c.toml:26:24: targets[0].production_parameter: "/{svc}/production" uses the capture {svc}, which `pipeline` does not have (there are {service}, {account}, {region})"#,
         r#"c.toml:28:12: targets[0].role_arn: "arn:aws:iam::123456789012:user/x" is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME"#,
         r#"c.toml:29:15: targets[0].external_id: found 5 (an integer); expected text in quotes"#,
@@ -220,6 +222,7 @@ fn faults_of_the_environment_name_the_variable() {
         ("STAGESWEEP__QUEUE", "x"),
         ("STAGESWEEP__QUEUE__MAX_IN_FLIGHT", "many"),
         ("STAGESWEEP__QUEUE__WAIT_TIME", "20"),
+        ("STAGESWEEP__VERIFY__CODEPIPELINE", "yes"),
         ("Stagesweep__queue__wait_time", "20s"),
     ];
     let found = faults(GOOD, &variables);
@@ -227,6 +230,7 @@ fn faults_of_the_environment_name_the_variable() {
         r#"STAGESWEEP__LEDGER__TABEL: ledger.tabel: there is no such key"#,
         r#"STAGESWEEP__QUEUE: queue: there is no such key"#,
         r#"STAGESWEEP__QUEUE__MAX_IN_FLIGHT: queue.max_in_flight: "many" is not a whole number"#,
+        r#"STAGESWEEP__VERIFY__CODEPIPELINE: verify.codepipeline: "yes" is neither true nor false"#,
         r#"Stagesweep__queue__wait_time: queue.wait_time: is set by STAGESWEEP__QUEUE__WAIT_TIME as well; case makes no difference"#,
         r#"STAGESWEEP__QUEUE__WAIT_TIME: queue.wait_time: "20" has no unit; write for instance "20s""#,
         r#"STAGESWEEP__LEDGER__BACKEND: ledger.backend: "dynamo" is unknown; expected "embedded" or "dynamodb""#,
@@ -251,6 +255,23 @@ fn a_queue_without_an_account_needs_allowed_ones() {
     let allowed = [("STAGESWEEP__EVENTS__ALLOWED_ACCOUNTS", "000000000000")];
     let config = parse(&local, &allowed).unwrap();
     assert_eq!((config.queue.account, config.queue.region), (None, None));
+}
+
+#[test]
+fn only_codepipeline_tells_that_an_approval_timed_out() {
+    let ignore = ("STAGESWEEP__VERIFY__ON_TIMEOUT", "ignore");
+    assert_eq!(
+        faults(GOOD, &[ignore]),
+        [
+            "STAGESWEEP__VERIFY__ON_TIMEOUT: verify.on_timeout: verify.on_timeout (\"ignore\") means \
+             nothing with verify.codepipeline (\"false\", the default): only CodePipeline can tell \
+             that an approval timed out"
+        ]
+    );
+    let verify = ("STAGESWEEP__VERIFY__CODEPIPELINE", "true");
+    let config = parse(GOOD, &[ignore, verify]).unwrap();
+    assert!(config.verify.codepipeline);
+    assert_eq!(config.verify.on_timeout, OnTimeout::Ignore);
 }
 
 #[test]

@@ -8,7 +8,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Ended, Failure, Job, Reconciler};
+use super::calls::Calls;
+use super::{Ended, Failure, Halt, Job, Reconciler};
 use crate::history::{Kind, Note};
 use crate::plan::Outcome;
 use crate::programs::{Finish, Invocation, TIME_TO_END};
@@ -52,15 +53,19 @@ impl ProgramFailure {
 }
 
 impl Reconciler {
-    /// Runs the program of a job whose cleanup, if it has one, came to `outcome`.
+    /// Runs the program of a job whose cleanup, if it has one, came to `outcome`. Unless the cleanup
+    /// has done so, it is verified that the rejection still stands.
     pub(super) async fn run_program(
         &self,
         job: &Job,
         program: &Program,
         outcome: Outcome,
-    ) -> Ended {
-        if let Some(reason) = job.stop.reason() {
-            return Ended::Stopped(reason);
+        verified: bool,
+    ) -> Result<Ended, Halt> {
+        let calls = Calls { context: self, job };
+        calls.heed_stop()?;
+        if !verified {
+            calls.verify(RUNNING).await?;
         }
         job.activity
             .set_for(RUNNING, program.timeout + 2 * TIME_TO_END);
@@ -91,17 +96,17 @@ impl Reconciler {
             took: began.elapsed(),
         });
         let failure = match finish {
-            Ok(Finish::Exited(0)) => return Ended::Succeeded(outcome),
-            Ok(Finish::Stopped(reason)) => return Ended::Stopped(reason),
+            Ok(Finish::Exited(0)) => return Ok(Ended::Succeeded(outcome)),
+            Ok(Finish::Stopped(reason)) => return Ok(Ended::Stopped(reason)),
             Ok(Finish::Exited(status)) if program.retry_on.contains(&status) => {
                 ProgramFailure::TryAgain(status)
             }
-            Ok(Finish::Exited(status)) => return Ended::ProgramFailed { status },
+            Ok(Finish::Exited(status)) => return Ok(Ended::ProgramFailed { status }),
             Ok(Finish::Signalled(signal)) => ProgramFailure::Signalled(signal),
             Ok(Finish::TimedOut) => ProgramFailure::TimedOut(program.timeout),
             Err(error) => ProgramFailure::NotStarted(error),
         };
-        Ended::Failed(Failure::Program(failure))
+        Ok(Ended::Failed(Failure::Program(failure)))
     }
 }
 

@@ -659,6 +659,7 @@ fn an_event_fills_the_arguments_of_a_program_and_never_chooses_it() {
         key: JobKey::from("key".to_owned()),
         pipeline: pipeline("shop-eu.pipeline"),
         execution_id: "11-22".to_owned(),
+        action_execution_id: None,
         stage: "Gate".to_owned(),
         action: "Review".to_owned(),
         as_of: Timestamp::UNIX_EPOCH,

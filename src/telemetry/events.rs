@@ -17,6 +17,7 @@ use crate::event::Rejection;
 use crate::plan::Outcome;
 use crate::programs::Finish;
 use crate::retry::{Conflict, ErrorClass};
+use crate::verdict::Verdict;
 
 /// Something that happened.
 pub trait Event {
@@ -351,6 +352,34 @@ impl Event for JobBound<'_> {
             production.id = self.production_id,
             staging.id = self.staging_id,
             "bound"
+        );
+    }
+}
+
+/// CodePipeline was asked whether a rejection still stands.
+pub struct RejectionChecked<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// The step that hangs on it.
+    pub before: &'static str,
+    /// What it says.
+    pub verdict: Verdict,
+}
+
+impl Event for RejectionChecked<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        let (verdict, how) = match self.verdict {
+            Verdict::Stands { timed_out: false } => ("stands", "rejected".to_owned()),
+            Verdict::Stands { timed_out: true } => ("stands", "timed_out".to_owned()),
+            Verdict::Retracted(retraction) => ("retracted", retraction.code().to_owned()),
+            Verdict::Doubtful(doubt) => ("doubtful", doubt.to_string()),
+        };
+        info!(
+            execution.id = self.execution_id,
+            step = self.before,
+            verdict,
+            how,
+            "rejection checked with CodePipeline"
         );
     }
 }

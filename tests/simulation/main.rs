@@ -12,4 +12,5 @@ mod messages;
 mod programs;
 mod propagation;
 mod seeds;
+mod verify;
 mod vitals;

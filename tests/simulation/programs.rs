@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use stagesweep::programs::{Finish, Invocation, Listener, Output, Programs};
-use stagesweep::rehearsal::{Action, EventOptions, Form, Rule};
+use stagesweep::rehearsal::{Action, EventOptions, Form, Review, Rule};
 use stagesweep::stop::{Stop, StopReason};
 
 use crate::harness::{World, assert_clean, assert_untouched};
@@ -331,4 +331,32 @@ async fn the_oldest_form_of_the_event_reaches_a_program_as_it_came() {
     world.settled().await;
     assert_eq!(world.programs.calls()[0].input, body);
     daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_that_was_taken_back_runs_no_program() {
+    for approved in [false, true] {
+        let world = both();
+        let mut service = world.service("shop");
+        // Nothing to clean: only the program is left to be verified.
+        world.aws.put_parameter(&service.staging_parameter, "dummy");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        service.start_time = world.clock.now();
+        world.reject(&service);
+        if approved {
+            world.aws.retry_approval(&service, 2);
+            world.aws.review(&service, 2, Review::Approved);
+        }
+        let daemon = world.start_with("ledger.db", "[verify]\ncodepipeline = true\n", false);
+        world.settled().await;
+        assert_eq!(world.programs.calls().len(), usize::from(!approved));
+        let outcome = if approved {
+            "retracted"
+        } else {
+            "already_clean"
+        };
+        let metrics = daemon.telemetry.metrics();
+        assert_eq!(metrics.count_by_reason("MessagesDeleted", outcome), 1);
+        daemon.stop().await;
+    }
 }
