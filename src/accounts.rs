@@ -18,7 +18,7 @@ use crate::telemetry::Telemetry;
 use crate::watch::Watcher;
 
 /// How many accounts' clients are kept for later while nobody uses them. A client takes some 50 KB, and
-/// an account as a role sees it has three. Beyond that, a role is assumed again when it is needed.
+/// an account as a role sees it has four. Beyond that, a role is assumed again when it is needed.
 const MAX_KEPT: usize = 128;
 
 /// STS's longest session name (STS API reference: `AssumeRole`).
@@ -38,7 +38,7 @@ struct Inner {
     kept: Mutex<Kept>,
 }
 
-/// One account, as one role sees it, and the parameters of one region.
+/// One account, as one role sees it, and the parameters and pipelines of one region.
 #[derive(Debug)]
 pub struct Account {
     /// Its clients.
@@ -131,6 +131,7 @@ impl Accounts {
             clients: aws::Account {
                 cloudfront,
                 ssm: principal.parameters(&access.region),
+                codepipeline: principal.pipelines(&access.region),
             },
             watcher,
             principal,

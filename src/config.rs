@@ -51,6 +51,8 @@ pub struct Config {
     pub health: Health,
     /// Which events are accepted.
     pub events: Events,
+    /// What is asked before anything is changed.
+    pub verify: Verify,
     /// Logs and metrics.
     pub telemetry: Telemetry,
     /// What is taken down for which approval action; at least one.
@@ -144,6 +146,33 @@ pub struct Health {
 pub struct Events {
     /// Accounts besides the queue's own: twelve digits each.
     pub allowed_accounts: BTreeSet<String>,
+}
+
+/// What is asked before anything is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// Whether CodePipeline is asked if the rejection still stands.
+    pub codepipeline: bool,
+    /// What becomes of an approval that timed out; only CodePipeline can tell.
+    pub on_timeout: OnTimeout,
+}
+
+/// What becomes of the deployment whose approval was not given in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// It is taken down like a rejected one.
+    Clean,
+    /// It is left alone.
+    Ignore,
+}
+
+impl fmt::Display for OnTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clean => "clean",
+            Self::Ignore => "ignore",
+        })
+    }
 }
 
 /// Logs and metrics.
@@ -287,6 +316,10 @@ impl Config {
                 },
             health: Health { socket },
             events: Events { allowed_accounts },
+            verify: Verify {
+                codepipeline,
+                on_timeout,
+            },
             telemetry,
             targets: _,
         } = self;
@@ -336,6 +369,8 @@ impl Config {
             ("ledger.table", table.clone()),
             ("health.socket", socket.clone()),
             ("events.allowed_accounts", accounts.join(",")),
+            ("verify.codepipeline", codepipeline.to_string()),
+            ("verify.on_timeout", on_timeout.to_string()),
             ("telemetry.log_format", log_format.to_string()),
             ("telemetry.log_level", log_level.clone()),
             ("telemetry.metrics_namespace", metrics_namespace.clone()),

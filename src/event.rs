@@ -84,6 +84,8 @@ pub struct Rejection {
     pub pipeline: PipelineArn,
     /// The pipeline execution's id.
     pub execution_id: String,
+    /// The id of the approval action's execution; older events carry none.
+    pub action_execution_id: Option<String>,
     /// The stage that holds the approval.
     pub stage: String,
     /// The approval action.
@@ -348,6 +350,7 @@ fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malforme
         ),
         pipeline: pipeline(envelope, &action, account)?,
         execution_id: execution_id.to_owned(),
+        action_execution_id: action_execution_id.map(str::to_owned),
         stage: stage.to_owned(),
         action: action_name.to_owned(),
         as_of: started_at.unwrap_or(rejected_at),

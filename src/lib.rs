@@ -2,7 +2,7 @@
 //! deployment leaves behind.
 //!
 //! `docs/ARCHITECTURE.md` is the map. In short: [`event`], [`target`], [`binding`], [`plan`],
-//! [`retry`] and [`pace`] decide and do no I/O; [`reconcile`] carries out what they decide;
+//! [`verdict`], [`retry`] and [`pace`] decide and do no I/O; [`reconcile`] carries out what they decide;
 //! [`consumer`] owns the messages, [`lease`] their visibility, [`ledger`] what outlives the process.
 
 #![forbid(unsafe_code)]
@@ -32,6 +32,7 @@ pub mod orphans;
 pub mod pace;
 pub mod plan;
 pub mod preview;
+pub mod programs;
 pub mod reconcile;
 #[cfg(feature = "rehearsal")]
 pub mod rehearsal;
@@ -42,4 +43,5 @@ pub mod systemd;
 pub mod target;
 pub mod tasks;
 pub mod telemetry;
+pub mod verdict;
 pub mod watch;

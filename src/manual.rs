@@ -30,6 +30,7 @@ use crate::named::Named;
 use crate::plan::Outcome;
 use crate::reconcile::{Ended, Job, Reconciler};
 use crate::stop::{Stop, StopReason};
+use crate::target::ResolvedTarget;
 
 /// What the keys of such jobs begin with.
 const PREFIX: &str = "manual";
@@ -89,10 +90,11 @@ impl Order {
         let key = self.key();
         Rejection {
             execution_id: key.as_str().to_owned(),
+            action_execution_id: None,
             key,
             pipeline: self.named.pipeline.clone(),
-            stage: self.named.stage.clone(),
-            action: self.named.action.clone(),
+            stage: self.named.stage.clone().unwrap_or_default(),
+            action: self.named.action.clone().unwrap_or_default(),
             // The parameter's own time: it needs no two clocks that agree.
             as_of: self.written_at.unwrap_or(now),
             rejected_at: now,
@@ -120,13 +122,20 @@ impl ByHand {
         };
         let job = Job {
             rejection,
-            target: order.named.target.clone(),
+            event: None,
+            // There is no event that a program could read.
+            target: ResolvedTarget {
+                program: None,
+                ..order.named.target.clone()
+            },
             grant: grant.clone(),
             binding,
             stop: stop.clone(),
             activity: Activity::default(),
         };
-        let run = self.reconciler.run(&job);
+        // There is no execution that CodePipeline could be asked about.
+        let reconciler = self.reconciler.without_verification();
+        let run = reconciler.run(&job);
         tokio::pin!(run);
         let ended = tokio::select! {
             biased;

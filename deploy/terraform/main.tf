@@ -21,6 +21,9 @@ locals {
   production_arn = distinct([for it in var.targets : "${local.parameters}${replace(it.production_parameter, local.capture, "*")}"])
   staging_arn    = distinct([for it in var.targets : "${local.parameters}${replace(it.staging_parameter, local.capture, "*")}"])
 
+  # A target may name a pipeline by its ARN; the name is what follows the last colon.
+  pipeline_arn = distinct([for it in var.targets : "arn:${local.partition}:codepipeline:${local.region}:${local.account}:${replace(reverse(split(":", it.pipeline))[0], local.capture, "*")}"])
+
   targets_toml = join("\n", [for it in var.targets : join("\n", concat(
     ["[[targets]]"],
     [for key, value in it : "${key} = ${jsonencode(value)}" if value != null],

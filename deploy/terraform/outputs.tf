@@ -51,6 +51,9 @@ output "configuration" {
     [events]
     allowed_accounts = ${jsonencode(var.target_accounts)}
 
+    [verify]
+    codepipeline = ${var.verify_pipelines}
+
     ${local.targets_toml}
   EOT
 }

@@ -145,6 +145,22 @@ resource "aws_iam_role_policy" "target_roles" {
   })
 }
 
+resource "aws_iam_role_policy" "verification" {
+  count = var.verify_pipelines ? 1 : 0
+
+  name = "verification"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "Verification"
+      Effect   = "Allow"
+      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions"]
+      Resource = local.pipeline_arn
+    }]
+  })
+}
+
 resource "aws_iam_role_policy" "legacy_log_bucket" {
   count = var.log_bucket_arn == null ? 0 : 1
 

@@ -72,6 +72,12 @@ variable "delete_only_tagged" {
   default     = false
 }
 
+variable "verify_pipelines" {
+  description = "Whether CodePipeline is asked, before anything is changed, whether a rejection still stands."
+  type        = bool
+  default     = false
+}
+
 variable "log_bucket_arn" {
   description = "The bucket of the distributions' legacy access logs, if there is one."
   type        = string

@@ -190,6 +190,8 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         "NoSuchDistribution"
         | "NoSuchContinuousDeploymentPolicy"
         | "ParameterNotFound"
+        | "PipelineNotFoundException"
+        | "PipelineExecutionNotFoundException"
         | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue"
         | "ResourceNotFoundException" => ErrorClass::NotFound,

@@ -12,6 +12,7 @@
 
 mod calls;
 pub mod cloudfront;
+pub mod codepipeline;
 pub mod dynamodb;
 pub mod edit;
 pub mod error;
@@ -62,13 +63,15 @@ const MAX_ATTEMPTS: u32 = 3;
 /// that not all roles are assumed at once. Longer than any call takes.
 const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 
-/// The clients of everything that a cleanup changes.
+/// The clients of everything that a cleanup looks at and changes.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// CloudFront.
     pub cloudfront: cloudfront::CloudFront,
     /// SSM Parameter Store.
     pub ssm: ssm::ParameterStore,
+    /// CodePipeline, which a cleanup only asks.
+    pub codepipeline: codepipeline::CodePipeline,
 }
 
 impl Account {
@@ -79,6 +82,7 @@ impl Account {
         Self {
             cloudfront: self.cloudfront.for_job(stop, activity),
             ssm: self.ssm.for_job(stop, activity),
+            codepipeline: self.codepipeline.for_job(stop, activity),
         }
     }
 }
@@ -257,6 +261,7 @@ impl Connector {
         Account {
             cloudfront: own.cloudfront(region),
             ssm: own.parameters(region),
+            codepipeline: own.pipelines(region),
         }
     }
 
@@ -332,6 +337,22 @@ impl Principal {
             .interceptor(TellLimiter(limiter.clone()))
             .build();
         ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(config), Gate::new(limiter))
+    }
+
+    /// A client of the pipelines of `region`.
+    #[must_use]
+    pub fn pipelines(&self, region: &str) -> codepipeline::CodePipeline {
+        let limiter = Limiter::new("codepipeline", Arc::clone(&self.telemetry));
+        let config = aws_sdk_codepipeline::config::Builder::from(&self.sdk)
+            .region(Region::new(region.to_owned()))
+            .retry_config(retry())
+            .retry_partition(partition("codepipeline"))
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(TellLimiter(limiter.clone()))
+            .build();
+        let client = aws_sdk_codepipeline::Client::from_conf(config);
+        codepipeline::CodePipeline::new(client, Gate::new(limiter))
     }
 }
 

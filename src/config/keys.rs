@@ -11,12 +11,16 @@ pub(super) enum Kind {
     Duration,
     /// A whole number.
     Count,
+    /// `true` or `false`.
+    Flag,
     /// A list of texts; separated by commas in the environment.
     List,
+    /// A list of whole numbers.
+    Counts,
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 23] = [
+pub(super) const KEYS: [(&str, &str, Kind); 25] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -33,6 +37,8 @@ pub(super) const KEYS: [(&str, &str, Kind); 23] = [
     ("ledger", "table", Kind::Text),
     ("health", "socket", Kind::Text),
     ("events", "allowed_accounts", Kind::List),
+    ("verify", "codepipeline", Kind::Flag),
+    ("verify", "on_timeout", Kind::Text),
     ("telemetry", "log_format", Kind::Text),
     ("telemetry", "log_level", Kind::Text),
     ("telemetry", "metrics_namespace", Kind::Text),
@@ -45,20 +51,21 @@ pub(super) const KEYS: [(&str, &str, Kind); 23] = [
 /// The section that holds a list of tables.
 pub(super) const TARGETS: &str = "targets";
 
-/// The keys of one target; all of them are text.
-pub(super) const TARGET_KEYS: [&str; 8] = [
-    "pipeline",
-    "stage",
-    "action",
-    "production_parameter",
-    "staging_parameter",
-    "role_arn",
-    "external_id",
-    "region",
+/// The keys of one target.
+pub(super) const TARGET_KEYS: [(&str, Kind); 12] = [
+    ("pipeline", Kind::Text),
+    ("stage", Kind::Text),
+    ("action", Kind::Text),
+    ("production_parameter", Kind::Text),
+    ("staging_parameter", Kind::Text),
+    ("role_arn", Kind::Text),
+    ("external_id", Kind::Text),
+    ("region", Kind::Text),
+    ("run", Kind::List),
+    ("timeout", Kind::Duration),
+    ("retry_on", Kind::Counts),
+    ("pass_environment", Kind::List),
 ];
-
-/// How many of them, from the first on, every target needs.
-pub(super) const REQUIRED_TARGET_KEYS: usize = 5;
 
 pub(super) fn kind(section: &str, name: &str) -> Option<Kind> {
     KEYS.iter()
@@ -94,7 +101,7 @@ pub(super) fn near_key(section: &str, name: &str) -> Option<String> {
 
 /// The known key of a target nearest to `name`.
 pub(super) fn near_target_key(name: &str) -> Option<String> {
-    nearest(name, TARGET_KEYS.into_iter()).map(str::to_owned)
+    nearest(name, TARGET_KEYS.iter().map(|key| key.0)).map(str::to_owned)
 }
 
 fn elsewhere(name: &str) -> Option<String> {
@@ -160,8 +167,9 @@ mod tests {
             near_section("log-level").as_deref(),
             Some("telemetry.log_level")
         );
-        assert_eq!(near_section("verify"), None);
+        assert_eq!(near_section("colours"), None);
         assert_eq!(near_target_key("pipelines").as_deref(), Some("pipeline"));
-        assert_eq!(near_target_key("run"), None);
+        assert_eq!(near_target_key("runs").as_deref(), Some("run"));
+        assert_eq!(near_target_key("colour"), None);
     }
 }

@@ -20,6 +20,8 @@ use crate::telemetry::events;
 struct New {
     message_id: String,
     rejection: Rejection,
+    /// The message's body, where a program is to read it.
+    event: Option<Arc<str>>,
     target: ResolvedTarget,
     handle: Handle,
 }
@@ -54,7 +56,10 @@ impl Consumer {
                     execution_id: None,
                     disposition,
                 }),
-                Ok((rejection, target)) => new.extend(self.attach(held, *rejection, target)),
+                Ok((rejection, target)) => {
+                    let event = target.program.is_some().then(|| message.body.into());
+                    new.extend(self.attach(held, *rejection, event, target));
+                }
             }
         }
         self.settle(settled);
@@ -127,6 +132,7 @@ impl Consumer {
         &self,
         held: HeldMessage,
         rejection: Rejection,
+        event: Option<Arc<str>>,
         target: ResolvedTarget,
     ) -> Option<New> {
         let message_id = held.message_id.clone();
@@ -144,6 +150,7 @@ impl Consumer {
         Some(New {
             message_id,
             rejection,
+            event,
             target,
             handle,
         })
@@ -178,6 +185,7 @@ impl Consumer {
         let New {
             message_id,
             rejection,
+            event,
             target,
             handle,
         } = job;
@@ -190,7 +198,7 @@ impl Consumer {
         let consumer = Arc::clone(self);
         let task = async move {
             let disposition = consumer
-                .work(&message_id, rejection.clone(), target, handle)
+                .work(&message_id, rejection.clone(), event, target, handle)
                 .await;
             consumer.settle(consumer.end(&rejection, disposition));
         };

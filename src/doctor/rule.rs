@@ -137,7 +137,7 @@ fn rejections(config: &Config, named: &[Named]) -> Vec<Rejection> {
         })
         .collect();
     rejections.extend(named.iter().map(|named| {
-        let mut event = rejection("FAILED", &named.stage, &named.action);
+        let mut event = rejection("FAILED", named.stage.as_deref(), named.action.as_deref());
         event["detail"]["pipeline"] = json!(named.pipeline.name);
         event["account"] = json!(named.pipeline.account);
         event["region"] = json!(named.pipeline.region);
@@ -150,17 +150,22 @@ fn rejections(config: &Config, named: &[Named]) -> Vec<Rejection> {
     rejections
 }
 
-fn rejection(state: &str, stage: &str, action: &str) -> Value {
-    json!({
+/// A stage or an action of `None` is not known: the target is for any.
+fn rejection(state: &str, stage: Option<&str>, action: Option<&str>) -> Value {
+    let mut event = json!({
         "source": "aws.codepipeline",
         "detail-type": "CodePipeline Action Execution State Change",
         "detail": {
-            "stage": stage,
-            "action": action,
             "state": state,
             "type": { "owner": "AWS", "category": "Approval", "provider": "Manual" },
         },
-    })
+    });
+    for (name, value) in [("stage", stage), ("action", action)] {
+        if let Some(value) = value {
+            event["detail"][name] = json!(value);
+        }
+    }
+    event
 }
 
 /// What is amiss with each rule; then, of whom no rejection comes through.
@@ -327,7 +332,7 @@ mod tests {
     fn of(stage: &str) -> Rejection {
         Rejection {
             of: stage.to_owned(),
-            event: rejection("FAILED", stage, "Approve"),
+            event: rejection("FAILED", Some(stage), Some("Approve")),
         }
     }
 

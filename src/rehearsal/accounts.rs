@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::cloudfront::CloudFront;
+use super::codepipeline::CodePipeline;
 use super::exchange::{AwsService, Call, Failure};
 use super::ids::Ids;
 use super::rates::Rates;
@@ -38,6 +39,14 @@ pub(super) struct Account {
     pub(super) cloudfront: CloudFront,
     pub(super) rates: Rates,
     parameters: BTreeMap<String, Ssm>,
+    pipelines: BTreeMap<String, CodePipeline>,
+}
+
+impl Account {
+    /// The pipelines of a region.
+    pub(super) fn codepipeline(&mut self, region: &str) -> &mut CodePipeline {
+        self.pipelines.entry(region.to_owned()).or_default()
+    }
 }
 
 /// What there is at one place, and what its rules need.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::EmbeddedAws;
 use super::ids::stable_hash;
+use super::review::Review;
 use super::service::Service;
 
 /// What the event is about.
@@ -30,6 +31,8 @@ pub enum Outcome {
     Rejected,
     /// `SUCCEEDED`: a reviewer approved.
     Approved,
+    /// `FAILED`: nobody decided in time.
+    Expired,
     /// `STARTED`: it waits for a reviewer.
     Started,
 }
@@ -69,7 +72,7 @@ impl EmbeddedAws {
     /// The whole envelope, as the body of the message that the queue gets.
     ///
     /// The same service and attempt always have the same execution ids; the event's own id is
-    /// new every time.
+    /// new every time. CodePipeline is told what an action's event says happened.
     #[must_use]
     pub fn rejection_event(&self, service: &Service, options: &EventOptions) -> String {
         let event_id = self.state().ids.uuid();
@@ -80,11 +83,20 @@ impl EmbeddedAws {
         let time = options
             .time
             .unwrap_or_else(|| self.clock().now().max(start));
+        let review = match options.outcome {
+            Outcome::Rejected => Some(Review::Rejected(options.summary.as_deref())),
+            Outcome::Approved => Some(Review::Approved),
+            Outcome::Expired => Some(Review::Expired),
+            Outcome::Started => None,
+        };
+        if let (Level::Action, Some(review)) = (options.level, review) {
+            self.review_at(service, attempt, review, time);
+        }
         let time = time.round(Unit::Second).unwrap_or(time);
         let (what, state) = match (options.level, options.outcome) {
-            (Level::Action, Outcome::Rejected) => ("Action", "FAILED"),
-            (Level::Stage, Outcome::Rejected) => ("Stage", "FAILED"),
-            (Level::Pipeline, Outcome::Rejected) => ("Pipeline", "FAILED"),
+            (Level::Action, Outcome::Rejected | Outcome::Expired) => ("Action", "FAILED"),
+            (Level::Stage, Outcome::Rejected | Outcome::Expired) => ("Stage", "FAILED"),
+            (Level::Pipeline, Outcome::Rejected | Outcome::Expired) => ("Pipeline", "FAILED"),
             (Level::Action, Outcome::Approved) => ("Action", "SUCCEEDED"),
             (Level::Stage, Outcome::Approved) => ("Stage", "SUCCEEDED"),
             (Level::Pipeline, Outcome::Approved) => ("Pipeline", "SUCCEEDED"),
@@ -144,12 +156,20 @@ impl Service {
     /// The id of the approval action's execution in the given attempt, counted from 1.
     #[must_use]
     pub fn action_execution_id(&self, attempt: u32) -> String {
+        self.id_of(attempt, &[])
+    }
+
+    /// The same of the action of another stage.
+    pub(super) fn action_execution_id_of(&self, stage: &str, attempt: u32) -> String {
+        self.id_of(attempt, stage.as_bytes())
+    }
+
+    fn id_of(&self, attempt: u32, stage: &[u8]) -> String {
         let half = |part: u8| {
-            stable_hash(&[
-                self.execution_id.as_bytes(),
-                &attempt.to_be_bytes(),
-                &[part],
-            ])
+            let (attempt, part) = (attempt.to_be_bytes(), [part]);
+            let all: [&[u8]; 4] = [self.execution_id.as_bytes(), &attempt, &part, stage];
+            let used = if stage.is_empty() { 3 } else { 4 };
+            stable_hash(&all[..used])
         };
         let bytes = (u128::from(half(0)) << 64 | u128::from(half(1))).to_be_bytes();
         uuid::Builder::from_random_bytes(bytes)

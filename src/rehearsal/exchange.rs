@@ -27,6 +27,8 @@ pub enum AwsService {
     Ssm,
     /// CloudFront, REST-XML of 2020-05-31.
     CloudFront,
+    /// CodePipeline, AWS JSON 1.1.
+    CodePipeline,
     /// DynamoDB, AWS JSON 1.0.
     DynamoDb,
     /// EventBridge, AWS JSON 1.1.
@@ -43,6 +45,7 @@ impl std::fmt::Display for AwsService {
             Self::Sqs => "sqs",
             Self::Ssm => "ssm",
             Self::CloudFront => "cloudfront",
+            Self::CodePipeline => "codepipeline",
             Self::DynamoDb => "dynamodb",
             Self::EventBridge => "events",
             Self::Sts => "sts",
@@ -58,7 +61,7 @@ pub struct Call {
     pub service: AwsService,
     /// The operation's name in the API, `UpdateDistribution` for instance.
     pub operation: String,
-    /// What it is about: a distribution's or policy's id, a parameter's name, a queue's name.
+    /// What it is about: a distribution's or policy's id, a parameter's, queue's or pipeline's name.
     pub resource: Option<String>,
     /// The access key id that signed the request. Lets a test tell callers apart.
     pub caller: Option<String>,
@@ -115,6 +118,11 @@ impl Call {
                 (AwsService::Sqs, operation.to_owned(), queue)
             }
             Some(("AmazonSSM", operation)) => (AwsService::Ssm, operation.to_owned(), json("Name")),
+            Some(("CodePipeline_20150709", operation)) => (
+                AwsService::CodePipeline,
+                operation.to_owned(),
+                json("pipelineName").or_else(|| json("name")),
+            ),
             Some(("DynamoDB_20120810", operation)) => (
                 AwsService::DynamoDb,
                 operation.to_owned(),
@@ -253,6 +261,7 @@ impl Failure {
                 )
             }
             AwsService::Ssm
+            | AwsService::CodePipeline
             | AwsService::DynamoDb
             | AwsService::EventBridge
             | AwsService::Unknown => {
@@ -315,9 +324,10 @@ impl Reply {
         let content_type = match service {
             AwsService::CloudFront | AwsService::Sts => "text/xml",
             AwsService::Sqs | AwsService::DynamoDb => "application/x-amz-json-1.0",
-            AwsService::Ssm | AwsService::EventBridge | AwsService::Unknown => {
-                "application/x-amz-json-1.1"
-            }
+            AwsService::Ssm
+            | AwsService::CodePipeline
+            | AwsService::EventBridge
+            | AwsService::Unknown => "application/x-amz-json-1.1",
         };
         let mut builder = http::Response::builder()
             .status(self.status)

@@ -12,6 +12,7 @@
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
 //! | `sts`, `accounts` | roles and their credentials; which account they open |
+//! | `codepipeline` | what became of the executions of pipelines |
 //! | `eventbridge` | buses, rules that send to queues, and events |
 //! | `dynamodb`, `dynamodb_expression` | tables, and the expressions of their writes |
 //! | `cloudfront` | what CloudFront holds, and what reads show of it |
@@ -22,7 +23,7 @@
 //! | `journal` | every exchange, in order |
 //! | `client`, `listener` | the two doors |
 //! | `world` | setting things up and looking at them |
-//! | `service`, `events` | a service that deploys blue/green, and the events of its pipeline |
+//! | `service`, `review`, `events` | a service that deploys blue/green, its approval, and its pipeline's events |
 //!
 //! **Guarantees.** Every call takes effect at one moment, in the order of the journal. A call
 //! whose caller goes away before that moment has no effect; a long poll that is given up has
@@ -42,6 +43,7 @@ mod cloudfront_distributions;
 mod cloudfront_errors;
 mod cloudfront_policies;
 mod cloudfront_xml;
+mod codepipeline;
 mod dynamodb;
 mod dynamodb_expression;
 mod eventbridge;
@@ -52,6 +54,7 @@ mod ids;
 mod journal;
 mod listener;
 mod rates;
+mod review;
 mod service;
 mod settings;
 mod sqs;
@@ -81,9 +84,11 @@ pub use self::exchange::{AwsService, Call, Change, Exchange, Failure};
 pub use self::faults::{Action, Faults, Hook, Rule, RuleId};
 pub use self::journal::{Entry, Journal, Seen};
 pub use self::listener::Listener;
+pub use self::review::Review;
 pub use self::service::Service;
 pub use self::settings::{
-    AttachedPolicyDelete, DeleteLag, OmittedPolicyId, Settings, StagingAfterPolicyDelete, Switches,
+    AttachedPolicyDelete, DeleteLag, ExpiredApproval, OmittedPolicyId, Settings,
+    StagingAfterPolicyDelete, Switches,
 };
 pub use self::sqs_queue::Depth;
 pub use self::world::{
@@ -497,6 +502,11 @@ impl State {
             let here = self.here(&place);
             return Step::Done(here.ssm.call(&here.settings, now, call, &body, stale));
         }
+        if call.service == AwsService::CodePipeline {
+            let account = self.accounts.entry(place.account).or_default();
+            let codepipeline = account.codepipeline(&place.region);
+            return Step::Done(codepipeline.call(now, call, &body));
+        }
         let Self {
             settings,
             sqs,
@@ -537,17 +547,19 @@ impl State {
                 };
                 Step::Done(events.call(&mut context, call, &body))
             }
-            AwsService::Unknown | AwsService::CloudFront | AwsService::Ssm | AwsService::Sts => {
-                Step::Done(Err(unknown_service(request)))
-            }
+            AwsService::Unknown
+            | AwsService::CloudFront
+            | AwsService::CodePipeline
+            | AwsService::Ssm
+            | AwsService::Sts => Step::Done(Err(unknown_service(request))),
         }
     }
 }
 
 fn unknown_service(request: &Request<Vec<u8>>) -> Failure {
     let message = format!(
-        "The embedded AWS knows SQS, Parameter Store, CloudFront, DynamoDB, EventBridge and STS; {} {} \
-         is none of theirs.",
+        "The embedded AWS knows SQS, Parameter Store, CloudFront, CodePipeline, DynamoDB, EventBridge \
+         and STS; {} {} is none of theirs.",
         request.method(),
         request.uri().path()
     );

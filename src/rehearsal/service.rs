@@ -101,6 +101,8 @@ impl EmbeddedAws {
             here.cloudfront.settle(id, ago(now, RECORDED_AGO));
         }
         drop(state);
+        self.deployment_begins(&service, ago(now, COPIED_AGO));
+        self.approval_opens(&service, service.start_time);
         self.changed();
         Ok(service)
     }
@@ -155,14 +157,16 @@ impl EmbeddedAws {
         let (staging_id, staging_domain) = self.copy_at(service, now)?;
         let execution_id = self.state().ids.uuid();
         let start_time = now.checked_add(Duration::from_secs(1)).unwrap_or(now);
-        self.changed();
-        Ok(Service {
+        let newer = Service {
             staging_id,
             staging_domain,
             execution_id,
             start_time,
             ..service.clone()
-        })
+        };
+        self.deployment_begins(&newer, now);
+        self.changed();
+        Ok(newer)
     }
 
     /// Second part: a policy for the deployment's staging distribution; answers its id.
@@ -185,8 +189,11 @@ impl EmbeddedAws {
         Ok(())
     }
 
-    /// Last part: the staging distribution's id written to the parameter; answers the version.
+    /// Last part: the staging distribution's id written to the parameter, and the approval opened;
+    /// answers the version.
     pub fn deploy_record(&self, service: &Service) -> u64 {
+        let opened = service.start_time.max(self.clock().now());
+        self.approval_opens(service, opened);
         self.put_parameter(&service.staging_parameter, &service.staging_id)
     }
 

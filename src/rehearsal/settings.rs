@@ -92,6 +92,8 @@ pub struct Switches {
     pub calls_per_second: Option<usize>,
     /// How many of them within any minute may change something.
     pub changes_per_minute: Option<usize>,
+    /// What CodePipeline shows of an approval that timed out.
+    pub expired_approval: ExpiredApproval,
 }
 
 impl Default for Switches {
@@ -115,6 +117,7 @@ impl Default for Switches {
             old_receipt_is_ignored: true,
             calls_per_second: None,
             changes_per_minute: None,
+            expired_approval: ExpiredApproval::Silent,
         }
     }
 }
@@ -135,6 +138,17 @@ pub enum DeleteLag {
     NotDisabled,
     /// 412 `PreconditionFailed`, whatever the ETag.
     PreconditionFailed,
+}
+
+/// How an approval that timed out differs from one that was rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiredApproval {
+    /// It names nobody and has no text.
+    Silent,
+    /// The code of its error says so.
+    Code,
+    /// Its text says so.
+    Text,
 }
 
 /// What leaving the policy id out of an update means.

@@ -50,7 +50,7 @@ class Role(unittest.TestCase):
         self.assertLessEqual(set(BEYOND), allowed("cloudformation.yaml"))
 
     def test_the_role_in_another_account_allows_what_is_called_there(self):
-        there = {it for it in called() if it.startswith(("cloudfront:", "ssm:"))}
+        there = {it for it in called() if it.startswith(("cloudfront:", "codepipeline:", "ssm:"))}
         self.assertEqual(allowed("cloudformation-target-account.yaml") - set(BEYOND), there)
 
     def test_without_a_choice_the_role_is_the_one_in_the_readme(self):

@@ -219,6 +219,7 @@ class Stack(unittest.TestCase):
             {
                 **ON_ECS,
                 "MorePipelines": "a,b",
+                "VerifyPipelineArns": "arn:aws:codepipeline:ap-northeast-1:123456789012:*-frontend-pipeline",
                 "LogBucketArn": "arn:aws:s3:::logs",
                 "WebAclArn": "arn:aws:wafv2:us-east-1:123456789012:global/webacl/a/b",
                 "DeleteOnlyTagged": "yes",
@@ -231,7 +232,10 @@ class Stack(unittest.TestCase):
         iam = self.aws("iam")
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        chosen = {"cleanup", "doctor", "key", "ledger", "legacy-log-bucket", "orphans", "target-roles", "web-acl"}
+        chosen = {
+            *("cleanup", "doctor", "key", "ledger", "legacy-log-bucket", "orphans"),
+            *("target-roles", "verification", "web-acl"),
+        }
         self.assertEqual(set(policies), chosen)
         cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]
         (delete,) = [it for it in cleanup["Statement"] if it["Sid"] == "DeleteStaging"]

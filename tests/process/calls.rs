@@ -55,6 +55,7 @@ async fn the_published_policy_allows_exactly_what_is_called() {
         .daemon()
         .env("STAGESWEEP__LEDGER__BACKEND", "dynamodb")
         .env("STAGESWEEP__LEDGER__TABLE", "stagesweep-ledger")
+        .env("STAGESWEEP__VERIFY__CODEPIPELINE", "true")
         .argument("--drain")
         .spawn();
     assert_eq!(daemon.exited().await.code(), Some(0), "{daemon:?}");
@@ -63,11 +64,16 @@ async fn the_published_policy_allows_exactly_what_is_called() {
     assert_eq!(world.dead_letters(), 1);
     let entries = world.aws.journal().entries();
     let called: BTreeSet<String> = entries.iter().map(action).collect();
-    // The ledger in a table is a choice, with a policy of its own.
-    let (ledger, called): (BTreeSet<_>, BTreeSet<_>) = called
+    // The ledger in a table, and asking CodePipeline, are choices with policies of their own.
+    let (chosen, called): (BTreeSet<_>, BTreeSet<_>) = called
         .into_iter()
-        .partition(|it| it.starts_with("dynamodb:"));
+        .partition(|it| it.starts_with("dynamodb:") || it.starts_with("codepipeline:"));
     assert_eq!(called, published());
-    let chosen = ["dynamodb:GetItem", "dynamodb:UpdateItem"].map(str::to_owned);
-    assert_eq!(ledger, BTreeSet::from(chosen));
+    let choices = [
+        "codepipeline:GetPipelineState",
+        "codepipeline:ListActionExecutions",
+        "dynamodb:GetItem",
+        "dynamodb:UpdateItem",
+    ];
+    assert_eq!(chosen, BTreeSet::from(choices.map(str::to_owned)));
 }

@@ -9,6 +9,8 @@ mod faults;
 mod harness;
 mod lifecycle;
 mod messages;
+mod programs;
 mod propagation;
 mod seeds;
+mod verify;
 mod vitals;

@@ -20,9 +20,10 @@ use stagesweep::aws::{Account, AwsError, Connector, RECEIVE_MARGIN};
 use stagesweep::binding::Binding;
 use stagesweep::clock::Clock;
 use stagesweep::plan::{Decision, Deletable, Distribution, Observed, Progress, Step, decide};
-use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Rule, Service, Settings};
+use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Review, Rule, Service, Settings};
 use stagesweep::retry::{Conflict, ErrorClass};
 use stagesweep::telemetry::Telemetry;
+use stagesweep::verdict::Status;
 use tokio::time::Instant;
 
 use crate::signature::verified_scope;
@@ -543,6 +544,79 @@ async fn parameters_are_read_and_written_as_documented() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn codepipeline_is_asked_as_documented_and_page_by_page() {
+    let (rig, aws, service) = deployed();
+    let codepipeline = &rig.account.codepipeline;
+    aws.review(&service, 1, Review::Rejected(Some("too slow")));
+    let seen = codepipeline
+        .look(&service.pipeline, &service.execution_id)
+        .await
+        .unwrap();
+    let sent = rig.sent("ap-northeast-1/codepipeline");
+    let asked = |operation: &str| {
+        let target = format!("CodePipeline_20150709.{operation}");
+        let mut of_it = sent
+            .iter()
+            .filter(|it| it.header("x-amz-target") == target.as_str());
+        let request = of_it.next().unwrap();
+        assert_eq!(of_it.count(), 0);
+        assert_eq!(request.header("content-type"), "application/x-amz-json-1.1");
+        request.json()
+    };
+    assert_eq!(
+        asked("ListActionExecutions"),
+        json!({
+            "pipelineName": service.pipeline,
+            "filter": { "pipelineExecutionId": service.execution_id },
+            "maxResults": 100,
+        })
+    );
+    assert_eq!(
+        asked("GetPipelineState"),
+        json!({ "name": service.pipeline })
+    );
+    let [review, deploy] = &seen.attempts[..] else {
+        panic!("{seen:?}");
+    };
+    assert_eq!((deploy.status, deploy.approval), (Status::Succeeded, false));
+    assert_eq!((review.status, review.approval), (Status::Failed, true));
+    assert_eq!(review.id, Some(service.action_execution_id(1)));
+    assert_eq!(
+        (review.stage.as_str(), review.action.as_str()),
+        ("Approve", "Approve")
+    );
+    assert_eq!(review.started_at, Some(service.start_time));
+    assert_eq!(review.updated_at, Some(aws.clock().now()));
+    assert_eq!(review.summary.as_deref(), Some("too slow"));
+    assert_eq!(review.error_code.as_deref(), Some("JobFailed"));
+    let by = review.by.as_deref().unwrap();
+    assert!(by.starts_with("arn:aws:sts::123456789012:"), "{by}");
+    let stages: Vec<_> = seen.stages.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(stages, ["Deploy", "Approve", "Promote"]);
+    let latest = Some((service.execution_id.clone(), Status::Failed));
+    assert_eq!(seen.stages[1].latest, latest);
+    assert_eq!(
+        seen.stages[1].actions,
+        [("Approve".to_owned(), Some(service.action_execution_id(1)))]
+    );
+    assert_eq!(seen.stages[2].latest, None);
+
+    // A hundred attempts and more.
+    for attempt in 2..=150 {
+        aws.retry_approval(&service, attempt);
+    }
+    let attempts = codepipeline
+        .attempts(&service.pipeline, &service.execution_id)
+        .await
+        .unwrap();
+    assert_eq!(attempts.len(), 151);
+    for (pipeline, execution) in [("other", "x"), (service.pipeline.as_str(), "x")] {
+        let error = codepipeline.look(pipeline, execution).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::NotFound, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_parameter_is_written_once_whatever_becomes_of_the_answer() {
     let (rig, aws, service) = deployed();
     let name = &service.staging_parameter;
@@ -678,6 +752,8 @@ fn classes() -> Vec<(ErrorClass, Vec<&'static str>)> {
                 "NoSuchDistribution",
                 "NoSuchContinuousDeploymentPolicy",
                 "ParameterNotFound",
+                "PipelineNotFoundException",
+                "PipelineExecutionNotFoundException",
                 "QueueDoesNotExist",
                 "AWS.SimpleQueueService.NonExistentQueue",
             ],
@@ -789,7 +865,11 @@ async fn a_status_counts_only_where_no_known_code_does() {
 
 /// The results of every call that could be misread as "it is not there" or "it is done".
 async fn of_every_call(rig: &Rig) -> Vec<(&'static str, Result<(), AwsError>)> {
-    let Account { cloudfront, ssm } = &rig.account;
+    let Account {
+        cloudfront,
+        ssm,
+        codepipeline,
+    } = &rig.account;
     let staging = deletable("ESTAGING222222", "e");
     vec![
         (
@@ -807,6 +887,7 @@ async fn of_every_call(rig: &Rig) -> Vec<(&'static str, Result<(), AwsError>)> {
         ("parameter", ssm.parameter("/p").await.map(drop)),
         ("history", ssm.history("/p").await.map(drop)),
         ("overwrite", ssm.overwrite("/p", "v").await.map(drop)),
+        ("look", codepipeline.look("p", "x").await.map(drop)),
         ("receive", rig.queue.receive(1, POLL, POLL).await.map(drop)),
         ("attributes", rig.queue.attributes().await.map(drop)),
     ]
@@ -846,7 +927,7 @@ async fn a_page_in_the_place_of_an_answer_is_no_answer() {
             let says_nothing = ["delete_policy", "delete"].contains(&call)
                 // An empty object is how these say that there is nothing.
                 || ["", "{}"].contains(&body)
-                    && ["receive", "attributes", "history", "overwrite"].contains(&call);
+                    && ["receive", "attributes", "history", "overwrite", "look"].contains(&call);
             if !says_nothing {
                 let error = result.err();
                 let class = error.map(|error| error.class);

@@ -72,6 +72,8 @@ export interface StagesweepProps {
   readonly targets?: Target[];
   /** Delete only distributions with the tag stagesweep = staging. @default false */
   readonly deleteOnlyTagged?: boolean;
+  /** The ARNs of pipelines that CodePipeline is asked about before anything is changed. @default not asked */
+  readonly verifyPipelineArns?: string[];
   /** The bucket of the distributions' legacy access logs. @default none */
   readonly logBucket?: s3.IBucket;
   /** The ARN of the distributions' web ACL. @default none */
@@ -147,6 +149,7 @@ export class Stagesweep extends Construct {
       AssignPublicIp: place?.assignPublicIp ? 'ENABLED' : undefined,
       Cluster: place?.cluster?.clusterArn,
       DeleteOnlyTagged: props.deleteOnlyTagged ? 'yes' : undefined,
+      VerifyPipelineArns: list(props.verifyPipelineArns ?? []),
       LogBucketArn: props.logBucket?.bucketArn,
       WebAclArn: props.webAclArn,
       TargetRoleArns: list(props.targetRoleArns ?? []),

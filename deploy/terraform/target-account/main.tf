@@ -16,6 +16,7 @@ locals {
   capture        = "/\\{[A-Za-z][A-Za-z0-9_]*\\}/"
   parameters     = "arn:${local.partition}:ssm:${local.region}:${local.account}:parameter"
   production_arn = "${local.parameters}${replace(var.target.production_parameter, local.capture, "*")}"
+  pipeline_arn   = "arn:${local.partition}:codepipeline:${local.region}:${local.account}:${replace(reverse(split(":", var.target.pipeline))[0], local.capture, "*")}"
   staging_arn    = "${local.parameters}${replace(var.target.staging_parameter, local.capture, "*")}"
 }
 
@@ -102,6 +103,22 @@ data "aws_iam_policy_document" "cleanup" {
     actions   = ["cloudfront:ListContinuousDeploymentPolicies", "cloudfront:ListDistributions"]
     resources = ["*"]
   }
+}
+
+resource "aws_iam_role_policy" "verification" {
+  count = var.verify_pipelines ? 1 : 0
+
+  name = "verification"
+  role = aws_iam_role.this.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "Verification"
+      Effect   = "Allow"
+      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions"]
+      Resource = local.pipeline_arn
+    }]
+  })
 }
 
 resource "aws_iam_role_policy" "legacy_log_bucket" {

@@ -33,6 +33,12 @@ variable "delete_only_tagged" {
   default     = false
 }
 
+variable "verify_pipelines" {
+  description = "Whether the daemon may ask CodePipeline if a rejection still stands; say so where it is configured to."
+  type        = bool
+  default     = false
+}
+
 variable "log_bucket_arn" {
   description = "The bucket of the distributions' legacy access logs, if there is one."
   type        = string

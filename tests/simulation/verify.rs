@@ -1,0 +1,288 @@
+//! `[verify]`: CodePipeline is asked whether a rejection still stands, and what cannot be checked is no
+//! yes.
+
+use std::time::Duration;
+
+use stagesweep::rehearsal::{
+    Action, EmbeddedAws, EventOptions, ExpiredApproval, Failure, Form, Outcome, Review, Rule,
+    Service,
+};
+
+use crate::harness::{Instance, World, assert_clean, assert_untouched};
+
+const VERIFY: &str = "[verify]\ncodepipeline = true\n";
+const IGNORE: &str = "[verify]\ncodepipeline = true\non_timeout = \"ignore\"\n";
+
+/// The calls of CodePipeline so far.
+fn asked(world: &World) -> usize {
+    let journal = world.aws.journal();
+    let [actions, state] = ["ListActionExecutions", "GetPipelineState"]
+        .map(|operation| journal.calls(operation, Some("shop-frontend-pipeline")));
+    assert_eq!(actions, state);
+    actions
+}
+
+fn deleted(daemon: &Instance, reason: &str) -> u64 {
+    let metrics = daemon.telemetry.metrics();
+    metrics.count_by_reason("MessagesDeleted", reason)
+}
+
+fn rejected(world: &World, service: &Service, form: Form) {
+    let options = EventOptions {
+        form,
+        ..EventOptions::default()
+    };
+    world.send(&world.aws.rejection_event(service, &options));
+}
+
+/// Lets something happen to the service's deployment at the first call of an operation.
+fn at_first(
+    world: &World,
+    operation: &str,
+    service: &Service,
+    what: impl Fn(&EmbeddedAws, &Service) + Send + Sync + 'static,
+) {
+    let service = service.clone();
+    let hook = Action::before(move |aws, _| what(aws, &service));
+    world.aws.add_rule(Rule::on(operation).nth(1).then(hook));
+}
+
+fn approve_after_retry(aws: &EmbeddedAws, service: &Service) {
+    aws.retry_approval(service, 2);
+    aws.review(service, 2, Review::Approved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_that_stands_is_cleaned_and_checked_twice() {
+    for form in [Form::Current, Form::Older] {
+        let world = World::new();
+        let service = world.service("shop");
+        rejected(&world, &service, form);
+        let daemon = world.start_with("ledger.db", VERIFY, false);
+        world.settled().await;
+        assert_clean(&world, &service);
+        assert_eq!(asked(&world), 2, "{form:?}");
+        daemon.stop().await;
+    }
+    // Without it, CodePipeline is not asked.
+    let world = World::new();
+    let service = world.service("shop");
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    assert_clean(&world, &service);
+    assert_eq!(asked(&world), 0);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_before_the_detach_takes_the_rejection_back() {
+    type Then = fn(&EmbeddedAws, &Service);
+    let waits: Then = |aws, service| aws.retry_approval(service, 2);
+    let again: Then = |aws, service| {
+        aws.retry_approval(service, 2);
+        aws.review(service, 2, Review::Rejected(None));
+    };
+    for form in [Form::Current, Form::Older] {
+        for then in [waits, approve_after_retry, again] {
+            let world = World::new();
+            let service = world.service("shop");
+            rejected(&world, &service, form);
+            // After the parameters were read: as late as can be.
+            at_first(&world, "GetDistribution", &service, then);
+            tokio::time::advance(Duration::from_secs(60)).await;
+            let daemon = world.start_with("ledger.db", VERIFY, false);
+            world.settled().await;
+            assert_untouched(&world, &service);
+            assert_eq!(world.changes(), Vec::<String>::new());
+            assert_eq!(world.dead_letters(), 0);
+            assert_eq!(deleted(&daemon, "retracted"), 1);
+            // The ledger has it as done.
+            rejected(&world, &service, form);
+            world.settled().await;
+            assert_eq!(deleted(&daemon, "duplicate"), 1);
+            daemon.stop().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_between_detach_and_disable_stops_the_cleanup_there() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.reject(&service);
+    at_first(
+        &world,
+        "DeleteContinuousDeploymentPolicy",
+        &service,
+        approve_after_retry,
+    );
+    let daemon = world.start_with("ledger.db", VERIFY, false);
+    world.settled().await;
+    assert_eq!(
+        world.changes(),
+        ["UpdateDistribution", "DeleteContinuousDeploymentPolicy"]
+    );
+    let staging = world.aws.distribution(&service.staging_id).unwrap();
+    assert!(staging.enabled);
+    let parameter = world.aws.parameter(&service.staging_parameter);
+    assert_eq!(parameter.as_ref(), Some(&service.staging_id));
+    assert_eq!(deleted(&daemon, "retracted"), 1);
+    assert_eq!(world.dead_letters(), 0);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_rejection_of_an_execution_is_the_one_that_is_worked_on() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.reject(&service);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    world.aws.retry_approval(&service, 2);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let options = EventOptions {
+        attempt: 2,
+        ..EventOptions::default()
+    };
+    world.send(&world.aws.rejection_event(&service, &options));
+    let daemon = world.start_with("ledger.db", VERIFY, false);
+    world.settled().await;
+    assert_clean(&world, &service);
+    assert_eq!(deleted(&daemon, "retracted"), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_checked_is_not_a_yes() {
+    let gone = || Failure::new(400, "PipelineNotFoundException", "no such pipeline");
+    let unknown = || Failure::new(400, "PipelineExecutionNotFoundException", "none");
+    for (action, reason) in [
+        (Action::Deny, "access_denied"),
+        (Action::Throttle, "throttled"),
+        (Action::Hang, "unavailable"),
+        (Action::Refuse(gone()), "not_found"),
+        (Action::Refuse(unknown()), "not_found"),
+    ] {
+        for operation in ["ListActionExecutions", "GetPipelineState"] {
+            let world = World::new();
+            let service = world.service("shop");
+            world.reject(&service);
+            let rule = world.aws.add_rule(Rule::on(operation).then(action.clone()));
+            let daemon = world.start_with("ledger.db", VERIFY, false);
+            world.settled().await;
+            assert_untouched(&world, &service);
+            assert_eq!(world.changes(), Vec::<String>::new());
+            assert_eq!(world.dead_letters(), 1, "{operation} {reason}");
+            let metrics = daemon.telemetry.metrics();
+            let released = metrics.count_by_reason("MessagesReleased", reason);
+            assert_eq!(released, 5, "{operation} {reason}");
+            // Once it can be, the same rejection is worked on.
+            world.aws.remove_rule(rule);
+            world.aws.calm();
+            world.reject(&service);
+            world.settled().await;
+            assert!(world.aws.distribution(&service.staging_id).is_none());
+            daemon.stop().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_execution_that_codepipeline_does_not_know_is_not_a_yes() {
+    let world = World::new();
+    let service = world.service("shop");
+    // The event names an attempt that there never was.
+    let body = world
+        .aws
+        .rejection_event(&service, &EventOptions::default())
+        .replace(
+            &service.action_execution_id(1),
+            &service.action_execution_id(7),
+        );
+    world.send(&body);
+    let daemon = world.start_with("ledger.db", VERIFY, false);
+    world.settled().await;
+    assert_untouched(&world, &service);
+    assert_eq!(world.dead_letters(), 1);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(
+        metrics.count_by_reason("MessagesReleased", "not_verified"),
+        5
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_that_timed_out_is_cleaned_or_left_as_configured() {
+    for shows in [
+        ExpiredApproval::Silent,
+        ExpiredApproval::Code,
+        ExpiredApproval::Text,
+    ] {
+        for (more, ignored) in [(VERIFY, false), (IGNORE, true)] {
+            let world = World::with(|settings| settings.switches.expired_approval = shows);
+            let service = world.service("shop");
+            let options = EventOptions {
+                outcome: Outcome::Expired,
+                ..EventOptions::default()
+            };
+            world.send(&world.aws.rejection_event(&service, &options));
+            let daemon = world.start_with("ledger.db", more, false);
+            world.settled().await;
+            assert_eq!(deleted(&daemon, "expired"), u64::from(ignored), "{shows:?}");
+            if ignored {
+                assert_untouched(&world, &service);
+                assert_eq!(world.changes(), Vec::<String>::new());
+            } else {
+                assert_clean(&world, &service);
+            }
+            assert_eq!(world.dead_letters(), 0);
+            daemon.stop().await;
+        }
+    }
+    // A rejection is none, whatever the reviewer writes.
+    let world = World::new();
+    let service = world.service("shop");
+    let options = EventOptions {
+        summary: Some("timed out waiting for QA".to_owned()),
+        ..EventOptions::default()
+    };
+    world.send(&world.aws.rejection_event(&service, &options));
+    let daemon = world.start_with("ledger.db", IGNORE, false);
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_of_another_account_is_asked_as_its_role_and_in_its_own_region() {
+    let mut world = World::new();
+    let account = "210987654321";
+    world.target =
+        "role_arn = \"arn:aws:iam::{account}:role/stagesweep\"\nregion = \"eu-west-1\"\n"
+            .to_owned();
+    let role = format!("arn:aws:iam::{account}:role/stagesweep");
+    world.aws.create_role(&role, None);
+    // The parameters are in one region, the pipeline in another.
+    let parameters = world.aws.in_account(account, "eu-west-1");
+    let service = parameters.create_service("shop").unwrap();
+    let pipeline = Service {
+        region: "us-east-1".to_owned(),
+        ..service.clone()
+    };
+    let event = world
+        .aws
+        .rejection_event(&pipeline, &EventOptions::default());
+    world.send(&event);
+    let more = format!("{VERIFY}[events]\nallowed_accounts = [\"{account}\"]\n");
+    let daemon = world.start_with("ledger.db", &more, false);
+    world.settled().await;
+    assert_eq!(world.dead_letters(), 0);
+    assert!(parameters.distribution(&service.staging_id).is_none());
+    let entries = world.aws.journal().entries();
+    let mut asked = entries.iter().filter(|it| it.is("GetPipelineState"));
+    assert!(asked.all(|it| {
+        it.call.account == account && it.call.region.as_deref() == Some("us-east-1")
+    }));
+    daemon.stop().await;
+}
