@@ -53,6 +53,8 @@ pub struct Config {
     pub events: Events,
     /// What is asked before anything is changed.
     pub verify: Verify,
+    /// Who is told what became of rejections.
+    pub notify: Notify,
     /// Logs and metrics.
     pub telemetry: Telemetry,
     /// What is taken down for which approval action; at least one.
@@ -172,6 +174,26 @@ impl fmt::Display for OnTimeout {
             Self::Clean => "clean",
             Self::Ignore => "ignore",
         })
+    }
+}
+
+/// Who is told what became of rejections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// The event bus, by name or ARN; empty: none.
+    pub event_bus: String,
+    /// `source` of the events.
+    pub source: String,
+    /// A program's absolute path and its arguments; empty: none.
+    pub program: Vec<String>,
+}
+
+impl Notify {
+    /// The bus's region, where its ARN says it.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        let mut parts = self.event_bus.split(':').skip(3);
+        parts.next()
     }
 }
 
@@ -320,6 +342,12 @@ impl Config {
                 codepipeline,
                 on_timeout,
             },
+            notify:
+                Notify {
+                    event_bus,
+                    source,
+                    program,
+                },
             telemetry,
             targets: _,
         } = self;
@@ -371,6 +399,9 @@ impl Config {
             ("events.allowed_accounts", accounts.join(",")),
             ("verify.codepipeline", codepipeline.to_string()),
             ("verify.on_timeout", on_timeout.to_string()),
+            ("notify.event_bus", event_bus.clone()),
+            ("notify.source", source.clone()),
+            ("notify.program", program.join(" ")),
             ("telemetry.log_format", log_format.to_string()),
             ("telemetry.log_level", log_level.clone()),
             ("telemetry.metrics_namespace", metrics_namespace.clone()),

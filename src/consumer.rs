@@ -38,6 +38,7 @@ use crate::health::{self, NotPolling, Vitals};
 use crate::jobs::Jobs;
 use crate::lease::{Leases, Over, Terms};
 use crate::ledger::Ledger;
+use crate::notify::Notifier;
 use crate::reconcile::Reconciler;
 use crate::retry::{Backoff, ErrorClass};
 use crate::stop::StopReason;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub ledger: Arc<dyn Ledger>,
     /// Carries out jobs.
     pub reconciler: Reconciler,
+    /// Tells people of ends.
+    pub notifier: Notifier,
     /// Wall-clock time.
     pub clock: Clock,
     /// Logs and metrics.
@@ -218,7 +221,7 @@ impl Consumer {
             reason: over.reason.code(),
         });
         if let Some(held) = self.jobs.lease_over(&over) {
-            self.release(held, Duration::ZERO, over.reason.code());
+            self.release(held, Duration::ZERO, over.reason.code(), None);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
 use crate::ledger::Ledger;
+use crate::notify::Notifier;
 use crate::pace::Pace;
 use crate::programs::Programs;
 use crate::reconcile::{Reconciler, Settings};
@@ -22,12 +23,19 @@ use crate::telemetry::{Telemetry, events};
 /// How often old records are removed from the ledger.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// How soon a queue that did not answer is asked again about its redrive policy.
+const SOON: Duration = Duration::from_secs(60);
+
+/// How long the daemon's end waits for notices to be sent. The others are sent at the next start.
+const LAST_NOTICES: Duration = Duration::from_secs(2);
+
 /// Everything that runs for one queue.
 #[derive(Clone)]
 pub struct Daemon {
     consumer: Arc<Consumer>,
     queue: crate::aws::sqs::Queue,
     ledger: Arc<dyn Ledger>,
+    notifier: Notifier,
     telemetry: Arc<Telemetry>,
     tasks: Tasks,
     queue_url: String,
@@ -108,17 +116,28 @@ impl Daemon {
             config.queue.wait_time,
         );
         let tasks = Tasks::default();
+        let notifier = Notifier::new(
+            &config.notify,
+            connector,
+            Arc::clone(&ledger),
+            clock.clone(),
+            Arc::clone(&telemetry),
+            Arc::clone(&programs),
+            tasks.clone(),
+        );
         let reconciler = reconciler(
             &config,
             accounts(&config, connector, &telemetry, &tasks),
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
             programs,
-        );
+        )
+        .notifying(notifier.clone());
         let parts = Parts {
             queue: queue.clone(),
             ledger: Arc::clone(&ledger),
             reconciler,
+            notifier: notifier.clone(),
             clock,
             telemetry: Arc::clone(&telemetry),
             tasks: tasks.clone(),
@@ -126,6 +145,7 @@ impl Daemon {
         Self {
             queue,
             ledger,
+            notifier,
             telemetry,
             tasks,
             queue_url: config.queue.url.clone(),
@@ -169,10 +189,15 @@ impl Daemon {
                 None
             }
         };
+        let max_receives = attributes.as_ref().map(|it| it.max_receive_count);
+        self.notifier
+            .expect_dead_letters_after(max_receives.flatten());
+        let notifier = self.notifier.clone();
+        self.tasks.spawn(async move { notifier.run().await });
         self.telemetry.emit(events::Started {
             queue_url: &self.queue_url,
             targets: self.targets,
-            redrive: attributes.map(|attributes| attributes.max_receive_count),
+            redrive: max_receives,
         });
 
         tokio::select! {
@@ -180,7 +205,9 @@ impl Daemon {
             () = self.consumer.run(stop, drain) => {}
             () = self.write_metrics() => {}
             () = self.prune_ledger() => {}
+            () = self.learn_redrive(max_receives.is_none()) => {}
         }
+        self.notifier.flush(LAST_NOTICES).await;
         self.telemetry.flush(self.consumer.gauges());
         Ok(())
     }
@@ -193,6 +220,26 @@ impl Daemon {
         loop {
             ticks.tick().await;
             self.telemetry.flush(self.consumer.gauges());
+        }
+    }
+
+    /// Asks the queue again when its messages become dead letters, where that is of use: its redrive policy
+    /// may be changed, or the queue did not answer at first.
+    async fn learn_redrive(&self, soon: bool) {
+        if !self.notifier.is_on() {
+            return std::future::pending().await;
+        }
+        let mut next = if soon { SOON } else { PRUNE_INTERVAL };
+        loop {
+            tokio::time::sleep(next).await;
+            next = match self.queue.attributes().await {
+                Ok(attributes) => {
+                    let max_receives = attributes.max_receive_count;
+                    self.notifier.expect_dead_letters_after(max_receives);
+                    PRUNE_INTERVAL
+                }
+                Err(_) => SOON,
+            };
         }
     }
 

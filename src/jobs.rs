@@ -86,13 +86,13 @@ impl Jobs {
         Some(handle)
     }
 
-    /// Whether a job holds this message.
-    pub(crate) fn hold(&self, message_id: &str) -> bool {
-        self.lock().values().any(|job| {
-            job.messages
-                .iter()
-                .any(|held| held.message_id == message_id)
-        })
+    /// Whether a job holds this message, which was received once more.
+    pub(crate) fn hold(&self, message_id: &str, receive_count: u32) -> bool {
+        let mut jobs = self.lock();
+        let mut held = jobs.values_mut().flat_map(|job| &mut job.messages);
+        let held = held.find(|held| held.message_id == message_id);
+        held.map(|held| held.receive_count = receive_count)
+            .is_some()
     }
 
     /// Ends a job and takes its messages.

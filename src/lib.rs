@@ -28,6 +28,7 @@ pub mod lease;
 pub mod ledger;
 pub mod manual;
 pub mod named;
+pub mod notify;
 pub mod orphans;
 pub mod pace;
 pub mod plan;

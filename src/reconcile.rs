@@ -36,6 +36,7 @@ use crate::config::OnTimeout;
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
+use crate::notify::{Notice, Notifier};
 use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
 use crate::programs::Programs;
 use crate::retry::{Backoff, Conflict, ErrorClass};
@@ -57,6 +58,7 @@ pub struct Reconciler {
     telemetry: Arc<Telemetry>,
     programs: Arc<dyn Programs>,
     settings: Settings,
+    notifier: Notifier,
     queues: Arc<ProductionQueues>,
 }
 
@@ -205,8 +207,16 @@ impl Reconciler {
             telemetry,
             programs,
             settings,
+            notifier: Notifier::default(),
             queues: Arc::default(),
         }
+    }
+
+    /// The same, telling somebody of each end.
+    #[must_use]
+    pub fn notifying(mut self, notifier: Notifier) -> Self {
+        self.notifier = notifier;
+        self
     }
 
     /// The same, for jobs that have no pipeline execution to ask CodePipeline about.
@@ -219,6 +229,7 @@ impl Reconciler {
 
     /// Works on a job until it ends, and tells the ledger how.
     pub async fn run(&self, job: &Job) -> Ended {
+        let began = Instant::now();
         let about = About::of(&job.rejection, &job.target.label);
         self.ledger.note(&job.grant, Note::Began(about));
         let mut cleanup = job
@@ -240,15 +251,25 @@ impl Reconciler {
         };
         // Still holding our turn: the next job for the same production distribution must find
         // this one closed in the ledger.
-        self.close(job, ended).await
+        let notice = self.notifier.of_job(job, &ended, began.elapsed());
+        self.close(job, ended, notice).await
     }
 
-    async fn close(&self, job: &Job, ended: Ended) -> Ended {
+    async fn close(&self, job: &Job, ended: Ended, notice: Option<Notice>) -> Ended {
         let note = |code| self.ledger.note(&job.grant, Note::Entry(Kind::Ended, code));
         let reason = match &ended {
             Ended::Succeeded(outcome) => {
                 note(outcome.code());
-                return match self.ledger.complete(&job.grant, *outcome).await {
+                if let Some(notice) = &notice {
+                    self.notifier.owe(notice).await;
+                }
+                let completed = self.ledger.complete(&job.grant, *outcome).await;
+                match (&completed, notice) {
+                    (_, None) => {}
+                    (Ok(()), Some(notice)) => self.notifier.send(notice),
+                    (Err(_), Some(notice)) => self.notifier.withdraw(&notice).await,
+                }
+                return match completed {
                     Ok(()) => ended,
                     Err(error) => Ended::Failed(Failure::Ledger(error)),
                 };
@@ -260,6 +281,9 @@ impl Reconciler {
             Ended::Failed(failure) => failure.code(),
         };
         note(reason);
+        if let Some(notice) = notice {
+            self.notifier.tell(notice);
+        }
         match self.ledger.release(&job.grant, reason).await {
             Ok(()) => ended,
             Err(error) => match ended {

@@ -54,6 +54,9 @@ output "configuration" {
     [verify]
     codepipeline = ${var.verify_pipelines}
 
+    [notify]
+    event_bus = ${jsonencode(var.notify_event_bus_arn == null ? "" : var.notify_event_bus_arn)}
+
     ${local.targets_toml}
   EOT
 }

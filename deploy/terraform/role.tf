@@ -161,6 +161,23 @@ resource "aws_iam_role_policy" "verification" {
   })
 }
 
+resource "aws_iam_role_policy" "notification" {
+  count = var.notify_event_bus_arn == null ? 0 : 1
+
+  name = "notification"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "Notification"
+      Effect    = "Allow"
+      Action    = "events:PutEvents"
+      Resource  = var.notify_event_bus_arn
+      Condition = { StringEquals = { "events:source" = "stagesweep" } }
+    }]
+  })
+}
+
 resource "aws_iam_role_policy" "legacy_log_bucket" {
   count = var.log_bucket_arn == null ? 0 : 1
 

@@ -78,6 +78,12 @@ variable "verify_pipelines" {
   default     = false
 }
 
+variable "notify_event_bus_arn" {
+  description = "The event bus that is told what became of each rejection, if any; docs/NOTIFY.md."
+  type        = string
+  default     = null
+}
+
 variable "log_bucket_arn" {
   description = "The bucket of the distributions' legacy access logs, if there is one."
   type        = string

@@ -57,6 +57,14 @@ impl Item {
         }
     }
 
+    /// Every text attribute, by name.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, value)| match value {
+            Value::Text(text) => Some((name.as_str(), text.as_str())),
+            _ => None,
+        })
+    }
+
     /// A number.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<i64> {
@@ -227,6 +235,9 @@ impl Table {
     /// [`AwsError`] for every failure but a condition that does not hold.
     pub async fn update(&self, update: Update<'_>) -> Result<Updated, AwsError> {
         let values = update.values.into_iter();
+        let values: HashMap<_, _> = values
+            .map(|(name, value)| (name.to_owned(), attribute(value)))
+            .collect();
         let reply = self
             .client
             .update_item()
@@ -234,11 +245,8 @@ impl Table {
             .key(KEY, AttributeValue::S(update.key))
             .update_expression(update.change)
             .set_condition_expression(update.condition.map(str::to_owned))
-            .set_expression_attribute_values(Some(
-                values
-                    .map(|(name, value)| (name.to_owned(), attribute(value)))
-                    .collect(),
-            ))
+            // An empty map is refused.
+            .set_expression_attribute_values((!values.is_empty()).then_some(values))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()

@@ -8,13 +8,13 @@ use ::config::ValueKind;
 
 use super::fault::{Fault, Place};
 use super::formats::{
-    MAX_SOCKET, check_log_group, check_log_level, check_namespace, is_socket, is_table_name,
-    parse_duration, parse_queue_url, parse_sink, quoted,
+    MAX_SOCKET, check_event_source, check_log_group, check_log_level, check_namespace,
+    is_event_bus, is_socket, is_table_name, parse_duration, parse_queue_url, parse_sink, quoted,
 };
 use super::layers::{Layers, RawTarget};
 use super::{
     Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat, MetricsSink,
-    OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify, keys,
+    Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify, keys,
 };
 use crate::target::{ProgramSpec, TargetError, TargetProblem, TargetSpec, Targets, is_account};
 
@@ -75,6 +75,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
     let health = reader.health();
     let events = reader.events();
     let verify = reader.verify();
+    let notify = reader.notify();
     let telemetry = reader.telemetry();
     let targets = reader.targets();
     let (queue, events) = (queue?, events?);
@@ -94,6 +95,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
         health: health?,
         events,
         verify: verify?,
+        notify: notify?,
         telemetry: telemetry?,
         targets: targets?,
     })
@@ -269,23 +271,8 @@ impl Reader<'_> {
 
     fn events(&mut self) -> Option<Events> {
         let key = "events.allowed_accounts";
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        let merged = &self.layers.merged;
+        let accounts = self.list(key)?;
         let from_environment = matches!(self.layers.places.get(key), Some(Place::Variable(_)));
-        let accounts: Vec<String> = if from_environment {
-            let text = self.text(key)?;
-            let parts = text.split(',').map(|part| part.trim().to_owned());
-            // An empty variable is an empty list.
-            parts.filter(|_| !text.is_empty()).collect()
-        } else {
-            let values = merged.get_array(key).unwrap_or_default();
-            values
-                .into_iter()
-                .filter_map(|value| value.into_string().ok())
-                .collect()
-        };
         let mut allowed_accounts = BTreeSet::new();
         let mut sound = true;
         for (index, account) in accounts.into_iter().enumerate() {
@@ -327,6 +314,37 @@ impl Reader<'_> {
         Some(Verify {
             codepipeline: codepipeline?,
             on_timeout: on_timeout?,
+        })
+    }
+
+    fn notify(&mut self) -> Option<Notify> {
+        let event_bus = self.text("notify.event_bus");
+        let event_bus = event_bus.and_then(|bus| {
+            if is_event_bus(&bus) {
+                return Some(bus);
+            }
+            let message = format!(
+                "{} is no event bus: expected its name, or \
+                 \"arn:aws:events:REGION:ACCOUNT:event-bus/NAME\"",
+                quoted(&bus)
+            );
+            self.fault("notify.event_bus", &message);
+            None
+        });
+        let source = self.formatted("notify.source", check_event_source);
+        let program = self.list("notify.program").and_then(|program| {
+            let path = program.first().map_or("/", String::as_str);
+            if path.starts_with('/') && !program.iter().any(|part| part.contains('\0')) {
+                return Some(program);
+            }
+            let message = format!("{} is not an absolute path", quoted(path));
+            self.fault("notify.program", &message);
+            None
+        });
+        Some(Notify {
+            event_bus: event_bus?,
+            source: source?,
+            program: program?,
         })
     }
 
@@ -556,6 +574,22 @@ impl Reader<'_> {
             );
         }
         choice.map(|(_, value)| *value)
+    }
+
+    /// A list of texts; in the environment they are separated by commas.
+    fn list(&mut self, key: &str) -> Option<Vec<String>> {
+        if self.layers.tainted.contains(key) {
+            return None;
+        }
+        if matches!(self.layers.places.get(key), Some(Place::Variable(_))) {
+            let text = self.text(key)?;
+            let parts = text.split(',').map(|part| part.trim().to_owned());
+            // An empty variable is an empty list.
+            return Some(parts.filter(|_| !text.is_empty()).collect());
+        }
+        let values = self.layers.merged.get_array(key).unwrap_or_default();
+        let texts = values.into_iter();
+        Some(texts.filter_map(|value| value.into_string().ok()).collect())
     }
 
     fn flag(&mut self, key: &str) -> Option<bool> {

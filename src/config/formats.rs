@@ -163,6 +163,36 @@ pub(super) fn parse_sink(text: &str) -> Result<MetricsSink, String> {
 }
 
 /// Whether DynamoDB takes this for a table's name.
+/// Nothing, a bus's name, or its ARN (EventBridge API reference: `PutEventsRequestEntry`).
+pub(super) fn is_event_bus(text: &str) -> bool {
+    let is_name = |name: &str| {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_".contains(&byte);
+        (1..=256).contains(&name.len()) && name.bytes().all(valid)
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.as_slice() {
+        ["arn", partition, "events", region, account, resource] => {
+            let name = resource.strip_prefix("event-bus/");
+            partition.starts_with("aws")
+                && !region.is_empty()
+                && is_account(account)
+                && name.is_some_and(is_name)
+        }
+        [_] => text.is_empty() || is_name(text),
+        _ => false,
+    }
+}
+
+pub(super) fn check_event_source(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > 256 {
+        return Err("is no source; expected 1 to 256 characters".to_owned());
+    }
+    if text.starts_with("aws.") {
+        return Err("begins with \"aws.\", which only services of AWS may use".to_owned());
+    }
+    Ok(())
+}
+
 pub(super) fn is_table_name(text: &str) -> bool {
     (3..=255).contains(&text.len())
         && text

@@ -63,6 +63,9 @@ fn the_least_file_gets_the_defaults() {
             "events.allowed_accounts=",
             "verify.codepipeline=false",
             "verify.on_timeout=clean",
+            "notify.event_bus=",
+            "notify.source=stagesweep",
+            "notify.program=",
             "telemetry.log_format=json",
             "telemetry.log_level=info",
             "telemetry.metrics_namespace=Stagesweep",
@@ -417,6 +420,33 @@ fn a_sink_of_metrics_is_stdout_a_file_or_an_address() {
     ] {
         assert_eq!(sink(bad), None, "{bad}");
     }
+}
+
+#[test]
+fn who_is_told_is_named_in_one_of_few_ways() {
+    let told = |lines: &str| parse(&format!("{GOOD}\n[notify]\n{lines}"), &[]);
+    let bus = |bus: &str| told(&format!("event_bus = {bus:?}")).map(|it| it.notify);
+    let region = |name: &str| bus(name).unwrap().region().map(str::to_owned);
+    assert_eq!(region("default"), None);
+    assert_eq!(region("teams/releases"), None);
+    let arn = "arn:aws:events:eu-west-1:012345678901:event-bus/releases";
+    assert_eq!(region(arn).as_deref(), Some("eu-west-1"));
+    for bad in [
+        "two words",
+        "arn:aws:events:eu-west-1:012345678901:rule/releases",
+        "arn:aws:events:eu-west-1:1:event-bus/releases",
+        "arn:aws:sqs:eu-west-1:012345678901:releases",
+    ] {
+        assert!(bus(bad).is_err(), "{bad}");
+    }
+    assert!(told("source = \"aws.codepipeline\"").is_err());
+    assert!(told("source = \"\"").is_err());
+    let program = told("program = [\"/usr/local/bin/tell\", \"--loud\"]").unwrap();
+    assert_eq!(program.notify.program, ["/usr/local/bin/tell", "--loud"]);
+    assert!(told("program = [\"tell\"]").is_err());
+    let variables = [("STAGESWEEP__NOTIFY__PROGRAM", "/bin/tell, -x")];
+    let config = parse(GOOD, &variables).unwrap();
+    assert_eq!(config.notify.program, ["/bin/tell", "-x"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Consumer;
-use super::settle::{Disposition, Settlement};
+use super::settle::{About, Disposition, Settlement};
 use crate::aws::sqs::Message;
 use crate::event::{self, Kind, Rejection};
 use crate::jobs::{Handle, HeldMessage};
@@ -41,8 +41,9 @@ impl Consumer {
             let Some(permit) = permits.split(1) else {
                 break;
             };
-            let Some(held) = self.hold(message.message_id, message.receipt_handle, received_at)
-            else {
+            let count = message.receive_count;
+            let handle = message.receipt_handle;
+            let Some(held) = self.hold(message.message_id, handle, received_at, count) else {
                 continue;
             };
             let held = HeldMessage {
@@ -53,7 +54,7 @@ impl Consumer {
             match self.read(&message.body) {
                 Err(disposition) => settled.push(Settlement {
                     held,
-                    execution_id: None,
+                    about: None,
                     disposition,
                 }),
                 Ok((rejection, target)) => {
@@ -68,9 +69,15 @@ impl Consumer {
 
     /// Holds a message, and answers its id. `None` if it is the very message that a job holds: its
     /// lease had run out, and the job goes on with the newer receipt handle.
-    fn hold(&self, message_id: String, handle: String, received_at: Instant) -> Option<String> {
+    fn hold(
+        &self,
+        message_id: String,
+        handle: String,
+        received_at: Instant,
+        receive_count: u32,
+    ) -> Option<String> {
         let again = self.leases.hold(&message_id, handle, received_at);
-        if again && self.jobs.hold(&message_id) {
+        if again && self.jobs.hold(&message_id, receive_count) {
             self.emit(events::MessageRedelivered {
                 message_id: &message_id,
             });
@@ -172,7 +179,11 @@ impl Consumer {
             for job in new {
                 if done.contains(&job.rejection.key) {
                     let disposition = consumer.done_before(&job.message_id, &job.rejection);
-                    settled.extend(consumer.end(&job.rejection, disposition));
+                    let about = About {
+                        rejection: job.rejection,
+                        target: job.target.label,
+                    };
+                    settled.extend(consumer.end(about, disposition));
                 } else {
                     consumer.spawn(job);
                 }
@@ -196,11 +207,16 @@ impl Consumer {
             target = target.label,
         );
         let consumer = Arc::clone(self);
+        let label = target.label.clone();
         let task = async move {
             let disposition = consumer
                 .work(&message_id, rejection.clone(), event, target, handle)
                 .await;
-            consumer.settle(consumer.end(&rejection, disposition));
+            let about = About {
+                rejection,
+                target: label,
+            };
+            consumer.settle(consumer.end(about, disposition));
         };
         self.parts
             .tasks
@@ -210,14 +226,14 @@ impl Consumer {
     /// Ends a job. All its messages are to be settled alike.
     fn end(
         &self,
-        rejection: &Rejection,
+        about: About,
         disposition: Disposition,
     ) -> impl Iterator<Item = Settlement> + use<> {
-        let execution_id = rejection.execution_id.clone();
-        let messages = self.jobs.end(&rejection.key).into_iter();
+        let about = Arc::new(about);
+        let messages = self.jobs.end(&about.rejection.key).into_iter();
         messages.map(move |held| Settlement {
             held,
-            execution_id: Some(execution_id.clone()),
+            about: Some(Arc::clone(&about)),
             disposition: disposition.clone(),
         })
     }

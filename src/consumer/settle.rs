@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use super::{Consumer, lock};
 use crate::aws::sqs::Queue;
 use crate::batch::{Batcher, SettleError};
+use crate::event::Rejection;
 use crate::jobs::HeldMessage;
 use crate::lease::VISIBILITY_CEILING;
+use crate::notify::{LastReceive, Notice};
 use crate::tasks::Tasks;
 use crate::telemetry::events;
 
@@ -27,9 +29,16 @@ const QUICK_RECEIVES: u32 = 10;
 /// A message and what is to be done with it.
 pub(super) struct Settlement {
     pub(super) held: HeldMessage,
-    /// The pipeline execution of its job, if it had one.
-    pub(super) execution_id: Option<String>,
+    /// Its job, if it had one.
+    pub(super) about: Option<Arc<About>>,
     pub(super) disposition: Disposition,
+}
+
+/// What a job was about.
+pub(super) struct About {
+    pub(super) rejection: Rejection,
+    /// The target's pipeline as written.
+    pub(super) target: String,
 }
 
 struct Deletion {
@@ -94,13 +103,13 @@ impl Consumer {
         for settlement in settlements {
             let Settlement {
                 held,
-                execution_id,
+                about,
                 disposition,
             } = settlement;
             match disposition {
                 Disposition::Delete { reason } => deletions.push(Deletion {
                     held,
-                    execution_id,
+                    execution_id: about.map(|about| about.rejection.execution_id.clone()),
                     reason,
                 }),
                 Disposition::Release { delay, reason } => {
@@ -111,7 +120,8 @@ impl Consumer {
                             .delay(held.receive_count, &mut fastrand::Rng::new()),
                         Delay::Until(until) => self.until(until),
                     };
-                    self.release(held, delay, reason);
+                    let notice = self.dead_letter(&held, about.as_deref(), reason, None);
+                    self.release(held, delay, reason, notice);
                 }
                 Disposition::Reject { reason, detail } => {
                     self.emit(events::MessageRejected {
@@ -124,7 +134,8 @@ impl Consumer {
                         None | Some(0) => Duration::ZERO,
                         Some(more) => self.backoff().delay(more, &mut fastrand::Rng::new()),
                     };
-                    self.release(held, delay, reason);
+                    let notice = self.dead_letter(&held, about.as_deref(), reason, Some(&detail));
+                    self.release(held, delay, reason, notice);
                 }
             }
         }
@@ -175,11 +186,31 @@ impl Consumer {
         });
     }
 
+    /// What there is to tell of a message that is given back for the last time.
+    fn dead_letter(
+        &self,
+        held: &HeldMessage,
+        about: Option<&About>,
+        reason: &'static str,
+        detail: Option<&str>,
+    ) -> Option<Notice> {
+        let last = LastReceive {
+            message_id: &held.message_id,
+            receive_count: held.receive_count,
+            reason,
+            detail,
+        };
+        let job = about.map(|about| (&about.rejection, about.target.as_str()));
+        self.parts.notifier.of_last_receive(last, job)
+    }
+
+    /// Gives a message back, to come again after `delay`. What there is to tell of it is kept before that.
     pub(super) fn release(
         self: &Arc<Self>,
         held: HeldMessage,
         delay: Duration,
         reason: &'static str,
+        notice: Option<Notice>,
     ) {
         let consumer = Arc::clone(self);
         let delay = delay.min(VISIBILITY_CEILING - Duration::from_secs(60 * 60));
@@ -188,6 +219,11 @@ impl Consumer {
             *until = (*until).max(Some(Instant::now() + delay));
         }
         self.parts.tasks.spawn(async move {
+            if let Some(notice) = notice {
+                let notifier = &consumer.parts.notifier;
+                notifier.owe(&notice).await;
+                notifier.send(notice);
+            }
             let Some(taken) = consumer.leases.take(&held.message_id).await else {
                 return;
             };

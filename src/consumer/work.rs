@@ -16,6 +16,7 @@ use crate::event::Rejection;
 use crate::jobs::Handle;
 use crate::lease::Terms;
 use crate::ledger::{Claim, Grant, LedgerError};
+use crate::notify::End;
 use crate::reconcile::{Ended, Failure, Job};
 use crate::stop::{Stop, StopReason};
 use crate::target::ResolvedTarget;
@@ -63,6 +64,7 @@ impl Consumer {
             resumed: binding.is_some(),
         });
 
+        let about = (rejection.clone(), target.label.clone());
         let job = Job {
             rejection,
             event,
@@ -103,6 +105,15 @@ impl Consumer {
                     detail: &detail,
                     took,
                 });
+                let end = End::Failed {
+                    reason: "panicked",
+                    detail,
+                };
+                let notifier = &self.parts.notifier;
+                let about = (&about.0, about.1.as_str());
+                if let Some(notice) = notifier.of_run(about, grant.epoch, &end, took) {
+                    notifier.tell(notice);
+                }
                 if let Err(error) = ledger.release(&grant, "panicked").await {
                     self.ledger_failed(&error);
                 }

@@ -337,6 +337,20 @@ impl Ledger for EmbeddedLedger {
         self.trails.note(grant, note, self.clock.now());
     }
 
+    async fn owe(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
+        let (id, notice) = (id.to_owned(), notice.to_owned());
+        self.on_disk(move |records| records.owe(&id, &notice)).await
+    }
+
+    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
+        self.on_disk(Records::owed).await
+    }
+
+    async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
+        let ids = ids.to_vec();
+        self.on_disk(move |records| records.paid(&ids)).await
+    }
+
     async fn check(&self) -> Result<(), LedgerError> {
         let now = self.clock.now();
         self.on_disk(move |records| records.check(now)).await

@@ -279,7 +279,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
         error,
         LedgerError::NewerSchema {
             found: 7,
-            known: 2,
+            known: 3,
             ..
         }
     ));
@@ -295,7 +295,9 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it
     drop(ledger);
     let database = Connection::open(place.path()).unwrap();
     database
-        .execute_batch("ALTER TABLE jobs DROP COLUMN trail; PRAGMA user_version = 1")
+        .execute_batch(
+            "ALTER TABLE jobs DROP COLUMN trail; DROP TABLE notices; PRAGMA user_version = 1",
+        )
         .unwrap();
     drop(database);
 
@@ -320,6 +322,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it
     assert_eq!(kept, Some(binding("EPROD")));
     ledger.note(&grant, Note::Entry(Kind::Applied, "detach_policy"));
     ledger.renew(&grant, place.soon()).await.unwrap();
+    ledger.owe("id", "notice").await.unwrap();
     let records = EmbeddedLedger::history(&place.path(), &place.clock).unwrap();
     assert_eq!(records[0].steps(), 1);
 }

@@ -146,6 +146,31 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// cannot fail, and is lost with the process.
     fn note(&self, _grant: &Grant, _note: Note) {}
 
+    /// Keeps a notice that is owed to somebody ([`crate::notify`]), under an id of its own. Of a great many
+    /// the oldest are forgotten.
+    ///
+    /// # Errors
+    /// If the ledger cannot be written.
+    async fn owe(&self, _id: &str, _notice: &str) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    /// Every notice that is owed, the oldest first.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
+        Ok(Vec::new())
+    }
+
+    /// Forgets notices, by id. One that is not known is no error.
+    ///
+    /// # Errors
+    /// If the ledger cannot be written.
+    async fn paid(&self, _ids: &[String]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
     /// Writes something that means nothing, to find out whether the ledger can be written.
     ///
     /// # Errors

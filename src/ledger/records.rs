@@ -30,12 +30,12 @@ const APPLICATION_ID: i64 = 0x5353_774c;
 const BUSY_TIMEOUT_MS: i64 = 5_000;
 
 /// The newest schema.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Times are milliseconds since the Unix epoch. A job that nobody works on has the empty owner, and
 /// its `lease_until` is 0. `holds` says that the lease is on the production distribution too: a
 /// job that was bound earlier and is claimed again does not hold it before it binds again. `trail`
-/// is what people are told of the job; nothing decides by it.
+/// is what people are told of the job; nothing decides by it. `notices` are those that were not sent yet.
 const SCHEMA: &str = "
 CREATE TABLE jobs (
     key             TEXT    PRIMARY KEY NOT NULL,
@@ -60,12 +60,27 @@ CREATE TABLE checks (checked INTEGER NOT NULL) STRICT;
 INSERT INTO checks VALUES (0);
 CREATE TABLE grants (last_epoch INTEGER NOT NULL) STRICT;
 INSERT INTO grants VALUES (0);
+CREATE TABLE notices (
+    place           INTEGER PRIMARY KEY,
+    id              TEXT    UNIQUE NOT NULL,
+    notice          TEXT    NOT NULL
+) STRICT;
 CREATE INDEX jobs_updated ON jobs (updated);
 CREATE UNIQUE INDEX jobs_production ON jobs (production_id) WHERE holds = 1;
 ";
 
 /// From each schema to the next one, beginning with the first.
-const MIGRATIONS: [&str; 1] = ["ALTER TABLE jobs ADD COLUMN trail TEXT"];
+const MIGRATIONS: [&str; 2] = [
+    "ALTER TABLE jobs ADD COLUMN trail TEXT",
+    "CREATE TABLE notices (
+         place  INTEGER PRIMARY KEY,
+         id     TEXT    UNIQUE NOT NULL,
+         notice TEXT    NOT NULL
+     ) STRICT",
+];
+
+/// So many notices are kept at most.
+const MAX_NOTICES: i64 = 1000;
 
 /// Owners of this name share the file with the one that holds it.
 pub(super) const GUEST: &str = "guest-";
@@ -499,6 +514,60 @@ impl Records {
                     params![grant.key.as_str(), grant.owner, grant.epoch, reason, now],
                 )
                 .map_err(LedgerError::Database)?;
+            Ok(())
+        })
+    }
+
+    /// Keeps a notice; of too many, the oldest goes.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn owe(&mut self, id: &str, notice: &str) -> Result<(), LedgerError> {
+        self.transact(|transaction| {
+            let kept = transaction.execute(
+                "INSERT INTO notices (id, notice) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING",
+                params![id, notice],
+            );
+            kept.and_then(|_| {
+                transaction.execute(
+                    "DELETE FROM notices
+                     WHERE place <= (SELECT max(place) FROM notices) - ?1",
+                    params![MAX_NOTICES],
+                )
+            })
+            .map_err(LedgerError::Database)?;
+            Ok(())
+        })
+    }
+
+    /// Every notice that is kept, the oldest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn owed(&mut self) -> Result<Vec<String>, LedgerError> {
+        let read = || {
+            let mut statement = self
+                .database
+                .prepare("SELECT notice FROM notices ORDER BY place")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        let result = read().map_err(LedgerError::Database);
+        self.forget_if_failed(&result);
+        result
+    }
+
+    /// Forgets notices.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn paid(&mut self, ids: &[String]) -> Result<(), LedgerError> {
+        self.transact(|transaction| {
+            for id in ids {
+                transaction
+                    .execute("DELETE FROM notices WHERE id = ?1", params![id])
+                    .map_err(LedgerError::Database)?;
+            }
             Ok(())
         })
     }

@@ -2,6 +2,7 @@
 const { App, DefaultStackSynthesizer, Stack } = require('aws-cdk-lib');
 const codepipeline = require('aws-cdk-lib/aws-codepipeline');
 const ec2 = require('aws-cdk-lib/aws-ec2');
+const events = require('aws-cdk-lib/aws-events');
 const sns = require('aws-cdk-lib/aws-sns');
 const { Stagesweep } = require('./dist/stagesweep.js');
 
@@ -25,6 +26,7 @@ const stagesweep = new Stagesweep(most, 'Stagesweep', {
     productionParameter: '/landing-pages/production',
     stagingParameter: '/landing-pages/staging',
   }],
+  notifyEventBus: events.EventBus.fromEventBusName(most, 'Bus', 'releases'),
   alarmTopic: new sns.Topic(most, 'Topic'),
   customerKey: true,
 });

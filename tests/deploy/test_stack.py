@@ -219,6 +219,7 @@ class Stack(unittest.TestCase):
             {
                 **ON_ECS,
                 "MorePipelines": "a,b",
+                "NotifyEventBusArn": "arn:aws:events:ap-northeast-1:123456789012:event-bus/releases",
                 "VerifyPipelineArns": "arn:aws:codepipeline:ap-northeast-1:123456789012:*-frontend-pipeline",
                 "LogBucketArn": "arn:aws:s3:::logs",
                 "WebAclArn": "arn:aws:wafv2:us-east-1:123456789012:global/webacl/a/b",
@@ -233,7 +234,8 @@ class Stack(unittest.TestCase):
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
         chosen = {
-            *("cleanup", "doctor", "key", "ledger", "legacy-log-bucket", "orphans"),
+            *("cleanup", "doctor", "key", "ledger", "legacy-log-bucket"),
+            *("notification", "orphans"),
             *("target-roles", "verification", "web-acl"),
         }
         self.assertEqual(set(policies), chosen)

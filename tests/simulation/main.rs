@@ -9,6 +9,7 @@ mod faults;
 mod harness;
 mod lifecycle;
 mod messages;
+mod notify;
 mod programs;
 mod propagation;
 mod seeds;

@@ -22,7 +22,7 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     /// The next runs end so; those after them succeed.
-    fn end_with(&self, ends: impl IntoIterator<Item = Result<Finish, io::ErrorKind>>) {
+    pub(crate) fn end_with(&self, ends: impl IntoIterator<Item = Result<Finish, io::ErrorKind>>) {
         self.ends.lock().unwrap().extend(ends);
     }
 
@@ -31,7 +31,7 @@ impl Scripted {
         *self.took.lock().unwrap() = long;
     }
 
-    fn calls(&self) -> Vec<Invocation> {
+    pub(crate) fn calls(&self) -> Vec<Invocation> {
         self.calls.lock().unwrap().clone()
     }
 }

@@ -321,6 +321,7 @@ suite! {
     a_dead_holders_production_distribution_is_taken_and_its_grant_is_void,
     a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_again,
     of_many_who_ask_at_once_one_is_granted,
+    what_is_owed_is_kept_until_it_is_paid_and_not_without_a_bound,
 }
 
 #[tokio::test(start_paused = true)]
@@ -409,6 +410,18 @@ impl Ledger for SharedRecords {
 
     async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
         self.with(|records, now| records.release(grant, reason, now))
+    }
+
+    async fn owe(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
+        self.with(|records, _| records.owe(id, notice))
+    }
+
+    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
+        self.with(|records, _| records.owed())
+    }
+
+    async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
+        self.with(|records, _| records.paid(ids))
     }
 
     async fn check(&self) -> Result<(), LedgerError> {

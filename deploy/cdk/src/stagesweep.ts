@@ -5,6 +5,7 @@ import * as codepipeline from 'aws-cdk-lib/aws-codepipeline';
 import * as dynamodb from 'aws-cdk-lib/aws-dynamodb';
 import * as ec2 from 'aws-cdk-lib/aws-ec2';
 import * as ecs from 'aws-cdk-lib/aws-ecs';
+import * as events from 'aws-cdk-lib/aws-events';
 import * as iam from 'aws-cdk-lib/aws-iam';
 import * as s3 from 'aws-cdk-lib/aws-s3';
 import * as sns from 'aws-cdk-lib/aws-sns';
@@ -74,6 +75,8 @@ export interface StagesweepProps {
   readonly deleteOnlyTagged?: boolean;
   /** The ARNs of pipelines that CodePipeline is asked about before anything is changed. @default not asked */
   readonly verifyPipelineArns?: string[];
+  /** The event bus that is told what became of each rejection. @default none */
+  readonly notifyEventBus?: events.IEventBus;
   /** The bucket of the distributions' legacy access logs. @default none */
   readonly logBucket?: s3.IBucket;
   /** The ARN of the distributions' web ACL. @default none */
@@ -150,6 +153,7 @@ export class Stagesweep extends Construct {
       Cluster: place?.cluster?.clusterArn,
       DeleteOnlyTagged: props.deleteOnlyTagged ? 'yes' : undefined,
       VerifyPipelineArns: list(props.verifyPipelineArns ?? []),
+      NotifyEventBusArn: props.notifyEventBus?.eventBusArn,
       LogBucketArn: props.logBucket?.bucketArn,
       WebAclArn: props.webAclArn,
       TargetRoleArns: list(props.targetRoleArns ?? []),

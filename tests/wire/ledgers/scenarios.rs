@@ -164,3 +164,33 @@ pub(super) async fn of_many_who_ask_at_once_one_is_granted(place: &Place) {
     let bound = |bound: &&Bound| **bound == Bound::Bound;
     assert_eq!(binds.iter().filter(bound).count(), 1, "{binds:?}");
 }
+
+pub(super) async fn what_is_owed_is_kept_until_it_is_paid_and_not_without_a_bound(place: &Place) {
+    let (one, two) = place.two().await;
+    let (one, two) = (one.ledger, two.ledger);
+    assert_eq!(two.owed().await.unwrap(), [""; 0]);
+    two.paid(&["nobody".to_owned()]).await.unwrap();
+    let long = "an/id with (other) characters/".repeat(20);
+    one.owe(&long, "{\"first\": 1}").await.unwrap();
+    place.pass(Duration::from_secs(1)).await;
+    two.owe("second", "2").await.unwrap();
+    // Once more the same.
+    one.owe("second", "2").await.unwrap();
+    assert_eq!(one.owed().await.unwrap(), ["{\"first\": 1}", "2"]);
+    two.paid(&[long, "nobody".to_owned()]).await.unwrap();
+    assert_eq!(one.owed().await.unwrap(), ["2"]);
+
+    let count = if place.is_virtual() { 1100 } else { 110 };
+    for n in 0..count {
+        if place.is_virtual() {
+            place.pass(Duration::from_millis(1)).await;
+        }
+        one.owe(&format!("{n}"), &format!("{n}")).await.unwrap();
+    }
+    let owed = two.owed().await.unwrap();
+    assert!(owed.len() == 100 || owed.len() == 1000, "{}", owed.len());
+    assert!(owed.contains(&(count - 1).to_string()));
+    let all: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+    two.paid(&all).await.unwrap();
+    assert!(one.owed().await.unwrap().len() <= 1);
+}

@@ -1,0 +1,148 @@
+//! Carries notices to one outlet, in their order, until each is taken.
+//!
+//! **Guarantees.** A notice that is not taken is tried again with backoff, for as long as the process lives;
+//! one that would be refused for ever is dropped and logged. At most [`MAX_WAITING`] wait: beyond that the
+//! oldest is dropped and logged. Nothing that an outlet does holds up whoever hands a notice over.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::notice::Notice;
+use super::outlet::{NotTaken, Outlet};
+use crate::retry::Backoff;
+use crate::telemetry::{Telemetry, events};
+
+/// So many notices wait for an outlet at most.
+pub const MAX_WAITING: usize = 1000;
+
+/// Between two tries.
+const BACKOFF: Backoff = Backoff {
+    initial: Duration::from_secs(1),
+    max: Duration::from_secs(5 * 60),
+};
+
+/// Told of each notice that this courier is done with: taken, or dropped.
+pub(super) type Done = Box<dyn Fn(&str) + Send + Sync>;
+
+pub(super) struct Courier {
+    outlet: Box<dyn Outlet>,
+    waiting: Mutex<VecDeque<Arc<Notice>>>,
+    handed: Notify,
+    done: Done,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Courier {
+    pub(super) fn new(outlet: Box<dyn Outlet>, done: Done, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            outlet,
+            waiting: Mutex::default(),
+            handed: Notify::new(),
+            done,
+            telemetry,
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Arc<Notice>>> {
+        // Every critical section here leaves a whole queue.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a notice over; one that waits already is not taken twice.
+    pub(super) fn hand(&self, notice: &Arc<Notice>) {
+        let dropped = {
+            let mut waiting = self.waiting();
+            if waiting.iter().any(|it| it.id == notice.id) {
+                return;
+            }
+            waiting.push_back(Arc::clone(notice));
+            (waiting.len() > MAX_WAITING)
+                .then(|| waiting.pop_front())
+                .flatten()
+        };
+        if let Some(dropped) = dropped {
+            self.drop(&dropped, "too many wait");
+        }
+        self.handed.notify_one();
+    }
+
+    /// Carries, for ever.
+    pub(super) async fn carry(&self) {
+        let mut failures = 0;
+        loop {
+            let batch = self.batch(failures).await;
+            let results = self.outlet.take(&batch).await;
+            let mut failed = None;
+            for (notice, result) in batch.iter().zip(results) {
+                match result {
+                    Ok(()) => {
+                        self.telemetry.emit(events::Notified {
+                            outlet: self.outlet.name(),
+                            id: &notice.id,
+                        });
+                        self.settle(notice);
+                    }
+                    Err(NotTaken {
+                        why,
+                        for_good: true,
+                    }) => self.drop(notice, &why),
+                    Err(NotTaken { why, .. }) => failed = Some(why),
+                }
+            }
+            let Some(why) = failed else {
+                if failures > 0 {
+                    self.telemetry.emit(events::NotifyingRecovered {
+                        outlet: self.outlet.name(),
+                    });
+                }
+                failures = 0;
+                continue;
+            };
+            failures += 1;
+            let delay = BACKOFF.delay(failures, &mut fastrand::Rng::new());
+            self.telemetry.emit(events::NotNotified {
+                outlet: self.outlet.name(),
+                detail: &why,
+                waiting: self.waiting().len(),
+                delay,
+                first: failures == 1,
+            });
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// What goes next. After failures one by one, so that what is refused for good is told from the rest.
+    async fn batch(&self, failures: u32) -> Vec<Arc<Notice>> {
+        loop {
+            {
+                let mut waiting = self.waiting();
+                let waiting = waiting.make_contiguous();
+                if !waiting.is_empty() {
+                    let count = match failures {
+                        0 => self.outlet.at_once(waiting),
+                        _ => 1,
+                    };
+                    return waiting[..count].to_vec();
+                }
+            }
+            self.handed.notified().await;
+        }
+    }
+
+    fn settle(&self, notice: &Notice) {
+        self.waiting().retain(|it| it.id != notice.id);
+        (self.done)(&notice.id);
+    }
+
+    fn drop(&self, notice: &Notice, why: &str) {
+        self.telemetry.emit(events::NoticeDropped {
+            outlet: self.outlet.name(),
+            id: &notice.id,
+            detail: why,
+        });
+        self.settle(notice);
+    }
+}
