@@ -146,3 +146,94 @@ impl Courier {
         self.settle(notice);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    /// Takes three at once; refuses a batch that has a notice of which it will never hear.
+    #[derive(Default)]
+    struct Picky {
+        tried: Arc<Mutex<Vec<Vec<String>>>>,
+    }
+
+    #[async_trait]
+    impl Outlet for Picky {
+        fn name(&self) -> &'static str {
+            "picky"
+        }
+
+        fn at_once(&self, notices: &[Arc<Notice>]) -> usize {
+            notices.len().min(3)
+        }
+
+        async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), NotTaken>> {
+            let ids: Vec<String> = notices.iter().map(|it| it.id.clone()).collect();
+            let bad = ids.iter().any(|id| id == "bad");
+            self.tried.lock().unwrap().push(ids);
+            let refused = NotTaken {
+                why: "malformed".to_owned(),
+                for_good: notices.len() == 1,
+            };
+            match bad {
+                true => vec![Err(refused); notices.len()],
+                false => vec![Ok(()); notices.len()],
+            }
+        }
+    }
+
+    fn notice(id: &str) -> Arc<Notice> {
+        Arc::new(Notice {
+            id: id.to_owned(),
+            resources: Vec::new(),
+            detail: "{}".to_owned(),
+        })
+    }
+
+    fn courier() -> (
+        Courier,
+        Arc<Mutex<Vec<Vec<String>>>>,
+        Arc<Mutex<Vec<String>>>,
+    ) {
+        let outlet = Picky::default();
+        let (tried, done) = (
+            Arc::clone(&outlet.tried),
+            Arc::<Mutex<Vec<String>>>::default(),
+        );
+        let ended = Arc::clone(&done);
+        let courier = Courier::new(
+            Box::new(outlet),
+            Box::new(move |id| ended.lock().unwrap().push(id.to_owned())),
+            Arc::new(Telemetry::new(Clock::system())),
+        );
+        (courier, tried, done)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_for_good_is_told_from_the_rest_and_dropped() {
+        let (courier, tried, done) = courier();
+        for id in ["one", "bad", "two", "three", "one"] {
+            courier.hand(&notice(id));
+        }
+        let carried = tokio::time::timeout(Duration::from_secs(60), courier.carry());
+        assert!(carried.await.is_err(), "it carries for ever");
+        assert_eq!(*done.lock().unwrap(), ["one", "bad", "two", "three"]);
+        let tried = tried.lock().unwrap();
+        assert_eq!(tried[0], ["one", "bad", "two"]);
+        assert_eq!(tried[1], ["one"]);
+        assert!(tried.contains(&vec!["bad".to_owned()]), "{tried:?}");
+    }
+
+    #[test]
+    fn no_more_than_so_many_wait_and_the_oldest_go() {
+        let (courier, _, done) = courier();
+        for n in 0..MAX_WAITING + 2 {
+            courier.hand(&notice(&n.to_string()));
+        }
+        assert_eq!(*done.lock().unwrap(), ["0", "1"]);
+        assert_eq!(courier.waiting().len(), MAX_WAITING);
+    }
+}
