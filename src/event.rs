@@ -131,6 +131,12 @@ impl JobKey {
         &self.0
     }
 
+    /// The key of a rejection whose attempt's id is known.
+    #[must_use]
+    pub fn of_attempt(execution_id: &str, action_execution_id: &str) -> Self {
+        Self(format!("{execution_id}/{action_execution_id}"))
+    }
+
     fn new(
         execution_id: &str,
         stage: &str,
@@ -138,11 +144,13 @@ impl JobKey {
         action_execution_id: Option<&str>,
         attempt: Option<u32>,
     ) -> Self {
-        Self(match (action_execution_id, attempt) {
-            (Some(id), _) => format!("{execution_id}/{id}"),
-            (None, Some(attempt)) => format!("{execution_id}/{stage}/{action}/attempt-{attempt}"),
-            (None, None) => format!("{execution_id}/{stage}/{action}"),
-        })
+        match (action_execution_id, attempt) {
+            (Some(id), _) => Self::of_attempt(execution_id, id),
+            (None, Some(attempt)) => {
+                Self(format!("{execution_id}/{stage}/{action}/attempt-{attempt}"))
+            }
+            (None, None) => Self(format!("{execution_id}/{stage}/{action}")),
+        }
     }
 }
 
