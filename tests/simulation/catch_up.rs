@@ -242,6 +242,9 @@ async fn what_a_stopped_execution_left_is_reported_and_with_reclaim_cleaned() {
             } else {
                 tokio::time::sleep(120 * MINUTE).await;
                 assert_untouched(&world, &service);
+                // It is reported once: then the parameter is read.
+                let name = Some(service.staging_parameter.as_str());
+                assert_eq!(world.aws.journal().calls("GetParameter", name), 1);
             }
             assert_eq!(started(&daemon), u64::from(reclaims));
             daemon.stop().await;
