@@ -176,6 +176,14 @@ impl Scenario {
         }
     }
 
+    /// The same without verification and what it is for.
+    pub(crate) fn without_retries(mut self) -> Self {
+        self.verify = false;
+        self.happenings
+            .retain(|(_, what)| !matches!(what, Happening::Retry { .. }));
+        self
+    }
+
     /// One service's deployments and their rejections.
     fn story_of(&mut self, service: usize, rng: &mut fastrand::Rng) {
         let horizon = self.calm_at;
