@@ -53,6 +53,8 @@ pub struct Config {
     pub events: Events,
     /// What is asked before anything is changed.
     pub verify: Verify,
+    /// How lost rejections are found.
+    pub catch_up: CatchUp,
     /// Logs and metrics.
     pub telemetry: Telemetry,
     /// What is taken down for which approval action; at least one.
@@ -173,6 +175,15 @@ impl fmt::Display for OnTimeout {
             Self::Ignore => "ignore",
         })
     }
+}
+
+/// How lost rejections are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatchUp {
+    /// How often it is looked for them; zero is never.
+    pub interval: Duration,
+    /// Whether what executions left that ended without a rejection is cleaned, and not only reported.
+    pub reclaim: bool,
 }
 
 /// Logs and metrics.
@@ -320,6 +331,7 @@ impl Config {
                 codepipeline,
                 on_timeout,
             },
+            catch_up: CatchUp { interval, reclaim },
             telemetry,
             targets: _,
         } = self;
@@ -371,6 +383,8 @@ impl Config {
             ("events.allowed_accounts", accounts.join(",")),
             ("verify.codepipeline", codepipeline.to_string()),
             ("verify.on_timeout", on_timeout.to_string()),
+            ("catch_up.interval", time(interval)),
+            ("catch_up.reclaim", reclaim.to_string()),
             ("telemetry.log_format", log_format.to_string()),
             ("telemetry.log_level", log_level.clone()),
             ("telemetry.metrics_namespace", metrics_namespace.clone()),

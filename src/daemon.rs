@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
 use crate::aws::{AwsError, Connector};
+use crate::catch_up::{self, CatchUp};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
@@ -30,6 +31,7 @@ pub struct Daemon {
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
     tasks: Tasks,
+    catch_up: Option<CatchUp>,
     queue_url: String,
     metrics_interval: Duration,
     targets: usize,
@@ -108,9 +110,10 @@ impl Daemon {
             config.queue.wait_time,
         );
         let tasks = Tasks::default();
+        let accounts = accounts(&config, connector, &telemetry, &tasks);
         let reconciler = reconciler(
             &config,
-            accounts(&config, connector, &telemetry, &tasks),
+            accounts.clone(),
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
             programs,
@@ -119,19 +122,41 @@ impl Daemon {
             queue: queue.clone(),
             ledger: Arc::clone(&ledger),
             reconciler,
-            clock,
+            clock: clock.clone(),
             telemetry: Arc::clone(&telemetry),
             tasks: tasks.clone(),
         };
+        let settings = catch_up::Settings {
+            interval: config.catch_up.interval,
+            reclaim: config.catch_up.reclaim,
+            on_timeout: config.verify.on_timeout,
+            account: config.queue.account.clone(),
+            region: connector.region().unwrap_or_default().to_owned(),
+        };
+        let (queue_url, metrics_interval) =
+            (config.queue.url.clone(), config.telemetry.metrics_interval);
+        let targets = config.targets.len();
+        let consumer = Consumer::new(parts, config);
+        let catches_up = !settings.interval.is_zero();
+        let catch_up = catches_up.then(|| CatchUp {
+            settings,
+            accounts,
+            identity: connector.identity(),
+            consumer: Arc::clone(&consumer),
+            ledger: Arc::clone(&ledger),
+            clock,
+            telemetry: Arc::clone(&telemetry),
+        });
         Self {
+            catch_up,
             queue,
             ledger,
             telemetry,
             tasks,
-            queue_url: config.queue.url.clone(),
-            metrics_interval: config.telemetry.metrics_interval,
-            targets: config.targets.len(),
-            consumer: Consumer::new(parts, config),
+            queue_url,
+            metrics_interval,
+            targets,
+            consumer,
         }
     }
 
@@ -177,12 +202,21 @@ impl Daemon {
 
         tokio::select! {
             biased;
-            () = self.consumer.run(stop, drain) => {}
+            () = self.consumer.run(stop.clone(), drain) => {}
+            () = self.catch_up(&stop, drain) => {}
             () = self.write_metrics() => {}
             () = self.prune_ledger() => {}
         }
         self.telemetry.flush(self.consumer.gauges());
         Ok(())
+    }
+
+    /// Looks for lost rejections. Never ends by itself; a drain only empties the queue.
+    async fn catch_up(&self, stop: &CancellationToken, drain: bool) {
+        if let Some(catch_up) = self.catch_up.as_ref().filter(|_| !drain) {
+            catch_up.run(stop).await;
+        }
+        std::future::pending().await
     }
 
     async fn write_metrics(&self) {

@@ -138,6 +138,12 @@ impl JobKey {
         &self.0
     }
 
+    /// The key of a rejection whose attempt's id is known.
+    #[must_use]
+    pub fn of_attempt(execution_id: &str, action_execution_id: &str) -> Self {
+        Self(format!("{execution_id}/{action_execution_id}"))
+    }
+
     fn new(
         execution_id: &str,
         stage: &str,
@@ -145,11 +151,13 @@ impl JobKey {
         action_execution_id: Option<&str>,
         attempt: Option<u32>,
     ) -> Self {
-        Self(match (action_execution_id, attempt) {
-            (Some(id), _) => format!("{execution_id}/{id}"),
-            (None, Some(attempt)) => format!("{execution_id}/{stage}/{action}/attempt-{attempt}"),
-            (None, None) => format!("{execution_id}/{stage}/{action}"),
-        })
+        match (action_execution_id, attempt) {
+            (Some(id), _) => Self::of_attempt(execution_id, id),
+            (None, Some(attempt)) => {
+                Self(format!("{execution_id}/{stage}/{action}/attempt-{attempt}"))
+            }
+            (None, None) => Self(format!("{execution_id}/{stage}/{action}")),
+        }
     }
 }
 
@@ -310,6 +318,43 @@ pub fn parse(body: &str) -> Result<Event, Malformed> {
         account: account.to_owned(),
         kind,
     })
+}
+
+/// An event that says of a rejection what is known of it, for programs that read one: in the form of
+/// CodePipeline's own, as far as it goes.
+#[must_use]
+pub fn written(rejection: &Rejection) -> String {
+    let PipelineArn {
+        account,
+        region,
+        name,
+        ..
+    } = &rejection.pipeline;
+    let mut detail = serde_json::json!({
+        "pipeline": name,
+        "execution-id": rejection.execution_id,
+        "start-time": format!("{:.3}", rejection.as_of),
+        "stage": rejection.stage,
+        "action": rejection.action,
+        "state": "FAILED",
+        "region": region,
+        "type": { "owner": "AWS", "provider": "Manual", "category": "Approval", "version": "1" },
+        "execution-result": { "external-execution-summary": rejection.comment },
+    });
+    if let Some(id) = &rejection.action_execution_id {
+        detail["action-execution-id"] = id.as_str().into();
+    }
+    serde_json::json!({
+        "version": "0",
+        "detail-type": ACTION_DETAIL_TYPE,
+        "source": SOURCE,
+        "account": account,
+        "time": format!("{:.0}", rejection.rejected_at),
+        "region": region,
+        "resources": [rejection.pipeline.to_string()],
+        "detail": detail,
+    })
+    .to_string()
 }
 
 fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malformed> {

@@ -54,6 +54,9 @@ output "configuration" {
     [verify]
     codepipeline = ${var.verify_pipelines}
 
+    [catch_up]
+    interval = ${jsonencode(local.catch_up_interval)}
+
     ${local.targets_toml}
   EOT
 }

@@ -78,6 +78,12 @@ variable "verify_pipelines" {
   default     = false
 }
 
+variable "catch_up_interval" {
+  description = "How often CodePipeline is searched for rejections whose events were lost, such as 15m."
+  type        = string
+  default     = null
+}
+
 variable "log_bucket_arn" {
   description = "The bucket of the distributions' legacy access logs, if there is one."
   type        = string

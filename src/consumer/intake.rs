@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Consumer;
 use super::settle::{Disposition, Settlement};
+use super::work::Origin;
 use crate::aws::sqs::Message;
 use crate::event::{self, Kind, Rejection};
 use crate::jobs::{Handle, HeldMessage};
@@ -198,7 +199,13 @@ impl Consumer {
         let consumer = Arc::clone(self);
         let task = async move {
             let disposition = consumer
-                .work(&message_id, rejection.clone(), event, target, handle)
+                .work(
+                    Origin::Message(&message_id),
+                    rejection.clone(),
+                    event,
+                    target,
+                    handle,
+                )
                 .await;
             consumer.settle(consumer.end(&rejection, disposition));
         };
@@ -208,7 +215,7 @@ impl Consumer {
     }
 
     /// Ends a job. All its messages are to be settled alike.
-    fn end(
+    pub(super) fn end(
         &self,
         rejection: &Rejection,
         disposition: Disposition,

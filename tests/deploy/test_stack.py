@@ -219,7 +219,9 @@ class Stack(unittest.TestCase):
             {
                 **ON_ECS,
                 "MorePipelines": "a,b",
-                "VerifyPipelineArns": "arn:aws:codepipeline:ap-northeast-1:123456789012:*-frontend-pipeline",
+                "MorePipelineArns": "arn:aws:codepipeline:ap-northeast-1:123456789012:a",
+                "VerifyPipelines": "yes",
+                "CatchUpInterval": "15m",
                 "LogBucketArn": "arn:aws:s3:::logs",
                 "WebAclArn": "arn:aws:wafv2:us-east-1:123456789012:global/webacl/a/b",
                 "DeleteOnlyTagged": "yes",
@@ -233,7 +235,8 @@ class Stack(unittest.TestCase):
         iam = self.aws("iam")
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        chosen = {"cleanup", "key", "ledger", "legacy-log-bucket", "orphans", "target-roles", "verification", "web-acl"}
+        chosen = {"catch-up", "cleanup", "further-pipelines", "key", "ledger", "legacy-log-bucket", "orphans"}
+        chosen |= {"target-roles", "verification", "web-acl"}
         self.assertEqual(set(policies), chosen)
         cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]
         (delete,) = [it for it in cleanup["Statement"] if it["Sid"] == "DeleteStaging"]

@@ -72,8 +72,10 @@ export interface StagesweepProps {
   readonly targets?: Target[];
   /** Delete only distributions with the tag stagesweep = staging. @default false */
   readonly deleteOnlyTagged?: boolean;
-  /** The ARNs of pipelines that CodePipeline is asked about before anything is changed. @default not asked */
-  readonly verifyPipelineArns?: string[];
+  /** Ask CodePipeline, before anything is changed, whether a rejection still stands. @default false */
+  readonly verifyPipelines?: boolean;
+  /** How often CodePipeline is searched for lost rejections, such as `15m`. @default never */
+  readonly catchUpInterval?: string;
   /** The bucket of the distributions' legacy access logs. @default none */
   readonly logBucket?: s3.IBucket;
   /** The ARN of the distributions' web ACL. @default none */
@@ -139,6 +141,7 @@ export class Stagesweep extends Construct {
       MorePipelines: list(targets.map((target) => target.pipeline.pipelineName)),
       MoreProductionParameterArns: list(targets.map((target) => this.parameterArn(target.productionParameter))),
       MoreStagingParameterArns: list(targets.map((target) => this.parameterArn(target.stagingParameter))),
+      MorePipelineArns: list(targets.map((target) => target.pipeline.pipelineArn)),
       Compute: place ? 'ECS' : 'EC2',
       Fleet: props.fleet ? 'yes' : undefined,
       Instances: place?.instances,
@@ -149,7 +152,8 @@ export class Stagesweep extends Construct {
       AssignPublicIp: place?.assignPublicIp ? 'ENABLED' : undefined,
       Cluster: place?.cluster?.clusterArn,
       DeleteOnlyTagged: props.deleteOnlyTagged ? 'yes' : undefined,
-      VerifyPipelineArns: list(props.verifyPipelineArns ?? []),
+      VerifyPipelines: props.verifyPipelines ? 'yes' : undefined,
+      CatchUpInterval: props.catchUpInterval,
       LogBucketArn: props.logBucket?.bucketArn,
       WebAclArn: props.webAclArn,
       TargetRoleArns: list(props.targetRoleArns ?? []),

@@ -38,6 +38,10 @@ pub(crate) enum Kind {
 pub(crate) struct Deployment {
     pub(crate) service: Service,
     pub(crate) rejected: bool,
+    pub(crate) rejected_again: bool,
+    pub(crate) approved: bool,
+    /// When its rejection was taken back by a retry.
+    pub(crate) retried_at: Option<Timestamp>,
 }
 
 /// The changes that a cleanup may make once.
@@ -75,6 +79,12 @@ struct Truth {
     /// By ledger and job.
     grants: BTreeMap<(usize, JobKey), Held>,
     effects: BTreeMap<(usize, Effect), u32>,
+    /// By owner and pipeline execution: when CodePipeline was last asked about it.
+    asked: BTreeMap<(String, String), Timestamp>,
+    /// By deployment: when its policy was deleted.
+    policy_deleted: BTreeMap<usize, Timestamp>,
+    /// Rejections are verified.
+    verify: bool,
     /// Deployments whose policy was detached, and whether that has been seen to have propagated.
     detached: BTreeMap<usize, bool>,
     /// Parameters whose newer value was overwritten in a race, and that value.
@@ -105,8 +115,9 @@ pub(crate) struct Figures {
 }
 
 impl Checker {
-    pub(crate) fn new(trace: bool) -> Self {
+    pub(crate) fn new(trace: bool, verify: bool) -> Self {
         Self(Mutex::new(Truth {
+            verify,
             trace: trace.then(Vec::new),
             ..Truth::default()
         }))
@@ -123,12 +134,25 @@ impl Checker {
         truth.deployments.push(Deployment {
             service,
             rejected: false,
+            rejected_again: false,
+            approved: false,
+            retried_at: None,
         });
         truth.deployments.len() - 1
     }
 
-    pub(crate) fn rejected(&self, deployment: usize) {
-        self.truth().deployments[deployment].rejected = true;
+    pub(crate) fn rejected(&self, deployment: usize, attempt: u32) {
+        let deployment = &mut self.truth().deployments[deployment];
+        deployment.rejected = true;
+        deployment.rejected_again |= attempt > 1;
+    }
+
+    pub(crate) fn approved(&self, deployment: usize) {
+        self.truth().deployments[deployment].approved = true;
+    }
+
+    pub(crate) fn retried(&self, deployment: usize, at: Timestamp) {
+        self.truth().deployments[deployment].retried_at = Some(at);
     }
 
     pub(crate) fn sent(&self, message_id: String, kind: Kind) {
@@ -348,6 +372,10 @@ impl Checker {
                 truth.visibility_changed(now, life, entry, request, answer);
             }
             "DeleteMessageBatch" => truth.deleted(aws, request),
+            "ListActionExecutions" => {
+                let execution = text(&json(request)["filter"]["pipelineExecutionId"]);
+                truth.asked.insert((life.owner.clone(), execution), now);
+            }
             _ if entry.mutated() => {
                 truth.mutations += 1;
                 truth.mutated(now, life, entry, before.as_ref(), aws);
@@ -455,6 +483,11 @@ impl Truth {
                 Some(Kind::Harmless) => {}
                 Some(Kind::Rejection(number)) => {
                     let deployment = &self.deployments[*number];
+                    // Taken back: by a retry, or by one that was rejected and has a message of its own.
+                    let taken_back = deployment.retried_at.is_some() || deployment.rejected_again;
+                    if self.verify && taken_back {
+                        continue;
+                    }
                     if let Some(left) = left_behind(aws, deployment) {
                         self.fail(format!("deleted {message} before its job was done: {left}"));
                     }
@@ -512,7 +545,33 @@ impl Truth {
         if effect == Effect::Detached {
             self.detached.insert(number, false);
         }
+        if effect == Effect::PolicyDeleted {
+            self.policy_deleted.insert(number, now);
+        }
+        if self.verify {
+            self.verified(life, number, effect, operation);
+        }
         self.entitled(now, life, number, operation);
+    }
+
+    /// Where rejections are verified: CodePipeline was asked before anything was changed, and once more
+    /// before the staging distribution was disabled; and whoever heard of a retry changes nothing more.
+    fn verified(&mut self, life: &Life, number: usize, effect: Effect, operation: &str) {
+        let deployment = &self.deployments[number];
+        let execution = deployment.service.execution_id.clone();
+        let retried_at = deployment.retried_at;
+        let Some(asked) = self.asked.get(&(life.owner.clone(), execution)).copied() else {
+            return self.fail(format!("{operation}: CodePipeline was not asked before"));
+        };
+        if retried_at.is_some_and(|retried_at| retried_at < asked) {
+            self.fail(format!(
+                "{operation}: deployment {number} was retried before CodePipeline was asked"
+            ));
+        }
+        let deleted = self.policy_deleted.get(&number);
+        if effect == Effect::Disabled && deleted.is_some_and(|deleted| asked < *deleted) {
+            self.fail(format!("{operation}: CodePipeline was not asked again"));
+        }
     }
 
     /// Others may change a production distribution again, after the detach has propagated.

@@ -11,7 +11,7 @@ use stagesweep::daemon::Daemon;
 use stagesweep::ledger::Records;
 use stagesweep::programs::Processes;
 use stagesweep::rehearsal::{
-    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Rule, Service,
+    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Review, Rule, Service,
     Settings,
 };
 use stagesweep::telemetry::Telemetry;
@@ -28,6 +28,9 @@ use super::wire::{Fate, Life, Wire};
 /// Faults are over: so long may it take until every message is settled. Longer than the longest
 /// release and the 12 hours of SQS's ceiling.
 const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
+
+/// The attempt that a retry makes: none that a rejection has.
+const RETRY: u32 = 7;
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -96,6 +99,7 @@ enum Next {
     Happens(Happening),
     Deploys { service: usize, gap: Duration },
     Arrives { body: String, kind: Kind },
+    Approved(Service),
     Starts(usize),
     Heals(usize, super::wire::Peer),
     LedgerHeals(usize),
@@ -123,7 +127,7 @@ impl<'a> Play<'a> {
             scenario.max_receive_count,
             Duration::from_secs(120),
         );
-        let checker = Arc::new(Checker::new(trace));
+        let checker = Arc::new(Checker::new(trace, scenario.verify));
         let watching = Arc::clone(&checker);
         aws.add_rule(Rule::on_mutations().then(Action::before(move |aws, call| {
             watching.about_to(aws, call);
@@ -343,6 +347,10 @@ impl<'a> Play<'a> {
         let deployments = self.checker.deployments();
         for (number, deployment) in deployments.iter().enumerate() {
             let service = &deployment.service;
+            if deployment.retried_at.is_some() {
+                // How much of it was gone by then is for the checker to judge.
+                continue;
+            }
             if deployment.rejected {
                 if let Some(left) = left_behind(&self.aws, deployment)
                     && !self.is_doubtful(number)
@@ -384,6 +392,8 @@ impl<'a> Play<'a> {
         };
         let text = format!(
             r#"
+[verify]
+codepipeline = {}
 [queue]
 url = "{}"
 [events]
@@ -395,7 +405,7 @@ action = "Approve"
 production_parameter = "/{{service}}/cloudfront/cfcd-production"
 staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 "#,
-            self.queues.url
+            self.scenario.verify, self.queues.url
         );
         Config::parse(
             std::path::Path::new("seed.toml"),
@@ -493,6 +503,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             }
             Next::Deploys { service, gap } => self.deploy(service, gap),
             Next::Arrives { body, kind } => self.arrive(&body, kind),
+            Next::Approved(service) => self.aws.review(&service, RETRY, Review::Approved),
             Next::Starts(daemon) => {
                 if self.daemons[daemon].life.is_none() {
                     self.start(daemon);
@@ -535,13 +546,18 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
                     self.deploy(service, gap);
                 }
             }
+            Happening::Retry { service, decided } => self.retry(service, decided),
             Happening::Approve { service } => {
-                if let Some(newest) = self.newest(service) {
+                let undecided = self.undecided(service);
+                if let Some(newest) = self.newest(service).filter(|_| undecided) {
                     let approved = EventOptions {
                         outcome: Outcome::Approved,
                         ..EventOptions::default()
                     };
                     let body = self.aws.rejection_event(&newest, &approved);
+                    if let Some(number) = self.services[service].deployments.last() {
+                        self.checker.approved(*number);
+                    }
                     self.arrive(&body, Kind::Harmless);
                 }
             }
@@ -604,6 +620,37 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         }
     }
 
+    /// Whether the newest deployment may still be approved; where CodePipeline is asked, what happens must
+    /// be what can happen.
+    fn undecided(&self, service: usize) -> bool {
+        let last = self
+            .services
+            .get(service)
+            .and_then(|it| it.deployments.last());
+        let deployments = self.checker.deployments();
+        !self.scenario.verify || last.is_some_and(|number| !deployments[*number].rejected)
+    }
+
+    /// Whether the newest deployment may be rejected, or rejected again.
+    fn rejectable(&self, number: usize) -> bool {
+        let deployment = &self.checker.deployments()[number];
+        !self.scenario.verify || !deployment.approved && deployment.retried_at.is_none()
+    }
+
+    /// Somebody retries the stage of the newest deployment, which was rejected, and somebody approves.
+    fn retry(&mut self, service: usize, decided: Duration) {
+        let Some(newest) = self.newest(service) else {
+            return;
+        };
+        let number = *self.services[service].deployments.last().unwrap();
+        if !self.checker.deployments()[number].rejected || !self.rejectable(number) {
+            return;
+        }
+        self.aws.retry_approval(&newest, RETRY);
+        self.checker.retried(number, self.clock.now());
+        self.plan(Instant::now() + decided, Next::Approved(newest));
+    }
+
     fn newest(&self, service: usize) -> Option<Service> {
         let number = *self.services.get(service)?.deployments.last()?;
         Some(self.checker.deployments()[number].service.clone())
@@ -614,6 +661,9 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             return;
         };
         let number = *self.services[service].deployments.last().unwrap();
+        if !self.rejectable(number) {
+            return;
+        }
         // Only while the parameter names the deployment does the later start of another attempt,
         // or an event without a start, tell which one it is about.
         let named = self.aws.parameter(&newest.staging_parameter);
@@ -627,7 +677,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             ..EventOptions::default()
         };
         let body = self.aws.rejection_event(&newest, &options);
-        self.checker.rejected(number);
+        self.checker.rejected(number, attempt);
         self.services[service]
             .rejections
             .push((body.clone(), number));

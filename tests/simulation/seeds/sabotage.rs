@@ -37,10 +37,12 @@ pub(crate) enum Sabotage {
     KeepsTheFirstHandle,
     /// Events of a foreign account are obeyed.
     ObeysForeigners,
+    /// CodePipeline is asked, and what came after the rejection is not heeded.
+    MissesRetries,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::DeletesEarly,
         Self::SkipsIfMatch,
         Self::DisablesEarly,
@@ -54,6 +56,7 @@ impl Sabotage {
         Self::BelievesExtensions,
         Self::KeepsTheFirstHandle,
         Self::ObeysForeigners,
+        Self::MissesRetries,
     ];
 
     /// What is sent in place of a request.
@@ -208,6 +211,24 @@ impl Sabotage {
                         </ErrorResponse>"
                         .to_vec();
                 }
+            }
+            Self::MissesRetries if operation == "ListActionExecutions" => {
+                let mut body = json_of(answer.body());
+                if let Some(details) = body["actionExecutionDetails"].as_array_mut() {
+                    details.retain(|it| it["stageName"] == "Deploy" || it["status"] == "Failed");
+                }
+                *answer.body_mut() = body.to_string().into_bytes();
+            }
+            Self::MissesRetries if operation == "GetPipelineState" => {
+                let mut body = json_of(answer.body());
+                for stage in body["stageStates"].as_array_mut().into_iter().flatten() {
+                    stage["latestExecution"]["status"] = json!("Failed");
+                    stage["actionStates"] = json!([]);
+                    if stage["stageName"] == "Promote" {
+                        stage["latestExecution"]["pipelineExecutionId"] = json!("another");
+                    }
+                }
+                *answer.body_mut() = body.to_string().into_bytes();
             }
             _ => {}
         }

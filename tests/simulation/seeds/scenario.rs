@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Faults,
     /// When all faults end.
     pub(crate) calm_at: Duration,
+    /// CodePipeline is asked whether rejections still stand.
+    pub(crate) verify: bool,
     pub(crate) happenings: Vec<(Duration, Happening)>,
 }
 
@@ -46,6 +48,8 @@ pub(crate) enum Happening {
     Redeploy { service: usize, gap: Duration },
     /// The newest deployment of a service is approved.
     Approve { service: usize },
+    /// The rejected stage of the newest deployment of a service is retried, and approved so much later.
+    Retry { service: usize, decided: Duration },
     /// A message that is none of ours.
     Junk(Junk),
     /// The daemon is killed, at once or at a later call, and started again after a while.
@@ -117,6 +121,7 @@ impl Scenario {
                 _ => Faults::storm(),
             },
             calm_at,
+            verify: false,
             happenings: Vec::new(),
         };
         throttles(seed, &mut scenario.switches);
@@ -142,8 +147,41 @@ impl Scenario {
             let at = within(rng, calm_at);
             scenario.happenings.push((at, Happening::Junk(junk)));
         }
+        scenario.retries(seed);
         scenario.happenings.sort_by_key(|(at, _)| *at);
         scenario
+    }
+
+    /// In some worlds rejections are verified, and taken back. They draw from a generator of their own, so
+    /// that what a seed meant before is not changed.
+    fn retries(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x0076_6572_6966_7900);
+        let rng = &mut rng;
+        self.verify = rng.u32(..5) == 0;
+        if !self.verify {
+            return;
+        }
+        let rejected = self.happenings.iter().filter_map(|(at, what)| match what {
+            Happening::Reject { service, .. } => Some((*at, *service)),
+            _ => None,
+        });
+        let rejected: Vec<_> = rejected.collect();
+        for (at, service) in rejected {
+            if rng.u32(..3) == 0 {
+                let at = at + within(rng, 8 * MINUTE);
+                let decided = pick(rng, &[Duration::ZERO, 20 * SECOND, 3 * MINUTE]);
+                self.happenings
+                    .push((at, Happening::Retry { service, decided }));
+            }
+        }
+    }
+
+    /// The same without verification and what it is for.
+    pub(crate) fn without_retries(mut self) -> Self {
+        self.verify = false;
+        self.happenings
+            .retain(|(_, what)| !matches!(what, Happening::Retry { .. }));
+        self
     }
 
     /// One service's deployments and their rejections.
