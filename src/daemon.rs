@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
+use crate::programs::Programs;
 use crate::reconcile::{Reconciler, Settings};
 use crate::retry::{Backoff, ErrorClass};
 use crate::tasks::Tasks;
@@ -75,6 +76,7 @@ pub fn reconciler(
     accounts: Accounts,
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
+    programs: Arc<dyn Programs>,
 ) -> Reconciler {
     let settings = Settings {
         propagation_timeout: config.cleanup.propagation_timeout,
@@ -82,12 +84,13 @@ pub fn reconciler(
             initial: config.retry.initial_backoff,
             max: config.retry.max_backoff,
         },
+        grace_period: config.shutdown.grace_period,
         verify: config
             .verify
             .codepipeline
             .then_some(config.verify.on_timeout),
     };
-    Reconciler::new(accounts, ledger, telemetry, settings)
+    Reconciler::new(accounts, ledger, telemetry, programs, settings)
 }
 
 impl Daemon {
@@ -99,6 +102,7 @@ impl Daemon {
         ledger: Arc<dyn Ledger>,
         clock: Clock,
         telemetry: Arc<Telemetry>,
+        programs: Arc<dyn Programs>,
     ) -> Self {
         let queue = connector.queue(
             &config.queue.url,
@@ -112,6 +116,7 @@ impl Daemon {
             accounts.clone(),
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
+            programs,
         );
         let parts = Parts {
             queue: queue.clone(),

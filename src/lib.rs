@@ -32,6 +32,7 @@ pub mod orphans;
 pub mod pace;
 pub mod plan;
 pub mod preview;
+pub mod programs;
 pub mod reconcile;
 #[cfg(feature = "rehearsal")]
 pub mod rehearsal;

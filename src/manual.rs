@@ -30,6 +30,7 @@ use crate::named::Named;
 use crate::plan::Outcome;
 use crate::reconcile::{Ended, Job, Reconciler};
 use crate::stop::{Stop, StopReason};
+use crate::target::ResolvedTarget;
 
 /// What the keys of such jobs begin with.
 const PREFIX: &str = "manual";
@@ -92,8 +93,8 @@ impl Order {
             action_execution_id: None,
             key,
             pipeline: self.named.pipeline.clone(),
-            stage: self.named.stage.clone(),
-            action: self.named.action.clone(),
+            stage: self.named.stage.clone().unwrap_or_default(),
+            action: self.named.action.clone().unwrap_or_default(),
             // The parameter's own time: it needs no two clocks that agree.
             as_of: self.written_at.unwrap_or(now),
             rejected_at: now,
@@ -121,7 +122,12 @@ impl ByHand {
         };
         let job = Job {
             rejection,
-            target: order.named.target.clone(),
+            event: None,
+            // There is no event that a program could read.
+            target: ResolvedTarget {
+                program: None,
+                ..order.named.target.clone()
+            },
             grant: grant.clone(),
             binding,
             stop: stop.clone(),

@@ -30,10 +30,10 @@ pub struct Wanted<'a> {
 pub struct Named {
     /// The pipeline.
     pub pipeline: PipelineArn,
-    /// The stage that holds the approval.
-    pub stage: String,
-    /// The approval action.
-    pub action: String,
+    /// The stage that holds the approval; any, if there is none.
+    pub stage: Option<String>,
+    /// The approval action; any, if there is none.
+    pub action: Option<String>,
     /// Its target.
     pub target: ResolvedTarget,
 }
@@ -121,8 +121,16 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
     }
     let mut matching: Vec<(&Target, PipelineArn, Resolution)> = targets
         .iter()
-        .filter(|target| wanted.stage.is_none_or(|stage| stage == target.stage()))
-        .filter(|target| wanted.action.is_none_or(|action| action == target.action()))
+        .filter(|target| {
+            wanted
+                .stage
+                .is_none_or(|stage| target.stage().is_none_or(|it| it == stage))
+        })
+        .filter(|target| {
+            wanted
+                .action
+                .is_none_or(|action| target.action().is_none_or(|it| it == action))
+        })
         .filter_map(|target| {
             let arn = arn(wanted.pipeline, target, home)?;
             let resolution = target.resolve(&arn);
@@ -147,8 +155,8 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
     match resolution {
         Resolution::Target(resolved) => Ok(Named {
             pipeline: arn,
-            stage: target.stage().to_owned(),
-            action: target.action().to_owned(),
+            stage: target.stage().map(str::to_owned),
+            action: target.action().map(str::to_owned),
             target: resolved,
         }),
         Resolution::Ambiguous { label } => Err(NotNamed::Ambiguous { pipeline, label }),
@@ -213,13 +221,11 @@ mod tests {
             .iter()
             .map(|(pipeline, stage)| TargetSpec {
                 pipeline: (*pipeline).to_owned(),
-                stage: (*stage).to_owned(),
-                action: "Approve".to_owned(),
-                production_parameter: "/x/production".to_owned(),
-                staging_parameter: "/x/staging".to_owned(),
-                role_arn: None,
-                external_id: None,
-                region: None,
+                stage: Some((*stage).to_owned()),
+                action: Some("Approve".to_owned()),
+                production_parameter: Some("/x/production".to_owned()),
+                staging_parameter: Some("/x/staging".to_owned()),
+                ..TargetSpec::default()
             })
             .collect();
         Targets::new(&specs).unwrap()

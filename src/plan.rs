@@ -234,6 +234,8 @@ pub enum Outcome {
     AlreadyClean,
     /// A newer deployment owns the staging slot; what was still ours is gone.
     Superseded,
+    /// There was nothing to take down; the target's program ran.
+    Ran,
     /// The rejection was taken back: its stage was retried, or approved after all. Nothing more was
     /// touched.
     Retracted,
@@ -249,9 +251,16 @@ impl Outcome {
             Self::Cleaned => "cleaned",
             Self::AlreadyClean => "already_clean",
             Self::Superseded => "superseded",
+            Self::Ran => "ran",
             Self::Retracted => "retracted",
             Self::Expired => "expired",
         }
+    }
+
+    /// Whether the rejection still stood at the end: then there is more to be done for it.
+    #[must_use]
+    pub fn stands(self) -> bool {
+        !matches!(self, Self::Retracted | Self::Expired)
     }
 
     /// The outcome of that name.
@@ -261,6 +270,7 @@ impl Outcome {
             Self::Cleaned,
             Self::AlreadyClean,
             Self::Superseded,
+            Self::Ran,
             Self::Retracted,
             Self::Expired,
         ]

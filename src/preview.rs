@@ -16,7 +16,7 @@ use crate::aws::{Account, AwsError};
 use crate::binding::{Binding, DELETED, ParameterVersion, Slot};
 use crate::plan::{Decision, Observed, Outcome, Policy, Progress, Refusal, Step, Wait, decide};
 use crate::retry::Conflict;
-use crate::target::ResolvedTarget;
+use crate::target::Parameters;
 
 /// No job takes as many steps and waits; more would mean that it goes in circles.
 const MAX_STEPS: usize = 32;
@@ -78,23 +78,23 @@ pub enum End {
     Open,
 }
 
-/// Reads what a job of `target` would read.
+/// Reads what a job of a target with these parameters would read.
 ///
 /// # Errors
 /// [`AwsError`] if a call fails; the history of the staging parameter, which only tells who wrote
 /// it, may be denied.
-pub async fn look(account: &Account, target: &ResolvedTarget) -> Result<Found, AwsError> {
+pub async fn look(account: &Account, parameters: &Parameters) -> Result<Found, AwsError> {
     let Account {
         cloudfront, ssm, ..
     } = account;
     let (production_parameter, staging_parameter) = tokio::try_join!(
-        ssm.parameter(&target.production_parameter),
-        ssm.parameter(&target.staging_parameter),
+        ssm.parameter(&parameters.production),
+        ssm.parameter(&parameters.staging),
     )?;
     let written_by = match &staging_parameter {
         None => None,
         Some(newest) => ssm
-            .changes(&target.staging_parameter)
+            .changes(&parameters.staging)
             .await
             .unwrap_or_default()
             .into_iter()

@@ -9,12 +9,17 @@
 //!
 //! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
 
+mod calls;
+mod program;
 mod record;
 mod verify;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use self::calls::Calls;
+pub use self::program::ProgramFailure;
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
@@ -32,19 +37,13 @@ use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
 use crate::ledger::{Bound, Grant, Ledger, LedgerError};
 use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
+use crate::programs::Programs;
 use crate::retry::{Backoff, Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
-use crate::target::ResolvedTarget;
+use crate::target::{Parameters, ResolvedTarget};
 use crate::telemetry::{Telemetry, chain, events};
 use crate::verdict::Doubt;
 use crate::watch::Until;
-
-/// Tries of one call within a job, each of which the SDK tries three times by itself. After that
-/// the message is released, so that the redrive policy can end what never ends by itself.
-const CALL_TRIES: u32 = 3;
-
-/// No pause between two tries of a call is longer: a job holds its production distribution.
-const MAX_CALL_PAUSE: Duration = Duration::from_secs(5);
 
 /// What was seen of a distribution is looked at again after this long, if nothing that this run
 /// did or met made it do so sooner. Changes are conditional on the ETag that was seen.
@@ -56,6 +55,7 @@ pub struct Reconciler {
     accounts: Accounts,
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
+    programs: Arc<dyn Programs>,
     settings: Settings,
     queues: Arc<ProductionQueues>,
 }
@@ -67,6 +67,8 @@ pub struct Settings {
     pub propagation_timeout: Duration,
     /// Between two tries of a call that failed.
     pub backoff: Backoff,
+    /// How long a program may go on once the daemon is stopping, its end included.
+    pub grace_period: Duration,
     /// Whether CodePipeline is asked if a rejection still stands; and what becomes of an approval that
     /// timed out.
     pub verify: Option<OnTimeout>,
@@ -77,6 +79,8 @@ pub struct Settings {
 pub struct Job {
     /// The rejection.
     pub rejection: Rejection,
+    /// The whole event, as a program reads it; `None` where no program is to be run.
+    pub event: Option<Arc<str>>,
     /// Its target.
     pub target: ResolvedTarget,
     /// The right to work on it.
@@ -96,6 +100,11 @@ pub enum Ended {
     Succeeded(Outcome),
     /// It must not be done.
     Refused(Refusal),
+    /// The target's program says that it cannot be done.
+    ProgramFailed {
+        /// Its exit status.
+        status: i32,
+    },
     /// It was told to stop, and goes on under a later receive.
     Stopped(StopReason),
     /// Another instance works on the same production distribution.
@@ -127,6 +136,9 @@ pub enum Failure {
     /// The ledger failed.
     #[error("the ledger failed")]
     Ledger(#[source] LedgerError),
+    /// The target's program did not succeed, and is run again.
+    #[error(transparent)]
+    Program(ProgramFailure),
 }
 
 impl Failure {
@@ -139,6 +151,7 @@ impl Failure {
             Self::Unverified(_) => "not_verified",
             Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
             Self::Ledger(_) => "ledger_failed",
+            Self::Program(failure) => failure.code(),
         }
     }
 
@@ -183,12 +196,14 @@ impl Reconciler {
         accounts: Accounts,
         ledger: Arc<dyn Ledger>,
         telemetry: Arc<Telemetry>,
+        programs: Arc<dyn Programs>,
         settings: Settings,
     ) -> Self {
         Self {
             accounts,
             ledger,
             telemetry,
+            programs,
             settings,
             queues: Arc::default(),
         }
@@ -206,24 +221,23 @@ impl Reconciler {
     pub async fn run(&self, job: &Job) -> Ended {
         let about = About::of(&job.rejection, &job.target.label);
         self.ledger.note(&job.grant, Note::Began(about));
-        let now = Instant::now();
-        let account = self.accounts.get(&job.target.access);
-        let mut run = Run {
-            context: self,
-            clients: account.clients.for_job(&job.stop, &job.activity),
-            account,
-            job,
-            known: Known::default(),
-            progress: Progress::default(),
-            list_policies: true,
-            search_policies: false,
-            verified: false,
-            moved_at: now,
-            changed_at: None,
-            fruitless: 0,
-            _turn: None,
+        let mut cleanup = job
+            .target
+            .parameters
+            .as_ref()
+            .map(|parameters| Run::new(self, job, parameters));
+        let ended = match &mut cleanup {
+            Some(run) => run.work().await.unwrap_or_else(Ended::from),
+            None => Ended::Succeeded(Outcome::Ran),
         };
-        let ended = run.work().await.unwrap_or_else(Ended::from);
+        let ended = match (ended, &job.target.program) {
+            (Ended::Succeeded(outcome), Some(program)) if outcome.stands() => {
+                let verified = cleanup.as_ref().is_some_and(|run| run.verified);
+                let ran = self.run_program(job, program, outcome, verified).await;
+                ran.unwrap_or_else(Ended::from)
+            }
+            (ended, _) => ended,
+        };
         // Still holding our turn: the next job for the same production distribution must find
         // this one closed in the ledger.
         self.close(job, ended).await
@@ -240,6 +254,7 @@ impl Reconciler {
                 };
             }
             Ended::Refused(refusal) => refusal.code(),
+            Ended::ProgramFailed { .. } => "program_failed",
             Ended::Stopped(reason) => reason.code(),
             Ended::ProductionBusy { .. } => "production_busy",
             Ended::Failed(failure) => failure.code(),
@@ -249,9 +264,10 @@ impl Reconciler {
             Ok(()) => ended,
             Err(error) => match ended {
                 // A ledger that fails must be heard of; what else was known is in the log.
-                Ended::Stopped(_) | Ended::ProductionBusy { .. } | Ended::Refused(_) => {
-                    Ended::Failed(Failure::Ledger(error))
-                }
+                Ended::Stopped(_)
+                | Ended::ProductionBusy { .. }
+                | Ended::Refused(_)
+                | Ended::ProgramFailed { .. } => Ended::Failed(Failure::Ledger(error)),
                 ended => ended,
             },
         }
@@ -268,11 +284,14 @@ struct Known {
 /// One run of one job.
 struct Run<'a> {
     context: &'a Reconciler,
+    calls: Calls<'a>,
     /// The account that all of it is in.
     account: Arc<Account>,
     /// Its clients, which do not wait for their turn once the job is told to stop.
     clients: aws::Account,
     job: &'a Job,
+    /// What its target names.
+    parameters: &'a Parameters,
     known: Known,
     progress: Progress,
     /// Nothing has told yet whether a policy lists our staging distribution.
@@ -291,6 +310,29 @@ struct Run<'a> {
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
+impl<'a> Run<'a> {
+    fn new(context: &'a Reconciler, job: &'a Job, parameters: &'a Parameters) -> Self {
+        let account = context.accounts.get(&job.target.access);
+        Self {
+            context,
+            calls: Calls { context, job },
+            clients: account.clients.for_job(&job.stop, &job.activity),
+            account,
+            job,
+            parameters,
+            known: Known::default(),
+            progress: Progress::default(),
+            list_policies: true,
+            search_policies: false,
+            verified: false,
+            moved_at: Instant::now(),
+            changed_at: None,
+            fruitless: 0,
+            _turn: None,
+        }
+    }
+}
+
 impl Run<'_> {
     async fn work(&mut self) -> Result<Ended, Halt> {
         self.job.activity.set("reading_parameters");
@@ -303,13 +345,13 @@ impl Run<'_> {
         };
         self.job.activity.rest("waiting_for_its_turn");
         let turn = self.context.queues.turn(&binding.production_id);
-        self._turn = Some(self.unless_stopped(turn).await?);
+        self._turn = Some(self.calls.unless_stopped(turn).await?);
         self.moved_at = Instant::now();
 
         let mut bound = false;
         let mut before_change = None;
         loop {
-            self.heed_stop()?;
+            self.calls.heed_stop()?;
             let observed = match before_change.take() {
                 Some(observed) => observed,
                 None => {
@@ -349,9 +391,10 @@ impl Run<'_> {
 
     /// Finds out which distributions the rejection is about; or that it is about none.
     async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
-        let (ssm, target) = (&self.clients.ssm, &self.job.target);
+        let (ssm, parameters) = (&self.clients.ssm, self.parameters);
         let production = self
-            .call(|| ssm.parameter(&target.production_parameter))
+            .calls
+            .call(|| ssm.parameter(&parameters.production))
             .await?;
         let production = production
             .map(|parameter| parameter.value)
@@ -361,7 +404,8 @@ impl Run<'_> {
         };
 
         let current = self
-            .call(|| ssm.parameter(&target.staging_parameter))
+            .calls
+            .call(|| ssm.parameter(&parameters.staging))
             .await?;
         let Some(current) = current else {
             return Ok(Err(Ended::Refused(Refusal::StagingParameterInvalid)));
@@ -369,7 +413,7 @@ impl Run<'_> {
         let mut versions = vec![current];
         let moment = self.job.rejection.as_of;
         if as_of(&versions, moment) == AsOf::NeedsHistory {
-            versions = self.call(|| ssm.history(&target.staging_parameter)).await?;
+            versions = self.calls.call(|| ssm.history(&parameters.staging)).await?;
         }
         let AsOf::Version(version) = as_of(&versions, moment) else {
             return Ok(Err(Ended::Refused(Refusal::HistoryTooShort)));
@@ -414,7 +458,7 @@ impl Run<'_> {
         let (production, staging, parameter) = tokio::try_join!(
             self.look(&binding.production_id, known.production),
             self.look(&binding.staging_id, known.staging),
-            self.call(|| ssm.parameter(&self.job.target.staging_parameter)),
+            self.calls.call(|| ssm.parameter(&self.parameters.staging)),
         )?;
         self.known = Known {
             production: Some(production.clone()),
@@ -448,7 +492,10 @@ impl Run<'_> {
                 .iter()
                 .any(|policy| policy.staging_domains.contains(domain))
         {
-            let found = self.call(|| cloudfront.policies_listing(domain)).await?;
+            let found = self
+                .calls
+                .call(|| cloudfront.policies_listing(domain))
+                .await?;
             (self.list_policies, self.search_policies) = (false, false);
             policies.extend(self.policies(found).await?);
         }
@@ -467,7 +514,7 @@ impl Run<'_> {
         {
             return Ok(known);
         }
-        self.call(|| self.clients.cloudfront.look(id)).await
+        self.calls.call(|| self.clients.cloudfront.look(id)).await
     }
 
     async fn policies(
@@ -477,7 +524,7 @@ impl Run<'_> {
         let cloudfront = &self.clients.cloudfront;
         let reads = ids
             .into_iter()
-            .map(|id| async move { self.call(|| cloudfront.policy(&id)).await });
+            .map(|id| async move { self.calls.call(|| cloudfront.policy(&id)).await });
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
@@ -489,19 +536,24 @@ impl Run<'_> {
         let result = match &step {
             Step::Detach { etag, policy_id } => {
                 let edit = Edit::detach(policy_id);
-                self.call(|| cloudfront.update(&binding.production_id, etag, edit))
+                self.calls
+                    .call(|| cloudfront.update(&binding.production_id, etag, edit))
                     .await
             }
             Step::DeletePolicy { policy_id, etag } => {
-                self.call(|| cloudfront.delete_policy(policy_id, etag))
+                self.calls
+                    .call(|| cloudfront.delete_policy(policy_id, etag))
                     .await
             }
             Step::DisableStaging { etag } => {
-                self.call(|| cloudfront.update(&binding.staging_id, etag, Edit::disable()))
+                self.calls
+                    .call(|| cloudfront.update(&binding.staging_id, etag, Edit::disable()))
                     .await
             }
             Step::DeleteStaging(staging) => {
-                self.call(|| cloudfront.delete_distribution(staging)).await
+                self.calls
+                    .call(|| cloudfront.delete_distribution(staging))
+                    .await
             }
             Step::RecordDeleted { version } => match self.record_deleted(binding, *version).await {
                 Ok(recorded) => {
@@ -688,7 +740,7 @@ impl Run<'_> {
         }
         let activity = &self.job.activity;
         activity.set_for(activity.get(), pause);
-        self.unless_stopped(tokio::time::sleep(pause)).await
+        self.calls.unless_stopped(tokio::time::sleep(pause)).await
     }
 
     fn gave_up(&self, waiting_for: &'static str) -> Ended {
@@ -696,58 +748,6 @@ impl Run<'_> {
             waiting_for,
             after: self.context.settings.propagation_timeout,
         })
-    }
-
-    fn heed_stop(&self) -> Result<(), Halt> {
-        match self.job.stop.reason() {
-            Some(reason) => Err(Ended::Stopped(reason).into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits for something that can be given up at any time.
-    async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, Halt> {
-        tokio::select! {
-            biased;
-            reason = self.job.stop.stopped() => Err(Ended::Stopped(reason).into()),
-            done = wait => Ok(done),
-        }
-    }
-
-    /// Makes a call, and again after a pause if it failed in a way that the next try may not.
-    /// A call that has begun is never cut off.
-    async fn call<T, F>(&self, call: impl Fn() -> F) -> Result<T, Halt>
-    where
-        F: Future<Output = Result<T, AwsError>>,
-    {
-        let mut failures = 0;
-        loop {
-            self.heed_stop()?;
-            self.job.activity.beat();
-            let error = match call().await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            // It may not have been begun for that reason.
-            self.heed_stop()?;
-            let again = error.class.is_transient()
-                || error.class == ErrorClass::Conflict(Conflict::ConcurrentWrite);
-            failures += 1;
-            if !again || failures == CALL_TRIES {
-                return Err(error.into());
-            }
-            let delay = self
-                .context
-                .settings
-                .backoff
-                .delay(failures, &mut fastrand::Rng::new());
-            let delay = delay.min(MAX_CALL_PAUSE);
-            self.context.telemetry.emit(events::CallRetried {
-                error: &error,
-                delay,
-            });
-            self.unless_stopped(tokio::time::sleep(delay)).await?;
-        }
     }
 }
 

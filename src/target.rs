@@ -1,9 +1,10 @@
 //! Which rejections are ours, and which parameters they are about. No I/O.
 //!
 //! A target selects an approval action by its pipeline (a name, an ARN, or a pattern of either
-//! with captures), its stage and its action, and renders the names of two Systems Manager
-//! parameters from what the captures took; also as which role, and in which region, they are looked
-//! at.
+//! with captures), its stage and its action. It says what is to be done when that is rejected: take
+//! the staging distribution down that two Systems Manager parameters lead to, run a program, or both in
+//! this order. The parameters' names, the role and the region in which they are looked at, and the
+//! program's arguments are rendered from what the captures took.
 //!
 //! **Guarantees.** No two targets of one [`Targets`] can match the same approval action, so the
 //! order of the entries means nothing. A text that the captures could share out in more than one
@@ -14,6 +15,7 @@ mod arn;
 mod index;
 mod overlap;
 mod pattern;
+mod program;
 mod template;
 
 use std::fmt;
@@ -22,16 +24,24 @@ pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, 
 pub use self::arn::{ArnError, PipelineArn};
 pub(crate) use self::arn::{is_account, is_name};
 pub use self::pattern::PatternError;
+pub use self::program::{Program, ProgramError, ProgramSpec, TRY_AGAIN};
 pub use self::template::{ParameterNameError, TemplateError};
 
 use self::access::{AccessTemplates, check_region, parse_external_id, parse_role_arn};
 use self::index::Index;
 use self::pattern::{Match, PipelinePattern};
-use self::template::{OF_THE_EVENT, Template, check_parameter_name};
+use self::template::{OF_THE_EVENT, Template, Values, check_parameter_name};
 
 /// The largest number of characters in the name of a pipeline, a stage or an action
 /// (CodePipeline API reference: `PipelineDeclaration`, `StageDeclaration`, `ActionDeclaration`).
 const MAX_NAME: usize = 100;
+
+/// Why a key must be there.
+const NEEDED: &str = "every target that cleans needs it";
+
+/// Why a key of the cleanup must be there.
+const NEEDED_TO_CLEAN: &str =
+    "a target that cleans needs both parameters, one that does not needs `run`";
 
 /// Whether CodePipeline allows `byte` in the name of a pipeline, a stage or an action.
 const fn is_name_byte(byte: u8) -> bool {
@@ -39,24 +49,26 @@ const fn is_name_byte(byte: u8) -> bool {
 }
 
 /// One target as the user wrote it, nothing checked yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetSpec {
     /// A pipeline's name or ARN, or a pattern of either: `{service}-frontend-pipeline`.
     pub pipeline: String,
-    /// The name of the stage that holds the approval, literally.
-    pub stage: String,
-    /// The name of the approval action, literally.
-    pub action: String,
+    /// The name of the stage that holds the approval, literally; any, where only a program is run.
+    pub stage: Option<String>,
+    /// The name of the approval action, literally; any, where only a program is run.
+    pub action: Option<String>,
     /// The parameter that names the production distribution; may use the pipeline's captures.
-    pub production_parameter: String,
+    pub production_parameter: Option<String>,
     /// The parameter that names the staging distribution; may use the pipeline's captures.
-    pub staging_parameter: String,
+    pub staging_parameter: Option<String>,
     /// The role to assume; may use the pipeline's captures.
     pub role_arn: Option<String>,
     /// What the role's trust policy asks for; may use the pipeline's captures.
     pub external_id: Option<String>,
     /// The region of the parameters, if it is not the pipeline's; may use its captures.
     pub region: Option<String>,
+    /// What is run, after the cleanup where there is one.
+    pub program: Option<ProgramSpec>,
 }
 
 /// A checked target.
@@ -70,19 +82,27 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Trigger {
     pipeline: PipelinePattern,
-    stage: String,
-    action: String,
+    /// Any, if there is none.
+    stage: Option<String>,
+    /// Any, if there is none.
+    action: Option<String>,
 }
 
-/// What there is to do for a rejection.
+/// What there is to do for a rejection: at least one of the two.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Work {
+struct Work {
     /// Take the staging distribution down.
-    Staging {
-        production_parameter: Template,
-        staging_parameter: Template,
-        access: AccessTemplates,
-    },
+    staging: Option<Staging>,
+    /// Then run this.
+    program: Option<Program>,
+}
+
+/// What leads to the distributions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Staging {
+    production_parameter: Template,
+    staging_parameter: Template,
+    access: AccessTemplates,
 }
 
 /// Every target of a configuration; no two of them overlap.
@@ -126,12 +146,21 @@ pub enum Resolution {
 pub struct ResolvedTarget {
     /// The target's pipeline pattern as written: one value per target, fit for logs and metrics.
     pub label: String,
-    /// The name of the parameter that names the production distribution.
-    pub production_parameter: String,
-    /// The name of the parameter that names the staging distribution.
-    pub staging_parameter: String,
+    /// What leads to the distributions, if a staging distribution is to be taken down.
+    pub parameters: Option<Parameters>,
     /// As whom, and where, all of it is looked at and changed.
     pub access: Access,
+    /// What is to be run then.
+    pub program: Option<Program>,
+}
+
+/// The names of the two parameters of one pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// The one that names the production distribution.
+    pub production: String,
+    /// The one that names the staging distribution.
+    pub staging: String,
 }
 
 /// What is wrong with one target.
@@ -161,6 +190,18 @@ pub enum TargetProblem {
     /// Both parameters would always have the same name.
     #[error("is the same as production_parameter; the two name different distributions")]
     SameParameter,
+    /// The key is missing.
+    #[error("is missing; {0}")]
+    Missing(&'static str),
+    /// A key of the cleanup in a target that has none.
+    #[error(
+        "is of no use without production_parameter and staging_parameter: a program runs with the \
+         daemon's own credentials"
+    )]
+    NothingToAccess,
+    /// The program cannot be run.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// There is no role that would ask for it.
     #[error("needs role_arn: an external id is presented when a role is assumed")]
     ExternalIdWithoutRole,
@@ -223,35 +264,44 @@ impl Target {
         let pipeline = PipelinePattern::parse(&spec.pipeline)
             .map_err(|error| fail("pipeline", error.into()))
             .ok();
+        // A program may be for every approval of a pipeline. What is deleted must be named.
+        let cleans = spec.program.is_none()
+            || spec.production_parameter.is_some()
+            || spec.staging_parameter.is_some();
         let mut named = true;
         for (key, name) in [("stage", &spec.stage), ("action", &spec.action)] {
-            if let Err(error) = check_name(name) {
-                fail(key, TargetProblem::Name(error));
+            let problem = match name {
+                Some(name) => check_name(name).err().map(TargetProblem::Name),
+                None => cleans.then_some(TargetProblem::Missing(NEEDED)),
+            };
+            if let Some(problem) = problem {
+                fail(key, problem);
                 named = false;
             }
         }
         // Without the pattern nobody knows which captures there are.
         let pattern = pipeline.as_ref();
-        let production = Template::parse(&spec.production_parameter, pattern, check_parameter_name)
-            .map_err(|error| fail("production_parameter", error.into()))
-            .ok();
-        let staging = Template::parse(&spec.staging_parameter, pattern, check_parameter_name)
-            .map_err(|error| fail("staging_parameter", error.into()))
-            .ok();
-        if production.is_some() && production == staging {
-            fail("staging_parameter", TargetProblem::SameParameter);
-        }
-        let access = Self::check_access(spec, pattern, &mut fail);
-
-        let work = match (production, staging) {
-            (Some(production_parameter), Some(staging_parameter)) if errors.is_empty() => {
-                Ok(Work::Staging {
-                    production_parameter,
-                    staging_parameter,
-                    access,
-                })
+        let staging = if cleans {
+            Self::check_staging(spec, pattern, &mut fail)
+        } else {
+            let keys = [
+                ("role_arn", &spec.role_arn),
+                ("external_id", &spec.external_id),
+                ("region", &spec.region),
+            ];
+            for (key, _) in keys.into_iter().filter(|(_, value)| value.is_some()) {
+                fail(key, TargetProblem::NothingToAccess);
             }
-            _ => Err(errors),
+            None
+        };
+        let program = spec.program.as_ref().and_then(|program| {
+            Program::check(program, pattern, &mut |key, error| fail(key, error.into()))
+        });
+
+        let work = if errors.is_empty() {
+            Ok(Work { staging, program })
+        } else {
+            Err(errors)
         };
         let trigger = pipeline.filter(|_| named).map(|pipeline| Trigger {
             pipeline,
@@ -259,6 +309,34 @@ impl Target {
             action: spec.action.clone(),
         });
         (trigger, work)
+    }
+
+    /// Checks what leads to the distributions.
+    fn check_staging(
+        spec: &TargetSpec,
+        pattern: Option<&PipelinePattern>,
+        fail: &mut impl FnMut(&'static str, TargetProblem),
+    ) -> Option<Staging> {
+        let mut template = |key, written: &Option<String>| match written {
+            Some(written) => Template::parse(written, pattern, check_parameter_name)
+                .map_err(|error| fail(key, error.into()))
+                .ok(),
+            None => {
+                fail(key, TargetProblem::Missing(NEEDED_TO_CLEAN));
+                None
+            }
+        };
+        let production = template("production_parameter", &spec.production_parameter);
+        let staging = template("staging_parameter", &spec.staging_parameter);
+        if production.is_some() && production == staging {
+            fail("staging_parameter", TargetProblem::SameParameter);
+        }
+        let access = Self::check_access(spec, pattern, fail);
+        Some(Staging {
+            production_parameter: production?,
+            staging_parameter: staging?,
+            access,
+        })
     }
 
     /// Checks the keys that say as whom and where; what is faulty is left out.
@@ -304,13 +382,15 @@ impl Target {
 
     /// The keys that say as whom and where, as far as they are set, with their templates.
     pub fn access(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let Work::Staging { access, .. } = &self.work;
-        let keys = [
-            ("role_arn", &access.role_arn),
-            ("external_id", &access.external_id),
-            ("region", &access.region),
-        ];
-        keys.into_iter()
+        let access = self.work.staging.iter().map(|staging| &staging.access);
+        access
+            .flat_map(|access| {
+                [
+                    ("role_arn", &access.role_arn),
+                    ("external_id", &access.external_id),
+                    ("region", &access.region),
+                ]
+            })
             .filter_map(|(key, template)| Some((key, template.as_ref()?.to_string())))
     }
 
@@ -320,16 +400,28 @@ impl Target {
         self.trigger.pipeline.as_str()
     }
 
-    /// The name of the stage.
+    /// The name of the stage; any, if there is none.
     #[must_use]
-    pub fn stage(&self) -> &str {
-        &self.trigger.stage
+    pub fn stage(&self) -> Option<&str> {
+        self.trigger.stage.as_deref()
     }
 
-    /// The name of the approval action.
+    /// The name of the approval action; any, if there is none.
     #[must_use]
-    pub fn action(&self) -> &str {
-        &self.trigger.action
+    pub fn action(&self) -> Option<&str> {
+        self.trigger.action.as_deref()
+    }
+
+    /// What is run, if anything is.
+    #[must_use]
+    pub fn program(&self) -> Option<&Program> {
+        self.work.program.as_ref()
+    }
+
+    /// Whether a staging distribution is taken down.
+    #[must_use]
+    pub fn cleans(&self) -> bool {
+        self.work.staging.is_some()
     }
 
     /// Fills the templates in for `pipeline`, whatever the stage and the action;
@@ -345,34 +437,21 @@ impl Target {
         // After the captures: those of the same name come first.
         let of_the_event = OF_THE_EVENT.into_iter().map(str::to_owned);
         values.extend(of_the_event.zip([pipeline.account.clone(), pipeline.region.clone()]));
-        let Work::Staging {
-            production_parameter,
-            staging_parameter,
-            access,
-        } = &self.work;
+        let program = self.work.program.as_ref();
+        let program = program.map(|program| program.fill_in(&values));
+        let staging = self.work.staging.as_ref();
+        let own = AccessTemplates::default();
+        let access = staging.map_or(&own, |staging| &staging.access);
         let access = match access.render(pipeline, &values) {
             Ok(access) => access,
             Err(error) => return Resolution::InvalidAccess { label, error },
         };
-        let rendered = production_parameter
-            .render(&values, check_parameter_name)
-            .and_then(|production| {
-                Ok((
-                    production,
-                    staging_parameter.render(&values, check_parameter_name)?,
-                ))
-            });
-        match rendered {
-            // Different templates can still come to the same name: /{a}/x and /{b}/x.
-            Ok((production, staging)) if production == staging => Resolution::InvalidParameter {
+        match staging.map(|staging| staging.render(&values)).transpose() {
+            Ok(parameters) => Resolution::Target(ResolvedTarget {
                 label,
-                error: ParameterNameError::Same(staging),
-            },
-            Ok((production_parameter, staging_parameter)) => Resolution::Target(ResolvedTarget {
-                label,
-                production_parameter,
-                staging_parameter,
+                parameters,
                 access,
+                program,
             }),
             Err(error) => Resolution::InvalidParameter { label, error },
         }
@@ -390,20 +469,31 @@ impl Target {
     /// Whether the staging parameter of some pipeline may have this name, by its template alone.
     #[must_use]
     pub fn may_name_staging(&self, parameter: &str) -> bool {
-        let Work::Staging {
-            staging_parameter, ..
-        } = &self.work;
-        staging_parameter.may_render(parameter)
+        let staging = self.work.staging.as_ref();
+        staging.is_some_and(|staging| staging.staging_parameter.may_render(parameter))
     }
 
     /// Whether the production parameter of some pipeline may have this name, by its template alone.
     #[must_use]
     pub fn may_name_production(&self, parameter: &str) -> bool {
-        let Work::Staging {
-            production_parameter,
-            ..
-        } = &self.work;
-        production_parameter.may_render(parameter)
+        let staging = self.work.staging.as_ref();
+        staging.is_some_and(|staging| staging.production_parameter.may_render(parameter))
+    }
+}
+
+impl Staging {
+    fn render(&self, values: &Values) -> Result<Parameters, ParameterNameError> {
+        let render = |template: &Template| template.render(values, check_parameter_name);
+        let production = render(&self.production_parameter)?;
+        let staging = render(&self.staging_parameter)?;
+        // Different templates can still come to the same name: /{a}/x and /{b}/x.
+        if production == staging {
+            return Err(ParameterNameError::Same(staging));
+        }
+        Ok(Parameters {
+            production,
+            staging,
+        })
     }
 }
 
@@ -484,8 +574,8 @@ impl fmt::Display for Target {
             f,
             "{} / {} / {}",
             self.pipeline(),
-            self.stage(),
-            self.action()
+            self.stage().unwrap_or("any stage"),
+            self.action().unwrap_or("any approval")
         )
     }
 }

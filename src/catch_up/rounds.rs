@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Approval, Execution, Found, find};
+use super::{Approvals, Execution, Found, event_of, find};
 use crate::accounts::Accounts;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
@@ -262,12 +262,12 @@ impl CatchUp {
             let seen = codepipeline.look(&pipeline.name, &execution.id).await?;
             let mut done = true;
             for named in &watched.approvals {
-                let approval = Approval {
+                let approvals = Approvals {
                     pipeline,
-                    stage: &named.stage,
-                    action: &named.action,
+                    stage: named.stage.as_deref(),
+                    action: named.action.as_deref(),
                 };
-                if let Some(found) = find(approval, &execution.id, &seen) {
+                for found in find(approvals, &execution.id, &seen) {
                     done &= self.handle(found, named, running, memory, tally).await?;
                 }
             }
@@ -317,6 +317,14 @@ impl CatchUp {
         } else if !self.settings.reclaim {
             return self.report(&rejection, &named.target, memory).await;
         }
+        let mut target = named.target.clone();
+        if ended {
+            // Nobody rejected: there is no event that a program could read.
+            target.program = None;
+            if target.parameters.is_none() {
+                return Ok(true);
+            }
+        }
         tally.found += 1;
         self.telemetry.emit(events::LostRejectionFound {
             rejection: &rejection,
@@ -324,12 +332,15 @@ impl CatchUp {
             age: age(&rejection),
         });
         let (key, settled) = (rejection.key.clone(), Arc::clone(&memory.settled));
-        let target = named.target.clone();
+        let event = target
+            .program
+            .is_some()
+            .then(|| event_of(&rejection).into());
         let when_done = move || {
             lock(&settled).insert(key);
         };
         self.consumer
-            .take_up(rejection, target, !ended, Box::new(when_done))
+            .take_up(rejection, event, target, !ended, Box::new(when_done))
             .await;
         Ok(false)
     }
@@ -345,8 +356,11 @@ impl CatchUp {
         if !memory.reported.insert(rejection.execution_id.clone()) {
             return Ok(true);
         }
+        let Some(parameters) = &target.parameters else {
+            return Ok(true);
+        };
         let account = self.accounts.get(&target.access);
-        let left = preview::look(&account.clients, target).await?;
+        let left = preview::look(&account.clients, parameters).await?;
         let versions: Vec<_> = left.staging_parameter.into_iter().collect();
         // What a newer deployment has overwritten is what `orphans` tells of.
         if let AsOf::Version(version) = as_of(&versions, rejection.as_of)
@@ -378,8 +392,8 @@ fn approvals(targets: &Targets, names: &[String], home: &Home) -> Vec<Named> {
         for pipeline in names {
             let wanted = Wanted {
                 pipeline,
-                stage: Some(target.stage()),
-                action: Some(target.action()),
+                stage: target.stage(),
+                action: target.action(),
             };
             let Ok(named) = named::find(targets, wanted, home) else {
                 continue;

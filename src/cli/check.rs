@@ -42,6 +42,9 @@ pub fn check(
         for (key, template) in target.access() {
             writeln!(out, "    {key:<27}{template}")?;
         }
+        if let Some(program) = target.program() {
+            writeln!(out, "    {:<27}{program}", "run")?;
+        }
     }
     Ok(0)
 }

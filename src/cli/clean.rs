@@ -21,6 +21,7 @@ use crate::history::{self, State, usual_propagation};
 use crate::lease::Terms;
 use crate::manual::{ByHand, Cleaned, Order};
 use crate::preview::{End, Forecast, Planned, look};
+use crate::programs::Processes;
 use crate::reconcile::Ended;
 use crate::signals::{Request, Requests};
 use crate::stop::{Stop, StopReason};
@@ -59,12 +60,18 @@ pub(super) async fn clean(
     let _ended = tasks.end_on_drop();
     let accounts = setup.accounts(&tasks);
     let account = accounts.get(&named.target.access);
-    let found = look(&account.clients, &named.target).await?;
+    let Some(parameters) = &named.target.parameters else {
+        anyhow::bail!(
+            "the target {} takes nothing down: it only runs a program, for an event",
+            named.target.label
+        );
+    };
+    let found = look(&account.clients, parameters).await?;
     let forecast = found.forecast();
     let style = Style::stdout();
     if !options.json {
         let mut text = plan::heading(&named, style);
-        text.push_str(&plan::inventory(&named, &found, &setup.clock, style));
+        text.push_str(&plan::inventory(parameters, &found, &setup.clock, style));
         text.push_str(&plan::steps(&found, &forecast, style));
         print(&text)?;
     }
@@ -81,7 +88,7 @@ pub(super) async fn clean(
     });
     let Some(order) = order else {
         if options.json {
-            print_json(&plan::document(&named, &found, &forecast))?;
+            print_json(&plan::document(&named, parameters, &found, &forecast))?;
         }
         return Ok(match forecast.end {
             End::Refused(_) => FATAL,
@@ -130,6 +137,7 @@ async fn perform(
             accounts,
             Arc::clone(&ledger),
             Arc::clone(&setup.telemetry),
+            Arc::new(Processes),
         ),
         ledger,
         clock: setup.clock.clone(),
@@ -237,6 +245,11 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
             false,
             refusal.code(),
             format!("refused: {refusal}; nothing more is touched"),
+        ),
+        Ended::ProgramFailed { status } => (
+            false,
+            "program_failed",
+            format!("the program's exit status is {status}"),
         ),
         Ended::Stopped(StopReason::ShuttingDown) => (
             false,

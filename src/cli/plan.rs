@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::named::Named;
 use crate::plan::{Step, Wait};
 use crate::preview::{End, Forecast, Found, Planned, look};
+use crate::target::Parameters;
 use crate::tasks::Tasks;
 
 /// Looks, shows, and returns 0; or 1 if a rejection would be refused.
@@ -33,16 +34,27 @@ pub(super) async fn plan(
     let named = setup.named(target).await?;
     let tasks = Tasks::default();
     let _ended = tasks.end_on_drop();
+    let style = Style::stdout();
+    let Some(parameters) = &named.target.parameters else {
+        if as_json {
+            print_json(&identity(&named))?;
+        } else {
+            print(&(heading(&named, style) + &program(&named, style)))?;
+        }
+        return Ok(0);
+    };
     let account = setup.accounts(&tasks).get(&named.target.access);
-    let found = look(&account.clients, &named.target).await?;
+    let found = look(&account.clients, parameters).await?;
     let forecast = found.forecast();
     if as_json {
-        print_json(&document(&named, &found, &forecast))?;
+        print_json(&document(&named, parameters, &found, &forecast))?;
     } else {
-        let style = Style::stdout();
         let mut text = heading(&named, style);
-        text.push_str(&inventory(&named, &found, &setup.clock, style));
+        text.push_str(&inventory(parameters, &found, &setup.clock, style));
         text.push_str(&steps(&found, &forecast, style));
+        if let End::Done(_) | End::Open = forecast.end {
+            text.push_str(&program(&named, style));
+        }
         print(&text)?;
     }
     Ok(match forecast.end {
@@ -57,8 +69,8 @@ pub(super) fn heading(named: &Named, style: Style) -> String {
         "{}  (target {}, stage {}, action {})\n",
         style.bold(&named.pipeline.name),
         named.target.label,
-        named.stage,
-        named.action
+        named.stage.as_deref().unwrap_or("any"),
+        named.action.as_deref().unwrap_or("any approval")
     );
     if let Some(role) = &named.target.access.role {
         let _ = writeln!(text, "as {}", role.arn());
@@ -67,7 +79,12 @@ pub(super) fn heading(named: &Named, style: Style) -> String {
 }
 
 /// What is there.
-pub(super) fn inventory(named: &Named, found: &Found, clock: &Clock, style: Style) -> String {
+pub(super) fn inventory(
+    parameters: &Parameters,
+    found: &Found,
+    clock: &Clock,
+    style: Style,
+) -> String {
     let mut text = format!("\n{}\n", style.bold("What is there"));
     let mut line = |what: &str, is: &str| {
         // Writing to a text does not fail.
@@ -88,9 +105,9 @@ pub(super) fn inventory(named: &Named, found: &Found, clock: &Clock, style: Styl
         said.push_str(&style.dim(&about));
         said
     };
-    line("production parameter", &named.target.production_parameter);
+    line("production parameter", &parameters.production);
     line("", &written(&found.production_parameter, None));
-    line("staging parameter", &named.target.staging_parameter);
+    line("staging parameter", &parameters.staging);
     line(
         "",
         &written(&found.staging_parameter, found.written_by.as_ref()),
@@ -208,7 +225,12 @@ fn waiting(wait: &Wait) -> &'static str {
 }
 
 /// The same for a program. Keys are only ever added.
-pub(super) fn document(named: &Named, found: &Found, forecast: &Forecast) -> Value {
+pub(super) fn document(
+    named: &Named,
+    parameters: &Parameters,
+    found: &Found,
+    forecast: &Forecast,
+) -> Value {
     let parameter = |name: &str, version: &Option<ParameterVersion>, by: Option<&String>| {
         json!({
             "name": name,
@@ -246,15 +268,12 @@ pub(super) fn document(named: &Named, found: &Found, forecast: &Forecast) -> Val
         End::Refused(refusal) => (None, Some(refusal)),
         End::Open => (None, None),
     };
-    json!({
-        "pipeline": named.pipeline.to_string(),
-        "target": named.target.label,
-        "stage": named.stage,
-        "action": named.action,
+    let mut document = identity(named);
+    let rest = json!({
         "production_parameter": parameter(
-            &named.target.production_parameter, &found.production_parameter, None),
+            &parameters.production, &found.production_parameter, None),
         "staging_parameter": parameter(
-            &named.target.staging_parameter, &found.staging_parameter, found.written_by.as_ref()),
+            &parameters.staging, &found.staging_parameter, found.written_by.as_ref()),
         "production": distribution(&found.production),
         "staging": distribution(&found.staging),
         "policies": policies.map(|policy| json!({
@@ -267,5 +286,32 @@ pub(super) fn document(named: &Named, found: &Found, forecast: &Forecast) -> Val
             "code": refusal.code(),
             "detail": refusal.to_string(),
         })),
+    });
+    if let (Some(all), Value::Object(rest)) = (document.as_object_mut(), rest) {
+        all.extend(rest);
+    }
+    document
+}
+
+/// What can be told without a look at the account.
+fn identity(named: &Named) -> Value {
+    json!({
+        "pipeline": named.pipeline.to_string(),
+        "target": named.target.label,
+        "stage": named.stage,
+        "action": named.action,
+        "program": named.target.program.as_ref().map(ToString::to_string),
     })
+}
+
+/// What would be run, if anything.
+fn program(named: &Named, style: Style) -> String {
+    match &named.target.program {
+        Some(program) => format!(
+            "\n{}\n  {}\n",
+            style.bold("The program that a rejection would run then"),
+            plain(&program.to_string())
+        ),
+        None => String::new(),
+    }
 }

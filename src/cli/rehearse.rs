@@ -25,8 +25,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::ledger::EmbeddedLedger;
+use crate::programs::{Finish, Invocation, Listener, Output, Programs};
 use crate::rehearsal::{EmbeddedAws, Faults, Settings};
 use crate::signals::{Request, Requests};
+use crate::stop::Stop;
 use crate::telemetry::{Telemetry, What};
 use report::Report;
 use scene::Scene;
@@ -161,7 +163,9 @@ async fn perform(
     );
     let owner = Uuid::new_v4().to_string();
     let ledger = EmbeddedLedger::open(&ledger_path, owner, clock.clone())?;
-    let daemon = Daemon::new(config, &connector, Arc::new(ledger), clock, telemetry);
+    let ledger = Arc::new(ledger);
+    let programs = Arc::new(NotRun);
+    let daemon = Daemon::new(config, &connector, ledger, clock, telemetry, programs);
 
     let began = Instant::now();
     let mut show = Show::new(&scene, began);
@@ -212,4 +216,21 @@ async fn perform(
     listener.stop().await;
     let clean = report.print(&aws, &scene, interrupted);
     Ok(if clean && !interrupted { 0 } else { FATAL })
+}
+
+/// Runs no program: a rehearsal is no rejection, and must touch nothing on this machine.
+#[derive(Debug)]
+struct NotRun;
+
+#[async_trait::async_trait]
+impl Programs for NotRun {
+    async fn run(
+        &self,
+        _invocation: &Invocation,
+        _stop: &Stop,
+        told: Listener<'_>,
+    ) -> std::io::Result<Finish> {
+        told(Output::Stdout, "not run: this is a rehearsal");
+        Ok(Finish::Exited(0))
+    }
 }

@@ -15,6 +15,7 @@ use crate::config::{self, Config, LedgerBackend, LogFormat, MetricsFormat, Metri
 use crate::daemon::Daemon;
 use crate::health::{self, socket};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
+use crate::programs::Processes;
 use crate::signals::{Request, Requests};
 use crate::systemd::Systemd;
 use crate::telemetry::logging::{self, LevelHandle, Logging};
@@ -115,6 +116,7 @@ async fn serve(
         ledger,
         clock,
         Arc::clone(telemetry),
+        Arc::new(Processes),
     );
 
     let stop = CancellationToken::new();

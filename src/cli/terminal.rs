@@ -126,6 +126,8 @@ pub(super) fn describe(code: &str) -> &str {
         "cleaned" => "cleaned",
         "already_clean" => "already clean",
         "superseded" => "superseded by a newer deployment",
+        "ran" => "the program ran",
+        "running_program" => "the program to end",
         other => other,
     }
 }

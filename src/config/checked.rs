@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ::config::ValueKind;
+
 use super::fault::{Fault, Place};
 use super::formats::{
     MAX_SOCKET, check_log_group, check_log_level, check_namespace, is_socket, is_table_name,
     parse_duration, parse_queue_url, parse_sink, quoted,
 };
-use super::layers::Layers;
+use super::layers::{Layers, RawTarget};
 use super::{
     CatchUp, Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat,
     MetricsSink, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify, keys,
 };
-use crate::target::{TargetError, TargetSpec, Targets, is_account};
+use crate::target::{ProgramSpec, TargetError, TargetProblem, TargetSpec, Targets, is_account};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,6 +27,9 @@ const SQS_MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// SQS hides no message for longer (SQS API reference: `ChangeMessageVisibility`).
 const SQS_MAX_VISIBILITY: Duration = HOUR.saturating_mul(12);
+
+/// A program must have ended before its message has been invisible for 12 hours.
+const MAX_PROGRAM_TIMEOUT: Duration = HOUR.saturating_mul(11);
 
 /// Far above the 20 staging distributions that an account has by default; a larger number is a
 /// slip, and every job in flight costs a share of CloudFront's request rate.
@@ -395,34 +400,16 @@ impl Reader<'_> {
             self.fault(keys::TARGETS, message);
             return None;
         }
-        // What is missing or of the wrong type is reported for what it is, and stands as an empty
-        // text here: the other keys of the entry are checked all the same.
         let mut specs = Vec::new();
+        let mut sound = true;
         for (index, entry) in entries.iter().enumerate() {
-            for key in &keys::TARGET_KEYS[..keys::REQUIRED_TARGET_KEYS] {
-                if !entry.values.contains_key(key) && !entry.tainted.contains(key) {
-                    self.faults.push(Fault {
-                        place: entry.place.clone(),
-                        key: Some(format!("targets[{index}].{key}")),
-                        message: "is missing; every target needs it".to_owned(),
-                    });
-                }
-            }
-            let optional = |key| entry.values.get(key).map(|(text, _)| text.clone());
-            let text = |key| optional(key).unwrap_or_default();
-            specs.push(TargetSpec {
-                pipeline: text("pipeline"),
-                stage: text("stage"),
-                action: text("action"),
-                production_parameter: text("production_parameter"),
-                staging_parameter: text("staging_parameter"),
-                role_arn: optional("role_arn"),
-                external_id: optional("external_id"),
-                region: optional("region"),
-            });
+            sound &= entry.tainted.is_empty();
+            let before = self.faults.len();
+            specs.push(self.target(index, entry));
+            sound &= self.faults.len() == before;
         }
         let errors = match Targets::new(&specs) {
-            Ok(targets) => return Some(targets),
+            Ok(targets) => return sound.then_some(targets),
             Err(errors) => errors,
         };
         for TargetError {
@@ -431,15 +418,90 @@ impl Reader<'_> {
             problem,
         } in errors
         {
-            if let Some((text, place)) = entries[index].values.get(key) {
-                self.faults.push(Fault {
-                    place: place.clone(),
-                    key: Some(format!("targets[{index}].{key}")),
-                    message: format!("{} {problem}", quoted(text)),
-                });
-            }
+            let entry = &entries[index];
+            let (place, message) = match (entry.values.get(key), &problem) {
+                // Its type is wrong, which is reported already.
+                _ if entry.tainted.contains(key) => continue,
+                (Some((value, place)), _) => (place, format!("{} {problem}", written(value))),
+                (None, TargetProblem::Missing(_)) => (&entry.place, problem.to_string()),
+                (None, _) => continue,
+            };
+            self.faults.push(Fault {
+                place: place.clone(),
+                key: Some(format!("targets[{index}].{key}")),
+                message,
+            });
         }
         None
+    }
+
+    /// An entry as it is written. What is of the wrong type stands as an empty value, so that the other
+    /// keys of the entry are checked all the same.
+    fn target(&mut self, index: usize, entry: &RawTarget) -> TargetSpec {
+        let mut fault = |place: &Place, key: &str, message: String| {
+            self.faults.push(Fault {
+                place: place.clone(),
+                key: Some(format!("targets[{index}].{key}")),
+                message,
+            });
+        };
+        let text = |key: &str| {
+            let empty = entry.tainted.contains(key).then(String::new);
+            let value = entry.values.get(key).map(|(value, _)| value.clone());
+            value.and_then(|value| value.into_string().ok()).or(empty)
+        };
+        let list = |key: &str| {
+            let value = entry.values.get(key).map(|(value, _)| value.clone());
+            value
+                .and_then(|value| value.into_array().ok())
+                .unwrap_or_default()
+        };
+        let texts = |key: &str| {
+            let values = list(key).into_iter();
+            values.filter_map(|it| it.into_string().ok()).collect()
+        };
+        let pipeline = text("pipeline");
+        if pipeline.is_none() {
+            fault(
+                &entry.place,
+                "pipeline",
+                "is missing; every target needs it".to_owned(),
+            );
+        }
+        let has_program = entry.values.contains_key("run") || entry.tainted.contains("run");
+        let mut timeout = None;
+        if let Some((value, place)) = entry.values.get("timeout") {
+            match program_timeout(&value.to_string()) {
+                Ok(found) => timeout = Some(found),
+                Err(problem) => fault(place, "timeout", format!("{} {problem}", written(value))),
+            }
+        }
+        if !has_program {
+            for key in ["timeout", "retry_on", "pass_environment"] {
+                if let Some((_, place)) = entry.values.get(key) {
+                    fault(place, key, "is of no use without `run`".to_owned());
+                }
+            }
+        }
+        TargetSpec {
+            pipeline: pipeline.unwrap_or_default(),
+            stage: text("stage"),
+            action: text("action"),
+            production_parameter: text("production_parameter"),
+            staging_parameter: text("staging_parameter"),
+            role_arn: text("role_arn"),
+            external_id: text("external_id"),
+            region: text("region"),
+            program: has_program.then(|| ProgramSpec {
+                run: texts("run"),
+                timeout,
+                retry_on: list("retry_on")
+                    .into_iter()
+                    .filter_map(|it| it.into_int().ok())
+                    .collect(),
+                pass_environment: texts("pass_environment"),
+            }),
+        }
     }
 
     /// Where a key is set, or would have to be.
@@ -557,6 +619,32 @@ impl Reader<'_> {
         };
         self.fault(key, &format!("{} {problem}", quoted(&text)));
         None
+    }
+}
+
+/// How long a program may run: shorter than SQS keeps its message invisible.
+fn program_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("must be longer than zero".to_owned()),
+        found if found > MAX_PROGRAM_TIMEOUT => Err(format!(
+            "is longer than the maximum of {}",
+            shown(MAX_PROGRAM_TIMEOUT)
+        )),
+        found => Ok(found),
+    }
+}
+
+/// A value of a target as a fault quotes it.
+fn written(value: &::config::Value) -> String {
+    match value.clone().into_array() {
+        Ok(values) => {
+            let values: Vec<String> = values.iter().map(written).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Err(_) => match value.kind {
+            ValueKind::String(ref text) => quoted(text),
+            _ => value.to_string(),
+        },
     }
 }
 

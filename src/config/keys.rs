@@ -15,6 +15,8 @@ pub(super) enum Kind {
     Flag,
     /// A list of texts; separated by commas in the environment.
     List,
+    /// A list of whole numbers.
+    Counts,
 }
 
 /// Every key outside of the targets: section, name, kind.
@@ -51,20 +53,21 @@ pub(super) const KEYS: [(&str, &str, Kind); 27] = [
 /// The section that holds a list of tables.
 pub(super) const TARGETS: &str = "targets";
 
-/// The keys of one target; all of them are text.
-pub(super) const TARGET_KEYS: [&str; 8] = [
-    "pipeline",
-    "stage",
-    "action",
-    "production_parameter",
-    "staging_parameter",
-    "role_arn",
-    "external_id",
-    "region",
+/// The keys of one target.
+pub(super) const TARGET_KEYS: [(&str, Kind); 12] = [
+    ("pipeline", Kind::Text),
+    ("stage", Kind::Text),
+    ("action", Kind::Text),
+    ("production_parameter", Kind::Text),
+    ("staging_parameter", Kind::Text),
+    ("role_arn", Kind::Text),
+    ("external_id", Kind::Text),
+    ("region", Kind::Text),
+    ("run", Kind::List),
+    ("timeout", Kind::Duration),
+    ("retry_on", Kind::Counts),
+    ("pass_environment", Kind::List),
 ];
-
-/// How many of them, from the first on, every target needs.
-pub(super) const REQUIRED_TARGET_KEYS: usize = 5;
 
 pub(super) fn kind(section: &str, name: &str) -> Option<Kind> {
     KEYS.iter()
@@ -100,7 +103,7 @@ pub(super) fn near_key(section: &str, name: &str) -> Option<String> {
 
 /// The known key of a target nearest to `name`.
 pub(super) fn near_target_key(name: &str) -> Option<String> {
-    nearest(name, TARGET_KEYS.into_iter()).map(str::to_owned)
+    nearest(name, TARGET_KEYS.iter().map(|key| key.0)).map(str::to_owned)
 }
 
 fn elsewhere(name: &str) -> Option<String> {
@@ -168,6 +171,7 @@ mod tests {
         );
         assert_eq!(near_section("colours"), None);
         assert_eq!(near_target_key("pipelines").as_deref(), Some("pipeline"));
-        assert_eq!(near_target_key("run"), None);
+        assert_eq!(near_target_key("runs").as_deref(), Some("run"));
+        assert_eq!(near_target_key("colour"), None);
     }
 }

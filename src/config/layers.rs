@@ -36,11 +36,11 @@ pub(super) struct Layers {
     pub(super) targets: Vec<RawTarget>,
 }
 
-/// One entry under `targets`: the keys that it sets to a text.
+/// One entry under `targets`: the keys that it sets to a value of the right type.
 #[derive(Debug)]
 pub(super) struct RawTarget {
     pub(super) place: Place,
-    pub(super) values: BTreeMap<&'static str, (String, Place)>,
+    pub(super) values: BTreeMap<&'static str, (Value, Place)>,
     pub(super) tainted: BTreeSet<&'static str>,
 }
 
@@ -212,16 +212,15 @@ impl Walk<'_> {
             (Kind::Text | Kind::Duration, DeValue::String(text)) => {
                 return Some(Value::new(None, ValueKind::String(text.to_string())));
             }
-            (Kind::Count, DeValue::Integer(number)) => {
-                match i64::from_str_radix(number.as_str(), number.radix()) {
-                    Ok(number) => return Some(Value::new(None, ValueKind::I64(number))),
-                    Err(_) => format!("{number} is not a number of sensible size"),
-                }
-            }
+            (Kind::Count, DeValue::Integer(number)) => match whole(number) {
+                Ok(number) => return Some(number),
+                Err(message) => message,
+            },
             (Kind::Flag, DeValue::Boolean(flag)) => {
                 return Some(Value::new(None, ValueKind::Boolean(*flag)));
             }
             (Kind::List, DeValue::Array(array)) => return self.list(key, array),
+            (Kind::Counts, DeValue::Array(array)) => return self.counts(key, array),
             (Kind::Duration, number @ (DeValue::Integer(_) | DeValue::Float(_))) => {
                 let number = shown(number);
                 format!(
@@ -245,6 +244,9 @@ impl Walk<'_> {
             }
             (Kind::List, other) => {
                 format!("{}; expected a list of texts: [\"…\"]", found(other))
+            }
+            (Kind::Counts, other) => {
+                format!("{}; expected a list of whole numbers: [1, 2]", found(other))
             }
         };
         self.fault(place, Some(key), message);
@@ -279,6 +281,22 @@ impl Walk<'_> {
         complete.then(|| Value::new(None, ValueKind::Array(texts)))
     }
 
+    fn counts(&mut self, key: &str, array: &toml::de::DeArray<'_>) -> Option<Value> {
+        let mut counts = Vec::new();
+        for element in array {
+            let place = self.at(element.span());
+            let count = match element.get_ref() {
+                DeValue::Integer(number) => whole(number),
+                other => Err(format!("{}; expected a whole number", found(other))),
+            };
+            match count {
+                Ok(count) => counts.push(count),
+                Err(message) => self.fault(place, Some(key), message),
+            }
+        }
+        (counts.len() == array.len()).then(|| Value::new(None, ValueKind::Array(counts)))
+    }
+
     fn targets(&mut self, value: &Spanned<DeValue<'_>>) {
         let wrong =
             |value: &DeValue<'_>| format!("{}; expected a table each: [[targets]]", found(value));
@@ -300,7 +318,7 @@ impl Walk<'_> {
             } else {
                 let message = wrong(entry.get_ref());
                 self.fault(place, Some(&format!("targets[{index}]")), message);
-                target.tainted.extend(keys::TARGET_KEYS);
+                target.tainted.extend(keys::TARGET_KEYS.map(|key| key.0));
             }
             self.targets.push(target);
         }
@@ -310,19 +328,21 @@ impl Walk<'_> {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             let dotted = format!("targets[{index}].{}", spelled(name));
-            let Some(known) = keys::TARGET_KEYS.into_iter().find(|known| *known == name) else {
+            let known = keys::TARGET_KEYS.into_iter().find(|known| known.0 == name);
+            let Some((known, kind)) = known else {
                 let place = self.at(key.span());
                 let message = unknown(keys::near_target_key(name));
                 self.fault(place, Some(&dotted), message);
                 continue;
             };
             let place = self.at(value.span());
-            if let DeValue::String(text) = value.get_ref() {
-                target.values.insert(known, (text.to_string(), place));
-            } else {
-                let message = format!("{}; expected text in quotes", found(value.get_ref()));
-                self.fault(place, Some(&dotted), message);
-                target.tainted.insert(known);
+            match self.value(&dotted, kind, value) {
+                Some(value) => {
+                    target.values.insert(known, (value, place));
+                }
+                None => {
+                    target.tainted.insert(known);
+                }
             }
         }
     }
@@ -381,6 +401,12 @@ impl Walk<'_> {
         }
         sound
     }
+}
+
+fn whole(number: &toml::de::DeInteger<'_>) -> Result<Value, String> {
+    i64::from_str_radix(number.as_str(), number.radix())
+        .map(|number| Value::new(None, ValueKind::I64(number)))
+        .map_err(|_| format!("{number} is not a number of sensible size"))
 }
 
 fn unknown(near: Option<String>) -> String {

@@ -136,7 +136,7 @@ production_parameter = "/a/{b}"
         r#"c.toml:28:12: targets[0].role_arn: "arn:aws:iam::123456789012:user/x" is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME"#,
         r#"c.toml:29:15: targets[0].external_id: found 5 (an integer); expected text in quotes"#,
         r#"c.toml:30:1: targets[0].regions: there is no such key; did you mean region?"#,
-        r#"c.toml:32:1: targets[1].staging_parameter: is missing; every target needs it"#,
+        r#"c.toml:32:1: targets[1].staging_parameter: is missing; a target that cleans needs both parameters, one that does not needs `run`"#,
         r#"c.toml:34:9: targets[1].stage: found 5 (an integer); expected text in quotes"#,
         r#"c.toml:35:10: targets[1].action: "Approve it" contains ' '; a name has letters, digits and . @ - _ only"#,
         r#"c.toml:36:24: targets[1].production_parameter: "/a/{b}" uses the capture {b}, which `pipeline` does not have (there are {account}, {region})"#,
@@ -449,7 +449,7 @@ fn keys_defaults_settings_and_documentation_agree() {
             "{variable} is not documented"
         );
     }
-    for key in keys::TARGET_KEYS {
+    for (key, _) in keys::TARGET_KEYS {
         assert!(
             documentation.contains(&format!("| `{key}` |")),
             "{key} is not documented"
@@ -466,4 +466,72 @@ fn the_example_is_valid_and_spells_every_key() {
     for (section, name, _) in keys::KEYS {
         assert!(example[section].get(name).is_some(), "{section}.{name}");
     }
+}
+
+#[test]
+fn a_target_may_run_a_program() {
+    let text = r#"
+[queue]
+url = "https://sqs.us-east-1.amazonaws.com/123456789012/stagesweep"
+[[targets]]
+pipeline = "batch-pipeline"
+run = ["/usr/local/bin/undo-batch", "--execution", "{execution_id}"]
+timeout = "90s"
+retry_on = [1, 2]
+pass_environment = ["AWS_REGION"]
+"#;
+    let config = parse(text, &[]).unwrap();
+    let target = config.targets.iter().next().unwrap();
+    assert_eq!(
+        target.to_string(),
+        "batch-pipeline / any stage / any approval"
+    );
+    let program = target.program().unwrap();
+    assert_eq!(
+        program.to_string(),
+        "/usr/local/bin/undo-batch --execution {execution_id}"
+    );
+    assert_eq!(program.timeout, Duration::from_secs(90));
+
+    let bad = r#"
+[queue]
+url = "https://sqs.us-east-1.amazonaws.com/123456789012/stagesweep"
+[[targets]]
+pipeline = "a"
+run = "/bin/true"
+timeout = 5
+[[targets]]
+pipeline = "b"
+run = ["undo", 5]
+timeout = "12h"
+retry_on = [1, "2"]
+[[targets]]
+pipeline = "c"
+run = ["undo"]
+timeout = "0s"
+[[targets]]
+pipeline = "d"
+timeout = "1m"
+retry_on = 3
+[[targets]]
+run = ["/bin/true"]
+"#;
+    let found = faults(bad, &[]);
+    let expected = [
+        r#"c.toml:6:7: targets[0].run: found "/bin/true" (a string); expected a list of texts: ["…"]"#,
+        r#"c.toml:7:11: targets[0].timeout: 5 is a number without a unit; write a duration in quotes, such as "5s""#,
+        r#"c.toml:10:16: targets[1].run: 5 is a number; write it in quotes, "5", so that leading zeros stay"#,
+        r#"c.toml:11:11: targets[1].timeout: "12h" is longer than the maximum of 11h"#,
+        r#"c.toml:12:16: targets[1].retry_on: found "2" (a string); expected a whole number"#,
+        r#"c.toml:15:7: targets[2].run: ["undo"] does not begin with an absolute path, such as "/usr/local/bin/undo""#,
+        r#"c.toml:16:11: targets[2].timeout: "0s" must be longer than zero"#,
+        r#"c.toml:17:1: targets[3].stage: is missing; every target that cleans needs it"#,
+        r#"c.toml:17:1: targets[3].action: is missing; every target that cleans needs it"#,
+        r#"c.toml:17:1: targets[3].production_parameter: is missing; a target that cleans needs both parameters, one that does not needs `run`"#,
+        r#"c.toml:17:1: targets[3].staging_parameter: is missing; a target that cleans needs both parameters, one that does not needs `run`"#,
+        r#"c.toml:19:11: targets[3].timeout: is of no use without `run`"#,
+        r#"c.toml:20:12: targets[3].retry_on: found 3 (an integer); expected a list of whole numbers: [1, 2]"#,
+        r#"c.toml:21:1: targets[4].pipeline: is missing; every target needs it"#,
+    ];
+    assert_eq!(found, expected, "\n{}", found.join("\n"));
 }

@@ -21,6 +21,8 @@ use crate::telemetry::events;
 struct New {
     message_id: String,
     rejection: Rejection,
+    /// The message's body, where a program is to read it.
+    event: Option<Arc<str>>,
     target: ResolvedTarget,
     handle: Handle,
 }
@@ -55,7 +57,10 @@ impl Consumer {
                     execution_id: None,
                     disposition,
                 }),
-                Ok((rejection, target)) => new.extend(self.attach(held, *rejection, target)),
+                Ok((rejection, target)) => {
+                    let event = target.program.is_some().then(|| message.body.into());
+                    new.extend(self.attach(held, *rejection, event, target));
+                }
             }
         }
         self.settle(settled);
@@ -128,6 +133,7 @@ impl Consumer {
         &self,
         held: HeldMessage,
         rejection: Rejection,
+        event: Option<Arc<str>>,
         target: ResolvedTarget,
     ) -> Option<New> {
         let message_id = held.message_id.clone();
@@ -145,6 +151,7 @@ impl Consumer {
         Some(New {
             message_id,
             rejection,
+            event,
             target,
             handle,
         })
@@ -179,6 +186,7 @@ impl Consumer {
         let New {
             message_id,
             rejection,
+            event,
             target,
             handle,
         } = job;
@@ -194,6 +202,7 @@ impl Consumer {
                 .work(
                     Origin::Message(&message_id),
                     rejection.clone(),
+                    event,
                     target,
                     handle,
                 )

@@ -37,6 +37,7 @@ impl Consumer {
     pub(crate) async fn take_up(
         self: &Arc<Self>,
         rejection: Rejection,
+        event: Option<Arc<str>>,
         target: ResolvedTarget,
         verify: bool,
         when_done: WhenDone,
@@ -58,7 +59,7 @@ impl Consumer {
         let task = async move {
             let origin = Origin::CatchUp { verify };
             let disposition = consumer
-                .work(origin, rejection.clone(), target, handle)
+                .work(origin, rejection.clone(), event, target, handle)
                 .await;
             if !matches!(disposition, Disposition::Release { .. }) {
                 when_done();

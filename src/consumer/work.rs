@@ -42,6 +42,7 @@ impl Consumer {
         self: &Arc<Self>,
         origin: Origin<'_>,
         rejection: Rejection,
+        event: Option<Arc<str>>,
         target: ResolvedTarget,
         handle: Handle,
     ) -> Disposition {
@@ -85,6 +86,7 @@ impl Consumer {
 
         let job = Job {
             rejection,
+            event,
             target,
             grant: grant.clone(),
             binding,
@@ -162,15 +164,11 @@ impl Consumer {
                 }
             }
             Ended::Refused(refusal) => {
-                self.emit(events::JobRefused {
-                    execution_id,
-                    refusal,
-                    took,
-                });
-                Disposition::Reject {
-                    reason: refusal.code(),
-                    detail: refusal.to_string(),
-                }
+                self.refused(execution_id, refusal.code(), refusal.to_string(), took)
+            }
+            Ended::ProgramFailed { status } => {
+                let detail = format!("the program's exit status is {status}");
+                self.refused(execution_id, "program_failed", detail, took)
             }
             Ended::Stopped(reason) => {
                 self.emit(events::JobStopped {
@@ -201,6 +199,22 @@ impl Consumer {
             }
             Ended::Failed(failure) => self.failed(execution_id, &failure, handle),
         }
+    }
+
+    fn refused(
+        &self,
+        execution_id: &str,
+        reason: &'static str,
+        detail: String,
+        took: Duration,
+    ) -> Disposition {
+        self.emit(events::JobRefused {
+            execution_id,
+            reason,
+            detail: &detail,
+            took,
+        });
+        Disposition::Reject { reason, detail }
     }
 
     fn failed(&self, execution_id: &str, failure: &Failure, handle: &Handle) -> Disposition {

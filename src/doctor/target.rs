@@ -1,5 +1,7 @@
 //! The targets: their parameters, and the distributions that these name.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::Check;
 use crate::accounts::Accounts;
 use crate::aws::Account;
@@ -15,6 +17,7 @@ const MANY: usize = 50;
 
 const PARAMETER: &str = "parameter";
 const PIPELINE: &str = "pipeline";
+const PROGRAM: &str = "program";
 
 /// Which of a target's parameters it is.
 #[derive(Clone, Copy)]
@@ -34,9 +37,11 @@ pub(super) async fn examine(
         let account = accounts.get(&named.target.access);
         checks.push(pipeline(&account.clients, named).await);
     }
+    checks.extend(config.targets.iter().filter_map(program));
     let (elsewhere, here): (Vec<_>, Vec<_>) = config
         .targets
         .iter()
+        .filter(|target| target.cleans())
         .partition(|target| target.access().next().is_some());
     for target in elsewhere {
         let label = target.pipeline();
@@ -76,9 +81,31 @@ pub(super) async fn examine(
     checks
 }
 
+/// Whether a target's program can be run, as far as its file tells.
+fn program(target: &Target) -> Option<Check> {
+    let path = target.program()?.path();
+    let said = path.display();
+    let remedy = "install it, with leave to execute it for the daemon's user";
+    let check = match std::fs::metadata(path) {
+        Err(error) => Check::failure(PROGRAM, format!("{said}: {error}"), remedy),
+        Ok(file) if !file.is_file() => {
+            Check::failure(PROGRAM, format!("{said} is no file"), remedy)
+        }
+        Ok(file) if file.permissions().mode() & 0o111 == 0 => {
+            Check::failure(PROGRAM, format!("{said} is not executable"), remedy)
+        }
+        Ok(_) => Check::ok(PROGRAM, format!("{said} is executable")),
+    };
+    Some(check.about(target.to_string()))
+}
+
 /// One pipeline that was named: everything that a rejection of it would meet.
 async fn pipeline(account: &Account, named: &Named) -> Check {
-    let check = match look(account, &named.target).await {
+    let Some(parameters) = &named.target.parameters else {
+        return Check::ok(PIPELINE, "a rejection would only run a program")
+            .about(named.pipeline.name.clone());
+    };
+    let check = match look(account, parameters).await {
         Err(error) => Check::call(
             PIPELINE,
             &error,

@@ -8,7 +8,8 @@
 //! **Not guaranteed.** That anyone puts a value back whose covering no ledger knows of: the ledger
 //! was lost, or the process that resumes has another one.
 
-use super::{CALL_TRIES, Halt, Run};
+use super::calls::CALL_TRIES;
+use super::{Halt, Run};
 use crate::aws::AwsError;
 use crate::binding::{Binding, DELETED, ParameterVersion, Slot};
 use crate::telemetry::events;
@@ -25,8 +26,8 @@ impl Run<'_> {
         self.store(binding).await?;
 
         let ssm = &self.clients.ssm;
-        let name = &self.job.target.staging_parameter;
-        let current = self.call(|| ssm.parameter(name)).await?;
+        let name = &self.parameters.staging;
+        let current = self.calls.call(|| ssm.parameter(name)).await?;
         let still_ours = current.is_some_and(|current| {
             current.version == read
                 && Slot::read(&current.value) == Slot::Distribution(&binding.staging_id)
@@ -36,12 +37,12 @@ impl Run<'_> {
                 AwsError::changed("GetParameter", "the parameter was written since").into(),
             );
         }
-        self.heed_stop()?;
+        self.calls.heed_stop()?;
         let written = match ssm.overwrite(name, DELETED).await {
             Ok(written) => written,
             Err(error) if error.class.is_transient() => {
                 // It may have taken effect all the same.
-                let current = self.call(|| ssm.parameter(name)).await?;
+                let current = self.calls.call(|| ssm.parameter(name)).await?;
                 match current.filter(|now| now.version > read && now.value == DELETED) {
                     Some(ours) => ours.version,
                     None if self.fruitless < CALL_TRIES => {
@@ -53,7 +54,7 @@ impl Run<'_> {
             Err(error) => return Err(error.into()),
         };
         if written > read + 1 {
-            let history = self.call(|| ssm.history(name)).await?;
+            let history = self.calls.call(|| ssm.history(name)).await?;
             if let Some(theirs) = overwritten(&history, read, written) {
                 self.put_back(&history, &theirs.value, written).await?;
             }
@@ -65,8 +66,8 @@ impl Run<'_> {
     /// is named there still exists, although the parameter says `deleted`.
     pub(super) async fn mend_overwritten(&self, read: i64) -> Result<(), Halt> {
         let account = &self.clients;
-        let name = &self.job.target.staging_parameter;
-        let history = self.call(|| account.ssm.history(name)).await?;
+        let name = &self.parameters.staging;
+        let history = self.calls.call(|| account.ssm.history(name)).await?;
         let Some(newest) = newest(&history).filter(|newest| newest.value == DELETED) else {
             return Ok(());
         };
@@ -76,7 +77,10 @@ impl Run<'_> {
         let Slot::Distribution(id) = Slot::read(&theirs.value) else {
             return Ok(());
         };
-        let named = self.call(|| account.cloudfront.distribution(id)).await?;
+        let named = self
+            .calls
+            .call(|| account.cloudfront.distribution(id))
+            .await?;
         if !named.is_some_and(|named| named.staging) {
             // The `deleted` is the one of its own cleanup.
             return Ok(());
@@ -92,10 +96,10 @@ impl Run<'_> {
         written: i64,
     ) -> Result<(), Halt> {
         let ssm = &self.clients.ssm;
-        let name = &self.job.target.staging_parameter;
+        let name = &self.parameters.staging;
         let covered = newest(history).is_some_and(|newest| newest.version == written);
         if covered {
-            self.call(|| ssm.overwrite(name, theirs)).await?;
+            self.calls.call(|| ssm.overwrite(name, theirs)).await?;
         }
         self.context.telemetry.emit(events::ParameterRaced {
             parameter: name,

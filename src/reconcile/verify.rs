@@ -1,8 +1,10 @@
 //! Asking CodePipeline whether a rejection still stands, before anything is changed for it.
 //!
 //! Before the first change of each run, and again before the staging distribution is disabled: until
-//! then a retry could still be approved. What it decides is [`crate::verdict`].
+//! then a retry could still be approved. Before a program, where nothing was asked for until then. What
+//! it decides is [`crate::verdict`].
 
+use super::calls::Calls;
 use super::{Ended, Failure, Halt, Run};
 use crate::config::OnTimeout;
 use crate::plan::{Outcome, Step};
@@ -11,15 +13,22 @@ use crate::telemetry::events;
 use crate::verdict::{Verdict, judge};
 
 impl Run<'_> {
-    /// Passes if the step may be taken. Ends the job if its rejection was taken back, or is none of
-    /// ours; fails it if that cannot be told.
+    /// Passes if the step may be taken; ends or fails the job as [`Calls::verify`] does.
     pub(super) async fn verify_before(&mut self, step: &Step) -> Result<(), Halt> {
-        let Some(on_timeout) = self.context.settings.verify else {
-            return Ok(());
-        };
-        if self.verified && !matches!(step, Step::DisableStaging { .. }) {
-            return Ok(());
+        if !self.verified || matches!(step, Step::DisableStaging { .. }) {
+            self.verified = self.calls.verify(step.name()).await?;
         }
+        Ok(())
+    }
+}
+
+impl Calls<'_> {
+    /// Asks CodePipeline, and answers whether it was asked. Ends the job if its rejection was taken
+    /// back, or is none of ours; fails it if that cannot be told.
+    pub(super) async fn verify(&self, before: &'static str) -> Result<bool, Halt> {
+        let Some(on_timeout) = self.context.settings.verify else {
+            return Ok(false);
+        };
         let rejection = &self.job.rejection;
         self.job.activity.set("asking_codepipeline");
         let access = Access {
@@ -36,17 +45,14 @@ impl Run<'_> {
         let verdict = judge(rejection, &seen);
         self.context.telemetry.emit(events::RejectionChecked {
             execution_id,
-            before: step.name(),
+            before,
             verdict,
         });
         match verdict {
             Verdict::Stands { timed_out: true } if on_timeout == OnTimeout::Ignore => {
                 Err(Ended::Succeeded(Outcome::Expired).into())
             }
-            Verdict::Stands { .. } => {
-                self.verified = true;
-                Ok(())
-            }
+            Verdict::Stands { .. } => Ok(true),
             Verdict::Retracted(_) => Err(Ended::Succeeded(Outcome::Retracted).into()),
             Verdict::Doubtful(doubt) => Err(Ended::Failed(Failure::Unverified(doubt)).into()),
         }

@@ -86,21 +86,7 @@ impl Template {
         pattern: Option<&PipelinePattern>,
         check: impl Fn(&str) -> Result<(), E>,
     ) -> Result<Self, TemplateError> {
-        let template = Self(pieces(written).map_err(TemplateError::Syntax)?);
-        if let Some(pattern) = pattern {
-            let unknown = template.captures().find(|&used| {
-                !OF_THE_EVENT.contains(&used) && !pattern.captures().iter().any(|it| it == used)
-            });
-            if let Some(capture) = unknown {
-                let captures = pattern.captures().iter().map(String::as_str);
-                let others = OF_THE_EVENT.into_iter();
-                let others = others.filter(|name| !pattern.captures().iter().any(|it| it == name));
-                return Err(TemplateError::UnknownCapture {
-                    capture: capture.to_owned(),
-                    known: captures.chain(others).map(str::to_owned).collect(),
-                });
-            }
-        }
+        let template = Self::parse_with(written, pattern, &OF_THE_EVENT)?;
         // A capture takes at least one character of a name's, so any letter stands for it; an
         // account is always twelve digits.
         let is_account = |capture: &str| pattern.is_none_or(|pattern| pattern.is_account(capture));
@@ -113,6 +99,49 @@ impl Template {
         });
         check(&sample).map_err(Into::into)?;
         Ok(template)
+    }
+
+    /// Reads a template of any text. Without `pattern` (it is faulty), it is not checked which captures
+    /// it uses: those of the pattern, and `others`.
+    pub(super) fn parse_with(
+        written: &str,
+        pattern: Option<&PipelinePattern>,
+        others: &[&str],
+    ) -> Result<Self, TemplateError> {
+        let template = Self(pieces(written).map_err(TemplateError::Syntax)?);
+        let Some(pattern) = pattern else {
+            return Ok(template);
+        };
+        let captures = pattern.captures();
+        let is_capture = |name: &str| captures.iter().any(|it| it == name);
+        let unknown = template
+            .captures()
+            .find(|&used| !others.contains(&used) && !is_capture(used));
+        let Some(capture) = unknown else {
+            return Ok(template);
+        };
+        let others = others.iter().copied().filter(|name| !is_capture(name));
+        Err(TemplateError::UnknownCapture {
+            capture: capture.to_owned(),
+            known: captures
+                .iter()
+                .map(String::as_str)
+                .chain(others)
+                .map(str::to_owned)
+                .collect(),
+        })
+    }
+
+    /// The template with the captures filled in that `values` has.
+    pub(super) fn fill_in(&self, values: &Values) -> Self {
+        let piece = |piece: &Piece| match piece {
+            Piece::Capture(name) => values
+                .iter()
+                .find(|(known, _)| known == name)
+                .map_or_else(|| piece.clone(), |(_, value)| Piece::Literal(value.clone())),
+            Piece::Literal(_) => piece.clone(),
+        };
+        Self(self.0.iter().map(piece).collect())
     }
 
     /// Whether some captures render this name. A capture that is used twice may stand for two

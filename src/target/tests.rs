@@ -3,24 +3,38 @@ use proptest::prelude::*;
 use super::overlap::shortest_common;
 use super::pattern::{Glob, Match, Piece};
 use super::*;
+use crate::event::{JobKey, Rejection};
+use jiff::Timestamp;
 
 fn spec(pipeline: &str) -> TargetSpec {
     TargetSpec {
         pipeline: pipeline.to_owned(),
-        stage: "Approve".to_owned(),
-        action: "Approve".to_owned(),
-        production_parameter: "/web/production".to_owned(),
-        staging_parameter: "/web/staging".to_owned(),
-        role_arn: None,
-        external_id: None,
-        region: None,
+        stage: Some("Approve".to_owned()),
+        action: Some("Approve".to_owned()),
+        production_parameter: Some("/web/production".to_owned()),
+        staging_parameter: Some("/web/staging".to_owned()),
+        ..TargetSpec::default()
+    }
+}
+
+/// A target that only runs a program.
+fn program(pipeline: &str, stage: Option<&str>, action: Option<&str>) -> TargetSpec {
+    TargetSpec {
+        pipeline: pipeline.to_owned(),
+        stage: stage.map(str::to_owned),
+        action: action.map(str::to_owned),
+        program: Some(ProgramSpec {
+            run: vec!["/bin/undo".to_owned()],
+            ..ProgramSpec::default()
+        }),
+        ..TargetSpec::default()
     }
 }
 
 fn captured(pipeline: &str, production: &str, staging: &str) -> TargetSpec {
     TargetSpec {
-        production_parameter: production.to_owned(),
-        staging_parameter: staging.to_owned(),
+        production_parameter: Some(production.to_owned()),
+        staging_parameter: Some(staging.to_owned()),
         ..spec(pipeline)
     }
 }
@@ -96,16 +110,19 @@ fn captures_of_names_and_arns_fill_the_parameters() {
         resolved("shop-eu-frontend-pipeline"),
         ResolvedTarget {
             label: "{service}-frontend-pipeline".to_owned(),
-            production_parameter: "/shop-eu/cloudfront/cfcd-production".to_owned(),
-            staging_parameter: "/shop-eu/cloudfront/cfcd-staging".to_owned(),
+            parameters: Some(Parameters {
+                production: "/shop-eu/cloudfront/cfcd-production".to_owned(),
+                staging: "/shop-eu/cloudfront/cfcd-staging".to_owned(),
+            }),
             access: Access {
                 role: None,
                 region: "ap-northeast-1".to_owned(),
             },
+            program: None,
         }
     );
     assert_eq!(
-        resolved("shop-admin").staging_parameter,
+        resolved("shop-admin").parameters.unwrap().staging,
         "/012345678901/ap-northeast-1/shop/staging"
     );
 
@@ -157,13 +174,14 @@ fn rendered_names_are_checked_again() {
 fn faults_of_an_entry_are_found_together() {
     let spec = TargetSpec {
         pipeline: "{service}-pipeline".to_owned(),
-        stage: "{stage}".to_owned(),
-        action: "Approve it".to_owned(),
-        production_parameter: "/{svc}/production".to_owned(),
-        staging_parameter: "{service}/staging".to_owned(),
+        stage: Some("{stage}".to_owned()),
+        action: Some("Approve it".to_owned()),
+        production_parameter: Some("/{svc}/production".to_owned()),
+        staging_parameter: Some("{service}/staging".to_owned()),
         role_arn: Some("arn:aws:iam::{service}:role/sweep".to_owned()),
         external_id: Some("{service} {team}".to_owned()),
         region: Some("EU".to_owned()),
+        program: None,
     };
     assert_eq!(
         problems(&[spec]),
@@ -242,7 +260,7 @@ fn overlapping_targets_name_both_and_show_an_example() {
     );
 
     let elsewhere = TargetSpec {
-        stage: "Other".to_owned(),
+        stage: Some("Other".to_owned()),
         ..spec("{x}-pipeline")
     };
     let disjoint = "arn:aws:codepipeline:us-{zone}:{account}:web-{service}";
@@ -444,16 +462,28 @@ fn an_index_finds_what_a_look_at_all_targets_finds() {
     let specs = [
         spec("shop"),
         TargetSpec {
-            stage: "Other".to_owned(),
+            stage: Some("Other".to_owned()),
             ..spec("shop")
         },
         spec("arn:aws:codepipeline:us-{zone}:{account}:web"),
         spec("arn:aws:codepipeline:ap-{zone}:{account}:web"),
         spec("{service}-frontend"),
         spec("arn:aws:codepipeline:{r}:012345678901:{service}-admin"),
+        program("batch", None, None),
+        program("{night}-batch", Some("Other"), None),
+        program("nightly", None, Some("Approve")),
     ];
     let targets = Targets::new(&specs).unwrap();
-    for name in ["shop", "web", "a-frontend", "b-admin", "none"] {
+    for name in [
+        "shop",
+        "web",
+        "a-frontend",
+        "b-admin",
+        "batch",
+        "x-batch",
+        "nightly",
+        "none",
+    ] {
         for (stage, action) in [
             ("Approve", "Approve"),
             ("Other", "Approve"),
@@ -461,7 +491,8 @@ fn an_index_finds_what_a_look_at_all_targets_finds() {
         ] {
             let by_hand = targets
                 .iter()
-                .filter(|target| target.stage() == stage && target.action() == action)
+                .filter(|target| target.stage().is_none_or(|it| it == stage))
+                .filter(|target| target.action().is_none_or(|it| it == action))
                 .map(|target| target.resolve(&pipeline(name)))
                 .find(|resolution| *resolution != Resolution::NoTarget)
                 .unwrap_or(Resolution::NoTarget);
@@ -558,13 +589,14 @@ fn a_target_knows_whether_it_leads_elsewhere() {
     let leads = |pipeline: &str, role_arn: Option<&str>, region: Option<&str>| {
         let spec = TargetSpec {
             pipeline: pipeline.to_owned(),
-            stage: "Approve".to_owned(),
-            action: "Approve".to_owned(),
-            production_parameter: "/shop/production".to_owned(),
-            staging_parameter: "/shop/staging".to_owned(),
+            stage: Some("Approve".to_owned()),
+            action: Some("Approve".to_owned()),
+            production_parameter: Some("/shop/production".to_owned()),
+            staging_parameter: Some("/shop/staging".to_owned()),
             role_arn: role_arn.map(str::to_owned),
             external_id: None,
             region: region.map(str::to_owned),
+            program: None,
         };
         let targets = Targets::new(&[spec]).unwrap();
         let target = targets.iter().next().unwrap();
@@ -584,13 +616,11 @@ fn a_target_knows_whether_it_leads_elsewhere() {
 fn a_template_knows_the_names_that_it_may_render() {
     let spec = TargetSpec {
         pipeline: "{service}-{env}.pipeline".to_owned(),
-        stage: "Approve".to_owned(),
-        action: "Approve".to_owned(),
-        production_parameter: "/{service}/production".to_owned(),
-        staging_parameter: "/{service}/{env}-staging".to_owned(),
-        role_arn: None,
-        external_id: None,
-        region: None,
+        stage: Some("Approve".to_owned()),
+        action: Some("Approve".to_owned()),
+        production_parameter: Some("/{service}/production".to_owned()),
+        staging_parameter: Some("/{service}/{env}-staging".to_owned()),
+        ..TargetSpec::default()
     };
     let targets = Targets::new(&[spec]).unwrap();
     let target = targets.iter().next().unwrap();
@@ -606,4 +636,127 @@ fn a_template_knows_the_names_that_it_may_render() {
     ] {
         assert!(!target.may_name_staging(name), "{name}");
     }
+}
+
+#[test]
+fn an_event_fills_the_arguments_of_a_program_and_never_chooses_it() {
+    let mut spec = program("{service}-{stage}.pipeline", None, None);
+    let run = [
+        "/opt/undo",
+        "",
+        "{service}: {pipeline} of {account} in {region}",
+        "{stage} {action}",
+        "{execution_id}",
+    ];
+    spec.program = Some(ProgramSpec {
+        run: run.map(str::to_owned).into(),
+        timeout: None,
+        retry_on: vec![1, 255],
+        pass_environment: vec!["HTTPS_PROXY".to_owned()],
+    });
+    let targets = Targets::new(&[spec]).unwrap();
+    let rejection = Rejection {
+        key: JobKey::from("key".to_owned()),
+        pipeline: pipeline("shop-eu.pipeline"),
+        execution_id: "11-22".to_owned(),
+        action_execution_id: None,
+        stage: "Gate".to_owned(),
+        action: "Review".to_owned(),
+        as_of: Timestamp::UNIX_EPOCH,
+        rejected_at: Timestamp::UNIX_EPOCH,
+        comment: Some("{service} --help".to_owned()),
+    };
+    let resolution = targets.resolve(&rejection.pipeline, "Gate", "Review");
+    let Resolution::Target(ResolvedTarget {
+        parameters: None,
+        program: Some(program),
+        ..
+    }) = resolution
+    else {
+        panic!("{resolution:?}");
+    };
+    assert_eq!(program.path(), std::path::Path::new("/opt/undo"));
+    // The capture `stage` comes before the stage of the event.
+    let account = "012345678901";
+    assert_eq!(
+        program.arguments(&rejection),
+        [
+            "".to_owned(),
+            format!("shop: shop-eu.pipeline of {account} in ap-northeast-1"),
+            "eu Review".to_owned(),
+            "11-22".to_owned(),
+        ]
+    );
+    assert_eq!(program.timeout, std::time::Duration::from_secs(600));
+    assert_eq!(program.retry_on, [1, TRY_AGAIN, 255].into());
+}
+
+#[test]
+fn what_is_wrong_with_a_program_is_found_together() {
+    let spec = TargetSpec {
+        role_arn: Some("arn:aws:iam::{account}:role/x".to_owned()),
+        program: Some(ProgramSpec {
+            run: ["bin/undo", "{what}", "a\0b", "{open"]
+                .map(str::to_owned)
+                .into(),
+            timeout: None,
+            retry_on: vec![0, 256],
+            pass_environment: vec!["A=B".to_owned()],
+        }),
+        ..program("batch", None, Some("not a name"))
+    };
+    let mut braces = program("x", None, None);
+    braces.program.as_mut().unwrap().run = vec!["/opt/{pipeline}".to_owned()];
+    let mut empty = program("y", None, None);
+    empty.program.as_mut().unwrap().run.clear();
+    let mut half = program("z", None, None);
+    half.staging_parameter = Some("/z/staging".to_owned());
+    assert_eq!(
+        problems(&[spec, braces, empty, half]),
+        [
+            "targets[0].action: contains ' '; a name has letters, digits and . @ - _ only",
+            "targets[0].role_arn: is of no use without production_parameter and \
+             staging_parameter: a program runs with the daemon's own credentials",
+            "targets[0].run: does not begin with an absolute path, such as \"/usr/local/bin/undo\"",
+            "targets[0].run: has a zero byte in text 3",
+            "targets[0].run: argument 1 uses the capture {what}, which `pipeline` does not have \
+             (there are {account}, {region}, {execution_id}, {pipeline}, {stage}, {action})",
+            "targets[0].run: argument 3 has unbalanced braces; a capture is written {name}",
+            "targets[0].retry_on: has 0; an exit status that asks for another try is 1 to 255",
+            "targets[0].retry_on: has 256; an exit status that asks for another try is 1 to 255",
+            "targets[0].pass_environment: has \"A=B\", which is not the name of an environment variable",
+            "targets[1].run: has braces in the program's path; captures belong in its arguments",
+            "targets[2].run: is empty; the first text is the program's path",
+            "targets[3].stage: is missing; every target that cleans needs it",
+            "targets[3].action: is missing; every target that cleans needs it",
+            "targets[3].production_parameter: is missing; a target that cleans needs both parameters, \
+             one that does not needs `run`",
+        ]
+    );
+}
+
+#[test]
+fn a_target_of_any_approval_overlaps_every_other_of_its_pipeline() {
+    let alone = [
+        program("batch", None, None),
+        program("night", Some("Gate"), None),
+        program("{x}-night", None, Some("Review")),
+    ];
+    assert!(Targets::new(&alone).is_ok());
+    for (one, other) in [
+        (spec("batch"), program("{b}tch", None, None)),
+        (program("batch", None, None), spec("batch")),
+        (program("batch", Some("Approve"), None), spec("batch")),
+        (
+            program("batch", Some("Gate"), None),
+            program("batch", None, Some("Review")),
+        ),
+    ] {
+        let found = problems(&[one, other]);
+        assert!(
+            found.len() == 1 && found[0].contains("overlaps targets[0]"),
+            "{found:?}"
+        );
+    }
+    assert!(Targets::new(&[program("batch", Some("Gate"), None), spec("batch")]).is_ok());
 }

@@ -14,7 +14,8 @@ use super::metrics::{
 };
 use super::{Milestone, What, chain};
 use crate::event::Rejection;
-use crate::plan::{Outcome, Refusal};
+use crate::plan::Outcome;
+use crate::programs::Finish;
 use crate::retry::{Conflict, ErrorClass};
 use crate::verdict::Verdict;
 
@@ -709,6 +710,85 @@ impl Event for ParameterRaced<'_> {
     }
 }
 
+/// The target's program begins to run.
+pub struct ProgramStarted<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// Its path.
+    pub program: &'a str,
+}
+
+impl Event for ProgramStarted<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(program = self.program, "program started");
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Waiting {
+                wait: "running_program",
+            },
+        })
+    }
+}
+
+/// The target's program wrote a line.
+pub struct ProgramOutput<'a> {
+    /// Where to.
+    pub output: &'static str,
+    /// The line, of bounded length.
+    pub line: &'a str,
+}
+
+impl Event for ProgramOutput<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            program.output = self.output,
+            line = self.line,
+            "program wrote"
+        );
+    }
+}
+
+/// The target's program ended.
+pub struct ProgramEnded<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// How; `None` if it was never started.
+    pub finish: Option<&'a Finish>,
+    /// How long it ran.
+    pub took: Duration,
+}
+
+impl Event for ProgramEnded<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        let (status, how) = match self.finish {
+            Some(Finish::Exited(status)) => (Some(*status), "exited"),
+            Some(Finish::Signalled(_)) => (None, "signalled"),
+            Some(Finish::TimedOut) => (None, "timed_out"),
+            Some(Finish::Stopped(reason)) => (None, reason.code()),
+            None => (None, "not_started"),
+        };
+        info!(
+            program.exit_status = status,
+            program.end = how,
+            program.took_ms = ms(self.took),
+            "program ended"
+        );
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Waited {
+                wait: "running_program",
+                took: self.took,
+            },
+        })
+    }
+}
+
 /// The job is done.
 pub struct JobSucceeded<'a> {
     /// The pipeline execution.
@@ -748,8 +828,10 @@ impl Event for JobSucceeded<'_> {
 pub struct JobRefused<'a> {
     /// The pipeline execution.
     pub execution_id: &'a str,
+    /// A bounded code.
+    pub reason: &'static str,
     /// Why.
-    pub refusal: Refusal,
+    pub detail: &'a str,
     /// How long the work took in this process.
     pub took: Duration,
 }
@@ -758,20 +840,15 @@ impl Event for JobRefused<'_> {
     fn record(&self, metrics: &Metrics) {
         error!(
             execution.id = self.execution_id,
-            reason = self.refusal.code(),
-            detail = %self.refusal,
+            reason = self.reason,
+            detail = self.detail,
             "cleanup refused; nothing more is touched"
         );
-        metrics.add_by_reason(CLEANUPS_FAILED, self.refusal.code());
+        metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
     }
 
     fn milestone(&self) -> Option<Milestone> {
-        Some(ended(
-            self.execution_id,
-            self.refusal.code(),
-            self.took,
-            false,
-        ))
+        Some(ended(self.execution_id, self.reason, self.took, false))
     }
 }
 

@@ -103,7 +103,8 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
         });
         telemetry.emit(events::JobRefused {
             execution_id: EXECUTION,
-            refusal: Refusal::StagingHasAliases,
+            reason: Refusal::StagingHasAliases.code(),
+            detail: &Refusal::StagingHasAliases.to_string(),
             took: SECONDS,
         });
     });

@@ -208,15 +208,17 @@ pub(crate) fn targets(data: &[u8]) {
     let mut lines = text.lines();
     let mut line = || lines.next().unwrap_or_default().to_owned();
     let arn = line();
+    let (pattern, stage, action, production, staging) = (line(), line(), line(), line(), line());
     let spec = TargetSpec {
-        pipeline: line(),
-        stage: line(),
-        action: line(),
-        production_parameter: line(),
-        staging_parameter: line(),
+        pipeline: pattern,
+        stage: Some(stage.clone()),
+        action: Some(action.clone()),
+        production_parameter: Some(production.clone()),
+        staging_parameter: Some(staging.clone()),
         role_arn: Some(line()).filter(|line| !line.is_empty()),
         external_id: Some(line()).filter(|line| !line.is_empty()),
         region: Some(line()).filter(|line| !line.is_empty()),
+        program: None,
     };
     let targets = match Targets::new(std::slice::from_ref(&spec)) {
         Ok(targets) => targets,
@@ -230,7 +232,7 @@ pub(crate) fn targets(data: &[u8]) {
     };
     assert_eq!(pipeline.to_string(), arn);
     assert_eq!(
-        targets.resolve(&pipeline, &format!("{}x", spec.stage), &spec.action),
+        targets.resolve(&pipeline, &format!("{stage}x"), &action),
         Resolution::NoTarget
     );
     let pieces = pieces(&spec.pipeline);
@@ -244,7 +246,7 @@ pub(crate) fn targets(data: &[u8]) {
         &pipeline.name
     };
     let ways = ways(&pieces, name);
-    let resolution = targets.resolve(&pipeline, &spec.stage, &spec.action);
+    let resolution = targets.resolve(&pipeline, &stage, &action);
     match (&ways[..], resolution) {
         ([], Resolution::NoTarget) | ([_, _, ..], Resolution::Ambiguous { .. }) => {}
         ([_], Resolution::InvalidParameter { .. } | Resolution::InvalidAccess { .. }) => {}
@@ -262,11 +264,9 @@ pub(crate) fn targets(data: &[u8]) {
                         text.replace(&format!("{{{name}}}"), value)
                     })
             };
-            assert_eq!(
-                target.production_parameter,
-                render(&spec.production_parameter)
-            );
-            assert_eq!(target.staging_parameter, render(&spec.staging_parameter));
+            let parameters = target.parameters.unwrap();
+            assert_eq!(parameters.production, render(&production));
+            assert_eq!(parameters.staging, render(&staging));
             let region = spec.region.as_deref().unwrap_or(&pipeline.region);
             assert_eq!(target.access.region, render(region));
             let role = target.access.role.as_ref();

@@ -11,6 +11,7 @@ mod harness;
 mod health;
 mod kill_matrix;
 mod ledger;
+mod programs;
 mod queue;
 mod rehearse;
 mod signals;

@@ -10,6 +10,7 @@ use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::EmbeddedLedger;
+use stagesweep::programs::Programs;
 use stagesweep::rehearsal::{
     Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings,
 };
@@ -17,6 +18,8 @@ use stagesweep::telemetry::Telemetry;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::programs::Scripted;
 
 /// Longer than any scenario takes, in virtual time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(48 * 60 * 60);
@@ -29,6 +32,8 @@ pub(crate) struct World {
     pub(crate) queues: Queues,
     /// Further keys of the target.
     pub(crate) target: String,
+    /// Stands for the programs of this machine.
+    pub(crate) programs: Arc<Scripted>,
     directory: TempDir,
 }
 
@@ -60,6 +65,7 @@ impl World {
             clock,
             queues,
             target: String::new(),
+            programs: Arc::default(),
             directory,
         }
     }
@@ -128,6 +134,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             Arc::new(ledger),
             self.clock.clone(),
             Arc::clone(&telemetry),
+            Arc::clone(&self.programs) as Arc<dyn Programs>,
         );
         let stop = CancellationToken::new();
         let running = (daemon.clone(), stop.clone());

@@ -10,6 +10,7 @@ mod faults;
 mod harness;
 mod lifecycle;
 mod messages;
+mod programs;
 mod propagation;
 mod seeds;
 mod verify;

@@ -72,13 +72,14 @@ fn access(external_id: &str, region: &str) -> Access {
     let text = str::to_owned;
     let targets = Targets::new(&[TargetSpec {
         pipeline: text("{service}-frontend-pipeline"),
-        stage: text("Approve"),
-        action: text("Approve"),
-        production_parameter: text("/{service}/cloudfront/cfcd-production"),
-        staging_parameter: text("/{service}/cloudfront/cfcd-staging"),
+        stage: Some(text("Approve")),
+        action: Some(text("Approve")),
+        production_parameter: Some(text("/{service}/cloudfront/cfcd-production")),
+        staging_parameter: Some(text("/{service}/cloudfront/cfcd-staging")),
         role_arn: Some(text("arn:aws:iam::{account}:role/teams/stagesweep")),
         external_id: Some(text(external_id)),
         region: Some(text(region)),
+        program: None,
     }])
     .unwrap();
     let pipeline: PipelineArn =

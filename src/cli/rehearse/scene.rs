@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::config::{Config, Faults};
 use crate::rehearsal::{EmbeddedAws, EventOptions, Queues, Service};
-use crate::target::{PipelineArn, Resolution, Target};
+use crate::target::{Parameters, PipelineArn, Resolution, Target};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
 /// faults ends within minutes; everything else is at its default.
@@ -72,13 +72,19 @@ impl Scene {
             queues,
             accounts: Vec::new(),
         };
-        for (index, target) in config.targets.iter().enumerate() {
+        // A program has no part in a rehearsal, and what has no cleanup has none either.
+        let targets: Vec<_> = config.targets.iter().filter(|it| it.cleans()).collect();
+        ensure!(
+            !targets.is_empty(),
+            "no target takes a staging distribution down: there is nothing to rehearse"
+        );
+        for (index, target) in targets.iter().enumerate() {
             for number in 1..=services {
                 // Only a capture tells several services of one target apart.
                 if number > 1 && !target.pipeline().contains('{') {
                     break;
                 }
-                let name = match config.targets.len() {
+                let name = match targets.len() {
                     1 => format!("demo-{number}"),
                     _ => format!("demo{}-{number}", index + 1),
                 };
@@ -93,11 +99,11 @@ impl Scene {
     fn add(&mut self, aws: &EmbeddedAws, target: &Target, name: &str) -> anyhow::Result<()> {
         let settings = aws.settings();
         let arn = example(target.pipeline(), name, &settings.region, &settings.account)?;
-        let parameters = match target.resolve(&arn) {
+        let resolved = match target.resolve(&arn) {
             Resolution::Target(resolved) => resolved,
             other => bail!("pipeline {arn} does not lead to parameters: {other:?}"),
         };
-        let access = &parameters.access;
+        let access = &resolved.access;
         let account = match &access.role {
             Some(role) => {
                 aws.create_role(role.arn(), role.external_id());
@@ -109,17 +115,13 @@ impl Scene {
         let mut service = aws
             .create_service(name)
             .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
-        let parameters = [
-            parameters.production_parameter,
-            parameters.staging_parameter,
-        ];
-        if parameters
-            != [
-                service.production_parameter.clone(),
-                service.staging_parameter.clone(),
-            ]
+        if let Some(Parameters {
+            production,
+            staging,
+        }) = resolved.parameters
+            && [&production, &staging]
+                != [&service.production_parameter, &service.staging_parameter]
         {
-            let [production, staging] = parameters;
             aws.put_parameter(&production, &service.production_id);
             aws.put_parameter(&staging, &service.staging_id);
             aws.put_parameter(&service.staging_parameter, "dummy");

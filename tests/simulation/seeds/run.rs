@@ -9,6 +9,7 @@ use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::Records;
+use stagesweep::programs::Processes;
 use stagesweep::rehearsal::{
     Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Review, Rule, Service,
     Settings,
@@ -440,6 +441,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             Arc::new(ledger),
             clock,
             telemetry,
+            Arc::new(Processes),
         );
         let stop = CancellationToken::new();
         let (living, stopping) = (Arc::clone(&life), stop.clone());

@@ -1,0 +1,136 @@
+//! Running the program of a target, once the cleanup is done where it has one.
+//!
+//! **Guarantees.** The program runs under the job's grant, and the job is done only after the program's
+//! own success: it runs at least once. **Not guaranteed** that it runs only once: a process that is
+//! killed, or loses its lease, between the program's end and the ledger's record of it, leaves the job
+//! to be resumed.
+
+use std::io;
+use std::time::Duration;
+
+use super::calls::Calls;
+use super::{Ended, Failure, Halt, Job, Reconciler};
+use crate::history::{Kind, Note};
+use crate::plan::Outcome;
+use crate::programs::{Finish, Invocation, TIME_TO_END};
+use crate::target::Program;
+use crate::telemetry::events;
+
+/// The activity's name, in the log and in a job's history.
+const RUNNING: &str = "running_program";
+
+/// Of the grace period so much is kept for ending the program, and for giving its message back.
+const TIME_TO_SETTLE: Duration = TIME_TO_END.saturating_add(Duration::from_secs(2));
+
+/// Why a program's work is not done yet.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramFailure {
+    /// It could not be started.
+    #[error("the program could not be started")]
+    NotStarted(#[source] io::Error),
+    /// It was ended after its timeout.
+    #[error("the program ran for longer than {}, and was ended", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// Something else ended it.
+    #[error("the program was ended by signal {0}")]
+    Signalled(i32),
+    /// Its exit status asks for another try.
+    #[error("the program asks to be run again: exit status {0}")]
+    TryAgain(i32),
+}
+
+impl ProgramFailure {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotStarted(_) => "program_not_started",
+            Self::TimedOut(_) => "program_timed_out",
+            Self::Signalled(_) => "program_signalled",
+            Self::TryAgain(_) => "program_try_again",
+        }
+    }
+}
+
+impl Reconciler {
+    /// Runs the program of a job whose cleanup, if it has one, came to `outcome`. Unless the cleanup
+    /// has done so, it is verified that the rejection still stands.
+    pub(super) async fn run_program(
+        &self,
+        job: &Job,
+        program: &Program,
+        outcome: Outcome,
+        verified: bool,
+    ) -> Result<Ended, Halt> {
+        let calls = Calls { context: self, job };
+        calls.heed_stop()?;
+        if !verified {
+            calls.verify(RUNNING).await?;
+        }
+        job.activity
+            .set_for(RUNNING, program.timeout + 2 * TIME_TO_END);
+        let execution_id = &job.rejection.execution_id;
+        self.telemetry.emit(events::ProgramStarted {
+            execution_id,
+            program: &program.path().to_string_lossy(),
+        });
+        self.ledger
+            .note(&job.grant, Note::Entry(Kind::Waiting, RUNNING));
+        let began = tokio::time::Instant::now();
+        let after_stop = self.settings.grace_period.saturating_sub(TIME_TO_SETTLE);
+        let invocation = invocation(job, program, outcome, after_stop);
+        let finish = self
+            .programs
+            .run(&invocation, &job.stop, &|output, line| {
+                self.telemetry.emit(events::ProgramOutput {
+                    output: output.name(),
+                    line,
+                });
+            })
+            .await;
+        self.ledger
+            .note(&job.grant, Note::Entry(Kind::Waited, RUNNING));
+        self.telemetry.emit(events::ProgramEnded {
+            execution_id,
+            finish: finish.as_ref().ok(),
+            took: began.elapsed(),
+        });
+        let failure = match finish {
+            Ok(Finish::Exited(0)) => return Ok(Ended::Succeeded(outcome)),
+            Ok(Finish::Stopped(reason)) => return Ok(Ended::Stopped(reason)),
+            Ok(Finish::Exited(status)) if program.retry_on.contains(&status) => {
+                ProgramFailure::TryAgain(status)
+            }
+            Ok(Finish::Exited(status)) => return Ok(Ended::ProgramFailed { status }),
+            Ok(Finish::Signalled(signal)) => ProgramFailure::Signalled(signal),
+            Ok(Finish::TimedOut) => ProgramFailure::TimedOut(program.timeout),
+            Err(error) => ProgramFailure::NotStarted(error),
+        };
+        Ok(Ended::Failed(Failure::Program(failure)))
+    }
+}
+
+fn invocation(job: &Job, program: &Program, outcome: Outcome, after_stop: Duration) -> Invocation {
+    let rejection = &job.rejection;
+    let pipeline = &rejection.pipeline;
+    let environment = [
+        ("STAGESWEEP_OUTCOME", outcome.code()),
+        ("STAGESWEEP_EXECUTION_ID", &rejection.execution_id),
+        ("STAGESWEEP_PIPELINE", &pipeline.name),
+        ("STAGESWEEP_STAGE", &rejection.stage),
+        ("STAGESWEEP_ACTION", &rejection.action),
+        ("STAGESWEEP_ACCOUNT", &pipeline.account),
+        ("STAGESWEEP_REGION", &pipeline.region),
+    ];
+    Invocation {
+        path: program.path().to_owned(),
+        arguments: program.arguments(rejection),
+        pass_environment: program.pass_environment.clone(),
+        environment: environment
+            .map(|(name, value)| (name, value.to_owned()))
+            .into(),
+        input: job.event.as_deref().unwrap_or_default().to_owned(),
+        timeout: program.timeout,
+        after_stop,
+    }
+}

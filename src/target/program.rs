@@ -1,0 +1,182 @@
+//! A program of the user's that is run for a rejection: as written, and filled in for one. No I/O.
+//!
+//! **Guarantees.** Which program is run is written in the configuration, letter for letter: nothing
+//! that an event says can choose another one. An event fills arguments only, each of which stays one
+//! argument; and only with names and ids, never with the reviewer's free text.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::pattern::PipelinePattern;
+use super::template::{OF_THE_EVENT, Template, TemplateError, Values};
+use crate::event::Rejection;
+
+/// How long a program may run where the target does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// The exit status by which every program can ask to be run again: `EX_TEMPFAIL` of `sysexits.h`.
+pub const TRY_AGAIN: i32 = 75;
+
+/// What an argument may use besides the captures of its pattern, and besides [`OF_THE_EVENT`].
+/// A capture of the same name comes first.
+const OF_THE_REJECTION: [&str; 4] = ["execution_id", "pipeline", "stage", "action"];
+
+/// A program as the user wrote it, nothing checked yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramSpec {
+    /// The program's absolute path, and its arguments, which may use captures.
+    pub run: Vec<String>,
+    /// How long it may run; ten minutes where it is not said.
+    pub timeout: Option<Duration>,
+    /// Exit statuses by which it asks to be run again, besides [`TRY_AGAIN`].
+    pub retry_on: Vec<i64>,
+    /// Variables of the daemon's own environment that it is given.
+    pub pass_environment: Vec<String>,
+}
+
+/// A program for one pipeline, its arguments filled in but for what only the rejection tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<Template>,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// Exit statuses by which it asks to be run again.
+    pub retry_on: BTreeSet<i32>,
+    /// Variables of the daemon's own environment that it is given.
+    pub pass_environment: Vec<String>,
+}
+
+/// What is wrong with a program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// There is no program.
+    #[error("is empty; the first text is the program's path")]
+    Empty,
+    /// A path that depends on a search or on the working directory.
+    #[error("does not begin with an absolute path, such as \"/usr/local/bin/undo\"")]
+    NotAbsolute,
+    /// A path that is not literal.
+    #[error("has braces in the program's path; captures belong in its arguments")]
+    PathCapture,
+    /// No program can be given a zero byte.
+    #[error("has a zero byte in text {0}")]
+    ZeroByte(usize),
+    /// An argument's captures are faulty; counted from one, as the program's own arguments are.
+    #[error("argument {0} {1}")]
+    Argument(usize, TemplateError),
+    /// A number that no exit status is.
+    #[error("has {0}; an exit status that asks for another try is 1 to 255")]
+    ExitStatus(i64),
+    /// A text that is no variable's name.
+    #[error("has {0:?}, which is not the name of an environment variable")]
+    Variable(String),
+}
+
+impl Program {
+    /// Checks a program. Without `pattern` (it is faulty), it is not checked which captures it uses.
+    pub(super) fn check(
+        spec: &ProgramSpec,
+        pattern: Option<&PipelinePattern>,
+        fail: &mut impl FnMut(&'static str, ProgramError),
+    ) -> Option<Self> {
+        let mut sound = true;
+        let mut fail = |key, error| {
+            sound = false;
+            fail(key, error);
+        };
+        let (path, written) = match spec.run.split_first() {
+            Some((path, arguments)) => (path.as_str(), arguments),
+            None => ("", &[][..]),
+        };
+        if spec.run.is_empty() {
+            fail("run", ProgramError::Empty);
+        } else if path.contains(['{', '}']) {
+            fail("run", ProgramError::PathCapture);
+        } else if !Path::new(path).is_absolute() {
+            fail("run", ProgramError::NotAbsolute);
+        }
+        if let Some(place) = spec.run.iter().position(|text| text.contains('\0')) {
+            fail("run", ProgramError::ZeroByte(place + 1));
+        }
+        let names: Vec<&str> = OF_THE_EVENT.into_iter().chain(OF_THE_REJECTION).collect();
+        let mut arguments = Vec::new();
+        for (place, text) in written.iter().enumerate() {
+            match Template::parse_with(text, pattern, &names) {
+                Ok(template) => arguments.push(template),
+                Err(error) => fail("run", ProgramError::Argument(place + 1, error)),
+            }
+        }
+        let mut retry_on = BTreeSet::from([TRY_AGAIN]);
+        for &status in &spec.retry_on {
+            match i32::try_from(status) {
+                Ok(status @ 1..=255) => {
+                    retry_on.insert(status);
+                }
+                _ => fail("retry_on", ProgramError::ExitStatus(status)),
+            }
+        }
+        if let Some(name) = spec.pass_environment.iter().find(|name| !is_variable(name)) {
+            fail("pass_environment", ProgramError::Variable(name.clone()));
+        }
+        sound.then(|| Self {
+            path: path.into(),
+            arguments,
+            timeout: spec.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            retry_on,
+            pass_environment: spec.pass_environment.clone(),
+        })
+    }
+
+    /// The program with its arguments filled in as far as `values` go.
+    pub(super) fn fill_in(&self, values: &Values) -> Self {
+        let arguments = self.arguments.iter().map(|it| it.fill_in(values)).collect();
+        Self {
+            arguments,
+            ..self.clone()
+        }
+    }
+
+    /// The program's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The arguments for one rejection.
+    #[must_use]
+    pub fn arguments(&self, rejection: &Rejection) -> Vec<String> {
+        let values = [
+            rejection.execution_id.as_str(),
+            &rejection.pipeline.name,
+            &rejection.stage,
+            &rejection.action,
+        ];
+        let values: Values = OF_THE_REJECTION
+            .into_iter()
+            .zip(values)
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let texts = self.arguments.iter().map(|it| it.fill_in(&values));
+        texts.map(|text| text.to_string()).collect()
+    }
+}
+
+impl std::fmt::Display for Program {
+    /// The path and the arguments, with what is not filled in as it is written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.arguments
+            .iter()
+            .try_for_each(|argument| write!(f, " {argument}"))
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
