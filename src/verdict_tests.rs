@@ -19,6 +19,7 @@ fn rejection() -> Rejection {
         stage: "Approve".to_owned(),
         action: "Review".to_owned(),
         as_of: at(0),
+        as_of_uncertainty: Duration::ZERO,
         rejected_at: at(1000),
         comment: None,
     }

@@ -35,7 +35,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_CATCH: u64 = 1_000;
 
 /// Seeds that found a defect once, be it one of the daemon or of the world around it.
-const REGRESSIONS: [(u64, &str); 5] = [
+const REGRESSIONS: [(u64, &str); 6] = [
     (
         1416,
         "checker: a newer deployment attached between two calls hid that a detach had propagated",
@@ -54,6 +54,11 @@ const REGRESSIONS: [(u64, &str); 5] = [
          that was gone",
     ),
     (24996, "checker: as 2251, at the parameter"),
+    (
+        210_563,
+        "daemon: an older event, its time rounded up to the second, was about the deployment that \
+         wrote the parameter in between",
+    ),
 ];
 
 fn variable(name: &str) -> Option<u64> {
