@@ -19,13 +19,15 @@ mod rounds;
 
 pub use rounds::{CatchUp, MAX_CALLS, Settings};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::event::{JobKey, Rejection};
 use crate::target::PipelineArn;
-use crate::verdict::{Seen, Status, Verdict, judge};
+use crate::verdict::{Attempt, Seen, Status, Verdict, judge};
 
 /// One execution of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +40,15 @@ pub struct Execution {
     pub updated_at: Option<Timestamp>,
 }
 
-/// An approval action of a pipeline.
+/// Which approvals of a pipeline are looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Approval<'a> {
+pub struct Approvals<'a> {
     /// The pipeline.
     pub pipeline: &'a PipelineArn,
-    /// The stage that holds it.
-    pub stage: &'a str,
-    /// The action.
-    pub action: &'a str,
+    /// The stage that holds them; any, if there is none.
+    pub stage: Option<&'a str>,
+    /// The action; any, if there is none.
+    pub action: Option<&'a str>,
 }
 
 /// An approval that was not given. What is to be done about it is that of a rejection.
@@ -63,29 +65,43 @@ pub enum Found {
     Ended(Rejection),
 }
 
-/// What an execution shows of an approval: nothing, unless its last attempt was not given and nothing
-/// came after it.
+/// The approvals of an execution that were not given, as far as nothing came after them.
 #[must_use]
-pub fn find(approval: Approval<'_>, execution_id: &str, seen: &Seen) -> Option<Found> {
-    let Approval {
-        pipeline,
-        stage,
-        action,
-    } = approval;
-    let (place, last) = seen
-        .attempts
-        .iter()
-        .enumerate()
-        .filter(|(_, attempt)| attempt.stage == stage && attempt.action == action)
-        .max_by_key(|(_, attempt)| attempt.started_at)?;
-    let id = last.id.clone().filter(|_| last.approval)?;
+pub fn find(approvals: Approvals<'_>, execution_id: &str, seen: &Seen) -> Vec<Found> {
+    let wanted = |attempt: &&Attempt| {
+        attempt.approval
+            && approvals.stage.is_none_or(|stage| attempt.stage == stage)
+            && approvals
+                .action
+                .is_none_or(|action| attempt.action == action)
+    };
+    let mut last: BTreeMap<(&str, &str), &Attempt> = BTreeMap::new();
+    for attempt in seen.attempts.iter().filter(wanted) {
+        let place = last.entry((&attempt.stage, &attempt.action));
+        let newest = place.or_insert(attempt);
+        if newest.started_at < attempt.started_at {
+            *newest = attempt;
+        }
+    }
+    last.into_values()
+        .filter_map(|attempt| not_given(approvals.pipeline, execution_id, attempt, seen))
+        .collect()
+}
+
+fn not_given(
+    pipeline: &PipelineArn,
+    execution_id: &str,
+    last: &Attempt,
+    seen: &Seen,
+) -> Option<Found> {
+    let id = last.id.clone()?;
     let rejection = Rejection {
         key: JobKey::of_attempt(execution_id, &id),
         pipeline: pipeline.clone(),
         execution_id: execution_id.to_owned(),
         action_execution_id: Some(id),
-        stage: stage.to_owned(),
-        action: action.to_owned(),
+        stage: last.stage.clone(),
+        action: last.action.clone(),
         as_of: last.started_at?,
         as_of_uncertainty: Duration::ZERO,
         rejected_at: last.updated_at?,
@@ -102,7 +118,9 @@ pub fn find(approval: Approval<'_>, execution_id: &str, seen: &Seen) -> Option<F
         Status::Ended => {
             // Whether anything came after it is asked as if it had been rejected.
             let mut seen = seen.clone();
-            seen.attempts[place].status = Status::Failed;
+            for attempt in seen.attempts.iter_mut().filter(|it| it.id == last.id) {
+                attempt.status = Status::Failed;
+            }
             let stands = matches!(judge(&rejection, &seen), Verdict::Stands { .. });
             stands.then_some(Found::Ended(rejection))
         }
@@ -110,10 +128,54 @@ pub fn find(approval: Approval<'_>, execution_id: &str, seen: &Seen) -> Option<F
     }
 }
 
+/// The event of a rejection, as a program reads it: what CodePipeline tells of it, in the form of an event.
+#[must_use]
+pub fn event_of(rejection: &Rejection) -> String {
+    let Rejection {
+        pipeline,
+        execution_id,
+        stage,
+        action,
+        as_of,
+        rejected_at,
+        ..
+    } = rejection;
+    let mut detail = json!({
+        "pipeline": pipeline.name,
+        "execution-id": execution_id,
+        "start-time": format!("{as_of:.3}"),
+        "stage": stage,
+        "action": action,
+        "state": "FAILED",
+        "region": pipeline.region,
+        "type": { "owner": "AWS", "provider": "Manual", "category": "Approval", "version": "1" },
+        "version": 2.0,
+    });
+    if let Some(id) = &rejection.action_execution_id {
+        detail["action-execution-id"] = json!(id);
+    }
+    if let Some(comment) = &rejection.comment {
+        detail["execution-result"] = json!({ "external-execution-summary": comment });
+    }
+    json!({
+        "version": "0",
+        "id": rejection.action_execution_id,
+        "detail-type": "CodePipeline Action Execution State Change",
+        "source": "aws.codepipeline",
+        "account": pipeline.account,
+        "time": format!("{rejected_at:.3}"),
+        "region": pipeline.region,
+        "resources": [pipeline.to_string()],
+        "detail": detail,
+    })
+    .to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{Attempt, Stage};
+    use crate::event::{Kind, parse};
+    use crate::verdict::Stage;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -149,12 +211,20 @@ mod tests {
         let pipeline = "arn:aws:codepipeline:us-east-1:123456789012:shop"
             .parse()
             .unwrap();
-        let approval = Approval {
+        let approvals = |stage, action| Approvals {
             pipeline: &pipeline,
-            stage: "Approve",
-            action: "Review",
+            stage,
+            action,
         };
-        find(approval, "execution", &seen)
+        let mut found = find(
+            approvals(Some("Approve"), Some("Review")),
+            "execution",
+            &seen,
+        );
+        assert_eq!(find(approvals(None, None), "execution", &seen), found);
+        assert_eq!(find(approvals(Some("Other"), None), "execution", &seen), []);
+        assert!(found.len() < 2);
+        found.pop()
     }
 
     #[test]
@@ -171,6 +241,9 @@ mod tests {
         assert_eq!(rejection.action_execution_id.as_deref(), Some("one"));
         assert_eq!((rejection.as_of, rejection.rejected_at), (at(0), at(1000)));
         assert_eq!(rejection.comment.as_deref(), Some("too slow"));
+        let event = parse(&event_of(&rejection)).unwrap();
+        assert_eq!(event.account, "123456789012");
+        assert_eq!(event.kind, Kind::Rejection(Box::new(rejection)));
     }
 
     #[test]

@@ -320,43 +320,6 @@ pub fn parse(body: &str) -> Result<Event, Malformed> {
     })
 }
 
-/// An event that says of a rejection what is known of it, for programs that read one: in the form of
-/// CodePipeline's own, as far as it goes.
-#[must_use]
-pub fn written(rejection: &Rejection) -> String {
-    let PipelineArn {
-        account,
-        region,
-        name,
-        ..
-    } = &rejection.pipeline;
-    let mut detail = serde_json::json!({
-        "pipeline": name,
-        "execution-id": rejection.execution_id,
-        "start-time": format!("{:.3}", rejection.as_of),
-        "stage": rejection.stage,
-        "action": rejection.action,
-        "state": "FAILED",
-        "region": region,
-        "type": { "owner": "AWS", "provider": "Manual", "category": "Approval", "version": "1" },
-        "execution-result": { "external-execution-summary": rejection.comment },
-    });
-    if let Some(id) = &rejection.action_execution_id {
-        detail["action-execution-id"] = id.as_str().into();
-    }
-    serde_json::json!({
-        "version": "0",
-        "detail-type": ACTION_DETAIL_TYPE,
-        "source": SOURCE,
-        "account": account,
-        "time": format!("{:.0}", rejection.rejected_at),
-        "region": region,
-        "resources": [rejection.pipeline.to_string()],
-        "detail": detail,
-    })
-    .to_string()
-}
-
 fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malformed> {
     let action: WireAction = detail(envelope)?;
     // What says whether this is a rejection at all comes first: an approval, or a build that

@@ -511,31 +511,3 @@ proptest! {
         prop_assert_eq!(distinct.len(), keys.len(), "different identities: {:?}", keys);
     }
 }
-
-#[test]
-fn an_event_that_is_written_for_a_rejection_reads_as_that_rejection() {
-    let rejection = Rejection {
-        key: JobKey::of_attempt("11-22", "33"),
-        pipeline: "arn:aws-us-gov:codepipeline:us-gov-west-1:012345678901:shop"
-            .parse()
-            .unwrap(),
-        execution_id: "11-22".to_owned(),
-        action_execution_id: Some("33".to_owned()),
-        stage: "Gate".to_owned(),
-        action: "Review".to_owned(),
-        as_of: "2026-09-03T14:20:00.125Z".parse().unwrap(),
-        as_of_uncertainty: Duration::ZERO,
-        rejected_at: "2026-09-03T14:21:08Z".parse().unwrap(),
-        comment: Some("\"no\"".to_owned()),
-    };
-    let silent = Rejection {
-        comment: None,
-        ..rejection.clone()
-    };
-    for rejection in [rejection, silent] {
-        let Kind::Rejection(read) = parse(&written(&rejection)).unwrap().kind else {
-            panic!("it is none");
-        };
-        assert_eq!(*read, rejection);
-    }
-}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Approval, Execution, Found, find};
+use super::{Approvals, Execution, Found, event_of, find};
 use crate::accounts::Accounts;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
@@ -25,7 +25,7 @@ use crate::preview;
 use crate::retry::ErrorClass;
 use crate::target::{Access, PipelineArn, ResolvedTarget, Targets};
 use crate::telemetry::{Telemetry, events};
-use crate::verdict::{Seen, Status};
+use crate::verdict::Status;
 
 /// A round makes no more calls of CodePipeline; the next one goes on where it stopped.
 pub const MAX_CALLS: usize = 100;
@@ -262,15 +262,13 @@ impl CatchUp {
             let seen = codepipeline.look(&pipeline.name, &execution.id).await?;
             let mut done = true;
             for named in &watched.approvals {
-                for (stage, action) in approvals_of(named, &seen) {
-                    let approval = Approval {
-                        pipeline,
-                        stage,
-                        action,
-                    };
-                    if let Some(found) = find(approval, &execution.id, &seen) {
-                        done &= self.handle(found, named, running, memory, tally).await?;
-                    }
+                let approvals = Approvals {
+                    pipeline,
+                    stage: named.stage.as_deref(),
+                    action: named.action.as_deref(),
+                };
+                for found in find(approvals, &execution.id, &seen) {
+                    done &= self.handle(found, named, running, memory, tally).await?;
                 }
             }
             if done {
@@ -297,14 +295,6 @@ impl CatchUp {
             Found::Rejected { rejection, .. } => (rejection, false),
             Found::Ended(rejection) => (rejection, true),
         };
-        // A program is for rejections.
-        let target = ResolvedTarget {
-            program: named.target.program.clone().filter(|_| !ended),
-            ..named.target.clone()
-        };
-        if target.parameters.is_none() && target.program.is_none() {
-            return Ok(true);
-        }
         let known = lock(&memory.settled).contains(&rejection.key)
             || self
                 .ledger
@@ -325,7 +315,15 @@ impl CatchUp {
             // A pipeline that runs may own whatever there is.
             return Ok(false);
         } else if !self.settings.reclaim {
-            return self.report(&rejection, &target, memory).await;
+            return self.report(&rejection, &named.target, memory).await;
+        }
+        let mut target = named.target.clone();
+        if ended {
+            // Nobody rejected: there is no event that a program could read.
+            target.program = None;
+            if target.parameters.is_none() {
+                return Ok(true);
+            }
         }
         tally.found += 1;
         self.telemetry.emit(events::LostRejectionFound {
@@ -334,11 +332,15 @@ impl CatchUp {
             age: age(&rejection),
         });
         let (key, settled) = (rejection.key.clone(), Arc::clone(&memory.settled));
+        let event = target
+            .program
+            .is_some()
+            .then(|| event_of(&rejection).into());
         let when_done = move || {
             lock(&settled).insert(key);
         };
         self.consumer
-            .take_up(rejection, target, !ended, Box::new(when_done))
+            .take_up(rejection, event, target, !ended, Box::new(when_done))
             .await;
         Ok(false)
     }
@@ -351,12 +353,12 @@ impl CatchUp {
         target: &ResolvedTarget,
         memory: &mut Memory,
     ) -> Result<bool, AwsError> {
-        let Some(parameters) = &target.parameters else {
-            return Ok(true);
-        };
         if !memory.reported.insert(rejection.execution_id.clone()) {
             return Ok(true);
         }
+        let Some(parameters) = &target.parameters else {
+            return Ok(true);
+        };
         let account = self.accounts.get(&target.access);
         let left = preview::look(&account.clients, parameters).await?;
         let versions: Vec<_> = left.staging_parameter.into_iter().collect();
@@ -374,17 +376,6 @@ impl CatchUp {
         }
         Ok(true)
     }
-}
-
-/// The approvals that an execution shows of a target, each once.
-fn approvals_of<'a>(named: &'a Named, seen: &'a Seen) -> BTreeSet<(&'a str, &'a str)> {
-    let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|it| it == name);
-    seen.attempts
-        .iter()
-        .filter(|attempt| attempt.approval)
-        .filter(|attempt| is(&named.stage, &attempt.stage) && is(&named.action, &attempt.action))
-        .map(|attempt| (attempt.stage.as_str(), attempt.action.as_str()))
-        .collect()
 }
 
 /// Every approval of every pipeline that a target names, or matches among these names.

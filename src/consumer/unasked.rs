@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use super::Consumer;
 use super::settle::Disposition;
 use super::work::Origin;
-use crate::event::{self, JobKey, Rejection};
+use crate::event::{JobKey, Rejection};
 use crate::target::{ResolvedTarget, Targets};
 
 /// What is run once a job need not be begun again.
@@ -37,6 +37,7 @@ impl Consumer {
     pub(crate) async fn take_up(
         self: &Arc<Self>,
         rejection: Rejection,
+        event: Option<Arc<str>>,
         target: ResolvedTarget,
         verify: bool,
         when_done: WhenDone,
@@ -57,11 +58,6 @@ impl Consumer {
         let consumer = Arc::clone(self);
         let task = async move {
             let origin = Origin::CatchUp { verify };
-            // There is no event that a program could read: one like it is written.
-            let event = target
-                .program
-                .is_some()
-                .then(|| event::written(&rejection).into());
             let disposition = consumer
                 .work(origin, rejection.clone(), event, target, handle)
                 .await;

@@ -302,6 +302,30 @@ async fn a_pipeline_of_another_account_is_looked_at_as_its_role() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_program_is_run_for_a_lost_rejection_and_not_for_an_ended_execution() {
+    let mut world = World::new();
+    world.target = "run = [\"/opt/undo\", \"{execution_id}\"]\n".to_owned();
+    let [lost, ended] = ["lost", "ended"].map(|name| world.service(name));
+    world
+        .aws
+        .review(&lost, 1, Review::Rejected(Some("too slow")));
+    world.aws.abandon(&ended);
+    let daemon = world.start_with("ledger.db", RECLAIM, false);
+    cleaned(&world, &lost).await;
+    cleaned(&world, &ended).await;
+    let calls = world.programs.calls();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert_eq!(calls[0].arguments, [lost.execution_id.as_str()]);
+    let event = stagesweep::event::parse(&calls[0].input).unwrap();
+    let stagesweep::event::Kind::Rejection(rejection) = event.kind else {
+        panic!("{event:?}");
+    };
+    assert_eq!(rejection.comment.as_deref(), Some("too slow"));
+    assert_eq!(rejection.pipeline.name, lost.pipeline);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_round_is_bounded_and_the_next_one_goes_on_where_it_stopped() {
     let world = World::new();
     let service = world.service("zebra");

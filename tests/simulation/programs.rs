@@ -31,7 +31,7 @@ impl Scripted {
         *self.took.lock().unwrap() = long;
     }
 
-    fn calls(&self) -> Vec<Invocation> {
+    pub(crate) fn calls(&self) -> Vec<Invocation> {
         self.calls.lock().unwrap().clone()
     }
 }
