@@ -99,7 +99,7 @@ enum Next {
     Happens(Happening),
     Deploys { service: usize, gap: Duration },
     Arrives { body: String, kind: Kind },
-    Approved(Service),
+    Approved(Box<Service>),
     Starts(usize),
     Heals(usize, super::wire::Peer),
     LedgerHeals(usize),
@@ -648,7 +648,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         }
         self.aws.retry_approval(&newest, RETRY);
         self.checker.retried(number, self.clock.now());
-        self.plan(Instant::now() + decided, Next::Approved(newest));
+        self.plan(Instant::now() + decided, Next::Approved(Box::new(newest)));
     }
 
     fn newest(&self, service: usize) -> Option<Service> {
