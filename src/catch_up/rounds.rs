@@ -102,6 +102,7 @@ struct Watched {
 struct Tally {
     pipelines: usize,
     calls: usize,
+    /// How many jobs were handed over to be worked on.
     found: usize,
 }
 
@@ -288,12 +289,15 @@ impl CatchUp {
         tally: &mut Tally,
     ) -> Result<bool, AwsError> {
         let age = |rejection: &Rejection| self.clock.since(rejection.rejected_at);
-        let (rejection, ended) = match found {
+        let (rejection, ended, left_alone) = match found {
             Found::Rejected {
-                timed_out: true, ..
-            } if self.settings.on_timeout == OnTimeout::Ignore => return Ok(true),
-            Found::Rejected { rejection, .. } => (rejection, false),
-            Found::Ended(rejection) => (rejection, true),
+                rejection,
+                timed_out,
+            } => {
+                let ignored = timed_out && self.settings.on_timeout == OnTimeout::Ignore;
+                (rejection, ignored, ignored)
+            }
+            Found::Ended(rejection) => (rejection, true, !self.settings.reclaim),
         };
         let known = lock(&memory.settled).contains(&rejection.key)
             || self
@@ -314,7 +318,7 @@ impl CatchUp {
         } else if running || age(&rejection) < MIN_AGE {
             // A pipeline that runs may own whatever there is.
             return Ok(false);
-        } else if !self.settings.reclaim {
+        } else if left_alone {
             return self.report(&rejection, &named.target, memory).await;
         }
         let mut target = named.target.clone();
@@ -326,11 +330,6 @@ impl CatchUp {
             }
         }
         tally.found += 1;
-        self.telemetry.emit(events::LostRejectionFound {
-            rejection: &rejection,
-            ended_without: ended,
-            age: age(&rejection),
-        });
         let (key, settled) = (rejection.key.clone(), Arc::clone(&memory.settled));
         let event = target
             .program

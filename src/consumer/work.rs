@@ -78,6 +78,13 @@ impl Consumer {
             Err(error) => return self.failed(&execution_id, &Failure::Ledger(error), &handle),
         };
         self.ledger_worked();
+        if let Origin::CatchUp { verify } = origin {
+            self.emit(events::LostRejectionFound {
+                rejection: &rejection,
+                ended_without: !verify,
+                age: self.parts.clock.since(rejection.rejected_at),
+            });
+        }
         self.emit(events::JobStarted {
             rejection: &rejection,
             event_age: self.parts.clock.since(rejection.rejected_at),

@@ -392,7 +392,7 @@ pub struct CaughtUp {
     pub left: usize,
     /// How many calls of CodePipeline it took.
     pub calls: usize,
-    /// How many rejections were found that nobody knew.
+    /// How many rejections were found that may not be cleaned up yet.
     pub found: usize,
 }
 
@@ -426,7 +426,8 @@ impl Event for CatchUpFailed<'_> {
     }
 }
 
-/// An approval was not given, the ledger does not have it as done, and no message is in flight for it.
+/// An approval was not given, the ledger does not have it as done, and no message is in flight for it: the
+/// job of that begins.
 pub struct LostRejectionFound<'a> {
     /// As its event would tell it.
     pub rejection: &'a Rejection,

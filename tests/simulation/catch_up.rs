@@ -253,6 +253,28 @@ async fn what_a_stopped_execution_left_is_reported_and_with_reclaim_cleaned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_approval_that_timed_out_is_cleaned_or_only_reported_as_configured() {
+    for ignores in [false, true] {
+        let world = World::new();
+        let service = world.service("shop");
+        world.aws.review(&service, 1, Review::Expired);
+        let verify = "[verify]\ncodepipeline = true\non_timeout = \"ignore\"\n";
+        let more = format!("{RECLAIM}{}", if ignores { verify } else { "" });
+        let daemon = world.start_with("ledger.db", &more, false);
+        if ignores {
+            tokio::time::sleep(180 * MINUTE).await;
+            assert_untouched(&world, &service);
+            let name = Some(service.staging_parameter.as_str());
+            assert_eq!(world.aws.journal().calls("GetParameter", name), 1);
+        } else {
+            cleaned(&world, &service).await;
+            assert_clean(&world, &service);
+        }
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_running_pipeline_may_own_is_not_reclaimed() {
     let world = World::new();
     let older = world.service("shop");
