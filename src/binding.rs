@@ -8,6 +8,8 @@
 //! **Assumptions.** The deployment writes the parameter before the approval opens. SSM stamps
 //! versions in the order in which they were written.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 /// The two values of the staging parameter that say: there is no staging distribution.
@@ -102,6 +104,26 @@ pub fn as_of(versions: &[ParameterVersion], moment: Timestamp) -> AsOf<'_> {
         .map_or(AsOf::NeedsHistory, AsOf::Version)
 }
 
+/// Whether two of `versions` name different distributions, and either may have been the newest one at
+/// `moment`: that may have been as much as `uncertainty` earlier. Call it with what [`as_of`] needed
+/// for the earlier of the two.
+#[must_use]
+pub fn is_uncertain(
+    versions: &[ParameterVersion],
+    moment: Timestamp,
+    uncertainty: Duration,
+) -> bool {
+    let earliest = moment.checked_sub(uncertainty).unwrap_or(Timestamp::MIN);
+    let named = |at| match as_of(versions, at) {
+        AsOf::Version(version) => match Slot::read(&version.value) {
+            Slot::Distribution(id) => Some(id),
+            Slot::Vacant | Slot::Invalid => None,
+        },
+        AsOf::NeedsHistory => None,
+    };
+    matches!((named(earliest), named(moment)), (Some(one), Some(other)) if one != other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +152,28 @@ mod tests {
         // A history that was trimmed cannot tell, and nothing is guessed.
         assert_eq!(as_of(&history[2..], started), AsOf::NeedsHistory);
         assert_eq!(as_of(&[], started), AsOf::NeedsHistory);
+    }
+
+    #[test]
+    fn a_moment_in_whole_seconds_does_not_choose_between_two_distributions() {
+        let history = [
+            version(1, "EAAAAAAAAAAAAA", "2026-08-24T06:00:00Z"),
+            version(2, "EBBBBBBBBBBBBB", "2026-08-24T06:20:00.823Z"),
+            version(3, "deleted", "2026-08-24T06:40:00.5Z"),
+            version(4, "ECCCCCCCCCCCCC", "2026-08-24T06:50:00.5Z"),
+        ];
+        let uncertain = |moment: &str, by| {
+            is_uncertain(&history, moment.parse().unwrap(), Duration::from_secs(by))
+        };
+        assert!(uncertain("2026-08-24T06:20:01Z", 1));
+        assert!(!uncertain("2026-08-24T06:20:01Z", 0));
+        assert!(!uncertain("2026-08-24T06:20:00Z", 1));
+        assert!(!uncertain("2026-08-24T06:20:02Z", 1));
+        // One of the two is none.
+        assert!(!uncertain("2026-08-24T06:40:01Z", 1));
+        assert!(!uncertain("2026-08-24T06:50:01Z", 1));
+        // The very first version.
+        assert!(!uncertain("2026-08-24T06:00:00Z", 1));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Config {
     pub events: Events,
     /// What is asked before anything is changed.
     pub verify: Verify,
+    /// How lost rejections are found.
+    pub catch_up: CatchUp,
     /// Who is told what became of rejections.
     pub notify: Notify,
     /// Logs and metrics.
@@ -175,6 +177,15 @@ impl fmt::Display for OnTimeout {
             Self::Ignore => "ignore",
         })
     }
+}
+
+/// How lost rejections are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatchUp {
+    /// How often it is looked for them; zero is never.
+    pub interval: Duration,
+    /// Whether what executions left that ended without a rejection is cleaned, and not only reported.
+    pub reclaim: bool,
 }
 
 /// Who is told what became of rejections.
@@ -342,6 +353,7 @@ impl Config {
                 codepipeline,
                 on_timeout,
             },
+            catch_up: CatchUp { interval, reclaim },
             notify:
                 Notify {
                     event_bus,
@@ -399,6 +411,8 @@ impl Config {
             ("events.allowed_accounts", accounts.join(",")),
             ("verify.codepipeline", codepipeline.to_string()),
             ("verify.on_timeout", on_timeout.to_string()),
+            ("catch_up.interval", time(interval)),
+            ("catch_up.reclaim", reclaim.to_string()),
             ("notify.event_bus", event_bus.clone()),
             ("notify.source", source.clone()),
             ("notify.program", program.join(" ")),

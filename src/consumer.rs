@@ -5,6 +5,7 @@
 //! | `poll` | how many receives are under way, and what happens when they fail |
 //! | `intake` | what a message is, and which job it belongs to |
 //! | `work` | one job, from its claim to its end |
+//! | `unasked` | a job that no message asked for |
 //! | `settle` | what becomes of a message; the only file that deletes one |
 //!
 //! **Guarantees.** A message is deleted only for a job that the ledger has as done, or if it is a
@@ -20,6 +21,7 @@
 mod intake;
 mod poll;
 mod settle;
+mod unasked;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

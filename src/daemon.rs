@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
 use crate::aws::{AwsError, Connector};
+use crate::catch_up::{self, CatchUp};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
@@ -38,6 +39,7 @@ pub struct Daemon {
     notifier: Notifier,
     telemetry: Arc<Telemetry>,
     tasks: Tasks,
+    catch_up: Option<CatchUp>,
     queue_url: String,
     metrics_interval: Duration,
     targets: usize,
@@ -116,6 +118,7 @@ impl Daemon {
             config.queue.wait_time,
         );
         let tasks = Tasks::default();
+        let accounts = accounts(&config, connector, &telemetry, &tasks);
         let notifier = Notifier::new(
             &config.notify,
             connector,
@@ -127,7 +130,7 @@ impl Daemon {
         );
         let reconciler = reconciler(
             &config,
-            accounts(&config, connector, &telemetry, &tasks),
+            accounts.clone(),
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
             programs,
@@ -138,20 +141,42 @@ impl Daemon {
             ledger: Arc::clone(&ledger),
             reconciler,
             notifier: notifier.clone(),
-            clock,
+            clock: clock.clone(),
             telemetry: Arc::clone(&telemetry),
             tasks: tasks.clone(),
         };
+        let settings = catch_up::Settings {
+            interval: config.catch_up.interval,
+            reclaim: config.catch_up.reclaim,
+            on_timeout: config.verify.on_timeout,
+            account: config.queue.account.clone(),
+            region: connector.region().unwrap_or_default().to_owned(),
+        };
+        let (queue_url, metrics_interval) =
+            (config.queue.url.clone(), config.telemetry.metrics_interval);
+        let targets = config.targets.len();
+        let consumer = Consumer::new(parts, config);
+        let catches_up = !settings.interval.is_zero();
+        let catch_up = catches_up.then(|| CatchUp {
+            settings,
+            accounts,
+            identity: connector.identity(),
+            consumer: Arc::clone(&consumer),
+            ledger: Arc::clone(&ledger),
+            clock,
+            telemetry: Arc::clone(&telemetry),
+        });
         Self {
+            catch_up,
             queue,
             ledger,
             notifier,
             telemetry,
             tasks,
-            queue_url: config.queue.url.clone(),
-            metrics_interval: config.telemetry.metrics_interval,
-            targets: config.targets.len(),
-            consumer: Consumer::new(parts, config),
+            queue_url,
+            metrics_interval,
+            targets,
+            consumer,
         }
     }
 
@@ -202,7 +227,8 @@ impl Daemon {
 
         tokio::select! {
             biased;
-            () = self.consumer.run(stop, drain) => {}
+            () = self.consumer.run(stop.clone(), drain) => {}
+            () = self.catch_up(&stop, drain) => {}
             () = self.write_metrics() => {}
             () = self.prune_ledger() => {}
             () = self.learn_redrive(max_receives.is_none()) => {}
@@ -210,6 +236,14 @@ impl Daemon {
         self.notifier.flush(LAST_NOTICES).await;
         self.telemetry.flush(self.consumer.gauges());
         Ok(())
+    }
+
+    /// Looks for lost rejections. Never ends by itself; a drain only empties the queue.
+    async fn catch_up(&self, stop: &CancellationToken, drain: bool) {
+        if let Some(catch_up) = self.catch_up.as_ref().filter(|_| !drain) {
+            catch_up.run(stop).await;
+        }
+        std::future::pending().await
     }
 
     async fn write_metrics(&self) {

@@ -7,6 +7,7 @@
 //! Unknown fields are tolerated; numbers come as floats (`1.0`) or, in older events, as integers.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -25,6 +26,9 @@ const MAX_COMMENT_CHARS: usize = 500;
 
 /// No region's code is longer; the longest today has 15 characters.
 const MAX_REGION: usize = 32;
+
+/// How far the time of an event may be from the truth.
+const WHOLE_SECOND: Duration = Duration::from_secs(1);
 
 /// The `source` of every event CodePipeline emits.
 const SOURCE: &str = "aws.codepipeline";
@@ -93,6 +97,9 @@ pub struct Rejection {
     /// When the rejected approval began to wait; for older events, which carry no start time, when
     /// the event was emitted. The staging parameter's value as of this moment is the job's.
     pub as_of: Timestamp,
+    /// How much earlier than `as_of` that moment may have been: an event's own time is in whole
+    /// seconds, and may have been rounded up.
+    pub as_of_uncertainty: Duration,
     /// When the event was emitted.
     pub rejected_at: Timestamp,
     /// The reviewer's comment, or CodePipeline's words. Free text: for people, never for identity.
@@ -131,6 +138,12 @@ impl JobKey {
         &self.0
     }
 
+    /// The key of a rejection whose attempt's id is known.
+    #[must_use]
+    pub fn of_attempt(execution_id: &str, action_execution_id: &str) -> Self {
+        Self(format!("{execution_id}/{action_execution_id}"))
+    }
+
     fn new(
         execution_id: &str,
         stage: &str,
@@ -138,11 +151,13 @@ impl JobKey {
         action_execution_id: Option<&str>,
         attempt: Option<u32>,
     ) -> Self {
-        Self(match (action_execution_id, attempt) {
-            (Some(id), _) => format!("{execution_id}/{id}"),
-            (None, Some(attempt)) => format!("{execution_id}/{stage}/{action}/attempt-{attempt}"),
-            (None, None) => format!("{execution_id}/{stage}/{action}"),
-        })
+        match (action_execution_id, attempt) {
+            (Some(id), _) => Self::of_attempt(execution_id, id),
+            (None, Some(attempt)) => {
+                Self(format!("{execution_id}/{stage}/{action}/attempt-{attempt}"))
+            }
+            (None, None) => Self(format!("{execution_id}/{stage}/{action}")),
+        }
     }
 }
 
@@ -354,6 +369,10 @@ fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malforme
         stage: stage.to_owned(),
         action: action_name.to_owned(),
         as_of: started_at.unwrap_or(rejected_at),
+        as_of_uncertainty: match started_at {
+            Some(_) => Duration::ZERO,
+            None => WHOLE_SECOND,
+        },
         rejected_at,
         comment: action
             .execution_result

@@ -80,6 +80,7 @@ fn a_rejection_carries_what_a_job_needs() {
 fn the_older_form_is_as_of_the_events_own_time() {
     let rejection = rejection(OLDER);
     assert_eq!(rejection.as_of, rejection.rejected_at);
+    assert_eq!(rejection.as_of_uncertainty, Duration::from_secs(1));
     assert_eq!(rejection.as_of.to_string(), "2026-09-03T14:21:08Z");
     assert_eq!(rejection.comment, None);
 }

@@ -72,6 +72,23 @@ impl Jobs {
             job.messages.push(message);
             return None;
         }
+        Some(Self::make(&mut jobs, key, execution_id, vec![message]))
+    }
+
+    /// Makes the job of `key` without a message; `None` if there is one. The caller must work on it, and
+    /// end it.
+    pub(crate) fn begin(&self, key: &JobKey, execution_id: &str) -> Option<Handle> {
+        let mut jobs = self.lock();
+        let new = !jobs.contains_key(key);
+        new.then(|| Self::make(&mut jobs, key, execution_id, Vec::new()))
+    }
+
+    fn make(
+        jobs: &mut BTreeMap<JobKey, InFlight>,
+        key: &JobKey,
+        execution_id: &str,
+        messages: Vec<HeldMessage>,
+    ) -> Handle {
         let handle = Handle {
             stop: Stop::default(),
             activity: Activity::default(),
@@ -80,10 +97,15 @@ impl Jobs {
         let job = InFlight {
             execution_id: execution_id.to_owned(),
             handle: handle.clone(),
-            messages: vec![message],
+            messages,
         };
         jobs.insert(key.clone(), job);
-        Some(handle)
+        handle
+    }
+
+    /// Whether there is a job of this key.
+    pub(crate) fn has(&self, key: &JobKey) -> bool {
+        self.lock().contains_key(key)
     }
 
     /// Whether a job holds this message, which was received once more.

@@ -12,6 +12,7 @@ pub mod activity;
 pub mod aws;
 mod batch;
 pub mod binding;
+pub mod catch_up;
 pub mod cli;
 pub mod clock;
 pub mod config;

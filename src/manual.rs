@@ -97,6 +97,7 @@ impl Order {
             action: self.named.action.clone().unwrap_or_default(),
             // The parameter's own time: it needs no two clocks that agree.
             as_of: self.written_at.unwrap_or(now),
+            as_of_uncertainty: Duration::ZERO,
             rejected_at: now,
             comment: Some("cleaned by hand".to_owned()),
         }

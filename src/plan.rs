@@ -292,6 +292,12 @@ pub enum Refusal {
     /// The parameter's history does not reach back to the start of the approval.
     #[error("the staging parameter's history does not reach back to the start of the approval")]
     HistoryTooShort,
+    /// The event has no start time, and the parameter changed in the second of its own time.
+    #[error(
+        "the staging parameter was written in the very second of the event: which of two \
+         deployments was rejected cannot be told"
+    )]
+    StagingParameterJustWritten,
     /// Both parameters name the same distribution.
     #[error("the staging parameter names the production distribution")]
     StagingIsProduction,
@@ -320,6 +326,7 @@ impl Refusal {
             Self::ProductionParameterInvalid => "production_parameter_invalid",
             Self::StagingParameterInvalid => "staging_parameter_invalid",
             Self::HistoryTooShort => "history_too_short",
+            Self::StagingParameterJustWritten => "staging_parameter_just_written",
             Self::StagingIsProduction => "staging_is_production",
             Self::ProductionMissing => "production_missing",
             Self::ProductionIsStaging => "production_is_staging",

@@ -31,7 +31,7 @@ use crate::activity::Activity;
 use crate::aws::cloudfront::Sighting;
 use crate::aws::edit::Edit;
 use crate::aws::{self, AwsError};
-use crate::binding::{AsOf, Binding, Slot, as_of};
+use crate::binding::{AsOf, Binding, Slot, as_of, is_uncertain};
 use crate::config::OnTimeout;
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
@@ -435,13 +435,21 @@ impl Run<'_> {
             return Ok(Err(Ended::Refused(Refusal::StagingParameterInvalid)));
         };
         let mut versions = vec![current];
-        let moment = self.job.rejection.as_of;
-        if as_of(&versions, moment) == AsOf::NeedsHistory {
+        let Rejection {
+            as_of: moment,
+            as_of_uncertainty: uncertainty,
+            ..
+        } = self.job.rejection;
+        let earliest = moment.checked_sub(uncertainty).unwrap_or(moment);
+        if as_of(&versions, earliest) == AsOf::NeedsHistory {
             versions = self.calls.call(|| ssm.history(&parameters.staging)).await?;
         }
         let AsOf::Version(version) = as_of(&versions, moment) else {
             return Ok(Err(Ended::Refused(Refusal::HistoryTooShort)));
         };
+        if is_uncertain(&versions, moment, uncertainty) {
+            return Ok(Err(Ended::Refused(Refusal::StagingParameterJustWritten)));
+        }
         Ok(match Slot::read(&version.value) {
             Slot::Vacant => Err(Ended::Succeeded(Outcome::AlreadyClean)),
             Slot::Invalid => Err(Ended::Refused(Refusal::StagingParameterInvalid)),

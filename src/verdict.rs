@@ -161,8 +161,9 @@ pub fn judge(rejection: &Rejection, seen: &Seen) -> Verdict {
     }
 }
 
-/// The attempt that the event is about: the one of its id; in older events, which have none, the last
-/// that began before it.
+/// The attempt that the event is about: the one of its id. Older events have none: it is the last that
+/// began before it; or the very last, if that was rejected again, as the event of that one has the same
+/// key and would be a duplicate.
 fn attempt_of<'a>(rejection: &Rejection, attempts: &'a [Attempt]) -> Result<&'a Attempt, Doubt> {
     let mut of_action = attempts.iter().filter(|attempt| is_of(attempt, rejection));
     if let Some(id) = &rejection.action_execution_id {
@@ -170,15 +171,17 @@ fn attempt_of<'a>(rejection: &Rejection, attempts: &'a [Attempt]) -> Result<&'a 
             .find(|attempt| attempt.id.as_ref() == Some(id))
             .ok_or(Doubt::NoSuchAttempt);
     }
+    let mut timed = of_action
+        .map(|attempt| Ok((attempt.started_at.ok_or(Doubt::NoTime)?, attempt)))
+        .collect::<Result<Vec<_>, _>>()?;
+    timed.sort_by_key(|(started_at, _)| *started_at);
     let until = later(rejection.rejected_at, ROUNDING);
-    let mut last: Option<(Timestamp, &Attempt)> = None;
-    for attempt in of_action {
-        let started_at = attempt.started_at.ok_or(Doubt::NoTime)?;
-        if started_at <= until && last.is_none_or(|(at, _)| at < started_at) {
-            last = Some((started_at, attempt));
-        }
-    }
-    last.map(|(_, attempt)| attempt).ok_or(Doubt::NoSuchAttempt)
+    let before = timed.iter().rfind(|(started_at, _)| *started_at <= until);
+    let (_, before) = before.ok_or(Doubt::NoSuchAttempt)?;
+    let last = timed.last().map(|(_, attempt)| *attempt);
+    Ok(last
+        .filter(|last| last.status == Status::Failed)
+        .unwrap_or(before))
 }
 
 fn is_of(attempt: &Attempt, rejection: &Rejection) -> bool {
@@ -198,7 +201,7 @@ fn retraction(
             return Err(Doubt::NotFailed);
         }
     }
-    let moved_on = moved_on(rejection, ours, &seen.attempts)?;
+    let moved_on = moved_on(rejection, ours, seen)?;
     if moved_on.is_some() {
         return Ok(moved_on);
     }
@@ -209,12 +212,24 @@ fn retraction(
 fn moved_on(
     rejection: &Rejection,
     ours: &Attempt,
-    attempts: &[Attempt],
+    seen: &Seen,
 ) -> Result<Option<Retraction>, Doubt> {
     let began = ours.started_at.ok_or(Doubt::NoTime)?;
     let ended = ours.updated_at.unwrap_or(rejection.rejected_at);
+    let earlier = |stage: &str| {
+        let mut before = seen.stages.iter().map(|it| it.name.as_str());
+        before
+            .by_ref()
+            .take_while(|it| *it != rejection.stage)
+            .any(|it| it == stage)
+    };
     let mut found = None;
-    for attempt in attempts.iter().filter(|attempt| attempt != &ours) {
+    // What passed the stages before it says nothing about the approval.
+    let others = seen
+        .attempts
+        .iter()
+        .filter(|attempt| *attempt != ours && !earlier(&attempt.stage));
+    for attempt in others {
         let started_at = attempt.started_at.ok_or(Doubt::NoTime)?;
         let elsewhere = attempt.stage != rejection.stage;
         if is_of(attempt, rejection) {
@@ -294,13 +309,13 @@ fn timed_out(ours: &Attempt, comment: Option<&str>) -> bool {
     if ours.error_code.as_deref().is_some_and(says) {
         return true;
     }
-    let lasted = ours.started_at.zip(ours.updated_at);
-    let too_short = lasted.is_some_and(|(from, to)| to < later(from, SHORTEST_TIMEOUT));
-    if too_short || ours.by.is_some() {
+    if ours.by.is_some() {
         return false;
     }
+    let lasted = ours.started_at.zip(ours.updated_at);
+    let too_short = lasted.is_some_and(|(from, to)| to < later(from, SHORTEST_TIMEOUT));
     match ours.summary.as_deref().or(comment) {
-        None | Some("") => true,
+        None | Some("") => !too_short,
         Some(text) => says(text) && !text.starts_with("Rejected by"),
     }
 }

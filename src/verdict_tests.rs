@@ -19,6 +19,7 @@ fn rejection() -> Rejection {
         stage: "Approve".to_owned(),
         action: "Review".to_owned(),
         as_of: at(0),
+        as_of_uncertainty: Duration::ZERO,
         rejected_at: at(1000),
         comment: None,
     }
@@ -96,6 +97,11 @@ fn a_rejection_stands_as_long_as_nothing_came_after_it() {
     // An action beside it that began before it was rejected.
     let beside = attempt("beside", "Approve", "Probe", Status::InProgress, 0, 1);
     assert_eq!(judged(|_, seen| seen.attempts.push(beside)), STANDS);
+    // Whatever its clock says, an earlier stage is no promotion.
+    assert_eq!(
+        judged(|_, seen| seen.attempts[1].started_at = Some(at(5000))),
+        STANDS
+    );
     // A rejection of the second attempt.
     let second = judged(|rejection, seen| {
         rejection.action_execution_id = Some("two".to_owned());
@@ -176,10 +182,13 @@ fn what_is_missing_or_contradicts_itself_is_no_yes() {
         doubt(|seen| seen.attempts[0].started_at = None),
         Doubt::NoTime
     );
-    assert_eq!(
-        doubt(|seen| seen.attempts[1].started_at = None),
-        Doubt::NoTime
-    );
+    let promote = attempt("p", "Promote", "Promote", Status::Succeeded, 2000, 2001);
+    let timeless = Attempt {
+        started_at: None,
+        ..promote
+    };
+    let verdict = judged(|_, seen| seen.attempts.push(timeless));
+    assert_eq!(verdict, Verdict::Doubtful(Doubt::NoTime));
     assert_eq!(doubt(|seen| seen.stages.clear()), Doubt::NoSuchStage);
     assert_eq!(
         doubt(|seen| seen.stages[1].latest = None),
@@ -221,6 +230,13 @@ fn an_older_event_is_about_the_last_attempt_that_began_before_it() {
                 .push(review("two", Status::Failed, 2000, 3000));
         }),
         // The state still shows the first one, which is known: that is a reading that lags behind.
+        STANDS
+    );
+    // Rejected again: the event of that has the same key, and would be a duplicate.
+    assert_eq!(
+        older(|_, seen| seen
+            .attempts
+            .push(review("two", Status::Failed, 2000, 3000))),
         STANDS
     );
     assert_eq!(
@@ -266,6 +282,10 @@ fn a_timeout_is_told_from_a_rejection_by_what_a_person_leaves() {
     assert!(!timed_out(
         |_, it| it.summary = Some("Rejected by arn:…/timeout-bot".into())
     ));
-    // Sooner than any approval times out.
+    // Sooner than any approval times out, and nothing else says so.
     assert!(!timed_out(|_, it| it.updated_at = Some(at(299))));
+    assert!(timed_out(|_, it| {
+        it.updated_at = Some(at(299));
+        it.summary = Some("Timed out.".into());
+    }));
 }

@@ -15,6 +15,8 @@ locals {
   orphans   = local.on_ecs && var.orphans_schedule != null
   key_arn   = var.customer_key ? aws_kms_key.this[0].arn : null
 
+  catch_up_interval = var.catch_up_interval == null ? "0s" : var.catch_up_interval
+
   # A capture stands for anything in a rule and in a policy.
   capture        = "/\\{[A-Za-z][A-Za-z0-9_]*\\}/"
   parameters     = "arn:${local.partition}:ssm:${local.region}:${local.account}:parameter"

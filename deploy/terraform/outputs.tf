@@ -54,6 +54,9 @@ output "configuration" {
     [verify]
     codepipeline = ${var.verify_pipelines}
 
+    [catch_up]
+    interval = ${jsonencode(local.catch_up_interval)}
+
     [notify]
     event_bus = ${jsonencode(var.notify_event_bus_arn == null ? "" : var.notify_event_bus_arn)}
 

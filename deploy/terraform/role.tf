@@ -161,6 +161,38 @@ resource "aws_iam_role_policy" "verification" {
   })
 }
 
+resource "aws_iam_role_policy" "catch_up" {
+  count = var.catch_up_interval != null ? 1 : 0
+
+  name = "catch-up"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "CatchUp"
+      Effect   = "Allow"
+      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions", "codepipeline:ListPipelineExecutions"]
+      Resource = local.pipeline_arn
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "list_pipelines" {
+  count = var.catch_up_interval == null ? 0 : 1
+
+  name = "list-pipelines"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "ListPipelines"
+      Effect   = "Allow"
+      Action   = "codepipeline:ListPipelines"
+      Resource = "arn:${local.partition}:codepipeline:${local.region}:${local.account}:*"
+    }]
+  })
+}
+
 resource "aws_iam_role_policy" "notification" {
   count = var.notify_event_bus_arn == null ? 0 : 1
 

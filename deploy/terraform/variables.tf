@@ -78,6 +78,12 @@ variable "verify_pipelines" {
   default     = false
 }
 
+variable "catch_up_interval" {
+  description = "How often CodePipeline is searched for rejections whose events were lost, such as 15m."
+  type        = string
+  default     = null
+}
+
 variable "notify_event_bus_arn" {
   description = "The event bus that is told what became of each rejection, if any; docs/NOTIFY.md."
   type        = string

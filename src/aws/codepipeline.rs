@@ -3,18 +3,23 @@
 use aws_sdk_codepipeline::primitives::DateTime;
 use aws_sdk_codepipeline::types::{
     ActionCategory, ActionExecutionDetail, ActionExecutionFilter, ActionExecutionStatus,
-    StageExecutionStatus, StageState,
+    PipelineExecutionStatus, StageExecutionStatus, StageState,
 };
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
 use crate::activity::Activity;
+use crate::catch_up::Execution;
 use crate::stop::Stop;
 use crate::verdict::{Attempt, Seen, Stage, Status};
 
 /// CodePipeline's largest page of action executions (API reference: `ListActionExecutions`).
 const PAGE: i32 = 100;
+
+/// CodePipeline's largest page of pipelines (API reference: `ListPipelines`). An account has 1000 in a
+/// region unless more are granted.
+const PAGE_OF_PIPELINES: i32 = 1000;
 
 /// A pipeline has at most 1000 actions; that many pages' worth are ten attempts of each.
 const MAX_PAGES: usize = 100;
@@ -81,6 +86,59 @@ impl CodePipeline {
             }
         }
         Err(AwsError::unusable(OPERATION, "the pages do not end"))
+    }
+
+    /// The newest hundred executions of a pipeline, the newest first (ListPipelineExecutions).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn executions(&self, pipeline: &str) -> Result<Vec<Execution>, AwsError> {
+        const OPERATION: &str = "ListPipelineExecutions";
+        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+        let page = self
+            .0
+            .list_pipeline_executions()
+            .pipeline_name(pipeline)
+            .max_results(PAGE)
+            .send()
+            .await
+            .map_err(from_sdk(OPERATION))?;
+        let summaries = page.pipeline_execution_summaries.unwrap_or_default();
+        let executions = summaries.into_iter().filter_map(|summary| {
+            Some(Execution {
+                id: summary.pipeline_execution_id?,
+                status: match summary.status? {
+                    PipelineExecutionStatus::InProgress => Status::InProgress,
+                    PipelineExecutionStatus::Failed => Status::Failed,
+                    PipelineExecutionStatus::Succeeded => Status::Succeeded,
+                    PipelineExecutionStatus::Stopping => Status::Ending,
+                    PipelineExecutionStatus::Cancelled
+                    | PipelineExecutionStatus::Stopped
+                    | PipelineExecutionStatus::Superseded => Status::Ended,
+                    _ => Status::Unknown,
+                },
+                updated_at: summary.last_update_time.as_ref().and_then(timestamp),
+            })
+        });
+        Ok(executions.collect())
+    }
+
+    /// The names of the pipelines (ListPipelines), of the first thousand of them.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn names(&self) -> Result<Vec<String>, AwsError> {
+        const OPERATION: &str = "ListPipelines";
+        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+        let page = self
+            .0
+            .list_pipelines()
+            .max_results(PAGE_OF_PIPELINES)
+            .send()
+            .await
+            .map_err(from_sdk(OPERATION))?;
+        let pipelines = page.pipelines.unwrap_or_default().into_iter();
+        Ok(pipelines.filter_map(|pipeline| pipeline.name).collect())
     }
 
     async fn stages(&self, pipeline: &str) -> Result<Vec<Stage>, AwsError> {

@@ -13,8 +13,8 @@ use super::formats::{
 };
 use super::layers::{Layers, RawTarget};
 use super::{
-    Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat, MetricsSink,
-    Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify, keys,
+    CatchUp, Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat,
+    MetricsSink, Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify, keys,
 };
 use crate::target::{ProgramSpec, TargetError, TargetProblem, TargetSpec, Targets, is_account};
 
@@ -75,6 +75,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
     let health = reader.health();
     let events = reader.events();
     let verify = reader.verify();
+    let catch_up = reader.catch_up();
     let notify = reader.notify();
     let telemetry = reader.telemetry();
     let targets = reader.targets();
@@ -95,6 +96,7 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
         health: health?,
         events,
         verify: verify?,
+        catch_up: catch_up?,
         notify: notify?,
         telemetry: telemetry?,
         targets: targets?,
@@ -314,6 +316,24 @@ impl Reader<'_> {
         Some(Verify {
             codepipeline: codepipeline?,
             on_timeout: on_timeout?,
+        })
+    }
+
+    fn catch_up(&mut self) -> Option<CatchUp> {
+        let bounds = Bounds::new(Duration::ZERO, HOUR * 24);
+        let interval = self.duration("catch_up.interval", &bounds);
+        let reclaim = self.flag("catch_up.reclaim");
+        if (interval, reclaim) == (Some(Duration::ZERO), Some(true)) {
+            self.relation(
+                "catch_up.reclaim",
+                "means nothing with",
+                "catch_up.interval",
+                "an interval of zero is never",
+            );
+        }
+        Some(CatchUp {
+            interval: interval?,
+            reclaim: reclaim?,
         })
     }
 

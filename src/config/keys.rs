@@ -20,7 +20,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 28] = [
+pub(super) const KEYS: [(&str, &str, Kind); 30] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -39,6 +39,8 @@ pub(super) const KEYS: [(&str, &str, Kind); 28] = [
     ("events", "allowed_accounts", Kind::List),
     ("verify", "codepipeline", Kind::Flag),
     ("verify", "on_timeout", Kind::Text),
+    ("catch_up", "interval", Kind::Duration),
+    ("catch_up", "reclaim", Kind::Flag),
     ("notify", "event_bus", Kind::Text),
     ("notify", "source", Kind::Text),
     ("notify", "program", Kind::List),

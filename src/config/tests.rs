@@ -63,6 +63,8 @@ fn the_least_file_gets_the_defaults() {
             "events.allowed_accounts=",
             "verify.codepipeline=false",
             "verify.on_timeout=clean",
+            "catch_up.interval=0s",
+            "catch_up.reclaim=false",
             "notify.event_bus=",
             "notify.source=stagesweep",
             "notify.program=",
@@ -295,6 +297,8 @@ fn bounds_hold_at_both_ends() {
         ("RETRY__MAX_BACKOFF", "5s", "4s"),
         ("SHUTDOWN__GRACE_PERIOD", "0s", "2h"),
         ("LEDGER__PATH", "ledger.db", "/var/lib/"),
+        ("CATCH_UP__INTERVAL", "24h", "25h"),
+        ("CATCH_UP__RECLAIM", "false", "true"),
         ("TELEMETRY__LOG_FORMAT", "pretty", "text"),
         (
             "TELEMETRY__LOG_LEVEL",

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Consumer;
 use super::settle::{About, Disposition, Settlement};
+use super::work::Origin;
 use crate::aws::sqs::Message;
 use crate::event::{self, Kind, Rejection};
 use crate::jobs::{Handle, HeldMessage};
@@ -210,7 +211,13 @@ impl Consumer {
         let label = target.label.clone();
         let task = async move {
             let disposition = consumer
-                .work(&message_id, rejection.clone(), event, target, handle)
+                .work(
+                    Origin::Message(&message_id),
+                    rejection.clone(),
+                    event,
+                    target,
+                    handle,
+                )
                 .await;
             let about = About {
                 rejection,
@@ -224,7 +231,7 @@ impl Consumer {
     }
 
     /// Ends a job. All its messages are to be settled alike.
-    fn end(
+    pub(super) fn end(
         &self,
         about: About,
         disposition: Disposition,

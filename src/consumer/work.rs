@@ -25,11 +25,23 @@ use crate::telemetry::events;
 /// Between two tries of a ledger that fails, no pause is longer.
 const MAX_LEDGER_PAUSE: Duration = Duration::from_secs(20);
 
+/// Where a job comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// A message asked for it.
+    Message(&'a str),
+    /// It was found, and no message asked for it.
+    CatchUp {
+        /// Whether CodePipeline is asked before anything is changed, where that is configured.
+        verify: bool,
+    },
+}
+
 impl Consumer {
     /// Claims a job and works on it to its end.
     pub(super) async fn work(
         self: &Arc<Self>,
-        message_id: &str,
+        origin: Origin<'_>,
         rejection: Rejection,
         event: Option<Arc<str>>,
         target: ResolvedTarget,
@@ -42,13 +54,22 @@ impl Consumer {
         let execution_id = rejection.execution_id.clone();
         let (grant, binding) = match claim {
             Ok(Claim::Granted { grant, binding }) => (grant, binding),
-            Ok(Claim::Done { .. }) => return self.done_before(message_id, &rejection),
+            Ok(Claim::Done { .. }) => {
+                return match origin {
+                    Origin::Message(message_id) => self.done_before(message_id, &rejection),
+                    Origin::CatchUp { .. } => Disposition::Delete {
+                        reason: "duplicate",
+                    },
+                };
+            }
             Ok(Claim::Leased { until }) => {
-                self.emit(events::DuplicateSuppressed {
-                    message_id,
-                    execution_id: &execution_id,
-                    job: "leased_elsewhere",
-                });
+                if let Origin::Message(message_id) = origin {
+                    self.emit(events::DuplicateSuppressed {
+                        message_id,
+                        execution_id: &execution_id,
+                        job: "leased_elsewhere",
+                    });
+                }
                 let delay = Delay::Until(until);
                 return Disposition::Release {
                     delay,
@@ -58,6 +79,13 @@ impl Consumer {
             Err(error) => return self.failed(&execution_id, &Failure::Ledger(error), &handle),
         };
         self.ledger_worked();
+        if let Origin::CatchUp { verify } = origin {
+            self.emit(events::LostRejectionFound {
+                rejection: &rejection,
+                ended_without: !verify,
+                age: self.parts.clock.since(rejection.rejected_at),
+            });
+        }
         self.emit(events::JobStarted {
             rejection: &rejection,
             event_age: self.parts.clock.since(rejection.rejected_at),
@@ -74,7 +102,10 @@ impl Consumer {
             stop: handle.stop.clone(),
             activity: handle.activity.clone(),
         };
-        let reconciler = self.parts.reconciler.clone();
+        let reconciler = match origin {
+            Origin::CatchUp { verify: false } => self.parts.reconciler.without_verification(),
+            _ => self.parts.reconciler.clone(),
+        };
         // A task of its own, so that a panic ends this job and no other.
         let run = self
             .parts

@@ -663,6 +663,7 @@ fn an_event_fills_the_arguments_of_a_program_and_never_chooses_it() {
         stage: "Gate".to_owned(),
         action: "Review".to_owned(),
         as_of: Timestamp::UNIX_EPOCH,
+        as_of_uncertainty: std::time::Duration::ZERO,
         rejected_at: Timestamp::UNIX_EPOCH,
         comment: Some("{service} --help".to_owned()),
     };

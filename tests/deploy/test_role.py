@@ -51,6 +51,8 @@ class Role(unittest.TestCase):
 
     def test_the_role_in_another_account_allows_what_is_called_there(self):
         there = {it for it in called() if it.startswith(("cloudfront:", "codepipeline:", "ssm:"))}
+        # A pattern's pipelines are listed in the daemon's own account.
+        there.remove("codepipeline:ListPipelines")
         self.assertEqual(allowed("cloudformation-target-account.yaml") - set(BEYOND), there)
 
     def test_without_a_choice_the_role_is_the_one_in_the_readme(self):

@@ -219,8 +219,10 @@ class Stack(unittest.TestCase):
             {
                 **ON_ECS,
                 "MorePipelines": "a,b",
+                "MorePipelineArns": "arn:aws:codepipeline:ap-northeast-1:123456789012:a",
+                "VerifyPipelines": "yes",
+                "CatchUpInterval": "15m",
                 "NotifyEventBusArn": "arn:aws:events:ap-northeast-1:123456789012:event-bus/releases",
-                "VerifyPipelineArns": "arn:aws:codepipeline:ap-northeast-1:123456789012:*-frontend-pipeline",
                 "LogBucketArn": "arn:aws:s3:::logs",
                 "WebAclArn": "arn:aws:wafv2:us-east-1:123456789012:global/webacl/a/b",
                 "DeleteOnlyTagged": "yes",
@@ -234,9 +236,8 @@ class Stack(unittest.TestCase):
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
         chosen = {
-            *("cleanup", "doctor", "key", "ledger", "legacy-log-bucket"),
-            *("notification", "orphans"),
-            *("target-roles", "verification", "web-acl"),
+            *("catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger", "legacy-log-bucket"),
+            *("notification", "orphans", "target-roles", "verification", "web-acl"),
         }
         self.assertEqual(set(policies), chosen)
         cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]

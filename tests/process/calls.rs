@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stagesweep::rehearsal::Entry;
+use stagesweep::rehearsal::{Entry, Review};
 
 use crate::harness::World;
 
@@ -76,4 +76,42 @@ async fn the_published_policy_allows_exactly_what_is_called() {
         "dynamodb:UpdateItem",
     ];
     assert_eq!(chosen, BTreeSet::from(choices.map(str::to_owned)));
+}
+
+#[tokio::test]
+async fn catching_up_calls_what_the_documentation_lists() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    // No event of it comes.
+    world.aws.review(&shop, 1, Review::Rejected(None));
+    let daemon = world
+        .daemon()
+        .env("STAGESWEEP__CATCH_UP__INTERVAL", "200ms")
+        .spawn();
+    let name = shop.staging_parameter.clone();
+    let cleaned = |aws: &stagesweep::rehearsal::EmbeddedAws| {
+        aws.parameter(&name).as_deref() == Some("deleted")
+    };
+    world
+        .until("the lost rejection is cleaned up", cleaned)
+        .await;
+    daemon.stop().await;
+    world.assert_cleaned_once(&shop);
+    let entries = world.aws.journal().entries();
+    let called: BTreeSet<String> = entries.iter().map(action).collect();
+    let asked: Vec<&str> = called
+        .iter()
+        .filter_map(|it| it.strip_prefix("codepipeline:"))
+        .collect();
+    let listed = [
+        "GetPipelineState",
+        "ListActionExecutions",
+        "ListPipelineExecutions",
+        "ListPipelines",
+    ];
+    assert_eq!(asked, listed);
+    let documentation = include_str!("../../docs/CONFIGURATION.md");
+    for operation in listed {
+        assert!(documentation.contains(operation), "{operation}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, EventOptions, Rule, Service};
+use stagesweep::rehearsal::{Action, EventOptions, Form, Rule, Service};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -151,6 +151,41 @@ async fn what_the_history_cannot_tell_is_not_touched() {
     let metrics = daemon.telemetry.metrics();
     assert!(metrics.count_by_reason("MessagesRejected", "history_too_short") > 0);
     daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_distributions_named_within_the_second_of_an_older_event_are_both_left_alone() {
+    for (apart, refused) in [
+        (Duration::from_millis(400), true),
+        (Duration::from_secs(3), false),
+    ] {
+        let world = World::new();
+        let service = world.service("shop");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // Rejected at 0.6 s, which the event shows as 1 s.
+        tokio::time::advance(Duration::from_millis(600)).await;
+        let options = EventOptions {
+            form: Form::Older,
+            ..EventOptions::default()
+        };
+        let body = world.aws.rejection_event(&service, &options);
+        tokio::time::advance(apart - Duration::from_millis(100)).await;
+        let newer = world.aws.deploy_again(&service).unwrap();
+        world.send(&body);
+        let daemon = world.start("ledger.db");
+        world.settled().await;
+        let metrics = daemon.telemetry.metrics();
+        let reason = "staging_parameter_just_written";
+        let refusals = metrics.count_by_reason("MessagesRejected", reason);
+        assert_eq!(
+            (refusals > 0, world.dead_letters()),
+            (refused, usize::from(refused))
+        );
+        assert!(world.aws.distribution(&newer.staging_id).is_some());
+        let older = world.aws.distribution(&service.staging_id);
+        assert_eq!(older.is_some(), refused, "{apart:?}");
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod bindings;
+mod catch_up;
 mod cleanup;
 mod faults;
 mod harness;

@@ -83,27 +83,53 @@ async fn a_retry_before_the_detach_takes_the_rejection_back() {
         aws.retry_approval(service, 2);
         aws.review(service, 2, Review::Rejected(None));
     };
-    for form in [Form::Current, Form::Older] {
-        for then in [waits, approve_after_retry, again] {
-            let world = World::new();
-            let service = world.service("shop");
-            rejected(&world, &service, form);
-            // After the parameters were read: as late as can be.
-            at_first(&world, "GetDistribution", &service, then);
-            tokio::time::advance(Duration::from_secs(60)).await;
-            let daemon = world.start_with("ledger.db", VERIFY, false);
-            world.settled().await;
-            assert_untouched(&world, &service);
-            assert_eq!(world.changes(), Vec::<String>::new());
-            assert_eq!(world.dead_letters(), 0);
-            assert_eq!(deleted(&daemon, "retracted"), 1);
-            // The ledger has it as done.
-            rejected(&world, &service, form);
-            world.settled().await;
-            assert_eq!(deleted(&daemon, "duplicate"), 1);
-            daemon.stop().await;
-        }
+    for (form, then) in [
+        (Form::Current, waits),
+        (Form::Current, approve_after_retry),
+        (Form::Current, again),
+        (Form::Older, waits),
+        (Form::Older, approve_after_retry),
+    ] {
+        let world = World::new();
+        let service = world.service("shop");
+        rejected(&world, &service, form);
+        // After the parameters were read: as late as can be.
+        at_first(&world, "GetDistribution", &service, then);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let daemon = world.start_with("ledger.db", VERIFY, false);
+        world.settled().await;
+        assert_untouched(&world, &service);
+        assert_eq!(world.changes(), Vec::<String>::new());
+        assert_eq!(world.dead_letters(), 0);
+        assert_eq!(deleted(&daemon, "retracted"), 1);
+        // The ledger has it as done.
+        rejected(&world, &service, form);
+        world.settled().await;
+        assert_eq!(deleted(&daemon, "duplicate"), 1);
+        daemon.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_event_of_an_execution_that_was_rejected_again_is_worked_on() {
+    let world = World::new();
+    let service = world.service("shop");
+    rejected(&world, &service, Form::Older);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    world.aws.retry_approval(&service, 2);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let options = EventOptions {
+        form: Form::Older,
+        attempt: 2,
+        ..EventOptions::default()
+    };
+    // Neither says which attempt it is about: they are each other's duplicates.
+    world.send(&world.aws.rejection_event(&service, &options));
+    let daemon = world.start_with("ledger.db", VERIFY, false);
+    world.settled().await;
+    assert_clean(&world, &service);
+    assert_eq!(deleted(&daemon, "retracted"), 0);
+    daemon.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

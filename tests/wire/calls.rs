@@ -18,6 +18,7 @@ use stagesweep::aws::edit::Edit;
 use stagesweep::aws::sqs::Queue;
 use stagesweep::aws::{Account, AwsError, Connector, RECEIVE_MARGIN};
 use stagesweep::binding::Binding;
+use stagesweep::catch_up::Execution;
 use stagesweep::clock::Clock;
 use stagesweep::plan::{Decision, Deletable, Distribution, Observed, Progress, Step, decide};
 use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Review, Rule, Service, Settings};
@@ -601,6 +602,20 @@ async fn codepipeline_is_asked_as_documented_and_page_by_page() {
     );
     assert_eq!(seen.stages[2].latest, None);
 
+    let executions = codepipeline.executions(&service.pipeline).await.unwrap();
+    let sent = rig.one("ap-northeast-1/codepipeline");
+    let asked = json!({ "pipelineName": service.pipeline, "maxResults": 100 });
+    assert_eq!(sent.json(), asked);
+    let execution = Execution {
+        id: service.execution_id.clone(),
+        status: Status::Failed,
+        updated_at: Some(aws.clock().now()),
+    };
+    assert_eq!(executions, [execution]);
+    assert_eq!(codepipeline.names().await.unwrap(), [&*service.pipeline]);
+    let sent = rig.one("ap-northeast-1/codepipeline");
+    assert_eq!(sent.json(), json!({ "maxResults": 1000 }));
+
     // A hundred attempts and more.
     for attempt in 2..=150 {
         aws.retry_approval(&service, attempt);
@@ -888,6 +903,7 @@ async fn of_every_call(rig: &Rig) -> Vec<(&'static str, Result<(), AwsError>)> {
         ("history", ssm.history("/p").await.map(drop)),
         ("overwrite", ssm.overwrite("/p", "v").await.map(drop)),
         ("look", codepipeline.look("p", "x").await.map(drop)),
+        ("executions", codepipeline.executions("p").await.map(drop)),
         ("receive", rig.queue.receive(1, POLL, POLL).await.map(drop)),
         ("attributes", rig.queue.attributes().await.map(drop)),
     ]
@@ -927,7 +943,10 @@ async fn a_page_in_the_place_of_an_answer_is_no_answer() {
             let says_nothing = ["delete_policy", "delete"].contains(&call)
                 // An empty object is how these say that there is nothing.
                 || ["", "{}"].contains(&body)
-                    && ["receive", "attributes", "history", "overwrite", "look"].contains(&call);
+                    && [
+                        "receive", "attributes", "history", "overwrite", "look", "executions",
+                    ]
+                    .contains(&call);
             if !says_nothing {
                 let error = result.err();
                 let class = error.map(|error| error.class);

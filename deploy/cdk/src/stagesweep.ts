@@ -73,8 +73,10 @@ export interface StagesweepProps {
   readonly targets?: Target[];
   /** Delete only distributions with the tag stagesweep = staging. @default false */
   readonly deleteOnlyTagged?: boolean;
-  /** The ARNs of pipelines that CodePipeline is asked about before anything is changed. @default not asked */
-  readonly verifyPipelineArns?: string[];
+  /** Ask CodePipeline, before anything is changed, whether a rejection still stands. @default false */
+  readonly verifyPipelines?: boolean;
+  /** How often CodePipeline is searched for lost rejections, such as `15m`. @default never */
+  readonly catchUpInterval?: string;
   /** The event bus that is told what became of each rejection. @default none */
   readonly notifyEventBus?: events.IEventBus;
   /** The bucket of the distributions' legacy access logs. @default none */
@@ -142,6 +144,7 @@ export class Stagesweep extends Construct {
       MorePipelines: list(targets.map((target) => target.pipeline.pipelineName)),
       MoreProductionParameterArns: list(targets.map((target) => this.parameterArn(target.productionParameter))),
       MoreStagingParameterArns: list(targets.map((target) => this.parameterArn(target.stagingParameter))),
+      MorePipelineArns: list(targets.map((target) => target.pipeline.pipelineArn)),
       Compute: place ? 'ECS' : 'EC2',
       Fleet: props.fleet ? 'yes' : undefined,
       Instances: place?.instances,
@@ -152,7 +155,8 @@ export class Stagesweep extends Construct {
       AssignPublicIp: place?.assignPublicIp ? 'ENABLED' : undefined,
       Cluster: place?.cluster?.clusterArn,
       DeleteOnlyTagged: props.deleteOnlyTagged ? 'yes' : undefined,
-      VerifyPipelineArns: list(props.verifyPipelineArns ?? []),
+      VerifyPipelines: props.verifyPipelines ? 'yes' : undefined,
+      CatchUpInterval: props.catchUpInterval,
       NotifyEventBusArn: props.notifyEventBus?.eventBusArn,
       LogBucketArn: props.logBucket?.bucketArn,
       WebAclArn: props.webAclArn,

@@ -121,6 +121,22 @@ resource "aws_iam_role_policy" "verification" {
   })
 }
 
+resource "aws_iam_role_policy" "catch_up" {
+  count = var.catch_up ? 1 : 0
+
+  name = "catch-up"
+  role = aws_iam_role.this.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "CatchUp"
+      Effect   = "Allow"
+      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions", "codepipeline:ListPipelineExecutions"]
+      Resource = local.pipeline_arn
+    }]
+  })
+}
+
 resource "aws_iam_role_policy" "legacy_log_bucket" {
   count = var.log_bucket_arn == null ? 0 : 1
 

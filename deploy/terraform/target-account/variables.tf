@@ -39,6 +39,12 @@ variable "verify_pipelines" {
   default     = false
 }
 
+variable "catch_up" {
+  description = "Whether the daemon may search CodePipeline for lost rejections; say so where it is configured to."
+  type        = bool
+  default     = false
+}
+
 variable "log_bucket_arn" {
   description = "The bucket of the distributions' legacy access logs, if there is one."
   type        = string

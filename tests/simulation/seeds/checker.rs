@@ -38,6 +38,10 @@ pub(crate) enum Kind {
 pub(crate) struct Deployment {
     pub(crate) service: Service,
     pub(crate) rejected: bool,
+    pub(crate) rejected_again: bool,
+    pub(crate) approved: bool,
+    /// When its rejection was taken back by a retry.
+    pub(crate) retried_at: Option<Timestamp>,
 }
 
 /// The changes that a cleanup may make once.
@@ -75,6 +79,12 @@ struct Truth {
     /// By ledger and job.
     grants: BTreeMap<(usize, JobKey), Held>,
     effects: BTreeMap<(usize, Effect), u32>,
+    /// By owner and pipeline execution: when CodePipeline was last asked about it.
+    asked: BTreeMap<(String, String), Timestamp>,
+    /// By deployment: when its policy was deleted.
+    policy_deleted: BTreeMap<usize, Timestamp>,
+    /// Rejections are verified.
+    verify: bool,
     /// Deployments whose policy was detached, and whether that has been seen to have propagated.
     detached: BTreeMap<usize, bool>,
     /// Parameters whose newer value was overwritten in a race, and that value.
@@ -105,8 +115,9 @@ pub(crate) struct Figures {
 }
 
 impl Checker {
-    pub(crate) fn new(trace: bool) -> Self {
+    pub(crate) fn new(trace: bool, verify: bool) -> Self {
         Self(Mutex::new(Truth {
+            verify,
             trace: trace.then(Vec::new),
             ..Truth::default()
         }))
@@ -123,12 +134,25 @@ impl Checker {
         truth.deployments.push(Deployment {
             service,
             rejected: false,
+            rejected_again: false,
+            approved: false,
+            retried_at: None,
         });
         truth.deployments.len() - 1
     }
 
-    pub(crate) fn rejected(&self, deployment: usize) {
-        self.truth().deployments[deployment].rejected = true;
+    pub(crate) fn rejected(&self, deployment: usize, attempt: u32) {
+        let deployment = &mut self.truth().deployments[deployment];
+        deployment.rejected = true;
+        deployment.rejected_again |= attempt > 1;
+    }
+
+    pub(crate) fn approved(&self, deployment: usize) {
+        self.truth().deployments[deployment].approved = true;
+    }
+
+    pub(crate) fn retried(&self, deployment: usize, at: Timestamp) {
+        self.truth().deployments[deployment].retried_at = Some(at);
     }
 
     pub(crate) fn sent(&self, message_id: String, kind: Kind) {
@@ -348,6 +372,11 @@ impl Checker {
                 truth.visibility_changed(now, life, entry, request, answer);
             }
             "DeleteMessageBatch" => truth.deleted(aws, request),
+            "ListActionExecutions" => {
+                let execution = text(&json(request)["filter"]["pipelineExecutionId"]);
+                truth.asked.insert((life.owner.clone(), execution), now);
+            }
+            "UpdateItem" => truth.table_written(now, life, entry),
             _ if entry.mutated() => {
                 truth.mutations += 1;
                 truth.mutated(now, life, entry, before.as_ref(), aws);
@@ -364,7 +393,118 @@ impl Checker {
     }
 }
 
+/// What a job's item in the table says of who works on it.
+struct Item {
+    held_by: String,
+    epoch: i64,
+    until: i64,
+    done: bool,
+}
+
+impl Item {
+    fn read(text: Option<&std::sync::Arc<str>>) -> Option<Self> {
+        let item: Value = serde_json::from_str(text?).ok()?;
+        let number = |name: &str| item[name]["N"].as_str()?.parse().ok();
+        Some(Self {
+            held_by: text_of(&item, "held_by")?,
+            epoch: number("epoch")?,
+            until: number("lease_until")?,
+            done: item["job_state"]["S"] == "done",
+        })
+    }
+}
+
+fn text_of(item: &Value, name: &str) -> Option<String> {
+    item[name]["S"].as_str().map(str::to_owned)
+}
+
 impl Truth {
+    /// A daemon wrote to the table. What a ledger granted is what stands in it, whatever became of the
+    /// answer.
+    fn table_written(&mut self, now: Timestamp, life: &Life, entry: &Entry) {
+        let Some(change) = &entry.change else { return };
+        let Some(after) = change.after.as_ref() else {
+            return;
+        };
+        let written: Value = serde_json::from_str(after).unwrap();
+        let item = text_of(&written, "pk").unwrap_or_default();
+        if let Some(key) = item.strip_prefix("job#") {
+            let earlier = Item::read(change.before.as_ref());
+            let Some(job) = Item::read(Some(after)) else {
+                return self.fail(format!("a job was written without its holder: {key}"));
+            };
+            self.job_written(now, life, key, earlier, job);
+        } else if let Some(production) = item.strip_prefix("production#") {
+            let key = text_of(&written, "job_key").unwrap_or_default();
+            self.production_taken(now, life, production, &key);
+        }
+    }
+
+    fn job_written(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        key: &str,
+        earlier: Option<Item>,
+        job: Item,
+    ) {
+        if let Some(earlier) = earlier {
+            if earlier.done && !job.done {
+                self.fail(format!("a job that is done was granted: {key}"));
+            }
+            if job.epoch < earlier.epoch
+                || job.held_by != earlier.held_by
+                    && job.held_by == life.owner
+                    && job.epoch == earlier.epoch
+            {
+                self.fail(format!("the epoch did not grow: {key}"));
+            }
+            let anothers = !earlier.held_by.is_empty() && earlier.held_by != life.owner;
+            if anothers && !earlier.done && earlier.until > now.as_millisecond() {
+                self.fail(format!(
+                    "{} wrote to {key}, which {} holds",
+                    life.owner, earlier.held_by
+                ));
+            }
+        }
+        let place = (life.ledger, JobKey::from(key.to_owned()));
+        let held = self.grants.get(&place);
+        let production_id = held
+            .filter(|held| !job.done && held.owner == job.held_by && held.epoch == job.epoch)
+            .and_then(|held| held.production_id.clone());
+        let held = Held {
+            owner: job.held_by,
+            epoch: job.epoch,
+            until: Timestamp::from_millisecond(job.until).unwrap(),
+            production_id,
+            done: job.done,
+        };
+        self.grants.insert(place, held);
+    }
+
+    fn production_taken(&mut self, now: Timestamp, life: &Life, production: &str, key: &str) {
+        let mut taken = None;
+        for ((ledger, other), held) in &mut self.grants {
+            let of_this = held.production_id.as_deref() == Some(production);
+            if *ledger != life.ledger || !of_this || other.as_str() == key {
+                continue;
+            }
+            held.production_id = None;
+            if held.until > now {
+                taken = Some(other.clone());
+            }
+        }
+        if let Some(other) = taken {
+            self.fail(format!("{key} took {production}, which {other} holds"));
+        }
+        let place = (life.ledger, JobKey::from(key.to_owned()));
+        if let Some(held) = self.grants.get_mut(&place)
+            && held.owner == life.owner
+        {
+            held.production_id = Some(production.to_owned());
+        }
+    }
+
     fn fail(&mut self, why: String) {
         if self.violation.is_none() {
             if let Some(trace) = &mut self.trace {
@@ -455,6 +595,11 @@ impl Truth {
                 Some(Kind::Harmless) => {}
                 Some(Kind::Rejection(number)) => {
                     let deployment = &self.deployments[*number];
+                    // Taken back: by a retry, or by one that was rejected and has a message of its own.
+                    let taken_back = deployment.retried_at.is_some() || deployment.rejected_again;
+                    if self.verify && taken_back {
+                        continue;
+                    }
                     if let Some(left) = left_behind(aws, deployment) {
                         self.fail(format!("deleted {message} before its job was done: {left}"));
                     }
@@ -512,7 +657,33 @@ impl Truth {
         if effect == Effect::Detached {
             self.detached.insert(number, false);
         }
+        if effect == Effect::PolicyDeleted {
+            self.policy_deleted.insert(number, now);
+        }
+        if self.verify {
+            self.verified(life, number, effect, operation);
+        }
         self.entitled(now, life, number, operation);
+    }
+
+    /// Where rejections are verified: CodePipeline was asked before anything was changed, and once more
+    /// before the staging distribution was disabled; and whoever heard of a retry changes nothing more.
+    fn verified(&mut self, life: &Life, number: usize, effect: Effect, operation: &str) {
+        let deployment = &self.deployments[number];
+        let execution = deployment.service.execution_id.clone();
+        let retried_at = deployment.retried_at;
+        let Some(asked) = self.asked.get(&(life.owner.clone(), execution)).copied() else {
+            return self.fail(format!("{operation}: CodePipeline was not asked before"));
+        };
+        if retried_at.is_some_and(|retried_at| retried_at < asked) {
+            self.fail(format!(
+                "{operation}: deployment {number} was retried before CodePipeline was asked"
+            ));
+        }
+        let deleted = self.policy_deleted.get(&number);
+        if effect == Effect::Disabled && deleted.is_some_and(|deleted| asked < *deleted) {
+            self.fail(format!("{operation}: CodePipeline was not asked again"));
+        }
     }
 
     /// Others may change a production distribution again, after the detach has propagated.

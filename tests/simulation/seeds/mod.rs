@@ -35,7 +35,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_CATCH: u64 = 1_000;
 
 /// Seeds that found a defect once, be it one of the daemon or of the world around it.
-const REGRESSIONS: [(u64, &str); 5] = [
+const REGRESSIONS: [(u64, &str); 6] = [
     (
         1416,
         "checker: a newer deployment attached between two calls hid that a detach had propagated",
@@ -54,6 +54,11 @@ const REGRESSIONS: [(u64, &str); 5] = [
          that was gone",
     ),
     (24996, "checker: as 2251, at the parameter"),
+    (
+        210_563,
+        "daemon: an older event, its time rounded up to the second, was about the deployment that \
+         wrote the parameter in between",
+    ),
 ];
 
 fn variable(name: &str) -> Option<u64> {
@@ -62,6 +67,17 @@ fn variable(name: &str) -> Option<u64> {
         text.parse()
             .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
     )
+}
+
+/// The run of a seed. A mistake must be caught for what it is, and not because CodePipeline was not asked.
+fn scenario(seed: u64, sabotage: Option<Sabotage>) -> Scenario {
+    let scenario = Scenario::of(seed);
+    match sabotage {
+        None => scenario,
+        Some(Sabotage::MissesRetries) => scenario.without_tables(),
+        Some(Sabotage::SkipsConditions) => scenario.without_retries(),
+        Some(_) => scenario.without_tables().without_retries(),
+    }
 }
 
 /// Runs seeds on every core until one fails; answers that one.
@@ -81,7 +97,7 @@ fn search(
                     if seed >= seeds.end || failed.load(Ordering::Relaxed) != u64::MAX {
                         return;
                     }
-                    let report = run(&Scenario::of(seed), false, sabotage);
+                    let report = run(&scenario(seed, sabotage), false, sabotage);
                     if report.violation.is_some() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
@@ -155,7 +171,8 @@ fn every_mistake_is_caught() {
     for sabotage in Sabotage::ALL {
         match search(0..SEEDS_TO_CATCH, Some(sabotage), |_| {}) {
             Some(seed) => {
-                let why = run(&Scenario::of(seed), false, Some(sabotage)).violation;
+                let found = scenario(seed, Some(sabotage));
+                let why = run(&found, false, Some(sabotage)).violation;
                 println!("{sabotage:?}: seed {seed}: {}", why.unwrap_or_default());
             }
             None => missed.push(sabotage),

@@ -1,6 +1,6 @@
 //! One run: the world, the script, the daemons, and the verdict.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use stagesweep::aws::Connector;
 use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
-use stagesweep::ledger::Records;
+use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
 use stagesweep::programs::Processes;
 use stagesweep::rehearsal::{
-    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Rule, Service,
+    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Review, Rule, Service,
     Settings,
 };
 use stagesweep::telemetry::Telemetry;
@@ -28,6 +28,12 @@ use super::wire::{Fate, Life, Wire};
 /// Faults are over: so long may it take until every message is settled. Longer than the longest
 /// release and the 12 hours of SQS's ceiling.
 const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
+
+/// The table of a shared ledger that is one.
+const TABLE: &str = "ledger";
+
+/// The attempt that a retry makes: none that a rejection has.
+const RETRY: u32 = 7;
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -96,6 +102,7 @@ enum Next {
     Happens(Happening),
     Deploys { service: usize, gap: Duration },
     Arrives { body: String, kind: Kind },
+    Approved(Box<Service>),
     Starts(usize),
     Heals(usize, super::wire::Peer),
     LedgerHeals(usize),
@@ -123,7 +130,8 @@ impl<'a> Play<'a> {
             scenario.max_receive_count,
             Duration::from_secs(120),
         );
-        let checker = Arc::new(Checker::new(trace));
+        aws.create_table(TABLE, "pk");
+        let checker = Arc::new(Checker::new(trace, scenario.verify));
         let watching = Arc::clone(&checker);
         aws.add_rule(Rule::on_mutations().then(Action::before(move |aws, call| {
             watching.about_to(aws, call);
@@ -149,8 +157,11 @@ impl<'a> Play<'a> {
             checker,
             services: Vec::new(),
             daemons: (0..scenario.daemons)
-                .map(|_| Slot {
-                    fate: Arc::default(),
+                .map(|daemon| Slot {
+                    fate: Arc::new(Fate {
+                        skew: Arc::new(AtomicI64::new(scenario.skews[daemon])),
+                        ..Fate::default()
+                    }),
                     life: None,
                     down: Duration::ZERO,
                 })
@@ -291,6 +302,30 @@ impl<'a> Play<'a> {
         self.checker.violation().is_none()
     }
 
+    /// Whether the only rejection of a deployment cannot be told from one of its successor: an event
+    /// without a start, in the second in which the parameter changed. It must lie in the dead-letter
+    /// queue then.
+    fn is_doubtful(&self, number: usize) -> bool {
+        let dead = self.aws.messages(&self.queues.dead_letter_url);
+        let mut bodies = dead
+            .iter()
+            .filter(|message| self.checker.kind(&message.id) == Some(Kind::Rejection(number)))
+            .map(|message| &message.body);
+        let parameter = &self.checker.deployments()[number].service.staging_parameter;
+        let history = self.aws.parameter_history(parameter);
+        bodies.any(|body| {
+            let event = stagesweep::event::parse(body).unwrap();
+            let stagesweep::event::Kind::Rejection(rejection) = event.kind else {
+                return false;
+            };
+            let uncertainty = rejection.as_of_uncertainty;
+            let earliest = rejection.as_of.checked_sub(uncertainty).unwrap();
+            history
+                .iter()
+                .any(|version| version.at > earliest && version.at <= rejection.as_of)
+        })
+    }
+
     /// Sends the rejections in the dead-letter queue again.
     fn redrive(&mut self) -> usize {
         let dead: Vec<_> = self
@@ -319,8 +354,14 @@ impl<'a> Play<'a> {
         let deployments = self.checker.deployments();
         for (number, deployment) in deployments.iter().enumerate() {
             let service = &deployment.service;
+            if deployment.retried_at.is_some() {
+                // How much of it was gone by then is for the checker to judge.
+                continue;
+            }
             if deployment.rejected {
-                if let Some(left) = left_behind(&self.aws, deployment) {
+                if let Some(left) = left_behind(&self.aws, deployment)
+                    && !self.is_doubtful(number)
+                {
                     self.checker
                         .fail(format!("deployment {number} left behind: {left}"));
                 }
@@ -358,6 +399,8 @@ impl<'a> Play<'a> {
         };
         let text = format!(
             r#"
+[verify]
+codepipeline = {}
 [queue]
 url = "{}"
 [events]
@@ -369,7 +412,7 @@ action = "Approve"
 production_parameter = "/{{service}}/cloudfront/cfcd-production"
 staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 "#,
-            self.queues.url
+            self.scenario.verify, self.queues.url
         );
         Config::parse(
             std::path::Path::new("seed.toml"),
@@ -417,7 +460,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             &clock,
             Arc::clone(&telemetry),
         );
-        let ledger = SimulatedLedger {
+        let simulated = SimulatedLedger {
             records,
             life: Arc::clone(&life),
             clock: clock.clone(),
@@ -425,18 +468,21 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             checker: Arc::clone(&self.checker),
             sabotage: self.sabotage,
         };
-        let daemon_itself = Daemon::new(
-            self.config(),
-            &connector,
-            Arc::new(ledger),
-            clock,
-            telemetry,
-            Arc::new(Processes),
-        );
+        let (config, table) = (self.config(), self.scenario.table);
+        let (owner, programs) = (life.owner.clone(), Arc::new(Processes));
         let stop = CancellationToken::new();
         let (living, stopping) = (Arc::clone(&life), stop.clone());
         tokio::spawn(async move {
-            let running = daemon_itself.run(stopping, false);
+            let running = async {
+                let ledger: Arc<dyn Ledger> = if table {
+                    let table = connector.table(TABLE);
+                    Arc::new(DynamoDbLedger::open(table, owner, clock.clone()).await?)
+                } else {
+                    Arc::new(simulated)
+                };
+                let daemon = Daemon::new(config, &connector, ledger, clock, telemetry, programs);
+                anyhow::Ok(daemon.run(stopping, false).await?)
+            };
             if let Some(ended) = living.dead.run_until_cancelled(running).await {
                 ended.unwrap();
                 // It has stopped by itself: from now on it is as good as dead.
@@ -467,6 +513,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             }
             Next::Deploys { service, gap } => self.deploy(service, gap),
             Next::Arrives { body, kind } => self.arrive(&body, kind),
+            Next::Approved(service) => self.aws.review(&service, RETRY, Review::Approved),
             Next::Starts(daemon) => {
                 if self.daemons[daemon].life.is_none() {
                     self.start(daemon);
@@ -509,13 +556,18 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
                     self.deploy(service, gap);
                 }
             }
+            Happening::Retry { service, decided } => self.retry(service, decided),
             Happening::Approve { service } => {
-                if let Some(newest) = self.newest(service) {
+                let undecided = self.undecided(service);
+                if let Some(newest) = self.newest(service).filter(|_| undecided) {
                     let approved = EventOptions {
                         outcome: Outcome::Approved,
                         ..EventOptions::default()
                     };
                     let body = self.aws.rejection_event(&newest, &approved);
+                    if let Some(number) = self.services[service].deployments.last() {
+                        self.checker.approved(*number);
+                    }
                     self.arrive(&body, Kind::Harmless);
                 }
             }
@@ -578,6 +630,37 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         }
     }
 
+    /// Whether the newest deployment may still be approved; where CodePipeline is asked, what happens must
+    /// be what can happen.
+    fn undecided(&self, service: usize) -> bool {
+        let last = self
+            .services
+            .get(service)
+            .and_then(|it| it.deployments.last());
+        let deployments = self.checker.deployments();
+        !self.scenario.verify || last.is_some_and(|number| !deployments[*number].rejected)
+    }
+
+    /// Whether the newest deployment may be rejected, or rejected again.
+    fn rejectable(&self, number: usize) -> bool {
+        let deployment = &self.checker.deployments()[number];
+        !self.scenario.verify || !deployment.approved && deployment.retried_at.is_none()
+    }
+
+    /// Somebody retries the stage of the newest deployment, which was rejected, and somebody approves.
+    fn retry(&mut self, service: usize, decided: Duration) {
+        let Some(newest) = self.newest(service) else {
+            return;
+        };
+        let number = *self.services[service].deployments.last().unwrap();
+        if !self.checker.deployments()[number].rejected || !self.rejectable(number) {
+            return;
+        }
+        self.aws.retry_approval(&newest, RETRY);
+        self.checker.retried(number, self.clock.now());
+        self.plan(Instant::now() + decided, Next::Approved(Box::new(newest)));
+    }
+
     fn newest(&self, service: usize) -> Option<Service> {
         let number = *self.services.get(service)?.deployments.last()?;
         Some(self.checker.deployments()[number].service.clone())
@@ -588,6 +671,9 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             return;
         };
         let number = *self.services[service].deployments.last().unwrap();
+        if !self.rejectable(number) {
+            return;
+        }
         // Only while the parameter names the deployment does the later start of another attempt,
         // or an event without a start, tell which one it is about.
         let named = self.aws.parameter(&newest.staging_parameter);
@@ -601,7 +687,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             ..EventOptions::default()
         };
         let body = self.aws.rejection_event(&newest, &options);
-        self.checker.rejected(number);
+        self.checker.rejected(number, attempt);
         self.services[service]
             .rejections
             .push((body.clone(), number));

@@ -37,10 +37,14 @@ pub(crate) enum Sabotage {
     KeepsTheFirstHandle,
     /// Events of a foreign account are obeyed.
     ObeysForeigners,
+    /// CodePipeline is asked, and what came after the rejection is not heeded.
+    MissesRetries,
+    /// What is written to the table is written whoever holds it.
+    SkipsConditions,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::DeletesEarly,
         Self::SkipsIfMatch,
         Self::DisablesEarly,
@@ -54,6 +58,8 @@ impl Sabotage {
         Self::BelievesExtensions,
         Self::KeepsTheFirstHandle,
         Self::ObeysForeigners,
+        Self::MissesRetries,
+        Self::SkipsConditions,
     ];
 
     /// What is sent in place of a request.
@@ -92,6 +98,14 @@ impl Sabotage {
                         .body(disabled.into_bytes())
                         .unwrap();
                     let _ = wire.forward(disable).await;
+                }
+            }
+            Self::SkipsConditions => {
+                let mut body = json_of(request.body());
+                if let Some(condition) = body["ConditionExpression"].as_str() {
+                    body["ConditionExpression"] =
+                        json!(format!("({condition}) OR attribute_exists(pk)"));
+                    *request.body_mut() = body.to_string().into_bytes();
                 }
             }
             Self::KeepsTheFirstHandle => {
@@ -208,6 +222,24 @@ impl Sabotage {
                         </ErrorResponse>"
                         .to_vec();
                 }
+            }
+            Self::MissesRetries if operation == "ListActionExecutions" => {
+                let mut body = json_of(answer.body());
+                if let Some(details) = body["actionExecutionDetails"].as_array_mut() {
+                    details.retain(|it| it["stageName"] == "Deploy" || it["status"] == "Failed");
+                }
+                *answer.body_mut() = body.to_string().into_bytes();
+            }
+            Self::MissesRetries if operation == "GetPipelineState" => {
+                let mut body = json_of(answer.body());
+                for stage in body["stageStates"].as_array_mut().into_iter().flatten() {
+                    stage["latestExecution"]["status"] = json!("Failed");
+                    stage["actionStates"] = json!([]);
+                    if stage["stageName"] == "Promote" {
+                        stage["latestExecution"]["pipelineExecutionId"] = json!("another");
+                    }
+                }
+                *answer.body_mut() = body.to_string().into_bytes();
             }
             _ => {}
         }

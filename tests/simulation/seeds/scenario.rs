@@ -18,6 +18,10 @@ pub(crate) struct Scenario {
     pub(crate) daemons: usize,
     /// One ledger for all daemons, or one for each.
     pub(crate) shared_ledger: bool,
+    /// The shared ledger is a table, over the wire; otherwise the rules of the embedded one.
+    pub(crate) table: bool,
+    /// By how much each daemon's clock is wrong from the start.
+    pub(crate) skews: Vec<i64>,
     pub(crate) propagation: Duration,
     pub(crate) propagation_jitter: Duration,
     pub(crate) switches: Switches,
@@ -25,6 +29,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Faults,
     /// When all faults end.
     pub(crate) calm_at: Duration,
+    /// CodePipeline is asked whether rejections still stand.
+    pub(crate) verify: bool,
     pub(crate) happenings: Vec<(Duration, Happening)>,
 }
 
@@ -46,6 +52,8 @@ pub(crate) enum Happening {
     Redeploy { service: usize, gap: Duration },
     /// The newest deployment of a service is approved.
     Approve { service: usize },
+    /// The rejected stage of the newest deployment of a service is retried, and approved so much later.
+    Retry { service: usize, decided: Duration },
     /// A message that is none of ours.
     Junk(Junk),
     /// The daemon is killed, at once or at a later call, and started again after a while.
@@ -107,6 +115,8 @@ impl Scenario {
             // Clocks that differ are another thing than clocks that jump: a ledger of one file has
             // one user.
             shared_ledger: daemons > 1 && rng.u32(..4) > 0,
+            table: false,
+            skews: vec![0; daemons],
             propagation: pick(rng, &[SECOND, 30 * SECOND, 170 * SECOND, 400 * SECOND]),
             propagation_jitter: pick(rng, &[Duration::ZERO, 20 * SECOND, 3 * MINUTE]),
             switches: switches(rng),
@@ -117,6 +127,7 @@ impl Scenario {
                 _ => Faults::storm(),
             },
             calm_at,
+            verify: false,
             happenings: Vec::new(),
         };
         throttles(seed, &mut scenario.switches);
@@ -142,8 +153,42 @@ impl Scenario {
             let at = within(rng, calm_at);
             scenario.happenings.push((at, Happening::Junk(junk)));
         }
+        scenario.retries(seed);
+        scenario.tables(seed);
         scenario.happenings.sort_by_key(|(at, _)| *at);
         scenario
+    }
+
+    /// In some worlds rejections are verified, and taken back. They draw from a generator of their own, so
+    /// that what a seed meant before is not changed.
+    fn retries(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x0076_6572_6966_7900);
+        let rng = &mut rng;
+        self.verify = rng.u32(..5) == 0;
+        if !self.verify {
+            return;
+        }
+        let rejected = self.happenings.iter().filter_map(|(at, what)| match what {
+            Happening::Reject { service, .. } => Some((*at, *service)),
+            _ => None,
+        });
+        let rejected: Vec<_> = rejected.collect();
+        for (at, service) in rejected {
+            if rng.u32(..3) == 0 {
+                let at = at + within(rng, 8 * MINUTE);
+                let decided = pick(rng, &[Duration::ZERO, 20 * SECOND, 3 * MINUTE]);
+                self.happenings
+                    .push((at, Happening::Retry { service, decided }));
+            }
+        }
+    }
+
+    /// The same without verification and what it is for.
+    pub(crate) fn without_retries(mut self) -> Self {
+        self.verify = false;
+        self.happenings
+            .retain(|(_, what)| !matches!(what, Happening::Retry { .. }));
+        self
     }
 
     /// One service's deployments and their rejections.
@@ -203,6 +248,26 @@ impl Scenario {
             self.happenings
                 .push((at, Happening::Operator { service, what }));
         }
+    }
+
+    /// Some shared ledgers are tables, whose users' clocks differ by minutes. Drawn from a generator of its
+    /// own, as [`Self::retries`] is.
+    fn tables(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x0074_6162_6c65_7300);
+        let rng = &mut rng;
+        self.table = self.shared_ledger && rng.u32(..3) > 0;
+        if self.table {
+            for skew in &mut self.skews {
+                *skew = pick(rng, &[0, 0, -300_000, -1_500, 90_000, 600_000]);
+            }
+        }
+    }
+
+    /// The same with the rules of the embedded ledger: mistakes are made at the border to that one.
+    pub(crate) fn without_tables(mut self) -> Self {
+        self.table = false;
+        self.skews.fill(0);
+        self
     }
 
     fn disaster(&self, rng: &mut fastrand::Rng) -> Happening {
