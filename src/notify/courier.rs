@@ -154,10 +154,12 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
+    type Shared<T> = Arc<Mutex<Vec<T>>>;
+
     /// Takes three at once; refuses a batch that has a notice of which it will never hear.
     #[derive(Default)]
     struct Picky {
-        tried: Arc<Mutex<Vec<Vec<String>>>>,
+        tried: Shared<Vec<String>>,
     }
 
     #[async_trait]
@@ -193,16 +195,9 @@ mod tests {
         })
     }
 
-    fn courier() -> (
-        Courier,
-        Arc<Mutex<Vec<Vec<String>>>>,
-        Arc<Mutex<Vec<String>>>,
-    ) {
+    fn courier() -> (Courier, Shared<Vec<String>>, Shared<String>) {
         let outlet = Picky::default();
-        let (tried, done) = (
-            Arc::clone(&outlet.tried),
-            Arc::<Mutex<Vec<String>>>::default(),
-        );
+        let (tried, done) = (Arc::clone(&outlet.tried), Shared::<String>::default());
         let ended = Arc::clone(&done);
         let courier = Courier::new(
             Box::new(outlet),

@@ -22,6 +22,7 @@ use stagesweep::ledger::{Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerErro
 use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::telemetry::Telemetry;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// More than what any ledger waits beyond the end of a lease.
 const MARGIN: Duration = Duration::from_secs(8);
@@ -55,8 +56,11 @@ impl Server {
             env!("CARGO_MANIFEST_DIR"),
             "/target/tools/python/bin/ministack"
         );
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        // Free again before the server starts.
+        let port = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
         let child = Command::new(program)
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
@@ -74,12 +78,13 @@ impl Server {
         };
         let listens = async {
             loop {
-                let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
-                // Until someone listens, a connection may be to itself: the kernel picks its port.
-                let itself = |stream: &tokio::net::TcpStream| {
-                    stream.local_addr().ok() == stream.peer_addr().ok()
-                };
-                if stream.is_ok_and(|stream| !itself(&stream)) {
+                // While it starts, it may listen and stop again; and until someone listens, a connection
+                // may be to itself: the kernel picks its port.
+                let answer = tokio::time::timeout(Duration::from_secs(5), answer(port));
+                if answer
+                    .await
+                    .is_ok_and(|it| it.is_ok_and(|it| &it == b"HTTP/"))
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -129,6 +134,15 @@ impl Server {
             table: table.to_owned(),
         }
     }
+}
+
+/// How an HTTP server's answer begins.
+async fn answer(port: u16) -> std::io::Result<[u8; 5]> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    let mut begin = [0; 5];
+    stream.read_exact(&mut begin).await?;
+    Ok(begin)
 }
 
 impl Drop for Server {
