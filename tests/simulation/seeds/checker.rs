@@ -379,6 +379,7 @@ impl Checker {
                 let execution = text(&json(request)["filter"]["pipelineExecutionId"]);
                 truth.asked.insert((life.owner.clone(), execution), now);
             }
+            "UpdateItem" => truth.table_written(now, life, entry),
             _ if entry.mutated() => {
                 truth.mutations += 1;
                 truth.mutated(now, life, entry, before.as_ref(), aws);
@@ -395,7 +396,118 @@ impl Checker {
     }
 }
 
+/// What a job's item in the table says of who works on it.
+struct Item {
+    held_by: String,
+    epoch: i64,
+    until: i64,
+    done: bool,
+}
+
+impl Item {
+    fn read(text: Option<&std::sync::Arc<str>>) -> Option<Self> {
+        let item: Value = serde_json::from_str(text?).ok()?;
+        let number = |name: &str| item[name]["N"].as_str()?.parse().ok();
+        Some(Self {
+            held_by: text_of(&item, "held_by")?,
+            epoch: number("epoch")?,
+            until: number("lease_until")?,
+            done: item["job_state"]["S"] == "done",
+        })
+    }
+}
+
+fn text_of(item: &Value, name: &str) -> Option<String> {
+    item[name]["S"].as_str().map(str::to_owned)
+}
+
 impl Truth {
+    /// A daemon wrote to the table. What a ledger granted is what stands in it, whatever became of the
+    /// answer.
+    fn table_written(&mut self, now: Timestamp, life: &Life, entry: &Entry) {
+        let Some(change) = &entry.change else { return };
+        let Some(after) = change.after.as_ref() else {
+            return;
+        };
+        let written: Value = serde_json::from_str(after).unwrap();
+        let item = text_of(&written, "pk").unwrap_or_default();
+        if let Some(key) = item.strip_prefix("job#") {
+            let earlier = Item::read(change.before.as_ref());
+            let Some(job) = Item::read(Some(after)) else {
+                return self.fail(format!("a job was written without its holder: {key}"));
+            };
+            self.job_written(now, life, key, earlier, job);
+        } else if let Some(production) = item.strip_prefix("production#") {
+            let key = text_of(&written, "job_key").unwrap_or_default();
+            self.production_taken(now, life, production, &key);
+        }
+    }
+
+    fn job_written(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        key: &str,
+        earlier: Option<Item>,
+        job: Item,
+    ) {
+        if let Some(earlier) = earlier {
+            if earlier.done && !job.done {
+                self.fail(format!("a job that is done was granted: {key}"));
+            }
+            if job.epoch < earlier.epoch
+                || job.held_by != earlier.held_by
+                    && job.held_by == life.owner
+                    && job.epoch == earlier.epoch
+            {
+                self.fail(format!("the epoch did not grow: {key}"));
+            }
+            let anothers = !earlier.held_by.is_empty() && earlier.held_by != life.owner;
+            if anothers && !earlier.done && earlier.until > now.as_millisecond() {
+                self.fail(format!(
+                    "{} wrote to {key}, which {} holds",
+                    life.owner, earlier.held_by
+                ));
+            }
+        }
+        let place = (life.ledger, JobKey::from(key.to_owned()));
+        let held = self.grants.get(&place);
+        let production_id = held
+            .filter(|held| !job.done && held.owner == job.held_by && held.epoch == job.epoch)
+            .and_then(|held| held.production_id.clone());
+        let held = Held {
+            owner: job.held_by,
+            epoch: job.epoch,
+            until: Timestamp::from_millisecond(job.until).unwrap(),
+            production_id,
+            done: job.done,
+        };
+        self.grants.insert(place, held);
+    }
+
+    fn production_taken(&mut self, now: Timestamp, life: &Life, production: &str, key: &str) {
+        let mut taken = None;
+        for ((ledger, other), held) in &mut self.grants {
+            let of_this = held.production_id.as_deref() == Some(production);
+            if *ledger != life.ledger || !of_this || other.as_str() == key {
+                continue;
+            }
+            held.production_id = None;
+            if held.until > now {
+                taken = Some(other.clone());
+            }
+        }
+        if let Some(other) = taken {
+            self.fail(format!("{key} took {production}, which {other} holds"));
+        }
+        let place = (life.ledger, JobKey::from(key.to_owned()));
+        if let Some(held) = self.grants.get_mut(&place)
+            && held.owner == life.owner
+        {
+            held.production_id = Some(production.to_owned());
+        }
+    }
+
     fn fail(&mut self, why: String) {
         if self.violation.is_none() {
             if let Some(trace) = &mut self.trace {

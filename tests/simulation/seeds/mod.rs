@@ -73,8 +73,10 @@ fn variable(name: &str) -> Option<u64> {
 fn scenario(seed: u64, sabotage: Option<Sabotage>) -> Scenario {
     let scenario = Scenario::of(seed);
     match sabotage {
-        None | Some(Sabotage::MissesRetries) => scenario,
-        Some(_) => scenario.without_retries(),
+        None => scenario,
+        Some(Sabotage::MissesRetries) => scenario.without_tables(),
+        Some(Sabotage::SkipsConditions) => scenario.without_retries(),
+        Some(_) => scenario.without_tables().without_retries(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One run: the world, the script, the daemons, and the verdict.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use stagesweep::aws::Connector;
 use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
-use stagesweep::ledger::Records;
+use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
 use stagesweep::programs::Processes;
 use stagesweep::rehearsal::{
     Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Review, Rule, Service,
@@ -28,6 +28,9 @@ use super::wire::{Fate, Life, Wire};
 /// Faults are over: so long may it take until every message is settled. Longer than the longest
 /// release and the 12 hours of SQS's ceiling.
 const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
+
+/// The table of a shared ledger that is one.
+const TABLE: &str = "ledger";
 
 /// The attempt that a retry makes: none that a rejection has.
 const RETRY: u32 = 7;
@@ -127,6 +130,7 @@ impl<'a> Play<'a> {
             scenario.max_receive_count,
             Duration::from_secs(120),
         );
+        aws.create_table(TABLE, "pk");
         let checker = Arc::new(Checker::new(trace, scenario.verify, scenario.catch_up));
         let watching = Arc::clone(&checker);
         aws.add_rule(Rule::on_mutations().then(Action::before(move |aws, call| {
@@ -153,8 +157,11 @@ impl<'a> Play<'a> {
             checker,
             services: Vec::new(),
             daemons: (0..scenario.daemons)
-                .map(|_| Slot {
-                    fate: Arc::default(),
+                .map(|daemon| Slot {
+                    fate: Arc::new(Fate {
+                        skew: Arc::new(AtomicI64::new(scenario.skews[daemon])),
+                        ..Fate::default()
+                    }),
                     life: None,
                     down: Duration::ZERO,
                 })
@@ -467,7 +474,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             &clock,
             Arc::clone(&telemetry),
         );
-        let ledger = SimulatedLedger {
+        let simulated = SimulatedLedger {
             records,
             life: Arc::clone(&life),
             clock: clock.clone(),
@@ -475,18 +482,21 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             checker: Arc::clone(&self.checker),
             sabotage: self.sabotage,
         };
-        let daemon_itself = Daemon::new(
-            self.config(),
-            &connector,
-            Arc::new(ledger),
-            clock,
-            telemetry,
-            Arc::new(Processes),
-        );
+        let (config, table) = (self.config(), self.scenario.table);
+        let (owner, programs) = (life.owner.clone(), Arc::new(Processes));
         let stop = CancellationToken::new();
         let (living, stopping) = (Arc::clone(&life), stop.clone());
         tokio::spawn(async move {
-            let running = daemon_itself.run(stopping, false);
+            let running = async {
+                let ledger: Arc<dyn Ledger> = if table {
+                    let table = connector.table(TABLE);
+                    Arc::new(DynamoDbLedger::open(table, owner, clock.clone()).await?)
+                } else {
+                    Arc::new(simulated)
+                };
+                let daemon = Daemon::new(config, &connector, ledger, clock, telemetry, programs);
+                anyhow::Ok(daemon.run(stopping, false).await?)
+            };
             if let Some(ended) = living.dead.run_until_cancelled(running).await {
                 ended.unwrap();
                 // It has stopped by itself: from now on it is as good as dead.

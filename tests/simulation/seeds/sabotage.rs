@@ -39,10 +39,12 @@ pub(crate) enum Sabotage {
     ObeysForeigners,
     /// CodePipeline is asked, and what came after the rejection is not heeded.
     MissesRetries,
+    /// What is written to the table is written whoever holds it.
+    SkipsConditions,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::DeletesEarly,
         Self::SkipsIfMatch,
         Self::DisablesEarly,
@@ -57,6 +59,7 @@ impl Sabotage {
         Self::KeepsTheFirstHandle,
         Self::ObeysForeigners,
         Self::MissesRetries,
+        Self::SkipsConditions,
     ];
 
     /// What is sent in place of a request.
@@ -95,6 +98,14 @@ impl Sabotage {
                         .body(disabled.into_bytes())
                         .unwrap();
                     let _ = wire.forward(disable).await;
+                }
+            }
+            Self::SkipsConditions => {
+                let mut body = json_of(request.body());
+                if let Some(condition) = body["ConditionExpression"].as_str() {
+                    body["ConditionExpression"] =
+                        json!(format!("({condition}) OR attribute_exists(pk)"));
+                    *request.body_mut() = body.to_string().into_bytes();
                 }
             }
             Self::KeepsTheFirstHandle => {

@@ -18,6 +18,10 @@ pub(crate) struct Scenario {
     pub(crate) daemons: usize,
     /// One ledger for all daemons, or one for each.
     pub(crate) shared_ledger: bool,
+    /// The shared ledger is a table, over the wire; otherwise the rules of the embedded one.
+    pub(crate) table: bool,
+    /// By how much each daemon's clock is wrong from the start.
+    pub(crate) skews: Vec<i64>,
     pub(crate) propagation: Duration,
     pub(crate) propagation_jitter: Duration,
     pub(crate) switches: Switches,
@@ -113,6 +117,8 @@ impl Scenario {
             // Clocks that differ are another thing than clocks that jump: a ledger of one file has
             // one user.
             shared_ledger: daemons > 1 && rng.u32(..4) > 0,
+            table: false,
+            skews: vec![0; daemons],
             propagation: pick(rng, &[SECOND, 30 * SECOND, 170 * SECOND, 400 * SECOND]),
             propagation_jitter: pick(rng, &[Duration::ZERO, 20 * SECOND, 3 * MINUTE]),
             switches: switches(rng),
@@ -152,6 +158,7 @@ impl Scenario {
         }
         scenario.retries(seed);
         scenario.losses(seed);
+        scenario.tables(seed);
         scenario.happenings.sort_by_key(|(at, _)| *at);
         scenario
     }
@@ -271,6 +278,26 @@ impl Scenario {
             self.happenings
                 .push((at, Happening::Operator { service, what }));
         }
+    }
+
+    /// Some shared ledgers are tables, whose users' clocks differ by minutes. Drawn from a generator of its
+    /// own, as [`Self::retries`] is.
+    fn tables(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x0074_6162_6c65_7300);
+        let rng = &mut rng;
+        self.table = self.shared_ledger && rng.u32(..3) > 0;
+        if self.table {
+            for skew in &mut self.skews {
+                *skew = pick(rng, &[0, 0, -300_000, -1_500, 90_000, 600_000]);
+            }
+        }
+    }
+
+    /// The same with the rules of the embedded ledger: mistakes are made at the border to that one.
+    pub(crate) fn without_tables(mut self) -> Self {
+        self.table = false;
+        self.skews.fill(0);
+        self
     }
 
     fn disaster(&self, rng: &mut fastrand::Rng) -> Happening {

@@ -2,7 +2,7 @@
 //! killed before or after the effect of any call.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_smithy_runtime_api::client::http::{
@@ -27,6 +27,7 @@ pub(crate) enum Peer {
     Sqs,
     Ssm,
     CloudFront,
+    DynamoDb,
 }
 
 /// How a cut network shows.
@@ -141,7 +142,16 @@ impl Wire {
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>, ConnectorError> {
         let peer = peer(&request);
-        self.life.survive(Point::BeforeCall).await;
+        let (before, after) = match peer {
+            Peer::DynamoDb => (Point::BeforeLedger, Point::AfterLedger),
+            _ => (Point::BeforeCall, Point::AfterCall),
+        };
+        self.life.survive(before).await;
+        if peer == Peer::DynamoDb && self.life.fate.ledger_fails.load(Ordering::Relaxed) {
+            let failed = http::Response::builder().status(500);
+            let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError"}"#;
+            return Ok(failed.body(body.into()).unwrap());
+        }
         match self.life.cut(peer) {
             Some(Cut::Refused) => return Err(broken(std::io::ErrorKind::ConnectionRefused)),
             Some(Cut::Silent) => std::future::pending().await,
@@ -154,7 +164,7 @@ impl Wire {
         self.checker.asked(&self.aws, &self.life, &request);
         let asked = self.sabotage.map(|_| request.clone());
         let response = self.forward(request).await;
-        self.life.survive(Point::AfterCall).await;
+        self.life.survive(after).await;
         if self.life.cut(peer).is_some() {
             // Cut while the call was under way, or in this direction only.
             std::future::pending::<()>().await;
@@ -199,6 +209,7 @@ fn peer(request: &http::Request<Vec<u8>>) -> Peer {
     let target = request.headers().get("x-amz-target");
     match target.and_then(|target| target.to_str().ok()) {
         Some(target) if target.starts_with("AmazonSQS.") => Peer::Sqs,
+        Some(target) if target.starts_with("DynamoDB_") => Peer::DynamoDb,
         Some(_) => Peer::Ssm,
         None => Peer::CloudFront,
     }
