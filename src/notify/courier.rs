@@ -193,11 +193,10 @@ mod tests {
         })
     }
 
-    fn courier() -> (
-        Courier,
-        Arc<Mutex<Vec<Vec<String>>>>,
-        Arc<Mutex<Vec<String>>>,
-    ) {
+    type Log<T> = Arc<Mutex<Vec<T>>>;
+
+    /// A courier, what it tries at once, and what it is done with.
+    fn courier() -> (Courier, Log<Vec<String>>, Log<String>) {
         let outlet = Picky::default();
         let (tried, done) = (
             Arc::clone(&outlet.tried),
