@@ -154,12 +154,10 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    type Shared<T> = Arc<Mutex<Vec<T>>>;
-
     /// Takes three at once; refuses a batch that has a notice of which it will never hear.
     #[derive(Default)]
     struct Picky {
-        tried: Shared<Vec<String>>,
+        tried: Arc<Mutex<Vec<Vec<String>>>>,
     }
 
     #[async_trait]
@@ -195,9 +193,15 @@ mod tests {
         })
     }
 
-    fn courier() -> (Courier, Shared<Vec<String>>, Shared<String>) {
+    type Log<T> = Arc<Mutex<Vec<T>>>;
+
+    /// A courier, what it tries at once, and what it is done with.
+    fn courier() -> (Courier, Log<Vec<String>>, Log<String>) {
         let outlet = Picky::default();
-        let (tried, done) = (Arc::clone(&outlet.tried), Shared::<String>::default());
+        let (tried, done) = (
+            Arc::clone(&outlet.tried),
+            Arc::<Mutex<Vec<String>>>::default(),
+        );
         let ended = Arc::clone(&done);
         let courier = Courier::new(
             Box::new(outlet),

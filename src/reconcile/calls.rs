@@ -48,7 +48,7 @@ impl Calls<'_> {
         loop {
             self.heed_stop()?;
             self.job.activity.beat();
-            let error = match call().await {
+            let error = match Box::pin(call()).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };

@@ -42,7 +42,8 @@ impl EmbeddedAws {
         let mut state = self.state();
         let expired = state.settings.switches.expired_approval;
         let execution = execution(&mut state, service);
-        let approval = approval(execution, service, attempt, at);
+        let opened = if attempt == 1 { service.start_time } else { at };
+        let approval = approval(execution, service, attempt, opened);
         if approval.status != IN_PROGRESS {
             return;
         }
@@ -146,21 +147,16 @@ fn execution<'a>(state: &'a mut State, service: &Service) -> &'a mut Execution {
     pipeline.execution(&service.execution_id, began.unwrap_or(service.start_time))
 }
 
-/// An attempt of the approval; one that is new began then, the first at its start time.
+/// An attempt of the approval; one that is new began then.
 fn approval<'a>(
     execution: &'a mut Execution,
     service: &Service,
     attempt: u32,
-    now: Timestamp,
+    at: Timestamp,
 ) -> &'a mut ActionExecution {
     let id = service.action_execution_id(attempt);
     let place = execution.actions.iter().position(|action| action.id == id);
     let place = place.unwrap_or_else(|| {
-        let at = if attempt == 1 {
-            service.start_time
-        } else {
-            now
-        };
         let action = ActionExecution::begun(id, APPROVE, at);
         execution.actions.push(action);
         execution.actions.len() - 1

@@ -192,7 +192,8 @@ impl EmbeddedAws {
     /// Last part: the staging distribution's id written to the parameter, and the approval opened;
     /// answers the version.
     pub fn deploy_record(&self, service: &Service) -> u64 {
-        let opened = service.start_time.max(self.clock().now());
+        let soon = self.clock().now().checked_add(Duration::from_secs(1));
+        let opened = soon.unwrap_or(service.start_time).max(service.start_time);
         self.approval_opens(service, opened);
         self.put_parameter(&service.staging_parameter, &service.staging_id)
     }

@@ -22,7 +22,6 @@ use stagesweep::ledger::{Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerErro
 use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::telemetry::Telemetry;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// More than what any ledger waits beyond the end of a lease.
 const MARGIN: Duration = Duration::from_secs(8);
@@ -51,16 +50,31 @@ struct Server {
 }
 
 impl Server {
+    /// Starts one, and waits until it answers. Where somebody else was quicker to take its port, it ends,
+    /// and is started on another one.
     async fn start() -> Self {
+        let answers = async {
+            loop {
+                let mut server = Self::spawn();
+                while server.child.try_wait().unwrap().is_none() {
+                    if server.client().list_tables().send().await.is_ok() {
+                        return server;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        let answers = tokio::time::timeout(Duration::from_secs(90), answers);
+        answers.await.expect("ministack never answers")
+    }
+
+    fn spawn() -> Self {
         let program = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/target/tools/python/bin/ministack"
         );
-        // Free again before the server starts.
-        let port = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
         let child = Command::new(program)
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
@@ -72,55 +86,43 @@ impl Server {
             .unwrap_or_else(|error| {
                 panic!("{program}: {error}; `./tests/run test` installs it");
             });
-        let server = Self {
+        Self {
             child,
             endpoint: format!("http://127.0.0.1:{port}"),
-        };
-        let listens = async {
-            loop {
-                // While it starts, it may listen and stop again; and until someone listens, a connection
-                // may be to itself: the kernel picks its port.
-                let answer = tokio::time::timeout(Duration::from_secs(5), answer(port));
-                if answer
-                    .await
-                    .is_ok_and(|it| it.is_ok_and(|it| &it == b"HTTP/"))
-                {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        let listens = tokio::time::timeout(Duration::from_secs(60), listens);
-        listens.await.expect("ministack never listens");
-        server
+        }
+    }
+
+    fn client(&self) -> aws_sdk_dynamodb::Client {
+        use aws_sdk_dynamodb::config::retry::RetryConfig;
+        use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+        use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+
+        let credentials = Credentials::new("rehearsal", "rehearsal", None, None, "test");
+        let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_secs(20));
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("ap-northeast-1"))
+            .credentials_provider(credentials)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts.build())
+            .endpoint_url(&self.endpoint)
+            .build();
+        aws_sdk_dynamodb::Client::from_conf(config)
     }
 
     /// A table of its own.
     async fn place(&self, table: &str) -> Place {
-        use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
         use aws_sdk_dynamodb::types::{
             AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
         };
 
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("ap-northeast-1"))
-            .credentials_provider(Credentials::new(
-                "rehearsal",
-                "rehearsal",
-                None,
-                None,
-                "test",
-            ))
-            .endpoint_url(&self.endpoint)
-            .build();
         let key = KeySchemaElement::builder()
             .attribute_name("pk")
             .key_type(KeyType::Hash);
         let attribute = AttributeDefinition::builder()
             .attribute_name("pk")
             .attribute_type(ScalarAttributeType::S);
-        aws_sdk_dynamodb::Client::from_conf(config)
+        self.client()
             .create_table()
             .table_name(table)
             .key_schema(key.build().unwrap())
@@ -134,15 +136,6 @@ impl Server {
             table: table.to_owned(),
         }
     }
-}
-
-/// How an HTTP server's answer begins.
-async fn answer(port: u16) -> std::io::Result<[u8; 5]> {
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
-    let mut begin = [0; 5];
-    stream.read_exact(&mut begin).await?;
-    Ok(begin)
 }
 
 impl Drop for Server {

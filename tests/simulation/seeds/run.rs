@@ -131,7 +131,7 @@ impl<'a> Play<'a> {
             Duration::from_secs(120),
         );
         aws.create_table(TABLE, "pk");
-        let checker = Arc::new(Checker::new(trace, scenario.verify));
+        let checker = Arc::new(Checker::new(trace, scenario.verify, scenario.catch_up));
         let watching = Arc::clone(&checker);
         aws.add_rule(Rule::on_mutations().then(Action::before(move |aws, call| {
             watching.about_to(aws, call);
@@ -299,6 +299,16 @@ impl<'a> Play<'a> {
             self.checker
                 .fail(format!("messages are never settled: {left:?}"));
         }
+        if self.scenario.catch_up {
+            // What is still left then, the verdict tells.
+            let checker = Arc::clone(&self.checker);
+            let caught_up = |aws: &EmbeddedAws| {
+                let deployments = checker.deployments();
+                let mut rejected = deployments.iter().filter(|it| it.rejected);
+                checker.violation().is_some() || rejected.all(|it| left_behind(aws, it).is_none())
+            };
+            let _ = self.aws.wait_until(caught_up, PATIENCE).await;
+        }
         self.checker.violation().is_none()
     }
 
@@ -401,6 +411,8 @@ impl<'a> Play<'a> {
             r#"
 [verify]
 codepipeline = {}
+[catch_up]
+interval = "{}"
 [queue]
 url = "{}"
 [events]
@@ -412,7 +424,9 @@ action = "Approve"
 production_parameter = "/{{service}}/cloudfront/cfcd-production"
 staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 "#,
-            self.scenario.verify, self.queues.url
+            self.scenario.verify,
+            if self.scenario.catch_up { "15m" } else { "0s" },
+            self.queues.url
         );
         Config::parse(
             std::path::Path::new("seed.toml"),
@@ -630,6 +644,11 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         }
     }
 
+    /// Whether CodePipeline is asked about anything.
+    fn asks(&self) -> bool {
+        self.scenario.verify || self.scenario.catch_up
+    }
+
     /// Whether the newest deployment may still be approved; where CodePipeline is asked, what happens must
     /// be what can happen.
     fn undecided(&self, service: usize) -> bool {
@@ -638,13 +657,13 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             .get(service)
             .and_then(|it| it.deployments.last());
         let deployments = self.checker.deployments();
-        !self.scenario.verify || last.is_some_and(|number| !deployments[*number].rejected)
+        !self.asks() || last.is_some_and(|number| !deployments[*number].rejected)
     }
 
     /// Whether the newest deployment may be rejected, or rejected again.
     fn rejectable(&self, number: usize) -> bool {
         let deployment = &self.checker.deployments()[number];
-        !self.scenario.verify || !deployment.approved && deployment.retried_at.is_none()
+        !self.asks() || !deployment.approved && deployment.retried_at.is_none()
     }
 
     /// Somebody retries the stage of the newest deployment, which was rejected, and somebody approves.
@@ -711,15 +730,21 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         let (body, kind) = match junk {
             Junk::NotJson => ("{\"detail\": oh".to_owned(), Kind::Poison),
             Junk::ForeignAccount => {
-                let foreign = EventOptions {
-                    account: Some("999999999999".to_owned()),
-                    ..EventOptions::default()
+                // In that account, and not in that of the service, it has happened.
+                let foreign = Service {
+                    account: "999999999999".to_owned(),
+                    ..service
                 };
-                (self.aws.rejection_event(&service, &foreign), Kind::Poison)
+                let event = EventOptions::default();
+                (self.aws.rejection_event(&foreign, &event), Kind::Poison)
             }
             Junk::NoTarget => {
-                let body = self.aws.rejection_event(&service, &EventOptions::default());
-                (body.replace("-frontend-", "-backend-"), Kind::Poison)
+                let other = Service {
+                    pipeline: service.pipeline.replace("-frontend-", "-backend-"),
+                    ..service
+                };
+                let event = EventOptions::default();
+                (self.aws.rejection_event(&other, &event), Kind::Poison)
             }
             Junk::Stage => {
                 let stage = EventOptions {

@@ -31,6 +31,8 @@ pub(crate) struct Scenario {
     pub(crate) calm_at: Duration,
     /// CodePipeline is asked whether rejections still stand.
     pub(crate) verify: bool,
+    /// CodePipeline is searched for rejections whose events were lost.
+    pub(crate) catch_up: bool,
     pub(crate) happenings: Vec<(Duration, Happening)>,
 }
 
@@ -128,6 +130,7 @@ impl Scenario {
             },
             calm_at,
             verify: false,
+            catch_up: false,
             happenings: Vec::new(),
         };
         throttles(seed, &mut scenario.switches);
@@ -154,6 +157,7 @@ impl Scenario {
             scenario.happenings.push((at, Happening::Junk(junk)));
         }
         scenario.retries(seed);
+        scenario.losses(seed);
         scenario.tables(seed);
         scenario.happenings.sort_by_key(|(at, _)| *at);
         scenario
@@ -183,11 +187,37 @@ impl Scenario {
         }
     }
 
+    /// In some other worlds events are lost, and caught up with. Separate ledgers would let two daemons work
+    /// on one rejection, which no message keeps from it.
+    fn losses(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6361_7463_6875_7000,
+        );
+        self.catch_up =
+            rng.u32(..5) == 0 && !self.verify && (self.daemons == 1 || self.shared_ledger);
+        if !self.catch_up {
+            return;
+        }
+        for (_, what) in &mut self.happenings {
+            if let Happening::Reject { copies, .. } = what
+                && rng.bool()
+            {
+                *copies = 0;
+            }
+        }
+    }
+
     /// The same without verification and what it is for.
     pub(crate) fn without_retries(mut self) -> Self {
         self.verify = false;
+        self.catch_up = false;
         self.happenings
             .retain(|(_, what)| !matches!(what, Happening::Retry { .. }));
+        for (_, what) in &mut self.happenings {
+            if let Happening::Reject { copies, .. } = what {
+                *copies = (*copies).max(1);
+            }
+        }
         self
     }
 
