@@ -155,3 +155,7 @@ async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
         tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
     }
 }
+
+#[cfg(all(test, feature = "rehearsal"))]
+#[path = "batch_tests.rs"]
+mod tests;
