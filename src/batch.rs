@@ -156,6 +156,7 @@ async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
     }
 }
 
-#[cfg(all(test, feature = "rehearsal"))]
+#[cfg(test)]
+#[cfg(feature = "rehearsal")]
 #[path = "batch_tests.rs"]
 mod tests;
