@@ -155,3 +155,8 @@ async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
         tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "rehearsal")]
+#[path = "batch_tests.rs"]
+mod tests;

@@ -511,3 +511,41 @@ proptest! {
         prop_assert_eq!(distinct.len(), keys.len(), "different identities: {:?}", keys);
     }
 }
+
+#[test]
+fn what_logs_and_metrics_are_told_has_its_name() {
+    let code = |body: &str| match parse(body).unwrap().kind {
+        Kind::Rejection(rejection) => rejection.key.to_string(),
+        Kind::NotARejection(why) => why.code().to_owned(),
+    };
+    assert_eq!(code(APPROVED), "not_failed");
+    assert_eq!(code(BUILD_FAILED), "not_an_approval");
+    assert_eq!(code(STAGE_FAILED), "not_an_action");
+    assert_eq!(code(REJECTED), rejection(REJECTED).key.as_str());
+}
+
+#[test]
+fn the_longest_region_and_id_are_taken() {
+    let region = "a".repeat(MAX_REGION);
+    let longest = with(
+        REJECTED,
+        &[("/region", json!(region)), ("/resources", json!([]))],
+    );
+    assert_eq!(rejection(&longest).pipeline.region, region);
+    let longer = with(REJECTED, &[("/region", json!(format!("{region}a")))]);
+    assert_eq!(malformed(&longer), ("invalid_field", "region"));
+    let id = "a".repeat(100);
+    let longest = with(REJECTED, &[("/detail/execution-id", json!(id))]);
+    assert_eq!(rejection(&longest).execution_id, id);
+}
+
+#[test]
+fn resources_may_name_the_pipeline_twice_and_not_in_two_partitions() {
+    let [own, other] = ["aws", "aws-eusc"].map(|partition| {
+        format!("arn:{partition}:codepipeline:eu-west-1:210987654321:shop-frontend-pipeline")
+    });
+    let twice = with(REJECTED, &[("/resources", json!([own, own]))]);
+    assert_eq!(rejection(&twice).pipeline.to_string(), own);
+    let both = with(REJECTED, &[("/resources", json!([own, other]))]);
+    assert_eq!(malformed(&both), ("invalid_field", "resources"));
+}

@@ -171,3 +171,54 @@ impl Jobs {
         reports
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_share_their_job_and_leave_it_one_by_one() {
+        let permits = Arc::new(Semaphore::new(9));
+        let message = |id: &str| HeldMessage {
+            message_id: id.to_owned(),
+            receive_count: 1,
+            _permit: Arc::clone(&permits).try_acquire_owned().unwrap(),
+        };
+        let key = |job: &str| JobKey::from(job.to_owned());
+        let over = |id: &str| Over {
+            message_id: id.to_owned(),
+            reason: StopReason::LeaseLost,
+        };
+        let jobs = Jobs::default();
+        let (older, newer) = (key("older"), key("newer"));
+        let handle = jobs.attach(&older, "execution 1", message("a")).unwrap();
+        assert!(jobs.attach(&older, "execution 1", message("b")).is_none());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        jobs.attach(&newer, "execution 2", message("c")).unwrap();
+        assert!(jobs.hold("a", 1) && jobs.hold("b", 1) && jobs.hold("c", 1) && !jobs.hold("d", 1));
+        let reports: Vec<_> = jobs
+            .report()
+            .into_iter()
+            .map(|report| (report.execution_id, report.age.as_secs(), report.messages))
+            .collect();
+        let expected = [
+            ("execution 1".to_owned(), 5, 2),
+            ("execution 2".to_owned(), 0, 1),
+        ];
+        assert_eq!(reports, expected);
+
+        assert!(jobs.lease_over(&over("d")).is_none());
+        assert_eq!(jobs.lease_over(&over("a")).unwrap().message_id, "a");
+        assert!(jobs.hold("b", 1) && !jobs.hold("a", 1));
+        assert!(handle.stop.reason().is_none());
+        // The job stops for its last one, and settles it at its end.
+        assert!(jobs.lease_over(&over("b")).is_none());
+        assert_eq!(handle.stop.reason(), Some(StopReason::LeaseLost));
+        assert_eq!(jobs.end(&older).len(), 1);
+        assert_eq!((jobs.end(&older).len(), jobs.len()), (0, 1));
+    }
+}

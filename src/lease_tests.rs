@@ -492,4 +492,36 @@ mod kept {
             assert_eq!(rig.telemetry.metrics().count("HeartbeatFailures"), 0);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_receipt_handle_that_nothing_uses_is_forgotten_at_once() {
+        let rig = Rig::new(TERMS);
+        let ids = rig.hold(1).await;
+        let first = Arc::clone(&lock(&rig.leases.0.held)[&ids[0]]);
+        assert!(rig.leases.hold(&ids[0], "newer".to_owned(), Instant::now()));
+        assert!(lock(&first.state).over, "no extension of it may begin");
+        assert!(lock(&rig.leases.0.held)[&ids[0]].earlier.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_due_within_a_tenth_of_the_heartbeat_is_due_soon_and_nothing_else() {
+    let terms = Terms {
+        visibility_timeout: 120 * SECOND,
+        heartbeat_interval: 60 * SECOND,
+    };
+    let start = Instant::now();
+    let mut lease = Lease::new(terms, start);
+    assert_eq!(lease.due_soon(start + 53 * SECOND), None);
+    assert_eq!(lease.due_soon(start + 54 * SECOND), Some(120 * SECOND));
+    // It is due.
+    assert_eq!(lease.due_soon(start + 60 * SECOND), None);
+    // One that is tried again keeps its time.
+    let mut rng = fastrand::Rng::with_seed(1);
+    assert!(lease.failed(start + 60 * SECOND, &mut rng));
+    assert!(matches!(lease.due(start + 61 * SECOND), Due::At(_)));
+    assert_eq!(lease.due_soon(start + 61 * SECOND), None);
+    assert!(!lease.failed(start + 66 * SECOND, &mut rng));
+    lease.confirmed(start + 70 * SECOND, 120 * SECOND);
+    assert!(lease.failed(start + 130 * SECOND, &mut rng), "in a row");
 }

@@ -8,11 +8,6 @@ use clap::Parser;
 use stagesweep::cli::{self, Arguments};
 use stagesweep::telemetry::chain;
 
-/// A thousand cleanups at once allocate and free small things all the time: with it they take less CPU time and
-/// less memory (docs/PERFORMANCE.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match cli::main(arguments) {

@@ -274,4 +274,63 @@ mod tests {
             }
         }
     }
+
+    /// The looks up to that many, in seconds after the change.
+    fn looks(learned: &Learned, count: usize) -> Vec<f64> {
+        std::iter::successors(Some(DEFAULT.next(None, learned)), |previous| {
+            Some(DEFAULT.next(Some(*previous), learned))
+        })
+        .take(count)
+        .map(|look| (look.as_secs_f64() * 1000.0).round() / 1000.0)
+        .collect()
+    }
+
+    #[test]
+    fn looks_follow_the_grid_until_a_propagation_is_known_and_that_from_then_on() {
+        let mut grid = vec![2.1, 5.1, 10.1, 20.1, 30.1];
+        grid.extend((3..=10).map(|n| f64::from(n) * 15.0 + 0.1));
+        grid.extend((16..=24).map(|n| f64::from(n) * 10.0 + 0.1));
+        grid.extend([255.1, 270.1]);
+        assert_eq!(looks(&Learned::NOTHING, grid.len()), grid);
+
+        let mut learned = Learned::default();
+        learned.record(Duration::from_secs(100), Duration::from_secs(170));
+        let due = Due {
+            earliest: Duration::from_millis(152_500),
+            expected: Duration::from_secs(170),
+            latest: Duration::from_secs(170),
+        };
+        assert_eq!(learned.due(), Some(due));
+        let known = [91.5, 154.7, 159.8, 164.9, 170.0, 175.1, 180.353];
+        assert_eq!(looks(&learned, known.len()), known);
+        assert_eq!(DEFAULT.apart(&learned), Duration::from_millis(91_500));
+        // Just before the expected end there is no room for another look.
+        let next = DEFAULT.next(Some(Duration::from_secs(169)), &learned);
+        assert_eq!(next, Duration::from_secs(171));
+    }
+
+    #[test]
+    fn due_and_late_begin_where_they_are_said_to() {
+        let mut learned = Learned::default();
+        for (due, late) in [(USUAL, UNUSUAL), (2 * FIRST, 5 * FIRST)] {
+            let a_moment = Duration::from_nanos(1);
+            assert!(learned.is_due(due) && !learned.is_due(due - a_moment));
+            assert!(learned.is_late(late + a_moment) && !learned.is_late(late));
+            assert_eq!(DEFAULT.interval(USUAL), DEFAULT.interval(UNUSUAL));
+            learned.record(2 * FIRST, 4 * FIRST);
+            learned.record(2 * FIRST, 2 * FIRST);
+        }
+    }
+
+    #[test]
+    fn the_last_sixteen_are_remembered() {
+        let mut learned = Learned::default();
+        for seconds in 1..=20 {
+            let seen = Duration::from_secs(seconds);
+            learned.record(seen, seen);
+        }
+        let due = learned.due().unwrap();
+        assert_eq!(due.earliest, Duration::from_secs(5));
+        assert_eq!(due.expected, Duration::from_secs(13));
+    }
 }

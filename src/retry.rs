@@ -130,4 +130,31 @@ mod tests {
             prop_assert!(backoff.ceiling(failures) <= backoff.ceiling(failures + 1));
         }
     }
+
+    #[test]
+    fn every_class_is_logged_and_counted_by_a_code_of_its_own() {
+        let conflicts = [
+            Conflict::PolicyInUse,
+            Conflict::StagingInUse,
+            Conflict::NotDisabled,
+            Conflict::ResourceInUse,
+            Conflict::ConcurrentWrite,
+        ];
+        let classes = [
+            ErrorClass::Throttled,
+            ErrorClass::AccessDenied,
+            ErrorClass::NotFound,
+            ErrorClass::Changed,
+            ErrorClass::Unavailable,
+            ErrorClass::Rejected,
+        ];
+        let all = classes
+            .into_iter()
+            .chain(conflicts.map(ErrorClass::Conflict));
+        let codes: Vec<_> = all.map(|class| class.to_string()).collect();
+        assert_eq!(codes[3], "precondition_failed");
+        assert_eq!(codes[6], "policy_in_use");
+        let distinct: std::collections::BTreeSet<_> = codes.iter().collect();
+        assert_eq!(distinct.len(), codes.len(), "{codes:?}");
+    }
 }

@@ -330,3 +330,19 @@ fn panic_message(error: tokio::task::JoinError) -> String {
         Err(error) => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_in_its_own_words() {
+        let jobs: [(tokio::task::JoinHandle<()>, &str); 2] = [
+            (tokio::spawn(async { panic!("a defect") }), "a defect"),
+            (tokio::spawn(async { panic!("defect {}", 7) }), "defect 7"),
+        ];
+        for (job, words) in jobs {
+            assert_eq!(panic_message(job.await.unwrap_err()), words);
+        }
+    }
+}

@@ -154,3 +154,37 @@ fn a_ledger_that_can_only_be_read_is_refused() {
         _ => panic!("it was opened"),
     }
 }
+
+#[test]
+fn the_leases_of_holders_end_and_those_of_guests_go_on() {
+    let mut records = Records::in_memory().unwrap();
+    let guest = grant(&mut records, &format!("{GUEST}one"), "guests", 0);
+    let holder = grant(&mut records, "one", "holders", 0);
+    records.end_leases_of_holders().unwrap();
+    assert!(not_owner(records.renew(&holder, at(1), at(121))));
+    records.renew(&guest, at(1), at(121)).unwrap();
+}
+
+#[test]
+fn a_job_is_worked_on_until_its_lease_ends() {
+    let mut records = Records::in_memory().unwrap();
+    grant(&mut records, "one", "job", 0);
+    for (now, working) in [(119, true), (120, false)] {
+        let job = records.history(at(now)).unwrap().remove(0);
+        assert_eq!(job.state == history::State::Working, working, "{now}");
+    }
+}
+
+#[test]
+fn a_file_of_ours_without_a_version_is_none_that_we_know() {
+    let database = Connection::open_in_memory().unwrap();
+    database
+        .pragma_update(None, "application_id", APPLICATION_ID)
+        .unwrap();
+    for unknown in [0, -1] {
+        database
+            .pragma_update(None, "user_version", unknown)
+            .unwrap();
+        assert!(matches!(version(&database), Err(Unfit::Foreign)));
+    }
+}

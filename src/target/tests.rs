@@ -761,3 +761,139 @@ fn a_target_of_any_approval_overlaps_every_other_of_its_pipeline() {
     }
     assert!(Targets::new(&[program("batch", Some("Gate"), None), spec("batch")]).is_ok());
 }
+
+#[test]
+fn what_is_as_long_as_it_may_be_is_taken_and_no_more() {
+    let fault = |spec: TargetSpec| match Targets::new(&[spec]) {
+        Ok(_) => None,
+        Err(mut errors) => errors.pop().map(|error| error.problem),
+    };
+    let a = |count: usize| "a".repeat(count);
+    let stage = |name: String| {
+        fault(TargetSpec {
+            stage: Some(name),
+            ..spec("shop")
+        })
+    };
+    assert_eq!(stage(a(100)), None);
+    for longer in [101, 102] {
+        let expected = Some(TargetProblem::Name(NameError::TooLong));
+        assert_eq!(stage(a(longer)), expected);
+        let expected = Some(TargetProblem::Pattern(PatternError::TooLong));
+        assert_eq!(fault(spec(&a(longer))), expected);
+        // A capture takes at least one character.
+        assert_eq!(fault(spec(&format!("{{x}}{}", a(longer - 1)))), expected);
+    }
+    assert_eq!(fault(spec(&a(100))), None);
+    assert_eq!(fault(spec(&format!("{{x}}{}", a(99)))), None);
+
+    for (length, expected) in [
+        (1011, Ok(())),
+        (1012, Err(ParameterNameError::TooLong)),
+        (1013, Err(ParameterNameError::TooLong)),
+    ] {
+        assert_eq!(check_parameter_name(&a(length)), expected, "{length}");
+    }
+    for (levels, expected) in [
+        (15, Ok(())),
+        (16, Err(ParameterNameError::TooDeep)),
+        (17, Err(ParameterNameError::TooDeep)),
+    ] {
+        let name = "/a".repeat(levels);
+        assert_eq!(check_parameter_name(&name), expected, "{levels}");
+    }
+}
+
+#[test]
+fn a_roles_arn_and_an_external_id_are_checked_to_the_letter() {
+    use super::access::{ExternalIdError, RoleArnError};
+    let fault = |role: &str, external_id: Option<&str>| {
+        let spec = with_access("{service}-web", Some(role), external_id, None);
+        let errors = Targets::new(&[spec]).err()?;
+        Some(errors[0].problem.to_string())
+    };
+    let arn = |role: &str| format!("arn:aws:iam::123456789012:role/{role}");
+    let longest = arn(&format!("{}/a", "p".repeat(2048 - arn("/a").len())));
+    assert_eq!(longest.len(), 2048);
+    assert_eq!(fault(&longest, None), None);
+    for longer in ["a", "aa"] {
+        let expected = Some(RoleArnError::TooLong.to_string());
+        assert_eq!(fault(&format!("{longest}{longer}"), None), expected);
+    }
+    let expected = Some(RoleArnError::Name.to_string());
+    assert_eq!(fault(&arn("a$b"), None), expected);
+    assert_eq!(fault(&arn("a b/c"), None), expected);
+
+    let too_long = format!("{{service}}{}", "a".repeat(1224));
+    let expected = Some(ExternalIdError::Length.to_string());
+    for external_id in ["x", &too_long] {
+        assert_eq!(fault(&arn("r"), Some(external_id)), expected);
+    }
+    assert_eq!(fault(&arn("r"), Some("{service}")), None);
+}
+
+#[test]
+fn a_role_knows_its_account() {
+    let role = "arn:aws:iam::{account}:role/sweep";
+    let targets = Targets::new(&[with_access("shop", Some(role), None, None)]).unwrap();
+    match targets.resolve(&pipeline("shop"), "Approve", "Approve") {
+        Resolution::Target(target) => {
+            assert_eq!(target.access.role.unwrap().account(), "012345678901");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_partition_is_one_of_aws() {
+    for partition in ["amazon", "aws-CN"] {
+        let arn = format!("arn:{partition}:codepipeline:us-east-1:012345678901:x");
+        assert_eq!(arn.parse::<PipelineArn>(), Err(ArnError::Partition));
+        let errors = Targets::new(&[spec(&arn)]).unwrap_err();
+        let expected = PatternError::Partition(partition.to_owned());
+        assert_eq!(errors[0].problem, TargetProblem::Pattern(expected));
+    }
+    let any = "arn:{partition}:codepipeline:{region}:{account}:{service}";
+    assert!(Targets::new(&[spec(any)]).is_ok());
+}
+
+#[test]
+fn the_example_of_an_overlap_fits_both_where_one_of_them_is_literal() {
+    let literal = "arn:aws:codepipeline:eu-west-1:012345678901:web";
+    let captures = "arn:{p}:codepipeline:{r}:{a}:{service}";
+    for pair in [[literal, captures], [captures, literal]] {
+        let problem = problems(&pair.map(spec)).remove(0);
+        assert!(
+            problem.contains(&format!("pipeline {literal:?}")),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn captures_have_names_and_take_what_only_they_can() {
+    let glob = |written: &str| Targets::new(&[spec(written)]);
+    assert!(glob("{my_service}-web").is_ok());
+    let errors = glob("{my-service}-web").unwrap_err();
+    let expected = PatternError::CaptureName("my-service".to_owned());
+    assert_eq!(errors[0].problem, TargetProblem::Pattern(expected));
+
+    // What follows the capture would match where the capture begins, too.
+    let targets = Targets::new(&[captured("{a}b{c}", "/{a}/{c}/p", "/{a}/{c}/s")]).unwrap();
+    match targets.resolve(&pipeline("bbc"), "Approve", "Approve") {
+        Resolution::Target(target) => {
+            assert_eq!(target.parameters.unwrap().staging, "/b/c/s");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn targets_are_counted_and_know_their_parameters() {
+    assert!(Targets::default().is_empty());
+    let targets = Targets::new(&[captured("{x}", "/{x}/production", "/{x}/staging")]).unwrap();
+    assert!(!targets.is_empty());
+    let target = targets.iter().next().unwrap();
+    assert!(target.may_name_production("/shop/production"));
+    assert!(!target.may_name_production("/shop/staging"));
+}

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::EmbeddedAws;
+use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule};
+use stagesweep::target::Targets;
 
-use crate::harness::{PATIENCE, World, assert_clean};
+use crate::harness::{PATIENCE, World, assert_clean, assert_untouched};
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_in_mid_wait_releases_the_message_at_once_and_a_restart_goes_on() {
@@ -129,4 +130,38 @@ async fn no_more_messages_are_held_than_may_be_in_flight() {
         assert_clean(&world, service);
     }
     daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_targets_are_those_of_the_next_message() {
+    let world = World::new();
+    let service = world.service("shop");
+    let daemon = world.start("ledger.db");
+    daemon.daemon.consumer().set_targets(Targets::default());
+    world.reject(&service);
+    world.settled().await;
+    assert_untouched(&world, &service);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count_by_reason("MessagesRejected", "no_target"), 5);
+    daemon.stop().await;
+}
+
+/// Also where it may not ask what the queue holds.
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_its_jobs_and_for_what_it_released() {
+    for may_ask in [true, false] {
+        let world = World::new();
+        if !may_ask {
+            world.aws.deny("GetQueueAttributes");
+        }
+        let denied = Action::Refuse(Failure::new(403, "AccessDenied", "no"));
+        world
+            .aws
+            .add_rule(Rule::on("UpdateDistribution").nth(1).then(denied));
+        let service = world.service("shop");
+        world.reject(&service);
+        let drain = world.start_with("ledger.db", "", true).ended();
+        tokio::time::timeout(PATIENCE, drain).await.unwrap();
+        assert_clean(&world, &service);
+    }
 }

@@ -82,3 +82,31 @@ async fn a_daemon_that_holds_all_it_may_is_well_although_it_does_not_poll() {
     assert!(seen.polled.unwrap() > Duration::from_secs(800));
     daemon.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_poll_loop_does_is_told_from_the_first_answer_to_the_stop() {
+    let world = World::new();
+    world.service("shop");
+    let late = Rule::on("ReceiveMessage").nth(1);
+    world.aws.add_rule(late.then(Action::Delay(3 * SECOND)));
+    let daemon = world.start("ledger.db");
+    daemon.daemon.consumer().answered().await;
+    assert_eq!(reason(&vitals(&daemon)), None);
+    tokio::time::sleep(SECOND).await;
+    let seen = vitals(&daemon);
+    assert_eq!((seen.polling.what, seen.not_polling), ("receiving", None));
+
+    // A call that is under way keeps the daemon from stopping at once.
+    let service = world.service("blog");
+    let slow = Rule::on("UpdateDistribution").nth(1);
+    world.aws.add_rule(slow.then(Action::Delay(5 * SECOND)));
+    world.reject(&service);
+    tokio::time::sleep(2 * SECOND).await;
+    let consumer = std::sync::Arc::clone(daemon.daemon.consumer());
+    let look = async {
+        tokio::time::sleep(SECOND).await;
+        consumer.vitals().not_polling
+    };
+    let ((), seen) = tokio::join!(daemon.stop(), look);
+    assert_eq!(seen, Some(NotPolling::Stopping));
+}
