@@ -24,6 +24,7 @@ mod settle;
 mod unasked;
 mod work;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub struct Consumer {
     answered: CancellationToken,
     /// Why receiving fails.
     receiving_fails: Mutex<Option<ErrorClass>>,
+    /// By message, at which receive the program of its job said that it cannot be done.
+    said_no: Mutex<HashMap<String, u32>>,
     /// Since when the ledger fails.
     ledger_failing: Mutex<Option<Instant>>,
     /// When the last message that was released with a delay comes back.
@@ -119,6 +122,7 @@ impl Consumer {
             polled_at: Mutex::new(Instant::now()),
             answered: CancellationToken::new(),
             receiving_fails: Mutex::default(),
+            said_no: Mutex::default(),
             ledger_failing: Mutex::default(),
             released_until: Mutex::default(),
             parts,

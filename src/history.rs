@@ -28,6 +28,9 @@ pub struct About {
     pub comment: Option<String>,
     /// When the event was emitted. Milliseconds since the Unix epoch.
     pub rejected_at_ms: i64,
+    /// No message has asked for it: it was found in CodePipeline.
+    #[serde(default)]
+    pub unasked: bool,
 }
 
 impl About {
@@ -40,6 +43,7 @@ impl About {
             target: target.to_owned(),
             comment: rejection.comment.as_ref().map(cut),
             rejected_at_ms: rejection.rejected_at.as_millisecond(),
+            unasked: false,
         }
     }
 }
@@ -125,6 +129,12 @@ impl Trail {
             kind,
             name: name.to_owned(),
         });
+    }
+
+    /// Whether AWS accepted a step of an earlier run, or of this one.
+    #[must_use]
+    pub fn has_applied(&self) -> bool {
+        self.entries.iter().any(|entry| entry.kind == Kind::Applied)
     }
 
     /// The entries as stretches of time: a wait from its begin to its end, everything else a point.
@@ -292,6 +302,7 @@ mod tests {
             target: "{service}".to_owned(),
             comment: Some("no \"good\"\n".to_owned()),
             rejected_at_ms: 5,
+            unasked: false,
         }
     }
 

@@ -130,6 +130,7 @@ impl ByHand {
                 ..order.named.target.clone()
             },
             grant: grant.clone(),
+            unasked: false,
             binding,
             stop: stop.clone(),
             activity: Activity::default(),

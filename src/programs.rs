@@ -18,7 +18,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
@@ -28,6 +28,9 @@ use crate::stop::{Stop, StopReason};
 
 /// A program that is asked to end (SIGTERM) has this long before it is killed.
 pub const TIME_TO_END: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a group that is to end has ended.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// After a program's end its output is waited for this long: what it left running may hold the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ pub struct Invocation {
     pub timeout: Duration,
     /// How long it may go on once the daemon is stopping.
     pub after_stop: Duration,
+    /// How long it has between SIGTERM and SIGKILL then; after a timeout it has [`TIME_TO_END`].
+    pub time_to_end: Duration,
 }
 
 /// How a program came to its end.
@@ -151,18 +156,28 @@ impl Programs for Processes {
                     };
                 }
                 () = &mut talk, if !talked => talked = true,
-                reason = &mut told_to_end => {
-                    group.end(&mut child).await?;
-                    break Finish::Stopped(reason);
-                }
-                () = &mut limit => {
-                    group.end(&mut child).await?;
-                    break Finish::TimedOut;
-                }
+                reason = &mut told_to_end => break Finish::Stopped(reason),
+                () = &mut limit => break Finish::TimedOut,
             }
         };
-        if talked || tokio::time::timeout(LAST_OUTPUT, &mut talk).await.is_ok() {
-            group.is_gone();
+        let time_to_end = match finish {
+            Finish::Exited(_) | Finish::Signalled(_) => {
+                if talked || tokio::time::timeout(LAST_OUTPUT, &mut talk).await.is_ok() {
+                    group.is_gone();
+                }
+                return Ok(finish);
+            }
+            Finish::TimedOut => TIME_TO_END,
+            Finish::Stopped(StopReason::ShuttingDown) => invocation.time_to_end,
+            Finish::Stopped(_) => TIME_TO_END,
+        };
+        // It is listened to until its end: a full pipe must not keep it from ending.
+        let ending = group.end(&mut child, time_to_end);
+        tokio::pin!(ending);
+        tokio::select! {
+            biased;
+            ended = &mut ending => ended?,
+            () = &mut talk, if !talked => ending.await?,
         }
         Ok(finish)
     }
@@ -178,13 +193,13 @@ fn start(invocation: &Invocation) -> io::Result<Child> {
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
+        .envs(passed)
         .envs(
             invocation
                 .environment
                 .iter()
                 .map(|(name, value)| (*name, value)),
         )
-        .envs(passed)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -229,16 +244,32 @@ impl Group {
         }
     }
 
-    /// Asks the group to end, and kills what is left of it after [`TIME_TO_END`].
-    async fn end(&mut self, child: &mut Child) -> io::Result<()> {
+    /// Asks the group to end, and kills what is left of it after a while.
+    async fn end(&mut self, child: &mut Child, within: Duration) -> io::Result<()> {
         self.signal(Signal::TERM);
-        // Not reaped before the kill: as long as the program is a zombie, the group is its own.
-        let ended = tokio::time::timeout(TIME_TO_END, child.wait()).await;
-        self.signal(Signal::KILL);
-        if ended.is_err() {
+        let all_end = async {
             child.wait().await?;
+            // Those that the program had started may take longer than it.
+            while self.is_there() {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            io::Result::Ok(())
+        };
+        match tokio::time::timeout(within, all_end).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                self.signal(Signal::KILL);
+                child.wait().await?;
+            }
         }
+        self.is_gone();
         Ok(())
+    }
+
+    /// Whether a process of the group is left.
+    fn is_there(&self) -> bool {
+        self.0
+            .is_some_and(|group| test_kill_process_group(group).is_ok())
     }
 
     /// Nothing of the group is left, and its number may be another's from now on.

@@ -87,6 +87,8 @@ pub struct Job {
     pub target: ResolvedTarget,
     /// The right to work on it.
     pub grant: Grant,
+    /// No message has asked for it.
+    pub unasked: bool,
     /// What an earlier claim bound it to.
     pub binding: Option<Binding>,
     /// Tells it to stop.
@@ -230,7 +232,10 @@ impl Reconciler {
     /// Works on a job until it ends, and tells the ledger how.
     pub async fn run(&self, job: &Job) -> Ended {
         let began = Instant::now();
-        let about = About::of(&job.rejection, &job.target.label);
+        let about = About {
+            unasked: job.unasked,
+            ..About::of(&job.rejection, &job.target.label)
+        };
         self.ledger.note(&job.grant, Note::Began(about));
         let mut cleanup = job
             .target
@@ -240,6 +245,13 @@ impl Reconciler {
         let ended = match &mut cleanup {
             Some(run) => run.work().await.unwrap_or_else(Ended::from),
             None => Ended::Succeeded(Outcome::Ran),
+        };
+        let ended = match ended {
+            // An earlier run of this job has cleaned, and was cut off then, or its program failed.
+            Ended::Succeeded(Outcome::AlreadyClean) if self.has_applied(job) => {
+                Ended::Succeeded(Outcome::Cleaned)
+            }
+            ended => ended,
         };
         let ended = match (ended, &job.target.program) {
             (Ended::Succeeded(outcome), Some(program)) if outcome.stands() => {
@@ -253,6 +265,11 @@ impl Reconciler {
         // this one closed in the ledger.
         let notice = self.notifier.of_job(job, &ended, began.elapsed());
         self.close(job, ended, notice).await
+    }
+
+    fn has_applied(&self, job: &Job) -> bool {
+        let trail = self.ledger.trail(&job.grant);
+        trail.is_some_and(|trail| trail.has_applied())
     }
 
     async fn close(&self, job: &Job, ended: Ended, notice: Option<Notice>) -> Ended {

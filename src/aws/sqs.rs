@@ -213,7 +213,8 @@ impl Queue {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(entry_id(index))
                 .receipt_handle(receipt_handle)
-                .visibility_timeout(whole(visibility.as_secs()))
+                // Rather too late by less than a second than too soon.
+                .visibility_timeout(whole(ceiling(*visibility)))
                 .build()
                 .map_err(|error| AwsError::unusable(OPERATION, error))?;
             request = request.entries(entry);
@@ -354,6 +355,10 @@ fn dead_letter_arn(policy: &str) -> Option<String> {
         .get("deadLetterTargetArn")?
         .as_str()
         .map(str::to_owned)
+}
+
+fn ceiling(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 fn whole(number: u64) -> i32 {

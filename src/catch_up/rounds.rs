@@ -86,8 +86,8 @@ struct Memory {
     looked: BTreeMap<(PipelineArn, String), Option<Timestamp>>,
     /// Jobs that need not be begun again by this daemon.
     settled: Arc<Mutex<BTreeSet<JobKey>>>,
-    /// Executions whose remains were reported.
-    reported: BTreeSet<String>,
+    /// Approvals whose remains were reported: execution, stage and action.
+    reported: BTreeSet<(String, String, String)>,
 }
 
 /// One pipeline and the approvals of it that targets are about.
@@ -144,8 +144,11 @@ impl CatchUp {
             }
             match self.look(watched, memory, &mut tally).await {
                 Ok(true) => left -= 1,
-                // The rest of it is the next round's.
-                Ok(false) => break,
+                // The rest of it has to wait until its turn comes again: the others are not to wait for it.
+                Ok(false) => {
+                    left -= 1;
+                    break;
+                }
                 Err(error) => {
                     left -= 1;
                     self.failed(&watched.pipeline.to_string(), &error);
@@ -260,7 +263,14 @@ impl CatchUp {
                 return Ok(false);
             }
             tally.calls += CALLS_OF_A_LOOK;
-            let seen = codepipeline.look(&pipeline.name, &execution.id).await?;
+            let seen = match codepipeline.look(&pipeline.name, &execution.id).await {
+                Ok(seen) => seen,
+                // The others can be looked at all the same.
+                Err(error) => {
+                    self.failed(&pipeline.to_string(), &error);
+                    continue;
+                }
+            };
             let mut done = true;
             for named in &watched.approvals {
                 let approvals = Approvals {
@@ -352,7 +362,12 @@ impl CatchUp {
         target: &ResolvedTarget,
         memory: &mut Memory,
     ) -> Result<bool, AwsError> {
-        if !memory.reported.insert(rejection.execution_id.clone()) {
+        let place = (
+            rejection.execution_id.clone(),
+            rejection.stage.clone(),
+            rejection.action.clone(),
+        );
+        if memory.reported.contains(&place) {
             return Ok(true);
         }
         let Some(parameters) = &target.parameters else {
@@ -360,6 +375,7 @@ impl CatchUp {
         };
         let account = self.accounts.get(&target.access);
         let left = preview::look(&account.clients, parameters).await?;
+        memory.reported.insert(place);
         let versions: Vec<_> = left.staging_parameter.into_iter().collect();
         // What a newer deployment has overwritten is what `orphans` tells of.
         if let AsOf::Version(version) = as_of(&versions, rejection.as_of)

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Consumer;
-use super::settle::{About, Disposition, Settlement};
+use super::settle::{About, Disposition, PROGRAM_FAILED, Settlement};
 use super::work::Origin;
 use crate::aws::sqs::Message;
 use crate::event::{self, Kind, Rejection};
@@ -58,6 +58,22 @@ impl Consumer {
                     about: None,
                     disposition,
                 }),
+                Ok((rejection, target))
+                    if target.program.is_some() && self.has_said_no(&held.message_id, count) =>
+                {
+                    let about = About {
+                        rejection: *rejection,
+                        target: target.label,
+                    };
+                    settled.push(Settlement {
+                        held,
+                        about: Some(Arc::new(about)),
+                        disposition: Disposition::Reject {
+                            reason: PROGRAM_FAILED,
+                            detail: "the program has said so at an earlier receive".to_owned(),
+                        },
+                    });
+                }
                 Ok((rejection, target)) => {
                     let event = target.program.is_some().then(|| message.body.into());
                     new.extend(self.attach(held, *rejection, event, target));

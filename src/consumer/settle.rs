@@ -26,6 +26,12 @@ use crate::telemetry::events;
 /// usually moved it to the dead-letter queue by then. Where there is none, it must not spin.
 const QUICK_RECEIVES: u32 = 10;
 
+/// The reason of a message whose program said that it cannot be done.
+pub(super) const PROGRAM_FAILED: &str = "program_failed";
+
+/// So many of them are remembered.
+const MAX_SAID_NO: usize = 4096;
+
 /// A message and what is to be done with it.
 pub(super) struct Settlement {
     pub(super) held: HeldMessage,
@@ -124,6 +130,9 @@ impl Consumer {
                     self.release(held, delay, reason, notice);
                 }
                 Disposition::Reject { reason, detail } => {
+                    if reason == PROGRAM_FAILED {
+                        self.remember_no(&held);
+                    }
                     self.emit(events::MessageRejected {
                         message_id: &held.message_id,
                         receive_count: held.receive_count,
@@ -142,6 +151,23 @@ impl Consumer {
         if !deletions.is_empty() {
             self.delete(deletions);
         }
+    }
+
+    /// A program that says no is not asked again at each receive on the way to the dead-letter queue.
+    fn remember_no(&self, held: &HeldMessage) {
+        let mut said_no = lock(&self.said_no);
+        if said_no.len() >= MAX_SAID_NO {
+            said_no.clear();
+        }
+        said_no.insert(held.message_id.clone(), held.receive_count);
+    }
+
+    /// Whether the program of this message has said no at an earlier receive. One that was sent back from
+    /// the dead-letter queue is received for the first time again.
+    pub(super) fn has_said_no(&self, message_id: &str, receive_count: u32) -> bool {
+        lock(&self.said_no)
+            .get(message_id)
+            .is_some_and(|earlier| *earlier < receive_count)
     }
 
     /// The only place that deletes messages.

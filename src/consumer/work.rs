@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::settle::{Delay, Disposition};
+use super::settle::{Delay, Disposition, PROGRAM_FAILED};
 use super::{Consumer, lock};
 use crate::event::Rejection;
 use crate::jobs::Handle;
@@ -80,6 +80,15 @@ impl Consumer {
         };
         self.ledger_worked();
         if let Origin::CatchUp { verify } = origin {
+            if self.was_asked_for(&grant) {
+                // Its message comes back, or is a dead letter for somebody to send back.
+                if let Err(error) = ledger.release(&grant, "asked_for").await {
+                    self.ledger_failed(&error);
+                }
+                return Disposition::Delete {
+                    reason: "asked_for",
+                };
+            }
             self.emit(events::LostRejectionFound {
                 rejection: &rejection,
                 ended_without: !verify,
@@ -98,6 +107,7 @@ impl Consumer {
             event,
             target,
             grant: grant.clone(),
+            unasked: matches!(origin, Origin::CatchUp { .. }),
             binding,
             stop: handle.stop.clone(),
             activity: handle.activity.clone(),
@@ -156,6 +166,13 @@ impl Consumer {
         }
     }
 
+    /// Whether a message has asked for a job before.
+    fn was_asked_for(&self, grant: &Grant) -> bool {
+        let trail = self.parts.ledger.trail(grant);
+        let about = trail.and_then(|trail| trail.about);
+        about.is_some_and(|about| !about.unasked)
+    }
+
     /// For a message of a job that the ledger has as done.
     pub(super) fn done_before(&self, message_id: &str, rejection: &Rejection) -> Disposition {
         self.emit(events::DuplicateSuppressed {
@@ -186,7 +203,7 @@ impl Consumer {
             }
             Ended::ProgramFailed { status } => {
                 let detail = format!("the program's exit status is {status}");
-                self.refused(execution_id, "program_failed", detail, took)
+                self.refused(execution_id, PROGRAM_FAILED, detail, took)
             }
             Ended::Stopped(reason) => {
                 self.emit(events::JobStopped {

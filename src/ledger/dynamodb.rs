@@ -490,6 +490,10 @@ impl Ledger for DynamoDbLedger {
         }
     }
 
+    fn trail(&self, grant: &Grant) -> Option<Trail> {
+        self.trails.get(grant)
+    }
+
     fn note(&self, grant: &Grant, note: Note) {
         let now = self.table.time().now();
         let now = now.unwrap_or_else(|| self.clock.now());

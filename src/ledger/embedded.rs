@@ -39,7 +39,7 @@ use super::{Bound, Claim, Grant, Ledger, LedgerError};
 use crate::binding::Binding;
 use crate::clock::Clock;
 use crate::event::JobKey;
-use crate::history::{Note, Record};
+use crate::history::{Note, Record, Trail};
 use crate::plan::Outcome;
 
 /// A ledger in a file.
@@ -331,6 +331,10 @@ impl Ledger for EmbeddedLedger {
             .await;
         self.trails.end(grant);
         released
+    }
+
+    fn trail(&self, grant: &Grant) -> Option<Trail> {
+        self.trails.get(grant)
     }
 
     fn note(&self, grant: &Grant, note: Note) {

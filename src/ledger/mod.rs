@@ -34,7 +34,7 @@ pub use records::Records;
 use crate::aws::AwsError;
 use crate::binding::Binding;
 use crate::event::JobKey;
-use crate::history::Note;
+use crate::history::{Note, Trail};
 use crate::plan::Outcome;
 
 /// How long records are kept: one day above SQS's longest message retention (14 days).
@@ -169,6 +169,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// If the ledger cannot be written.
     async fn paid(&self, _ids: &[String]) -> Result<(), LedgerError> {
         Ok(())
+    }
+
+    /// What is remembered of a job that is being worked on, its earlier runs included. A ledger that
+    /// remembers nothing has none.
+    fn trail(&self, _grant: &Grant) -> Option<Trail> {
+        None
     }
 
     /// Writes something that means nothing, to find out whether the ledger can be written.

@@ -34,6 +34,13 @@ impl Trails {
         }
     }
 
+    /// What is known of a granted job.
+    pub(super) fn get(&self, grant: &Grant) -> Option<Trail> {
+        let trails = self.lock();
+        let (epoch, trail) = trails.get(&grant.key)?;
+        (*epoch == grant.epoch).then(|| trail.clone())
+    }
+
     /// What the record of a grant should hold.
     pub(super) fn text(&self, grant: &Grant) -> Option<String> {
         let trails = self.lock();

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::notice::Notice;
 use crate::aws::AwsError;
 use crate::aws::eventbridge::{Event, EventBridge, MAX_BYTES, MAX_ENTRIES, PutResult};
-use crate::programs::{Finish, Invocation, Output, Programs};
+use crate::programs::{Finish, Invocation, Output, Programs, TIME_TO_END};
 use crate::retry::ErrorClass;
 use crate::stop::Stop;
 use crate::telemetry::{Telemetry, chain, events};
@@ -126,6 +126,7 @@ impl Outlet for Program {
                 input: notice.detail.clone(),
                 timeout: PROGRAM_TIMEOUT,
                 after_stop: Duration::ZERO,
+                time_to_end: TIME_TO_END,
             };
             let told = |output: Output, line: &str| {
                 self.telemetry.emit(events::ProgramOutput {

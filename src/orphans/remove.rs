@@ -160,6 +160,7 @@ impl Remover {
                 target: String::new(),
                 comment: Some("orphan removed by hand".to_owned()),
                 rejected_at_ms: self.clock.now_ms(),
+                unasked: false,
             }),
         );
         let work = self.take_down(id, policy_id, &grant, stop);

@@ -18,6 +18,7 @@ async fn run(
         input: String::new(),
         timeout: Duration::from_secs(60),
         after_stop: Duration::from_secs(60),
+        time_to_end: TIME_TO_END,
     };
     change(&mut invocation);
     let lines = Mutex::new(Vec::new());
@@ -115,6 +116,34 @@ async fn a_timeout_ends_the_whole_group() {
 }
 
 #[tokio::test]
+async fn what_a_program_started_has_its_time_to_end_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (ready, done) = (
+        directory.path().join("ready"),
+        directory.path().join("done"),
+    );
+    // The shell ends at once; its child has something to write, more than fits into a pipe.
+    let script = format!(
+        r#"sh -c 'trap "head -c 200000 /dev/zero | tr \\0 x; : > {}; exit" TERM; : > {}; while :; do sleep 0.01; done' & wait"#,
+        done.display(),
+        ready.display()
+    );
+    let stop = Stop::default();
+    let running = run(&script, |_| {}, &stop);
+    tokio::pin!(running);
+    while !ready.exists() {
+        tokio::select! {
+            _ = &mut running => panic!("it ended"),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    stop.now(StopReason::LeaseLost);
+    let (finish, _) = running.await;
+    assert_eq!(finish, Finish::Stopped(StopReason::LeaseLost));
+    assert!(done.exists());
+}
+
+#[tokio::test]
 async fn what_a_program_leaves_running_goes_with_it() {
     let (finish, lines) = run("sleep 1000 & echo $!", |_| {}, &Stop::default()).await;
     assert_eq!(finish, Finish::Exited(0));
@@ -175,6 +204,7 @@ async fn what_cannot_be_started_is_an_error() {
         input: String::new(),
         timeout: Duration::from_secs(60),
         after_stop: Duration::from_secs(60),
+        time_to_end: TIME_TO_END,
     };
     let start = async || {
         let invocation = invocation(&file);

@@ -19,8 +19,8 @@ use crate::telemetry::events;
 /// The activity's name, in the log and in a job's history.
 const RUNNING: &str = "running_program";
 
-/// Of the grace period so much is kept for ending the program, and for giving its message back.
-const TIME_TO_SETTLE: Duration = TIME_TO_END.saturating_add(Duration::from_secs(2));
+/// Of the grace period so much is kept for giving the message back; of a short one a quarter.
+const TIME_TO_SETTLE: Duration = Duration::from_secs(2);
 
 /// Why a program's work is not done yet.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +77,7 @@ impl Reconciler {
         self.ledger
             .note(&job.grant, Note::Entry(Kind::Waiting, RUNNING));
         let began = tokio::time::Instant::now();
-        let after_stop = self.settings.grace_period.saturating_sub(TIME_TO_SETTLE);
-        let invocation = invocation(job, program, outcome, after_stop);
+        let invocation = invocation(job, program, outcome, self.settings.grace_period);
         let finish = self
             .programs
             .run(&invocation, &job.stop, &|output, line| {
@@ -110,7 +109,9 @@ impl Reconciler {
     }
 }
 
-fn invocation(job: &Job, program: &Program, outcome: Outcome, after_stop: Duration) -> Invocation {
+fn invocation(job: &Job, program: &Program, outcome: Outcome, grace: Duration) -> Invocation {
+    let time_to_end = TIME_TO_END.min(grace / 2);
+    let after_stop = grace - time_to_end - TIME_TO_SETTLE.min(grace / 4);
     let rejection = &job.rejection;
     let pipeline = &rejection.pipeline;
     let environment = [
@@ -132,5 +133,6 @@ fn invocation(job: &Job, program: &Program, outcome: Outcome, after_stop: Durati
         input: job.event.as_deref().unwrap_or_default().to_owned(),
         timeout: program.timeout,
         after_stop,
+        time_to_end,
     }
 }

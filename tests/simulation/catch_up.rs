@@ -388,3 +388,38 @@ async fn a_round_is_bounded_and_the_next_one_goes_on_where_it_stopped() {
     assert!(calls(&world) - before <= 300);
     daemon.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_to_the_dead_letter_queue_is_not_lost() {
+    let world = World::new();
+    let service = world.service("shop");
+    // Denied for good: the redrive policy ends it.
+    world.aws.deny("UpdateDistribution");
+    world.reject(&service);
+    let daemon = world.start_with("ledger.db", CATCH_UP, false);
+    world.settled().await;
+    assert_eq!(world.dead_letters(), 1);
+    let runs = started(&daemon);
+    tokio::time::sleep(120 * MINUTE).await;
+    assert_eq!(
+        started(&daemon),
+        runs,
+        "its message is in the dead-letter queue"
+    );
+    daemon.stop().await;
+
+    // Nor by the next daemon. One that was found in CodePipeline is tried again.
+    let silent = world.service("blog");
+    rejected_in_silence(&world, &silent);
+    let daemon = world.start_with("ledger.db", CATCH_UP, false);
+    tokio::time::sleep(60 * MINUTE).await;
+    assert!(started(&daemon) >= 3, "{}", started(&daemon));
+    let of_the_first = world.aws.journal().entries().into_iter();
+    assert!(
+        of_the_first
+            .rev()
+            .take(200)
+            .all(|entry| !entry.about(&service.staging_id))
+    );
+    daemon.stop().await;
+}
