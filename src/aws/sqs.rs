@@ -213,8 +213,7 @@ impl Queue {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(entry_id(index))
                 .receipt_handle(receipt_handle)
-                // Rather too late by less than a second than too soon.
-                .visibility_timeout(whole(ceiling(*visibility)))
+                .visibility_timeout(whole(visibility.as_secs()))
                 .build()
                 .map_err(|error| AwsError::unusable(OPERATION, error))?;
             request = request.entries(entry);
@@ -355,10 +354,6 @@ fn dead_letter_arn(policy: &str) -> Option<String> {
         .get("deadLetterTargetArn")?
         .as_str()
         .map(str::to_owned)
-}
-
-fn ceiling(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 fn whole(number: u64) -> i32 {

@@ -240,6 +240,8 @@ impl Consumer {
     ) {
         let consumer = Arc::clone(self);
         let delay = delay.min(VISIBILITY_CEILING - Duration::from_secs(60 * 60));
+        // SQS takes whole seconds: rather too late by less than one than too soon.
+        let delay = Duration::from_secs(delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
         {
             let mut until = lock(&self.released_until);
             *until = (*until).max(Some(Instant::now() + delay));

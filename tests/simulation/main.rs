@@ -4,6 +4,7 @@
 
 mod accounts;
 mod bindings;
+mod by_hand;
 mod catch_up;
 mod cleanup;
 mod faults;

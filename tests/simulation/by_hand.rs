@@ -1,0 +1,254 @@
+//! `clean` and `orphans --delete` beside a running daemon, begun before every one of its calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use stagesweep::accounts::Accounts;
+use stagesweep::aws::Connector;
+use stagesweep::config::Config;
+use stagesweep::daemon;
+use stagesweep::lease::Terms;
+use stagesweep::ledger::EmbeddedLedger;
+use stagesweep::manual::{ByHand, Cleaned, Order};
+use stagesweep::named::{self, Home, Wanted};
+use stagesweep::orphans::{Removed, Remover, Survey};
+use stagesweep::pace::Pace;
+use stagesweep::plan::Outcome;
+use stagesweep::programs::Processes;
+use stagesweep::reconcile::Ended;
+use stagesweep::rehearsal::Service;
+use stagesweep::stop::Stop;
+use stagesweep::tasks::Tasks;
+use stagesweep::telemetry::Telemetry;
+use stagesweep::watch::Watcher;
+use tokio::sync::Notify;
+
+use crate::harness::{World, assert_clean, assert_gone};
+
+const LEDGER: &str = "ledger.db";
+
+/// More calls than a cleanup makes.
+const CALLS: u64 = 24;
+
+/// What a person's process is made of.
+struct Person {
+    config: Config,
+    connector: Connector,
+    telemetry: Arc<Telemetry>,
+    tasks: Tasks,
+    accounts: Accounts,
+    ledger: Arc<EmbeddedLedger>,
+    terms: Terms,
+}
+
+impl Person {
+    fn new(world: &World) -> Self {
+        let path = world.ledger_path(LEDGER);
+        let config = world.config(&path, "");
+        let telemetry = Arc::new(Telemetry::new(world.clock.clone()));
+        let connector = Connector::to_endpoint(
+            "http://aws.test",
+            "ap-northeast-1",
+            Some(world.aws.http_client()),
+            &world.clock,
+            Arc::clone(&telemetry),
+        );
+        let tasks = Tasks::default();
+        let instance = uuid::Uuid::new_v4().to_string();
+        let ledger = EmbeddedLedger::open_beside(&path, &instance, world.clock.clone()).unwrap();
+        Self {
+            accounts: daemon::accounts(&config, &connector, &telemetry, &tasks),
+            terms: Terms {
+                visibility_timeout: config.queue.visibility_timeout,
+                heartbeat_interval: config.queue.heartbeat_interval,
+            },
+            config,
+            connector,
+            telemetry,
+            tasks,
+            ledger: Arc::new(ledger),
+        }
+    }
+
+    /// Cleans what the parameter names now.
+    async fn clean(&self, world: &World, service: &Service) -> Cleaned {
+        let home = Home {
+            region: "ap-northeast-1".to_owned(),
+            account: service.account.clone(),
+        };
+        let wanted = Wanted {
+            pipeline: &service.pipeline,
+            stage: None,
+            action: None,
+        };
+        let history = world.aws.parameter_history(&service.staging_parameter);
+        let order = Order {
+            named: named::find(&self.config.targets, wanted, &home).unwrap(),
+            staging_id: service.staging_id.clone(),
+            version: history.last().unwrap().version.try_into().unwrap(),
+            written_at: history.last().map(|version| version.at),
+        };
+        let by_hand = ByHand {
+            ledger: self.ledger.clone(),
+            reconciler: daemon::reconciler(
+                &self.config,
+                self.accounts.clone(),
+                self.ledger.clone(),
+                Arc::clone(&self.telemetry),
+                Arc::new(Processes),
+            ),
+            clock: world.clock.clone(),
+            terms: self.terms,
+        };
+        by_hand.clean(&order, &Stop::default()).await.unwrap()
+    }
+
+    /// Takes one staging distribution that nobody names down, as `orphans --delete` does.
+    async fn remove(&self, world: &World, service: &Service) -> Removed {
+        let account = self.connector.account();
+        let (path, clock) = (world.ledger_path(LEDGER), world.clock.clone());
+        let remover = Remover {
+            survey: Survey {
+                account: account.clone(),
+                targets: self.config.targets.clone(),
+            },
+            watcher: Watcher::new(
+                account.cloudfront,
+                Pace {
+                    min: self.config.cleanup.poll_interval_min,
+                    max: self.config.cleanup.poll_interval_max,
+                },
+                Arc::clone(&self.telemetry),
+                self.tasks.clone(),
+            ),
+            ledger: self.ledger.clone(),
+            records: Box::new(move || {
+                let records = EmbeddedLedger::history(&path, &clock);
+                async move { records }.boxed()
+            }),
+            clock: world.clock.clone(),
+            terms: self.terms,
+            propagation_timeout: self.config.cleanup.propagation_timeout,
+            say: Box::new(|_, _| {}),
+        };
+        let policy_id = Some(service.policy_id.as_str());
+        remover
+            .staging(&service.staging_id, policy_id, &Stop::default())
+            .await
+    }
+}
+
+/// Runs `act` before the nth call of a cleanup; answers a sign of it.
+fn at_call(world: &World, nth: u64) -> Arc<Notify> {
+    let now = Arc::new(Notify::new());
+    let sign = Arc::clone(&now);
+    world.before_cleanup_call(nth, move |_| sign.notify_one());
+    now
+}
+
+/// Waits for the sign, or until the queue is empty: there were fewer calls.
+async fn reached(world: &World, now: &Notify) {
+    tokio::select! {
+        () = now.notified() => {}
+        () = world.settled() => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clean_beside_a_daemon_that_cleans_is_one_cleanup() {
+    let mut busy = 0;
+    for nth in 1..=CALLS {
+        let world = World::new();
+        let service = world.service("shop");
+        let now = at_call(&world, nth);
+        world.reject(&service);
+        let daemon = world.start(LEDGER);
+        reached(&world, &now).await;
+        let cleaned = Person::new(&world).clean(&world, &service).await;
+        match cleaned {
+            Cleaned::Ran(Ended::ProductionBusy { .. }) => busy += 1,
+            Cleaned::Ran(Ended::Succeeded(outcome)) => assert!(
+                matches!(outcome, Outcome::Cleaned | Outcome::AlreadyClean),
+                "{outcome:?}"
+            ),
+            other => panic!("call {nth}: {other:?}"),
+        }
+        world.settled().await;
+        assert_clean(&world, &service);
+        assert_eq!(
+            world.changes().len(),
+            5,
+            "call {nth}: {:?}",
+            world.changes()
+        );
+        daemon.stop().await;
+    }
+    assert!(busy > 5, "the two hardly ever met: {busy}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_during_a_clean_that_is_cut_off_anywhere_ends_clean() {
+    for nth in (1..=CALLS).step_by(2) {
+        for cut_off in [false, true] {
+            let world = World::new();
+            let service = world.service("shop");
+            let now = at_call(&world, nth);
+            let daemon = world.start(LEDGER);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let person = Person::new(&world);
+            let cleaning = person.clean(&world, &service);
+            tokio::pin!(cleaning);
+            let over = tokio::select! {
+                biased;
+                _ = &mut cleaning => true,
+                () = now.notified() => false,
+            };
+            world.reject(&service);
+            if cut_off {
+                drop(person.tasks.end_on_drop());
+            } else if !over {
+                assert!(matches!(cleaning.await, Cleaned::Ran(Ended::Succeeded(_))));
+            }
+            world.settled().await;
+            assert_clean(&world, &service);
+            assert_eq!(
+                world.changes().len(),
+                5,
+                "call {nth}: {:?}",
+                world.changes()
+            );
+            daemon.stop().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_is_taken_down_beside_a_cleanup_of_its_own_production_distribution() {
+    for nth in 1..=CALLS {
+        let world = World::new();
+        let orphan = world.service("shop");
+        tokio::time::advance(Duration::from_secs(2 * 60 * 60)).await;
+        // A newer deployment has taken the slot, and nobody names the older one any more.
+        let mut newer = world.aws.deploy_again(&orphan).unwrap();
+        tokio::time::advance(Duration::from_secs(10 * 60)).await;
+        newer.start_time = world.clock.now();
+        let now = at_call(&world, nth);
+        world.reject(&newer);
+        let daemon = world.start(LEDGER);
+        reached(&world, &now).await;
+        let removed = Person::new(&world).remove(&world, &orphan).await;
+        assert!(matches!(removed, Removed::Gone), "call {nth}: {removed:?}");
+        world.settled().await;
+        assert_clean(&world, &newer);
+        assert_gone(&world, &orphan);
+        // Five for the rejection; the policy, disabling and deleting for the orphan.
+        assert_eq!(
+            world.changes().len(),
+            8,
+            "call {nth}: {:?}",
+            world.changes()
+        );
+        daemon.stop().await;
+    }
+}
