@@ -137,6 +137,14 @@ impl Trail {
         self.entries.iter().any(|entry| entry.kind == Kind::Applied)
     }
 
+    /// What its last run came to, if one has ended.
+    #[must_use]
+    pub fn last_end(&self) -> Option<&str> {
+        let mut entries = self.entries.iter().rev();
+        let ended = entries.find(|entry| entry.kind == Kind::Ended);
+        ended.map(|entry| entry.name.as_str())
+    }
+
     /// The entries as stretches of time: a wait from its begin to its end, everything else a point.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {

@@ -9,8 +9,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Consumer;
-use super::settle::{About, Disposition, PROGRAM_FAILED, Settlement};
-use super::work::Origin;
+use super::settle::{About, Disposition, Settlement};
+use super::work::{Origin, job_span};
 use crate::aws::sqs::Message;
 use crate::event::{self, Kind, Rejection};
 use crate::jobs::{Handle, HeldMessage};
@@ -20,6 +20,7 @@ use crate::telemetry::events;
 /// A job that was made for a message, and that somebody must work on and end.
 struct New {
     message_id: String,
+    receive_count: u32,
     rejection: Rejection,
     /// The message's body, where a program is to read it.
     event: Option<Arc<str>>,
@@ -58,22 +59,6 @@ impl Consumer {
                     about: None,
                     disposition,
                 }),
-                Ok((rejection, target))
-                    if target.program.is_some() && self.has_said_no(&held.message_id, count) =>
-                {
-                    let about = About {
-                        rejection: *rejection,
-                        target: target.label,
-                    };
-                    settled.push(Settlement {
-                        held,
-                        about: Some(Arc::new(about)),
-                        disposition: Disposition::Reject {
-                            reason: PROGRAM_FAILED,
-                            detail: "the program has said so at an earlier receive".to_owned(),
-                        },
-                    });
-                }
                 Ok((rejection, target)) => {
                     let event = target.program.is_some().then(|| message.body.into());
                     new.extend(self.attach(held, *rejection, event, target));
@@ -159,7 +144,7 @@ impl Consumer {
         event: Option<Arc<str>>,
         target: ResolvedTarget,
     ) -> Option<New> {
-        let message_id = held.message_id.clone();
+        let (message_id, receive_count) = (held.message_id.clone(), held.receive_count);
         let attached = self
             .jobs
             .attach(&rejection.key, &rejection.execution_id, held);
@@ -173,6 +158,7 @@ impl Consumer {
         };
         Some(New {
             message_id,
+            receive_count,
             rejection,
             event,
             target,
@@ -212,23 +198,22 @@ impl Consumer {
     fn spawn(self: &Arc<Self>, job: New) {
         let New {
             message_id,
+            receive_count,
             rejection,
             event,
             target,
             handle,
         } = job;
-        let span = tracing::info_span!(
-            "job",
-            execution.id = rejection.execution_id,
-            pipeline = rejection.pipeline.name,
-            target = target.label,
-        );
+        let span = job_span(&rejection, &target);
         let consumer = Arc::clone(self);
         let label = target.label.clone();
         let task = async move {
             let disposition = consumer
                 .work(
-                    Origin::Message(&message_id),
+                    Origin::Message {
+                        id: &message_id,
+                        receive_count,
+                    },
                     rejection.clone(),
                     event,
                     target,

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::Consumer;
 use super::settle::{About, Disposition};
-use super::work::Origin;
+use super::work::{Origin, job_span};
 use crate::event::{JobKey, Rejection};
 use crate::target::{ResolvedTarget, Targets};
 
@@ -49,12 +49,7 @@ impl Consumer {
         let Some(handle) = self.jobs.begin(&rejection.key, &rejection.execution_id) else {
             return;
         };
-        let span = tracing::info_span!(
-            "job",
-            execution.id = rejection.execution_id,
-            pipeline = rejection.pipeline.name,
-            target = target.label,
-        );
+        let span = job_span(&rejection, &target);
         let consumer = Arc::clone(self);
         let label = target.label.clone();
         let task = async move {

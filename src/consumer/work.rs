@@ -29,7 +29,11 @@ const MAX_LEDGER_PAUSE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy)]
 pub(super) enum Origin<'a> {
     /// A message asked for it.
-    Message(&'a str),
+    Message {
+        /// The message's id.
+        id: &'a str,
+        receive_count: u32,
+    },
     /// It was found, and no message asked for it.
     CatchUp {
         /// Whether CodePipeline is asked before anything is changed, where that is configured.
@@ -56,16 +60,16 @@ impl Consumer {
             Ok(Claim::Granted { grant, binding }) => (grant, binding),
             Ok(Claim::Done { .. }) => {
                 return match origin {
-                    Origin::Message(message_id) => self.done_before(message_id, &rejection),
+                    Origin::Message { id, .. } => self.done_before(id, &rejection),
                     Origin::CatchUp { .. } => Disposition::Delete {
                         reason: "duplicate",
                     },
                 };
             }
             Ok(Claim::Leased { until }) => {
-                if let Origin::Message(message_id) = origin {
+                if let Origin::Message { id, .. } = origin {
                     self.emit(events::DuplicateSuppressed {
-                        message_id,
+                        message_id: id,
                         execution_id: &execution_id,
                         job: "leased_elsewhere",
                     });
@@ -80,11 +84,10 @@ impl Consumer {
         };
         self.ledger_worked();
         if let Origin::CatchUp { verify } = origin {
-            if self.was_asked_for(&grant) {
-                // Its message comes back, or is a dead letter for somebody to send back.
-                if let Err(error) = ledger.release(&grant, "asked_for").await {
-                    self.ledger_failed(&error);
-                }
+            if let Some(reason) = self.asked_for(&grant) {
+                // Its message comes back, or is a dead letter for somebody to send back: what the ledger
+                // says of it stays as it is.
+                self.give_up(&grant, &reason).await;
                 return Disposition::Delete {
                     reason: "asked_for",
                 };
@@ -94,6 +97,19 @@ impl Consumer {
                 ended_without: !verify,
                 age: self.parts.clock.since(rejection.rejected_at),
             });
+        }
+        if let Origin::Message {
+            id: message_id,
+            receive_count,
+        } = origin
+            && target.program.is_some()
+            && self.has_said_no(message_id, receive_count)
+        {
+            self.give_up(&grant, PROGRAM_FAILED).await;
+            return Disposition::Reject {
+                reason: PROGRAM_FAILED,
+                detail: "the program has said so at an earlier receive".to_owned(),
+            };
         }
         self.emit(events::JobStarted {
             rejection: &rejection,
@@ -166,11 +182,18 @@ impl Consumer {
         }
     }
 
-    /// Whether a message has asked for a job before.
-    fn was_asked_for(&self, grant: &Grant) -> bool {
-        let trail = self.parts.ledger.trail(grant);
-        let about = trail.and_then(|trail| trail.about);
-        about.is_some_and(|about| !about.unasked)
+    /// What the last run of a job came to that a message has asked for; `None` if none has.
+    fn asked_for(&self, grant: &Grant) -> Option<String> {
+        let trail = self.parts.ledger.trail(grant)?;
+        let asked = trail.about.as_ref().is_some_and(|about| !about.unasked);
+        asked.then(|| trail.last_end().unwrap_or("asked_for").to_owned())
+    }
+
+    /// Gives a grant back that nothing was done under.
+    async fn give_up(&self, grant: &Grant, reason: &str) {
+        if let Err(error) = self.parts.ledger.release(grant, reason).await {
+            self.ledger_failed(&error);
+        }
     }
 
     /// For a message of a job that the ledger has as done.
@@ -335,6 +358,16 @@ impl Consumer {
             }
         }
     }
+}
+
+/// What every log line of a job carries.
+pub(super) fn job_span(rejection: &Rejection, target: &ResolvedTarget) -> tracing::Span {
+    tracing::info_span!(
+        "job",
+        execution.id = rejection.execution_id,
+        pipeline = rejection.pipeline.name,
+        target = target.label,
+    )
 }
 
 fn panic_message(error: tokio::task::JoinError) -> String {

@@ -872,7 +872,7 @@ impl Event for JobFailed<'_> {
             reason = self.reason,
             detail = self.detail,
             job.duration_ms = ms(self.took),
-            "cleanup failed for now; the message will bring it back"
+            "cleanup failed for now; it is tried again"
         );
         metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
     }

@@ -179,7 +179,7 @@ async fn a_ledger_that_fails_stops_the_work_until_it_is_mended() {
         .unwrap();
     daemon.says(FAILING).await;
     let failed = daemon
-        .says("cleanup failed for now; the message will bring it back")
+        .says("cleanup failed for now; it is tried again")
         .await;
     assert_eq!(failed["reason"], "ledger_failed");
     daemon.says("message released").await;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stagesweep::history::State;
+use stagesweep::ledger::EmbeddedLedger;
 use stagesweep::rehearsal::{Action, EmbeddedAws, EventOptions, Review, Rule, Service};
 
 use crate::harness::{Instance, PATIENCE, World, assert_clean, assert_gone, assert_untouched};
@@ -407,6 +409,10 @@ async fn what_is_on_its_way_to_the_dead_letter_queue_is_not_lost() {
         "its message is in the dead-letter queue"
     );
     daemon.stop().await;
+    // Why it is there can still be told.
+    let records = EmbeddedLedger::history(&world.ledger_path("ledger.db"), &world.clock).unwrap();
+    let denied = State::Open(Some("access_denied".to_owned()));
+    assert_eq!(records[0].state, denied);
 
     // Nor by the next daemon. One that was found in CodePipeline is tried again.
     let silent = world.service("blog");
