@@ -1,0 +1,116 @@
+//! What is asked of an account beside the jobs, and what it answers.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::{Event, ms};
+use crate::telemetry::chain;
+use crate::telemetry::metrics::Metrics;
+
+/// A distribution cannot be looked at for now; looking goes on.
+pub struct LookFailing<'a> {
+    /// The distribution.
+    pub distribution_id: &'a str,
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for LookFailing<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            distribution.id = self.distribution_id,
+            error = chain(self.error),
+            "the distribution cannot be looked at; trying again with backoff"
+        );
+    }
+}
+
+/// STS gave credentials of a role.
+pub struct RoleAssumed<'a> {
+    /// The role.
+    pub role_arn: &'a str,
+    /// When the credentials end.
+    pub until: Option<Timestamp>,
+}
+
+impl Event for RoleAssumed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            role.arn = self.role_arn,
+            role.until = self.until.map(tracing::field::display),
+            "role assumed"
+        );
+    }
+}
+
+/// STS gave no credentials of a role, for the first time in a row for this reason.
+pub struct RoleNotAssumed<'a> {
+    /// The role.
+    pub role_arn: &'a str,
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for RoleNotAssumed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            role.arn = self.role_arn,
+            error = chain(self.error),
+            "the role cannot be assumed; nothing is done in its account meanwhile"
+        );
+    }
+}
+
+/// The account's distributions cannot be listed for now: each is asked for by itself.
+pub struct ListingFailed<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for ListingFailed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            error = chain(self.error),
+            "the distributions cannot be listed; asking for each by itself"
+        );
+    }
+}
+
+/// AWS began to throttle the account's calls of a service.
+pub struct AccountThrottled<'a> {
+    /// The service.
+    pub service: &'static str,
+    /// The operation whose call was throttled.
+    pub operation: &'a str,
+}
+
+impl Event for AccountThrottled<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            aws.service = self.service,
+            aws.operation = self.operation,
+            "throttled; all calls of the account to this service slow down"
+        );
+    }
+}
+
+/// A call failed in a way that the next try may not.
+pub struct CallRetried<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+    /// When it is tried again.
+    pub delay: Duration,
+}
+
+impl Event for CallRetried<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            error = chain(self.error),
+            retry.in_ms = ms(self.delay),
+            "call failed; trying again"
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Rejections that were looked for.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{Event, ms};
+use crate::event::Rejection;
+use crate::telemetry::chain;
+use crate::telemetry::metrics::Metrics;
+
+/// A round of catching up is over.
+pub struct CaughtUp {
+    /// How many pipelines were looked at.
+    pub pipelines: usize,
+    /// How many are left to the next round.
+    pub left: usize,
+    /// How many calls of CodePipeline it took.
+    pub calls: usize,
+    /// How many rejections were found that may not be cleaned up yet.
+    pub found: usize,
+}
+
+impl Event for CaughtUp {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            pipelines = self.pipelines,
+            pipelines.left = self.left,
+            aws.calls = self.calls,
+            found = self.found,
+            "looked for lost rejections"
+        );
+    }
+}
+
+/// A pipeline, or the list of them, could not be looked at for lost rejections.
+pub struct CatchUpFailed<'a> {
+    /// The pipeline; empty for what concerns all.
+    pub pipeline: &'a str,
+    /// Why.
+    pub error: &'a dyn StdError,
+}
+
+impl Event for CatchUpFailed<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            pipeline = self.pipeline,
+            error = chain(self.error),
+            "lost rejections cannot be looked for; trying again in the next round"
+        );
+    }
+}
+
+/// An approval was not given, the ledger does not have it as done, and no message is in flight for it: the
+/// job of that begins.
+pub struct LostRejectionFound<'a> {
+    /// As its event would tell it.
+    pub rejection: &'a Rejection,
+    /// Its execution ended without a rejection.
+    pub ended_without: bool,
+    /// How long ago that was.
+    pub age: Duration,
+}
+
+impl Event for LostRejectionFound<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            execution.id = self.rejection.execution_id,
+            execution.url = self.rejection.console_url(),
+            pipeline = self.rejection.pipeline.name,
+            approval = if self.ended_without {
+                "ended"
+            } else {
+                "rejected"
+            },
+            age_ms = ms(self.age),
+            "an approval was not given, and what it left is there; its event may be lost: cleaning up"
+        );
+    }
+}
+
+/// An execution that ended without a rejection left a staging distribution behind.
+pub struct RemainsFound<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// The pipeline.
+    pub pipeline: &'a str,
+    /// The staging distribution.
+    pub staging_id: &'a str,
+    /// How long ago the execution ended.
+    pub age: Duration,
+}
+
+impl Event for RemainsFound<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            execution.id = self.execution_id,
+            pipeline = self.pipeline,
+            staging.id = self.staging_id,
+            age_ms = ms(self.age),
+            "an execution that ended without a rejection left its staging distribution; `stagesweep \
+             clean` takes it down, and so does catch_up.reclaim"
+        );
+    }
+}

@@ -1,0 +1,457 @@
+//! Jobs: their begin, their steps, waits and programs, their end.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::{Event, ms};
+use crate::event::Rejection;
+use crate::plan::Outcome;
+use crate::programs::Finish;
+use crate::retry::Conflict;
+use crate::telemetry::metrics::{
+    CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_STARTED, CLEANUPS_SUCCEEDED, CLEANUPS_SUPERSEDED,
+    EVENT_AGE, Metrics, PROPAGATION_TIME,
+};
+use crate::telemetry::{Milestone, What};
+use crate::verdict::Verdict;
+
+/// Work on a rejection begins, or is resumed.
+pub struct JobStarted<'a> {
+    /// The rejection.
+    pub rejection: &'a Rejection,
+    /// How long ago the event was emitted.
+    pub event_age: Duration,
+    /// An earlier claim had bound the job already.
+    pub resumed: bool,
+}
+
+impl Event for JobStarted<'_> {
+    fn record(&self, metrics: &Metrics) {
+        info!(
+            execution.id = self.rejection.execution_id,
+            pipeline = self.rejection.pipeline.name,
+            execution.url = self.rejection.console_url(),
+            review.comment = self.rejection.comment,
+            event.age_ms = ms(self.event_age),
+            resumed = self.resumed,
+            "cleanup started"
+        );
+        metrics.add(CLEANUPS_STARTED, 1);
+        metrics.observe(EVENT_AGE, self.event_age);
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.rejection.execution_id.clone(),
+            what: What::Started {
+                pipeline: self.rejection.pipeline.name.clone(),
+            },
+        })
+    }
+}
+
+/// The job knows which distributions it is about.
+pub struct JobBound<'a> {
+    /// The production distribution.
+    pub production_id: &'a str,
+    /// The staging distribution.
+    pub staging_id: &'a str,
+}
+
+impl Event for JobBound<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            production.id = self.production_id,
+            staging.id = self.staging_id,
+            "bound"
+        );
+    }
+}
+
+/// CodePipeline was asked whether a rejection still stands.
+pub struct RejectionChecked<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// The step that hangs on it.
+    pub before: &'static str,
+    /// What it says.
+    pub verdict: Verdict,
+}
+
+impl Event for RejectionChecked<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        let (verdict, how) = match self.verdict {
+            Verdict::Stands { timed_out: false } => ("stands", "rejected".to_owned()),
+            Verdict::Stands { timed_out: true } => ("stands", "timed_out".to_owned()),
+            Verdict::Retracted(retraction) => ("retracted", retraction.code().to_owned()),
+            Verdict::Doubtful(doubt) => ("doubtful", doubt.to_string()),
+        };
+        info!(
+            execution.id = self.execution_id,
+            step = self.before,
+            verdict,
+            how,
+            "rejection checked with CodePipeline"
+        );
+    }
+}
+
+/// AWS accepted a change.
+pub struct StepApplied<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// The step.
+    pub step: &'static str,
+}
+
+impl Event for StepApplied<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(step = self.step, "step applied");
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Applied { step: self.step },
+        })
+    }
+}
+
+/// A step met a state that forbids it for now, or a newer configuration. The job looks again.
+pub struct StepDeferred {
+    /// The step.
+    pub step: &'static str,
+    /// What it met; `None`: the configuration had changed since it was read.
+    pub conflict: Option<Conflict>,
+}
+
+impl Event for StepDeferred {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            step = self.step,
+            found = self.conflict.map_or("changed", Conflict::code),
+            "step deferred; looking again"
+        );
+    }
+}
+
+/// A step's target was gone already.
+pub struct StepWasDone {
+    /// The step.
+    pub step: &'static str,
+}
+
+impl Event for StepWasDone {
+    fn record(&self, _metrics: &Metrics) {
+        info!(step = self.step, "step was done already");
+    }
+}
+
+/// The job waits.
+pub struct WaitStarted<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// What for.
+    pub wait: &'static str,
+}
+
+impl Event for WaitStarted<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(wait = self.wait, "waiting");
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Waiting { wait: self.wait },
+        })
+    }
+}
+
+/// What the job waited for is so.
+pub struct WaitEnded<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// What for.
+    pub wait: &'static str,
+    /// How long the wait took.
+    pub took: Duration,
+    /// How long our own change took to propagate, if that was what was waited for.
+    pub propagation: Option<Duration>,
+}
+
+impl Event for WaitEnded<'_> {
+    fn record(&self, metrics: &Metrics) {
+        info!(
+            wait = self.wait,
+            wait.took_ms = ms(self.took),
+            propagation_ms = self.propagation.map(ms),
+            "wait ended"
+        );
+        if let Some(propagation) = self.propagation {
+            metrics.observe(PROPAGATION_TIME, propagation);
+        }
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Waited {
+                wait: self.wait,
+                took: self.took,
+            },
+        })
+    }
+}
+
+/// Someone wrote the parameter between our reading and our writing it.
+pub struct ParameterRaced<'a> {
+    /// The parameter.
+    pub parameter: &'a str,
+    /// The value that was put back, if there was one to put back.
+    pub restored: Option<&'a str>,
+}
+
+impl Event for ParameterRaced<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            parameter = self.parameter,
+            restored = self.restored,
+            "the staging parameter was written by someone else at the same moment; their value \
+             stands"
+        );
+    }
+}
+
+/// The target's program begins to run.
+pub struct ProgramStarted<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// Its path.
+    pub program: &'a str,
+}
+
+impl Event for ProgramStarted<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(program = self.program, "program started");
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Waiting {
+                wait: "running_program",
+            },
+        })
+    }
+}
+
+/// The target's program wrote a line.
+pub struct ProgramOutput<'a> {
+    /// Where to.
+    pub output: &'static str,
+    /// The line, of bounded length.
+    pub line: &'a str,
+}
+
+impl Event for ProgramOutput<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            program.output = self.output,
+            line = self.line,
+            "program wrote"
+        );
+    }
+}
+
+/// The target's program ended.
+pub struct ProgramEnded<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// How; `None` if it was never started.
+    pub finish: Option<&'a Finish>,
+    /// How long it ran.
+    pub took: Duration,
+}
+
+impl Event for ProgramEnded<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        let (status, how) = match self.finish {
+            Some(Finish::Exited(status)) => (Some(*status), "exited"),
+            Some(Finish::Signalled(_)) => (None, "signalled"),
+            Some(Finish::TimedOut) => (None, "timed_out"),
+            Some(Finish::Stopped(reason)) => (None, reason.code()),
+            None => (None, "not_started"),
+        };
+        info!(
+            program.exit_status = status,
+            program.end = how,
+            program.took_ms = ms(self.took),
+            "program ended"
+        );
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Waited {
+                wait: "running_program",
+                took: self.took,
+            },
+        })
+    }
+}
+
+/// The job is done.
+pub struct JobSucceeded<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// How.
+    pub outcome: Outcome,
+    /// How long the work took in this process.
+    pub took: Duration,
+}
+
+impl Event for JobSucceeded<'_> {
+    fn record(&self, metrics: &Metrics) {
+        info!(
+            execution.id = self.execution_id,
+            outcome = self.outcome.code(),
+            job.duration_ms = ms(self.took),
+            "cleanup succeeded"
+        );
+        metrics.add(CLEANUPS_SUCCEEDED, 1);
+        if self.outcome == Outcome::Superseded {
+            metrics.add(CLEANUPS_SUPERSEDED, 1);
+        }
+        metrics.observe(CLEANUP_DURATION, self.took);
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(ended(
+            self.execution_id,
+            self.outcome.code(),
+            self.took,
+            true,
+        ))
+    }
+}
+
+/// The job must not be done.
+pub struct JobRefused<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// A bounded code.
+    pub reason: &'static str,
+    /// Why.
+    pub detail: &'a str,
+    /// How long the work took in this process.
+    pub took: Duration,
+}
+
+impl Event for JobRefused<'_> {
+    fn record(&self, metrics: &Metrics) {
+        error!(
+            execution.id = self.execution_id,
+            reason = self.reason,
+            detail = self.detail,
+            "cleanup refused; nothing more is touched"
+        );
+        metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(ended(self.execution_id, self.reason, self.took, false))
+    }
+}
+
+/// The job failed for now; its message will bring it back.
+pub struct JobFailed<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// A bounded code.
+    pub reason: &'static str,
+    /// Everything that is known of the cause.
+    pub detail: &'a str,
+    /// How long the work took in this process.
+    pub took: Duration,
+}
+
+impl Event for JobFailed<'_> {
+    fn record(&self, metrics: &Metrics) {
+        error!(
+            execution.id = self.execution_id,
+            reason = self.reason,
+            detail = self.detail,
+            job.duration_ms = ms(self.took),
+            "cleanup failed for now; it is tried again"
+        );
+        metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(ended(self.execution_id, self.reason, self.took, false))
+    }
+}
+
+/// The job was stopped at a step boundary; it goes on under a new receive.
+pub struct JobStopped<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// Why.
+    pub reason: &'static str,
+    /// How long the work took in this process.
+    pub took: Duration,
+}
+
+impl Event for JobStopped<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            execution.id = self.execution_id,
+            reason = self.reason,
+            job.duration_ms = ms(self.took),
+            "cleanup stopped at a step boundary"
+        );
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(ended(self.execution_id, self.reason, self.took, false))
+    }
+}
+
+fn ended(execution_id: &str, code: &'static str, took: Duration, success: bool) -> Milestone {
+    Milestone {
+        execution_id: execution_id.to_owned(),
+        what: What::Ended {
+            code,
+            took,
+            success,
+        },
+    }
+}
+
+/// A job panicked. Its message is released; the others go on.
+pub struct JobPanicked<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
+    /// The panic's message.
+    pub detail: &'a str,
+    /// How long the work took in this process.
+    pub took: Duration,
+}
+
+impl Event for JobPanicked<'_> {
+    fn record(&self, metrics: &Metrics) {
+        error!(
+            execution.id = self.execution_id,
+            detail = self.detail,
+            "cleanup panicked; this is a defect of stagesweep"
+        );
+        metrics.add_by_reason(CLEANUPS_FAILED, "panicked");
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(ended(self.execution_id, "panicked", self.took, false))
+    }
+}
