@@ -74,11 +74,18 @@ impl Iam {
         for resources in question.resources.chunks(RESOURCES) {
             let results = self.results(principal, question, resources).await?;
             for resource in resources {
-                let verdict = results.iter().find_map(|result| verdict(result, resource));
+                let told = match told(&results, resource) {
+                    Some(verdict) => Some(verdict),
+                    // Simulators there are that answer for one resource of several.
+                    None => {
+                        let alone = std::slice::from_ref(resource);
+                        told(&self.results(principal, question, alone).await?, resource)
+                    }
+                };
                 let lacking = || AwsError::unusable(OPERATION, "the reply lacks a resource");
                 decisions.push(Decision {
                     resource: resource.clone(),
-                    verdict: verdict.ok_or_else(lacking)?,
+                    verdict: told.ok_or_else(lacking)?,
                 });
             }
         }
@@ -121,6 +128,10 @@ impl Iam {
 }
 
 const OPERATION: &str = "SimulatePrincipalPolicy";
+
+fn told(results: &[EvaluationResult], resource: &str) -> Option<Verdict> {
+    results.iter().find_map(|result| verdict(result, resource))
+}
 
 /// What a result says of a resource, if it is about it. One result may be about one resource or about
 /// several.
