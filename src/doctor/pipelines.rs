@@ -194,30 +194,28 @@ async fn readable(
     Ok(stages)
 }
 
-/// What the target names and the pipeline does not have.
+/// What the target names and the pipeline does not have. A pipeline has stages, and a stage actions: a
+/// reply without any tells nothing.
 fn lacking(named: &Named, stages: &[Stage]) -> Option<String> {
-    let list = |names: Vec<&str>| match names.is_empty() {
-        true => "none".to_owned(),
-        false => names.join(", "),
-    };
     let stages: Vec<&Stage> = match &named.stage {
         None => stages.iter().collect(),
         Some(wanted) => {
             let found: Vec<&Stage> = stages.iter().filter(|it| it.name == *wanted).collect();
-            if found.is_empty() {
-                let there = list(stages.iter().map(|it| it.name.as_str()).collect());
+            if found.is_empty() && !stages.is_empty() {
+                let there: Vec<&str> = stages.iter().map(|it| it.name.as_str()).collect();
+                let there = there.join(", ");
                 return Some(format!("it has no stage {wanted:?}; its stages: {there}"));
             }
             found
         }
     };
     let wanted = named.action.as_ref()?;
-    let mut actions = stages.iter().flat_map(|stage| &stage.actions);
-    if actions.any(|(name, _)| name == wanted) {
+    let actions = stages.iter().flat_map(|stage| &stage.actions);
+    let there: Vec<&str> = actions.map(|(name, _)| name.as_str()).collect();
+    if there.is_empty() || there.contains(&wanted.as_str()) {
         return None;
     }
-    let actions = stages.iter().flat_map(|stage| &stage.actions);
-    let there = list(actions.map(|(name, _)| name.as_str()).collect());
+    let there = there.join(", ");
     Some(match &named.stage {
         Some(stage) => {
             format!("its stage {stage:?} has no action {wanted:?}; its actions: {there}")
@@ -231,7 +229,7 @@ mod tests {
     use super::*;
     use crate::target::{TargetSpec, Targets};
 
-    fn said(stage: Option<&str>, action: Option<&str>) -> Option<String> {
+    fn said(stage: Option<&str>, action: Option<&str>, stages: &[Stage]) -> Option<String> {
         let spec = TargetSpec {
             pipeline: "shop".to_owned(),
             stage: stage.map(str::to_owned),
@@ -250,22 +248,31 @@ mod tests {
             action: None,
         };
         let named = named::find(&Targets::new(&[spec]).unwrap(), wanted, &home).unwrap();
-        let stage = |name: &str, actions: &[&str]| Stage {
+        lacking(&named, stages)
+    }
+
+    fn stage(name: &str, actions: &[&str]) -> Stage {
+        Stage {
             name: name.to_owned(),
             latest: None,
             inbound: Vec::new(),
             actions: actions.iter().map(|it| ((*it).to_owned(), None)).collect(),
-        };
-        let stages = [stage("Source", &["Fetch"]), stage("Review", &["Approve"])];
-        lacking(&named, &stages)
+        }
     }
 
     #[test]
     fn a_stage_or_an_action_that_the_pipeline_lacks_is_told_with_those_it_has() {
-        assert_eq!(said(Some("Review"), Some("Approve")), None);
-        let stage = said(Some("review"), Some("Approve")).unwrap();
-        assert!(stage.ends_with("its stages: Source, Review"), "{stage}");
-        let action = said(Some("Source"), Some("Approve")).unwrap();
-        assert!(action.ends_with("its actions: Fetch"), "{action}");
+        let all = [stage("Source", &["Fetch"]), stage("Review", &["Approve"])];
+        assert_eq!(said(Some("Review"), Some("Approve"), &all), None);
+        let lost = said(Some("review"), Some("Approve"), &all).unwrap();
+        assert!(lost.ends_with("its stages: Source, Review"), "{lost}");
+        for stage in [Some("Source"), None] {
+            let lost = said(stage, Some("Deny"), &all).unwrap();
+            assert!(lost.contains("its actions: Fetch"), "{lost}");
+        }
+        // Nothing is told by a reply that lists none.
+        assert_eq!(said(Some("Review"), Some("Approve"), &[]), None);
+        let bare = [stage("Review", &[])];
+        assert_eq!(said(Some("Review"), Some("Approve"), &bare), None);
     }
 }
