@@ -94,10 +94,7 @@ impl Run<'_> {
         self.calls.call(|| self.clients.cloudfront.look(id)).await
     }
 
-    async fn policies(
-        &self,
-        ids: impl IntoIterator<Item = String>,
-    ) -> Result<Vec<Policy>, Halt> {
+    async fn policies(&self, ids: impl IntoIterator<Item = String>) -> Result<Vec<Policy>, Halt> {
         let cloudfront = &self.clients.cloudfront;
         let reads = ids
             .into_iter()
