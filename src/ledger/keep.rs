@@ -95,27 +95,27 @@ mod tests {
         }
 
         async fn claim(&self, _: &JobKey, _: &str, _: Timestamp) -> Result<Claim, LedgerError> {
-            unimplemented!()
+            unreachable!("it is only renewed")
         }
 
         async fn bind(&self, _: &Grant, _: &Binding) -> Result<Bound, LedgerError> {
-            unimplemented!()
+            unreachable!("it is only renewed")
         }
 
         async fn complete(&self, _: &Grant, _: Outcome) -> Result<(), LedgerError> {
-            unimplemented!()
+            unreachable!("it is only renewed")
         }
 
         async fn release(&self, _: &Grant, _: &str) -> Result<(), LedgerError> {
-            unimplemented!()
+            unreachable!("it is only renewed")
         }
 
         async fn check(&self) -> Result<(), LedgerError> {
-            unimplemented!()
+            unreachable!("it is only renewed")
         }
 
         async fn prune(&self) -> Result<usize, LedgerError> {
-            unimplemented!()
+            unreachable!("it is only renewed")
         }
     }
 
