@@ -5,16 +5,19 @@
 //!
 //! **Not handled here.** When to look at what, and how often ([`crate::watch`]).
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::observe::Known;
 use super::{Ended, Failure, Halt, Run};
+use crate::aws::AwsError;
 use crate::binding::Binding;
 use crate::history::Kind;
 use crate::plan::Wait;
 use crate::retry::Backoff;
 use crate::telemetry::events;
-use crate::watch::Until;
+use crate::watch::{self, Until};
 
 impl Run<'_> {
     /// Waits for what the core waits for, and remembers what was seen in the end.
@@ -35,59 +38,64 @@ impl Run<'_> {
         self.note(Kind::Waiting, wait.name());
 
         let began = Instant::now();
-        let watcher = &self.account.watcher.for_job(&self.job.activity);
-        let (production, staging) = (&binding.production_id, &binding.staging_id);
         // Of a change that is not ours nobody here knows how old it is.
         let changed_at = self.changed_at.take();
-        let (id, until) = match wait.clone() {
-            Wait::BothDeployed => (production, Until::Deployed),
-            Wait::Detached { policy_id } => (production, Until::Detached { policy_id }),
-            Wait::PolicyReplaced { policy_id } => (production, Until::Replaced { policy_id }),
-            Wait::StagingDeployed => (staging, Until::Deployed),
-            Wait::StagingDisabled => (staging, Until::Disabled),
-            Wait::StagingGone => (staging, Until::Gone),
-            Wait::LookAgain => unreachable!("handled above"),
-        };
-        let looks = async {
-            if wait == Wait::BothDeployed {
-                let (production, staging) = tokio::try_join!(
-                    watcher.wait(production, changed_at, Until::Deployed),
-                    watcher.wait(staging, changed_at, Until::Deployed)
-                )?;
-                Ok((production, Some(staging)))
-            } else {
-                Ok((watcher.wait(id, changed_at, until).await?, None))
-            }
-        };
         let deadline = self.moved_at + self.context.settings.propagation_timeout;
-        let seen = tokio::select! {
+        let (production, staging) = tokio::select! {
             biased;
             reason = self.job.stop.stopped() => return Err(Ended::Stopped(reason).into()),
-            seen = looks => seen,
+            ended = self.watch(binding, &wait, changed_at) => {
+                ended.map_err(|error| Ended::Failed(Failure::Call(error)))?
+            }
             () = tokio::time::sleep_until(deadline) => return Err(self.gave_up(wait.name()).into()),
         };
-        let (ended, other) = seen.map_err(|error| Ended::Failed(Failure::Call(error)))?;
-        let seen = ended.seen;
-        if changed_at.is_some() {
-            watcher.learn(seen);
+        let ours = changed_at.and_then(|_| production.as_ref().or(staging.as_ref()));
+        let propagation = ours.map(|ended| ended.seen);
+        if let Some(seen) = propagation {
+            self.account.watcher.learn(seen);
         }
-        if id == production {
+        if let Some(ended) = production {
             self.known.production = Some(ended.sighting);
-        } else {
-            self.known.staging = Some(ended.sighting);
         }
-        if let Some(staging) = other {
-            self.known.staging = Some(staging.sighting);
+        if let Some(ended) = staging {
+            self.known.staging = Some(ended.sighting);
         }
         self.context.telemetry.emit(events::WaitEnded {
             execution_id,
             wait: wait.name(),
             took: began.elapsed(),
-            propagation: changed_at.map(|_| seen.after),
+            propagation: propagation.map(|seen| seen.after),
         });
         self.note(Kind::Waited, wait.name());
         self.moved();
         Ok(())
+    }
+
+    /// Watches production, the staging distribution, or both, until what is waited for is seen there.
+    async fn watch(
+        &self,
+        binding: &Binding,
+        wait: &Wait,
+        changed_at: Option<Instant>,
+    ) -> Result<(Option<watch::Ended>, Option<watch::Ended>), Arc<AwsError>> {
+        let (production, staging) = match wait.clone() {
+            Wait::BothDeployed => (Some(Until::Deployed), Some(Until::Deployed)),
+            Wait::Detached { policy_id } => (Some(Until::Detached { policy_id }), None),
+            Wait::PolicyReplaced { policy_id } => (Some(Until::Replaced { policy_id }), None),
+            Wait::StagingDeployed => (None, Some(Until::Deployed)),
+            Wait::StagingDisabled => (None, Some(Until::Disabled)),
+            Wait::StagingGone => (None, Some(Until::Gone)),
+            Wait::LookAgain => (None, None),
+        };
+        let watcher = &self.account.watcher.for_job(&self.job.activity);
+        let ended = async |id, until| match until {
+            Some(until) => watcher.wait(id, changed_at, until).await.map(Some),
+            None => Ok(None),
+        };
+        tokio::try_join!(
+            ended(&binding.production_id, production),
+            ended(&binding.staging_id, staging)
+        )
     }
 
     /// The world changed under a step: look again at once, and after a pause if that goes on.
