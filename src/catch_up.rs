@@ -17,6 +17,7 @@
 
 mod rounds;
 
+pub(crate) use rounds::approvals;
 pub use rounds::{CatchUp, MAX_CALLS, Settings};
 
 use std::collections::BTreeMap;
