@@ -10,6 +10,7 @@ mod notify;
 mod permissions;
 mod pipelines;
 mod queue;
+mod queue_policy;
 mod rule;
 mod target;
 

@@ -97,11 +97,14 @@ pub fn fits(wildcard: &str, text: &str) -> bool {
     left.ends_with(last)
 }
 
-fn all(answers: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    any(answers.map(|answer| answer.map(|it| !it))).map(|it| !it)
+/// Whether all are so; `None` if that cannot be told.
+pub(crate) fn all(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    let not = |answer: Option<bool>| answer.map(|it| !it);
+    not(any(answers.into_iter().map(not)))
 }
 
-fn any(answers: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+/// Whether one is so; `None` if that cannot be told.
+pub(crate) fn any(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
     let mut found = Some(false);
     for answer in answers {
         match answer {

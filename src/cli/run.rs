@@ -66,6 +66,7 @@ pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
             error: error.as_ref(),
         });
     }
+    telemetry.close();
     Ok(status.unwrap_or(FATAL))
 }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::{Check, people, rule};
+use super::queue_policy::{QueuePolicy, Verdict};
+use super::{Check, Status, people, rule};
 use crate::aws::Connector;
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
@@ -51,7 +50,7 @@ pub(super) async fn examine(
     checks.push(redrive(&attributes));
     checks.push(retention(&attributes));
     checks.push(visibility(config, &attributes));
-    checks.push(policy(attributes.policy.as_deref()));
+    checks.push(policy(&attributes));
     checks.extend(attributes.key.as_deref().map(encryption));
     checks.extend(rule::examine(config, connector, &attributes, named).await);
     if let Some(arn) = &attributes.dead_letter_arn {
@@ -162,144 +161,49 @@ fn dead_letters(queue: &QueueAttributes, dead: &QueueAttributes) -> Check {
     Check::ok(NAME, "empty")
 }
 
-/// Who may send, by the queue's policy. EventBridge must, and from one rule alone.
-fn policy(policy: Option<&str>) -> Check {
+/// Who may send, by the queue's policy. EventBridge must, and from the named rules alone.
+fn policy(attributes: &QueueAttributes) -> Check {
     const NAME: &str = "queue policy";
-    const REMEDY: &str = "allow events.amazonaws.com sqs:SendMessage, with a condition on \
+    const REMEDY: &str = "allow events.amazonaws.com alone sqs:SendMessage, with a condition on \
                           aws:SourceArn that names the rule";
-    let Some(text) = policy.filter(|text| !text.is_empty()) else {
-        return Check::failure(
-            NAME,
-            "there is none: no rule can deliver to the queue",
-            REMEDY,
-        );
+    let Some(text) = attributes.policy.as_deref().filter(|it| !it.is_empty()) else {
+        let said = "there is none: no rule can deliver to the queue";
+        return Check::failure(NAME, said, REMEDY);
     };
-    let Ok(document) = serde_json::from_str::<Value>(text) else {
+    let Some(arn) = attributes.arn.as_deref() else {
+        let said = "not looked at: the queue does not say its ARN";
+        return Check::warning(NAME, said, READ);
+    };
+    let Some(policy) = QueuePolicy::parse(text, arn) else {
         return Check::failure(NAME, "it is not JSON", REMEDY);
     };
-    let sending = sending(&document);
-    if !sending.iter().any(|statement| to_events(statement)) {
-        return Check::failure(NAME, "EventBridge may not send to the queue", REMEDY);
-    }
-    if sending
-        .iter()
-        .any(|statement| is_anyone(&statement["Principal"]) && !names_source(statement))
-    {
-        return Check::failure(NAME, "anyone may send to the queue", REMEDY);
-    }
-    let open = sending
-        .iter()
-        .any(|statement| to_events(statement) && !names_source(statement));
-    if open {
-        return Check::warning(
-            NAME,
-            "any EventBridge rule may send to the queue, of other accounts too",
-            REMEDY,
-        );
-    }
-    Check::ok(NAME, "EventBridge may send, from the rules that it names")
-}
-
-/// The ARNs of the rules that may send, by the queue's policy; none if any may.
-pub(super) fn sources(policy: Option<&str>) -> Vec<String> {
-    let document: Value = policy
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    let (to_events, conditions): (Vec<&Value>, Vec<&Value>) = sending(&document)
-        .into_iter()
-        .filter(|statement| to_events(statement))
-        .map(|statement| (statement, &statement["Condition"]))
-        .unzip();
-    if !to_events.iter().all(|statement| names_source(statement)) {
-        return Vec::new();
-    }
-    let operators = conditions.into_iter().filter_map(Value::as_object);
-    let keys = operators.flat_map(|it| it.values().filter_map(Value::as_object));
-    let named = keys.flatten().filter(|(key, _)| is_source(key));
-    let arns = named.flat_map(|(_, arns)| many(arns));
-    arns.filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// The statements that allow someone to send.
-fn sending(document: &Value) -> Vec<&Value> {
-    let sends = |statement: &&Value| {
-        statement["Effect"] == "Allow"
-            && many(&statement["Action"]).iter().any(|action| {
-                let action = action.as_str().unwrap_or_default().to_ascii_lowercase();
-                ["sqs:sendmessage", "sqs:*", "*", "sqs:send*"].contains(&action.as_str())
-            })
-    };
-    many(&document["Statement"])
-        .into_iter()
-        .filter(sends)
-        .collect()
-}
-
-/// Whether a statement is about EventBridge.
-fn to_events(statement: &Value) -> bool {
-    let principal = &statement["Principal"];
-    let services = many(&principal["Service"]);
-    services
-        .iter()
-        .any(|service| *service == "events.amazonaws.com")
-        || is_anyone(principal)
-}
-
-fn is_anyone(principal: &Value) -> bool {
-    principal == "*" || many(&principal["AWS"]).iter().any(|it| *it == "*")
-}
-
-/// Whether some condition is on `aws:SourceArn`.
-fn names_source(statement: &Value) -> bool {
-    let conditions = statement["Condition"].as_object();
-    conditions.is_some_and(|conditions| {
-        conditions.values().any(|keys| {
-            keys.as_object()
-                .is_some_and(|keys| keys.keys().any(|key| is_source(key)))
-        })
-    })
-}
-
-fn is_source(key: &str) -> bool {
-    key.eq_ignore_ascii_case("aws:SourceArn")
-}
-
-/// A policy's element, which is one value or a list of them.
-fn many(value: &Value) -> Vec<&Value> {
-    match value {
-        Value::Null => Vec::new(),
-        Value::Array(values) => values.iter().collect(),
-        one => vec![one],
+    let Verdict { status, said } = policy.judge();
+    match status {
+        Status::Ok => Check::ok(NAME, said),
+        Status::Warning => Check::warning(NAME, said, REMEDY),
+        Status::Failure => Check::failure(NAME, said, REMEDY),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
     use super::*;
 
-    fn of(principal: &str, condition: &str) -> Status {
-        let text = format!(
-            "{{\"Statement\": {{\"Effect\": \"Allow\", \"Principal\": {principal}, \
-             \"Action\": [\"sqs:SendMessage\"], \"Condition\": {condition}}}}}"
-        );
-        policy(Some(&text)).status
-    }
-
     #[test]
-    fn a_queue_policy_must_let_one_rule_send_and_nobody_else() {
-        let events = "{\"Service\": \"events.amazonaws.com\"}";
-        let rule = "{\"ArnEquals\": {\"aws:SourceArn\": \"arn:aws:events:…:rule/stagesweep\"}}";
-        assert_eq!(of(events, rule), Status::Ok);
-        assert_eq!(of(events, "{}"), Status::Warning);
-        assert_eq!(of("\"*\"", "{}"), Status::Failure);
-        assert_eq!(of("{\"AWS\": \"*\"}", rule), Status::Ok);
-        assert_eq!(
-            of("{\"Service\": \"sns.amazonaws.com\"}", rule),
-            Status::Failure
-        );
-        assert_eq!(policy(None).status, Status::Failure);
-        assert_eq!(policy(Some("no JSON")).status, Status::Failure);
+    fn a_queue_needs_a_policy_that_can_be_read() {
+        let of = |text: Option<&str>, arn: Option<&str>| {
+            policy(&QueueAttributes {
+                policy: text.map(str::to_owned),
+                arn: arn.map(str::to_owned),
+                ..QueueAttributes::default()
+            })
+            .status
+        };
+        let arn = Some("arn:aws:sqs:eu-west-1:123456789012:stagesweep");
+        for text in [None, Some(""), Some("no JSON"), Some("{}")] {
+            assert_eq!(of(text, arn), Status::Failure, "{text:?}");
+        }
+        assert_eq!(of(Some("{}"), None), Status::Warning);
     }
 
     #[test]

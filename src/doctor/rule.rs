@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::queue_policy::QueuePolicy;
 use super::{Check, Status, people};
 use crate::aws::eventbridge::{DEFAULT_BUS, EventBridge, Rule, RuleTarget};
 use crate::aws::sqs::QueueAttributes;
@@ -46,27 +47,29 @@ pub(super) async fn examine(
         let said = "not looked at: the queue does not say its ARN";
         return vec![Check::warning(NAME, said, super::queue::READ)];
     };
-    let allowed = super::queue::sources(queue.policy.as_deref());
+    let policy = queue.policy.as_deref().filter(|it| !it.is_empty());
+    let policy = policy.and_then(|text| QueuePolicy::parse(text, arn));
     let events = connector.events(config.queue.region.as_deref());
-    let (buses, elsewhere) = buses(arn, &allowed);
+    let sources = policy.as_ref().map(QueuePolicy::sources);
+    let (buses, elsewhere) = buses(arn, &sources.unwrap_or_default());
     match find(&events, arn, &buses).await {
         // The daemon itself asks for none of it.
         Err((error, permission)) => {
             vec![Check::call(NAME, &error, permission).at_most_a_warning()]
         }
         Ok(found) if found.is_empty() => vec![none(&buses, elsewhere)],
-        Ok(found) => judge(&found, &allowed, &rejections(config, named)),
+        Ok(found) => judge(&found, policy.as_ref(), &rejections(config, named)),
     }
 }
 
 /// The buses that a rule of the queue may be on: the default one, and those that its policy names in its
 /// own account and region. Then, whether the policy names rules of elsewhere.
-fn buses(queue: &str, allowed: &[String]) -> (BTreeSet<String>, bool) {
+fn buses(queue: &str, sources: &[&str]) -> (BTreeSet<String>, bool) {
     // Region and account.
     let place = |arn: &str| arn.split(':').skip(3).take(2).collect::<Vec<_>>().join(":");
     let mut buses = BTreeSet::from([DEFAULT_BUS.to_owned()]);
     let mut elsewhere = false;
-    for source in allowed {
+    for source in sources {
         elsewhere |= !fits(&place(source), &place(queue));
         let path: Vec<&str> = source
             .rsplit(':')
@@ -74,7 +77,9 @@ fn buses(queue: &str, allowed: &[String]) -> (BTreeSet<String>, bool) {
             .unwrap_or_default()
             .split('/')
             .collect();
-        if let ["rule", bus, _] = path[..] {
+        if let ["rule", bus, _] = path[..]
+            && !bus.contains('*')
+        {
             buses.insert(bus.to_owned());
         }
     }
@@ -169,10 +174,10 @@ fn rejection(state: &str, stage: Option<&str>, action: Option<&str>) -> Value {
 }
 
 /// What is amiss with each rule; then, of whom no rejection comes through.
-fn judge(found: &[Found], allowed: &[String], rejections: &[Rejection]) -> Vec<Check> {
+fn judge(found: &[Found], policy: Option<&QueuePolicy>, rejections: &[Rejection]) -> Vec<Check> {
     let judged: Vec<(&Found, Vec<Check>)> = found
         .iter()
-        .map(|it| (it, faults(it, allowed, rejections)))
+        .map(|it| (it, faults(it, policy, rejections)))
         .collect();
     let works = |faults: &[Check]| faults.iter().all(|it| it.status < Status::Failure);
     let some_work = judged.iter().any(|(_, faults)| works(faults));
@@ -216,7 +221,7 @@ fn sound(target: &RuleTarget) -> String {
     format!("sends rejections whole; what cannot be delivered goes to {kept}")
 }
 
-fn faults(it: &Found, allowed: &[String], rejections: &[Rejection]) -> Vec<Check> {
+fn faults(it: &Found, policy: Option<&QueuePolicy>, rejections: &[Rejection]) -> Vec<Check> {
     let mut faults = Vec::new();
     if !it.rule.enabled {
         let mut remedy = format!("aws events enable-rule --name {}", it.name);
@@ -233,12 +238,18 @@ fn faults(it: &Found, allowed: &[String], rejections: &[Rejection]) -> Vec<Check
             "take Input, InputPath and InputTransformer off its target",
         ));
     }
-    if !allowed.is_empty() && !allowed.iter().any(|source| fits(source, &it.rule.arn)) {
-        faults.push(Check::failure(
-            NAME,
-            "the queue's policy does not let it send",
-            format!("add {} to aws:SourceArn in the queue's policy", it.rule.arn),
-        ));
+    // That there is no policy is said once, of the queue.
+    let remedy = || format!("add {} to aws:SourceArn in the queue's policy", it.rule.arn);
+    match policy.map(|policy| policy.admits(&it.rule.arn)) {
+        None | Some(Some(true)) => {}
+        Some(Some(false)) => {
+            let said = "the queue's policy does not let it send";
+            faults.push(Check::failure(NAME, said, remedy()));
+        }
+        Some(None) => {
+            let said = "whether the queue's policy lets it send cannot be told";
+            faults.push(Check::warning(NAME, said, remedy()));
+        }
     }
     faults.extend(delivery_faults(&it.target));
     faults
@@ -337,8 +348,14 @@ mod tests {
     }
 
     fn found(found: &[Found], allowed: &[&str]) -> Vec<(Status, String)> {
-        let allowed: Vec<String> = allowed.iter().map(|&it| it.to_owned()).collect();
-        judge(found, &allowed, &[of("Approve")])
+        let policy = json!({ "Statement": {
+            "Effect": "Allow",
+            "Principal": { "Service": "events.amazonaws.com" },
+            "Action": "sqs:SendMessage",
+            "Condition": { "ArnLike": { "aws:SourceArn": allowed } },
+        }});
+        let policy = QueuePolicy::parse(&policy.to_string(), QUEUE);
+        judge(found, policy.as_ref(), &[of("Approve")])
             .into_iter()
             .map(|check| (check.status, check.detail))
             .collect()
@@ -407,11 +424,11 @@ mod tests {
     fn one_rule_that_works_is_enough_but_not_for_a_target_that_none_is_for() {
         let mut disabled = good();
         disabled.rule.enabled = false;
-        let checks = found(&[disabled, good()], &["arn:aws:events:*:rule/*"]);
+        let checks = found(&[disabled, good()], &["arn:aws:events:*:*:rule/*"]);
         let statuses: Vec<Status> = checks.iter().map(|it| it.0).collect();
         assert_eq!(statuses, [Status::Warning, Status::Ok]);
 
-        let checks = judge(&[good()], &[], &[of("Approve"), of("Release")]);
+        let checks = judge(&[good()], None, &[of("Approve"), of("Release")]);
         assert_eq!(checks.len(), 2, "{checks:?}");
         assert_eq!(checks[1].status, Status::Failure);
         assert_eq!(checks[1].subject.as_deref(), Some("Release"));
@@ -419,7 +436,7 @@ mod tests {
 
     #[test]
     fn rules_are_looked_for_on_the_buses_that_the_policy_names() {
-        let of = |source: &str| buses(QUEUE, &[source.to_owned()]);
+        let of = |source: &str| buses(QUEUE, &[source]);
         let bus = "arn:aws:events:eu-west-1:123456789012:rule/deployments/rejected";
         let (found, elsewhere) = of(bus);
         assert_eq!(found.len(), 2);

@@ -1,9 +1,13 @@
 //! Log lines on standard output: one JSON object each, or readable ones for a terminal.
 //!
 //! **Guarantees.** A log pipe that nobody reads never blocks the daemon: lines go through a bounded
-//! queue to a thread of their own, and are dropped when it is full.
+//! queue to a thread of their own, and are dropped when it is full. Nor does it keep the process from
+//! ending: what is buffered then is waited for for a bounded time, and after that it is told on standard
+//! error that it is lost, for which nobody waits long either.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use tracing::Subscriber;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -22,12 +26,85 @@ const BUFFERED_LINES: usize = 32_768;
 /// Bytes of lines that are written at once, at most.
 const WRITE: usize = 32 * 1024;
 
-/// The process's log, for as long as this lives. What is still buffered is written when it drops.
+/// How long the end waits for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How long it waits for standard error to take that they were not.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
+/// The process's log, for as long as this lives. What is still buffered is written when it drops, which
+/// takes one second at most.
 #[derive(Debug)]
 pub struct Logging {
     writer: NonBlocking,
     level: LevelHandle,
-    _flush_on_drop: WorkerGuard,
+    _flush_on_drop: Last,
+}
+
+/// Has the last lines written when it drops.
+#[derive(Debug)]
+struct Last {
+    guard: Option<WorkerGuard>,
+    /// Disconnected once the thread that writes has written everything.
+    written: mpsc::Receiver<()>,
+    within: Duration,
+}
+
+/// A writer, and a sender that goes when the writer does.
+struct Told<W: Write> {
+    writer: BufWriter<W>,
+    _written: mpsc::Sender<()>,
+}
+
+impl<W: Write> Write for Told<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        // The guard waits for a second, and prints to standard output if the queue is full: by itself it
+        // may wait for ever. A thread that is left behind ends with the process.
+        let guard = self.guard.take();
+        let closing = std::thread::Builder::new().spawn(move || drop(guard));
+        let waited = self.written.recv_timeout(self.within);
+        if closing.is_ok() && waited == Err(RecvTimeoutError::Timeout) {
+            let (told, heard) = mpsc::channel::<()>();
+            let telling = std::thread::Builder::new().spawn(move || {
+                eprintln!("stagesweep: the last log lines are lost: nobody reads standard output");
+                drop(told);
+            });
+            if telling.is_ok() {
+                let _ = heard.recv_timeout(LAST_WORD);
+            }
+        }
+    }
+}
+
+/// Lines to `to`, by a thread of their own that never blocks anyone.
+fn queue(to: impl Write + Send + 'static, within: Duration) -> (NonBlocking, Last) {
+    let (written_by_then, written) = mpsc::channel();
+    // Flushed as soon as no line waits: a burst of lines is one write.
+    let to = Told {
+        writer: BufWriter::with_capacity(WRITE, to),
+        _written: written_by_then,
+    };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(BUFFERED_LINES)
+        .lossy(true)
+        .finish(to);
+    let guard = Some(guard);
+    let last = Last {
+        guard,
+        written,
+        within,
+    };
+    (writer, last)
 }
 
 /// Changes the level while the process runs.
@@ -54,12 +131,7 @@ pub fn start(
     format: LogFormat,
     level: &str,
 ) -> Result<Logging, Box<dyn std::error::Error + Send + Sync>> {
-    // Flushed as soon as no line waits: a burst of lines is one write.
-    let stdout = BufWriter::with_capacity(WRITE, std::io::stdout());
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(BUFFERED_LINES)
-        .lossy(true)
-        .finish(stdout);
+    let (writer, last) = queue(std::io::stdout(), LAST_LINES);
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
@@ -77,7 +149,7 @@ pub fn start(
     Ok(Logging {
         writer,
         level: LevelHandle(handle),
-        _flush_on_drop: guard,
+        _flush_on_drop: last,
     })
 }
 

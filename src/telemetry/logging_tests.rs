@@ -256,3 +256,37 @@ fn dropped_log_lines_are_counted_once() {
     }
     assert_eq!(*written.lock().unwrap(), [0, 3, 0, 2]);
 }
+
+/// A pipe that nobody reads: its first write never returns while the test holds the other end.
+struct Unread(mpsc::Receiver<()>);
+
+impl Write for Unread {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_queue_that_nobody_takes_from_does_not_keep_the_process_from_ending() {
+    let (reads, read) = mpsc::channel();
+    let (mut writer, last) = queue(Unread(read), Duration::from_millis(10));
+    // More than the queue, the buffer and a write take.
+    for _ in 0..2 * BUFFERED_LINES {
+        writer.write_all(b"a line\n").unwrap();
+    }
+    drop(last);
+    drop(reads);
+
+    let written = Lines::default();
+    let (mut writer, last) = queue(written.clone(), Duration::MAX);
+    for _ in 0..1000 {
+        writer.write_all(b"a line\n").unwrap();
+    }
+    drop(last);
+    assert_eq!(written.0.lock().unwrap().len(), 7000);
+}

@@ -14,16 +14,19 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 
 pub use emf::Form;
 pub use metrics::{Gauges, Metrics};
+
+/// How long the end waits for what takes metrics.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Where events go. One for each daemon, so that several can run in one process.
 pub struct Telemetry {
@@ -43,9 +46,13 @@ struct LogDropped {
 /// Where metrics lines go, and in which form.
 struct Sink {
     form: Form,
-    write: Box<dyn Fn(&str) + Send + Sync>,
-    trouble: Box<dyn Fn() -> (u64, Option<String>) + Send + Sync>,
+    to: To,
     failing: AtomicBool,
+}
+
+enum To {
+    Function(Box<dyn Fn(&str) + Send + Sync>),
+    Thread(sink::Sink),
 }
 
 impl fmt::Debug for Telemetry {
@@ -123,8 +130,7 @@ impl Telemetry {
     ) -> Self {
         self.sink = Some(Sink {
             form,
-            write: Box::new(write),
-            trouble: Box::new(|| (0, None)),
+            to: To::Function(Box::new(write)),
             failing: AtomicBool::new(false),
         });
         self
@@ -149,12 +155,9 @@ impl Telemetry {
     }
 
     fn with_sink(mut self, form: Form, target: impl sink::Target) -> io::Result<Self> {
-        let sink = Arc::new(sink::Sink::start(target)?);
-        let asked = Arc::clone(&sink);
         self.sink = Some(Sink {
             form,
-            write: Box::new(move |line| sink.write(line)),
-            trouble: Box::new(move || asked.trouble()),
+            to: To::Thread(sink::Sink::start(target)?),
             failing: AtomicBool::new(false),
         });
         Ok(self)
@@ -207,17 +210,38 @@ impl Telemetry {
                 self.emit(events::LogLinesDropped { lines });
             }
         }
-        let (dropped, failure) = (sink.trouble)();
-        let failed_before = sink.failing.swap(failure.is_some(), Ordering::Relaxed);
-        if dropped > 0 || failure.is_some() != failed_before {
-            self.emit(events::MetricsSinkChanged {
-                dropped,
-                failure: failure.as_deref(),
-            });
+        if let To::Thread(thread) = &sink.to {
+            let trouble = thread.trouble(Instant::now());
+            let (dropped, failure) = (trouble.lines, trouble.failure);
+            let failed_before = sink.failing.swap(failure.is_some(), Ordering::Relaxed);
+            if dropped > 0 || failure.is_some() != failed_before {
+                self.emit(events::MetricsSinkChanged {
+                    dropped,
+                    failure: failure.as_deref(),
+                });
+            }
         }
         let interval = self.metrics.take();
         for line in emf::lines(&sink.form, self.clock.now_ms(), &interval, gauges) {
-            (sink.write)(&line);
+            match &sink.to {
+                To::Function(write) => write(&line),
+                To::Thread(thread) => thread.write(&line),
+            }
+        }
+    }
+
+    /// Waits until a file or a listener has taken what was flushed, for at most 2 s, and tells what it has
+    /// not. Nothing may be flushed after that.
+    pub fn close(&self) {
+        let Some(To::Thread(thread)) = self.sink.as_ref().map(|sink| &sink.to) else {
+            return;
+        };
+        let trouble = thread.close(LAST_LINES);
+        if trouble.lines > 0 {
+            self.emit(events::MetricsLost {
+                lines: trouble.lines,
+                failure: trouble.failure.as_deref(),
+            });
         }
     }
 }

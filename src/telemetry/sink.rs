@@ -2,7 +2,9 @@
 //!
 //! **Guarantees.** Whoever writes a line never waits for the disk or the network. At most
 //! [`CAPACITY`] lines wait; then the oldest is dropped, and counted. A line is written whole: where a
-//! write was cut short, the next one begins on a line of its own.
+//! write was cut short, the next one begins on a line of its own. No call of the thread's need ever
+//! return (a named pipe that nobody reads, a file system that hangs): that is told as a failure, and the
+//! end waits for a bounded time.
 //!
 //! **Races.** A file that is renamed (logrotate) is followed: the path is looked at before each line
 //! and opened again where it names another file than the open one. What a listener had accepted but
@@ -15,14 +17,20 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Lines that may wait: an hour of a busy daemon's with the default interval.
 const CAPACITY: usize = 2000;
 
-/// What connecting, or writing one line, may take. At exit, one of each is waited for at most.
+/// What connecting to an address, or a write to it, may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A line that takes longer is told as a failure.
+const STUCK: Duration = Duration::from_secs(5);
+
+const NO_PROGRESS: &str = "no progress: a line waits to be taken";
 
 /// Where lines are written.
 pub(super) trait Target: Send + 'static {
@@ -30,17 +38,26 @@ pub(super) trait Target: Send + 'static {
     fn write(&mut self, line: &str) -> io::Result<()>;
 }
 
-/// A queue of lines and the thread that writes them. Dropping it makes one last try.
+/// A queue of lines and the thread that writes them, which makes one last try after this was dropped.
 #[derive(Debug)]
 pub(super) struct Sink {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+}
+
+/// What could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// How many lines are lost.
+    pub(super) lines: u64,
+    /// Why the last line that could not be written could not; `None`: there is no such line now.
+    pub(super) failure: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
     woken: Condvar,
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +66,14 @@ struct State {
     /// A line was added since the thread last gave up, or the sink closes.
     news: bool,
     closing: bool,
+    /// The thread has made its last try.
+    ended: bool,
     dropped: u64,
+    /// Whether a line is being written, and how many were begun.
+    writing: bool,
+    begun: u64,
+    /// The line that was being written when it was last asked, by its number, and since when.
+    seen: Option<(u64, Instant)>,
     /// Why the last line could not be written.
     failure: Option<String>,
 }
@@ -67,6 +91,28 @@ impl State {
             self.dropped += 1;
         }
     }
+
+    fn close(&mut self, woken: &Condvar) {
+        self.closing = true;
+        self.news = true;
+        woken.notify_one();
+    }
+
+    /// Why a line cannot be written, as far as `now` tells.
+    fn failure(&mut self, now: Instant) -> Option<String> {
+        let begun = self.begun;
+        let since = match self.seen {
+            _ if !self.writing => None,
+            Some((line, since)) if line == begun => Some(since),
+            _ => Some(now),
+        };
+        self.seen = since.map(|since| (begun, since));
+        let stuck = since.is_some_and(|since| now.duration_since(since) >= STUCK);
+        match &self.failure {
+            None if stuck => Some(NO_PROGRESS.to_owned()),
+            failure => failure.clone(),
+        }
+    }
 }
 
 impl Sink {
@@ -75,13 +121,10 @@ impl Sink {
     pub(super) fn start(target: impl Target) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || deliver(&theirs, target))?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared })
     }
 
     /// Hands a line over. Never waits for the target.
@@ -93,25 +136,36 @@ impl Sink {
         self.shared.woken.notify_one();
     }
 
-    /// How many lines were dropped since this was last asked, and why the last line that could not
-    /// be written could not.
-    pub(super) fn trouble(&self) -> (u64, Option<String>) {
+    /// The lines that were dropped since this was last asked, and whether lines can be written. One that
+    /// is asked about for [`STUCK`] cannot.
+    pub(super) fn trouble(&self, now: Instant) -> Trouble {
         let mut state = self.shared.lock();
-        (std::mem::take(&mut state.dropped), state.failure.clone())
+        Trouble {
+            lines: std::mem::take(&mut state.dropped),
+            failure: state.failure(now),
+        }
+    }
+
+    /// Makes one last try, and waits for its end for at most `within`. What was not written by then is
+    /// lost. No line may be handed over any more.
+    pub(super) fn close(&self, within: Duration) -> Trouble {
+        let mut state = self.shared.lock();
+        state.close(&self.shared.woken);
+        let ended = &self.shared.ended;
+        let waited = ended.wait_timeout_while(state, within, |state| !state.ended);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let lines = state.lines.len() as u64 + u64::from(state.writing);
+        let stuck = || state.writing.then(|| NO_PROGRESS.to_owned());
+        Trouble {
+            lines: state.dropped + lines,
+            failure: state.failure.clone().or_else(stuck),
+        }
     }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.closing = true;
-        state.news = true;
-        self.shared.woken.notify_one();
-        drop(state);
-        if let Some(thread) = self.thread.take() {
-            // It ends after the last try; a panic in it has lost metrics, no more.
-            let _ = thread.join();
-        }
+        self.shared.lock().close(&self.shared.woken);
     }
 }
 
@@ -126,9 +180,12 @@ fn deliver(shared: &Shared, mut target: impl Target) {
         }
         state.news = false;
         while let Some(line) = state.lines.pop_front() {
+            state.writing = true;
+            state.begun += 1;
             drop(state);
             let written = target.write(&line);
             state = shared.lock();
+            state.writing = false;
             match written {
                 Ok(()) => state.failure = None,
                 Err(error) => {
@@ -140,6 +197,8 @@ fn deliver(shared: &Shared, mut target: impl Target) {
             }
         }
         if state.closing {
+            state.ended = true;
+            shared.ended.notify_all();
             return;
         }
     }

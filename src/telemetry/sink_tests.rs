@@ -18,25 +18,84 @@ impl Target for Judged {
     }
 }
 
-#[test]
-fn a_target_that_hangs_holds_nobody_up_and_the_oldest_lines_are_dropped_and_counted() {
+fn trouble(lines: u64, failure: Option<&str>) -> Trouble {
+    Trouble {
+        lines,
+        failure: failure.map(str::to_owned),
+    }
+}
+
+/// A sink whose first line is being written, and what decides on it.
+fn hanging() -> (Sink, mpsc::Receiver<String>, mpsc::Sender<io::Result<()>>) {
     let (lines, written) = mpsc::channel();
     let (verdict, verdicts) = mpsc::channel();
     let sink = Sink::start(Judged { lines, verdicts }).unwrap();
     sink.write("first");
     assert_eq!(written.recv().unwrap(), "first");
+    (sink, written, verdict)
+}
+
+#[test]
+fn a_target_that_makes_no_progress_is_a_failure_until_it_does() {
+    let (sink, written, verdict) = hanging();
+    let start = Instant::now();
+    let at = |time: Duration| sink.trouble(start + time);
+    let second = Duration::from_secs(1);
+    assert_eq!(at(Duration::ZERO), trouble(0, None));
+    assert_eq!(at(STUCK - second), trouble(0, None));
+    assert_eq!(at(STUCK), trouble(0, Some(NO_PROGRESS)));
+    // The next line is another one, which has only begun.
+    sink.write("second");
+    verdict.send(Ok(())).unwrap();
+    assert_eq!(written.recv().unwrap(), "second");
+    assert_eq!(at(3 * STUCK), trouble(0, None));
+    assert_eq!(at(4 * STUCK), trouble(0, Some(NO_PROGRESS)));
+    verdict.send(Ok(())).unwrap();
+    assert_eq!(sink.close(Duration::MAX), trouble(0, None));
+}
+
+#[test]
+fn the_end_waits_for_a_target_that_hangs_for_a_bounded_time_and_says_what_is_lost() {
+    let (sink, _written, verdict) = hanging();
+    sink.write("second");
+    assert_eq!(
+        sink.close(Duration::from_millis(10)),
+        trouble(2, Some(NO_PROGRESS))
+    );
+    // Nor does dropping it wait.
+    drop(sink);
+    drop(verdict);
+
+    let (sink, _written, verdict) = hanging();
+    sink.write("second");
+    // For each try that may be made of it.
+    for _ in 0..3 {
+        verdict
+            .send(Err(io::Error::other("the agent is away")))
+            .unwrap();
+    }
+    assert_eq!(
+        sink.close(Duration::MAX),
+        trouble(2, Some("the agent is away"))
+    );
+}
+
+#[test]
+fn a_target_that_hangs_holds_nobody_up_and_the_oldest_lines_are_dropped_and_counted() {
+    let (sink, written, verdict) = hanging();
     // It hangs in the first line from here on.
     for n in 0..CAPACITY + 5 {
         sink.write(&n.to_string());
     }
-    assert_eq!(sink.trouble(), (5, None));
-    assert_eq!(sink.trouble(), (0, None));
+    let now = Instant::now();
+    assert_eq!(sink.trouble(now), trouble(5, None));
+    assert_eq!(sink.trouble(now), trouble(0, None));
     // The first line comes back into a full queue, as its oldest.
     verdict
         .send(Err(io::Error::other("the agent is away")))
         .unwrap();
     assert_eq!(written.recv().unwrap(), "5");
-    assert_eq!(sink.trouble(), (1, Some("the agent is away".to_owned())));
+    assert_eq!(sink.trouble(now), trouble(1, Some("the agent is away")));
     // And all that is left is written at the end, in order.
     drop(verdict);
     drop(sink);

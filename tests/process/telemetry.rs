@@ -211,3 +211,43 @@ async fn a_standard_output_that_nobody_reads_does_not_stop_the_daemon() {
     let metrics = std::fs::read_to_string(metrics).unwrap();
     assert!(metrics.contains(r#""CleanupsSucceeded":1"#), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_named_pipe_that_nobody_reads_is_told_and_holds_up_neither_a_job_nor_the_end() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    world.reject(&shop);
+    let pipe = world.path("metrics.pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let sink = format!("file://{}", pipe.display());
+    let daemon = |world: &World| {
+        world
+            .daemon()
+            .env("STAGESWEEP__TELEMETRY__METRICS_INTERVAL", "100ms")
+            .env("STAGESWEEP__TELEMETRY__METRICS_SINK", &sink)
+    };
+    let stuck = daemon(&world).spawn();
+    world.settled().await;
+    world.assert_cleaned_once(&shop);
+    let told = stuck.says("metrics cannot be written; trying again").await;
+    assert_eq!(told["error"], "no progress: a line waits to be taken");
+    stuck.signal("TERM");
+    stuck.says("stopped").await;
+    // The end's wait for metrics is 2 s.
+    let ended = tokio::time::timeout(Duration::from_secs(10), stuck.exited()).await;
+    assert_eq!(ended.unwrap().code(), Some(0), "{stuck:?}");
+    let lost = stuck
+        .says("the last metrics are lost: they could not be written in time")
+        .await;
+    assert!(lost["metrics.dropped"].as_u64() > Some(10), "{lost}");
+    assert_eq!(stuck.stderr.text(), "");
+
+    // One that is read at last has everything.
+    let daemon = daemon(&world).spawn();
+    daemon.says("started").await;
+    let read = std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap());
+    daemon.stop().await;
+    let read = read.join().unwrap();
+    assert!(read.lines().count() > 0 && read.ends_with('\n'), "{read}");
+}

@@ -155,6 +155,25 @@ impl Event for MetricsSinkChanged<'_> {
     }
 }
 
+/// Metrics are lost, since they could not be written before the end.
+pub struct MetricsLost<'a> {
+    /// How many lines.
+    pub lines: u64,
+    /// Why they could not be written, if that is known.
+    pub failure: Option<&'a str>,
+}
+
+impl Event for MetricsLost<'_> {
+    fn record(&self, metrics: &Metrics) {
+        warn!(
+            error = self.failure,
+            metrics.dropped = self.lines,
+            "the last metrics are lost: they could not be written in time"
+        );
+        metrics.add(METRICS_DROPPED, self.lines);
+    }
+}
+
 /// The daemon was asked to stop.
 pub struct Stopping<'a> {
     /// What asked.
