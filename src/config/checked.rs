@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::formats::{
     MAX_SOCKET, check_event_source, check_log_group, check_log_level, check_namespace,
     is_event_bus, is_socket, is_table_name, parse_queue_url, parse_sink, quoted,
@@ -235,28 +235,18 @@ impl Reader<'_> {
 
     fn events(&mut self) -> Option<Events> {
         let key = "events.allowed_accounts";
-        let accounts = self.list(key)?;
-        let from_environment = matches!(self.layers.places.get(key), Some(Place::Variable(_)));
         let mut allowed_accounts = BTreeSet::new();
-        let mut sound = true;
-        for (index, account) in accounts.into_iter().enumerate() {
+        let mut sound = !self.layers.tainted.contains(key);
+        for (account, place) in self.elements(key) {
+            let Some(account) = account else { continue };
             if is_account(&account) {
                 allowed_accounts.insert(account);
                 continue;
             }
             sound = false;
-            let place = match self.layers.elements.get(key) {
-                Some(places) if !from_environment => places.get(index).cloned(),
-                _ => None,
-            };
-            self.faults.push(Fault {
-                place: place.unwrap_or_else(|| self.place(key)),
-                key: Some(key.to_owned()),
-                message: format!(
-                    "{} is not an account id; expected twelve digits",
-                    quoted(&account)
-                ),
-            });
+            let account = quoted(&account);
+            let message = format!("{account} is not an account id; expected twelve digits");
+            self.fault_at(place, key, message);
         }
         sound.then_some(Events { allowed_accounts })
     }
@@ -314,20 +304,34 @@ impl Reader<'_> {
             None
         });
         let source = self.formatted("notify.source", check_event_source);
-        let program = self.list("notify.program").and_then(|program| {
-            let path = program.first().map_or("/", String::as_str);
-            if path.starts_with('/') && !program.iter().any(|part| part.contains('\0')) {
-                return Some(program);
-            }
-            let message = format!("{} is not an absolute path", quoted(path));
-            self.fault("notify.program", &message);
-            None
-        });
+        let program = self.notify_program();
         Some(Notify {
             event_bus: event_bus?,
             source: source?,
             program: program?,
         })
+    }
+
+    fn notify_program(&mut self) -> Option<Vec<String>> {
+        let key = "notify.program";
+        let mut program = Vec::new();
+        let mut sound = !self.layers.tainted.contains(key);
+        for (index, (text, place)) in self.elements(key).into_iter().enumerate() {
+            let Some(text) = text else { continue };
+            let mut fail = |problem: &str| {
+                sound = false;
+                let message = format!("{} {problem}", quoted(&text));
+                self.fault_at(place.clone(), key, message);
+            };
+            if index == 0 && !text.starts_with('/') {
+                fail("is not an absolute path");
+            }
+            if text.contains('\0') {
+                fail("has a zero byte");
+            }
+            program.push(text);
+        }
+        sound.then_some(program)
     }
 
     fn telemetry(&mut self) -> Option<Telemetry> {

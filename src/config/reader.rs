@@ -52,12 +52,16 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn fault(&mut self, key: &str, message: &str) {
+    pub(super) fn fault_at(&mut self, place: Place, key: &str, message: String) {
         self.faults.push(Fault {
-            place: self.place(key),
+            place,
             key: Some(key.to_owned()),
-            message: message.to_owned(),
+            message,
         });
+    }
+
+    pub(super) fn fault(&mut self, key: &str, message: &str) {
+        self.fault_at(self.place(key), key, message.to_owned());
     }
 
     /// Two values that do not go together. The fault is where the user set one of them.
@@ -117,20 +121,27 @@ impl Reader<'_> {
         choice.map(|(_, value)| *value)
     }
 
-    /// A list of texts; in the environment they are separated by commas.
-    pub(super) fn list(&mut self, key: &str) -> Option<Vec<String>> {
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        if matches!(self.layers.places.get(key), Some(Place::Variable(_))) {
-            let text = self.text(key)?;
+    /// The elements of a list with their places; `None` for what is no text, which is reported already. In
+    /// the environment they are separated by commas.
+    pub(super) fn elements(&self, key: &str) -> Vec<(Option<String>, Place)> {
+        let place = self.place(key);
+        if let Place::Variable(_) = place {
+            let text = self.layers.merged.get_string(key).unwrap_or_default();
             let parts = text.split(',').map(|part| part.trim().to_owned());
             // An empty variable is an empty list.
-            return Some(parts.filter(|_| !text.is_empty()).collect());
+            let parts = parts.filter(|_| !text.is_empty());
+            return parts.map(|part| (Some(part), place.clone())).collect();
         }
         let values = self.layers.merged.get_array(key).unwrap_or_default();
-        let texts = values.into_iter();
-        Some(texts.filter_map(|value| value.into_string().ok()).collect())
+        let places = self.layers.elements.get(key);
+        let place_of = |index: usize| places.and_then(|places| places.get(index)).cloned();
+        let values = values.into_iter().enumerate();
+        values
+            .map(|(index, value)| {
+                let place = place_of(index).unwrap_or_else(|| place.clone());
+                (value.into_string().ok(), place)
+            })
+            .collect()
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Option<bool> {

@@ -41,28 +41,46 @@ impl Reader<'_> {
         for TargetError {
             index,
             key,
+            element,
             problem,
         } in errors
         {
             let entry = &entries[index];
-            let (place, message) = match (entry.values.get(key), &problem) {
+            let Some(key) = key else {
+                let place = entry.place.clone();
+                self.fault_at(place, &format!("targets[{index}]"), problem.to_string());
+                continue;
+            };
+            let dotted = format!("targets[{index}].{key}");
+            let set = entry.values.get(key);
+            let (place, message) = match (set, element, &problem) {
+                (Some((list, _)), Some(element), _) => {
+                    let list = list.clone().into_array().unwrap_or_default();
+                    let places = self.layers.elements.get(&dotted);
+                    let (Some(value), Some(place)) =
+                        (list.get(element), places.and_then(|it| it.get(element)))
+                    else {
+                        continue;
+                    };
+                    // What is no text or no number is reported already.
+                    if value.kind == ValueKind::Nil {
+                        continue;
+                    }
+                    (place, format!("{} {problem}", written(value)))
+                }
                 // Its type is wrong, which is reported already.
                 _ if entry.tainted.contains(key) => continue,
-                (Some((value, place)), _) => (place, format!("{} {problem}", written(value))),
-                (None, TargetProblem::Missing(_)) => (&entry.place, problem.to_string()),
-                (None, _) => continue,
+                (Some((value, place)), ..) => (place, format!("{} {problem}", written(value))),
+                (None, _, TargetProblem::Missing(_)) => (&entry.place, problem.to_string()),
+                (None, ..) => continue,
             };
-            self.faults.push(Fault {
-                place: place.clone(),
-                key: Some(format!("targets[{index}].{key}")),
-                message,
-            });
+            self.fault_at(place.clone(), &dotted, message);
         }
         None
     }
 
     /// An entry as it is written. What is of the wrong type stands as an empty value, so that the other
-    /// keys of the entry are checked all the same.
+    /// keys, and the other elements of a list, are checked all the same.
     fn target(&mut self, index: usize, entry: &RawTarget) -> TargetSpec {
         let mut fault = |place: &Place, key: &str, message: String| {
             self.faults.push(Fault {
@@ -84,7 +102,9 @@ impl Reader<'_> {
         };
         let texts = |key: &str| {
             let values = list(key).into_iter();
-            values.filter_map(|it| it.into_string().ok()).collect()
+            values
+                .map(|it| it.into_string().unwrap_or_default())
+                .collect()
         };
         let pipeline = text("pipeline");
         if pipeline.is_none() {
@@ -94,7 +114,8 @@ impl Reader<'_> {
                 "is missing; every target needs it".to_owned(),
             );
         }
-        let has_program = entry.values.contains_key("run") || entry.tainted.contains("run");
+        let set = |key: &str| entry.values.contains_key(key) || entry.tainted.contains(key);
+        let has_program = set("run");
         let mut timeout = None;
         if let Some((value, place)) = entry.values.get("timeout") {
             match program_timeout(&value.to_string()) {
@@ -102,7 +123,8 @@ impl Reader<'_> {
                 Err(problem) => fault(place, "timeout", format!("{} {problem}", written(value))),
             }
         }
-        if !has_program {
+        // Without a cleanup it is the lack of a program that is at fault.
+        if !has_program && (set("production_parameter") || set("staging_parameter")) {
             for key in ["timeout", "retry_on", "pass_environment"] {
                 if let Some((_, place)) = entry.values.get(key) {
                     fault(place, key, "is of no use without `run`".to_owned());
@@ -123,7 +145,7 @@ impl Reader<'_> {
                 timeout,
                 retry_on: list("retry_on")
                     .into_iter()
-                    .filter_map(|it| it.into_int().ok())
+                    .map(|it| it.into_int().unwrap_or_default())
                     .collect(),
                 pass_environment: texts("pass_environment"),
             }),
