@@ -1,7 +1,5 @@
 //! The targets: their parameters, and the distributions that these name.
 
-use std::os::unix::fs::PermissionsExt;
-
 use super::Check;
 use crate::accounts::Accounts;
 use crate::aws::Account;
@@ -10,7 +8,9 @@ use crate::config::Config;
 use crate::named::Named;
 use crate::plan::Distribution;
 use crate::preview::{End, look};
+use crate::programs;
 use crate::target::Target;
+use crate::telemetry::chain;
 
 /// So many parameters of one target are looked at.
 const MANY: usize = 50;
@@ -86,15 +86,9 @@ fn program(target: &Target) -> Option<Check> {
     let path = target.program()?.path();
     let said = path.display();
     let remedy = "install it, with leave to execute it for the daemon's user";
-    let check = match std::fs::metadata(path) {
-        Err(error) => Check::failure(PROGRAM, format!("{said}: {error}"), remedy),
-        Ok(file) if !file.is_file() => {
-            Check::failure(PROGRAM, format!("{said} is no file"), remedy)
-        }
-        Ok(file) if file.permissions().mode() & 0o111 == 0 => {
-            Check::failure(PROGRAM, format!("{said} is not executable"), remedy)
-        }
-        Ok(_) => Check::ok(PROGRAM, format!("{said} is executable")),
+    let check = match programs::look(path) {
+        Err(error) => Check::failure(PROGRAM, format!("{said} {}", chain(&error)), remedy),
+        Ok(()) => Check::ok(PROGRAM, format!("{said} is executable")),
     };
     Some(check.about(target.to_string()))
 }

@@ -146,6 +146,14 @@ impl Program {
         &self.path
     }
 
+    /// The path and the arguments, each one text; what is not filled in stands as it is written.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let path = self.path.display().to_string();
+        let arguments = self.arguments.iter().map(ToString::to_string);
+        std::iter::once(path).chain(arguments).collect()
+    }
+
     /// The arguments for one rejection.
     #[must_use]
     pub fn arguments(&self, rejection: &Rejection) -> Vec<String> {
@@ -168,10 +176,7 @@ impl Program {
 impl std::fmt::Display for Program {
     /// The path and the arguments, with what is not filled in as it is written.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        self.arguments
-            .iter()
-            .try_for_each(|argument| write!(f, " {argument}"))
+        f.write_str(&self.words().join(" "))
     }
 }
 
