@@ -282,9 +282,10 @@ impl Reconciler {
                 }
                 let completed = self.ledger.complete(&job.grant, *outcome).await;
                 match (&completed, notice) {
-                    (_, None) => {}
-                    (Ok(()), Some(notice)) => self.notifier.send(notice),
-                    (Err(_), Some(notice)) => self.notifier.withdraw(&notice).await,
+                    // Whoever has the job now tells of its end, under the same id.
+                    (_, None) | (Err(LedgerError::NotOwner { .. }), _) => {}
+                    // Where it failed, it may be recorded all the same: nobody would tell of it later.
+                    (Ok(()) | Err(_), Some(notice)) => self.notifier.send(notice),
                 }
                 return match completed {
                     Ok(()) => ended,
