@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::aws::iam::Iam;
 use crate::aws::{self, Connector, Principal};
 use crate::pace::Pace;
 use crate::target::{Access, Role};
@@ -59,6 +60,14 @@ struct Kept {
 struct Entry {
     account: Arc<Account>,
     used: u64,
+}
+
+impl Account {
+    /// Tells what the role, or the daemon's own right, allows. `region` tells the partition.
+    #[must_use]
+    pub fn permissions(&self, region: &str) -> Iam {
+        self.principal.permissions(region)
+    }
 }
 
 impl Accounts {

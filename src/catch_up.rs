@@ -19,6 +19,7 @@
 
 mod rounds;
 
+pub(crate) use rounds::approvals;
 pub use rounds::{CatchUp, MAX_CALLS, Settings};
 
 use std::collections::BTreeMap;

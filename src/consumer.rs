@@ -76,6 +76,8 @@ pub struct Parts {
 pub struct Consumer {
     parts: Parts,
     config: Config,
+    /// How messages are held, and grants kept beside them.
+    terms: Terms,
     targets: RwLock<Arc<Targets>>,
     leases: Leases,
     jobs: Jobs,
@@ -127,6 +129,7 @@ impl Consumer {
             released_until: Mutex::default(),
             parts,
             config,
+            terms,
         })
     }
 

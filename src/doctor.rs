@@ -3,8 +3,12 @@
 //! Everything is read and nothing is written. Each [`Check`] is a verdict with one line of what was
 //! found and, where something is amiss, one line of how to mend it.
 //!
-//! **Not checked.** The permissions to change something: they cannot be tried without changing it.
+//! **Not checked.** The permissions to change something are not tried, since that would change it: IAM is
+//! asked to simulate them.
 
+mod notify;
+mod permissions;
+mod pipelines;
 mod queue;
 mod rule;
 mod target;
@@ -19,7 +23,7 @@ use crate::aws::{Account, AwsError, Connector};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerBackend};
 use crate::ledger::{EmbeddedLedger, LedgerError};
-use crate::named::Named;
+use crate::named::{self, Home, Named, Wanted};
 use crate::orphans::QUOTA;
 use crate::retry::ErrorClass;
 use crate::telemetry::chain;
@@ -127,13 +131,15 @@ impl Check {
 }
 
 /// Looks at everything. `named` are pipelines that are looked at besides what the configuration tells
-/// by itself.
+/// by itself. `role` is whose permissions to change something are looked at, instead of those of the
+/// credentials.
 pub async fn examine(
     config: &Config,
     connector: &Connector,
     accounts: &Accounts,
     clock: &Clock,
     named: &[Named],
+    role: Option<&str>,
 ) -> Vec<Check> {
     let mut checks = vec![Check::ok(
         "configuration",
@@ -141,12 +147,52 @@ pub async fn examine(
     )];
     let caller = connector.identity().caller().await;
     checks.extend(credentials(&caller, config, clock));
-    checks.extend(queue::examine(config, connector, named).await);
+    let home = Home {
+        region: connector.region().unwrap_or_default().to_owned(),
+        account: match (&config.queue.account, &caller) {
+            (Some(account), _) => account.clone(),
+            (None, Ok(caller)) => caller.account.clone(),
+            (None, Err(_)) => String::new(),
+        },
+    };
+    let named = &with_literals(config, named, &home);
+    let (found, queue) = queue::examine(config, connector, named).await;
+    checks.extend(found);
     checks.push(ledger(config, connector, clock).await);
+    checks.extend(notify::examine(config, connector).await);
     let account = connector.account();
     checks.extend(distributions(&account).await);
-    checks.extend(target::examine(config, &account, accounts, named).await);
+    let (found, reaches) = target::examine(config, &account, accounts, &home, named).await;
+    checks.extend(found);
+    checks.extend(pipelines::examine(config, accounts, &home, named).await);
+    if let Ok(caller) = &caller {
+        let own = permissions::Own {
+            caller,
+            role,
+            queue: queue.as_ref(),
+        };
+        checks.extend(permissions::examine(config, connector, accounts, own, &reaches).await);
+    }
     checks
+}
+
+/// The pipelines that are named, and those whose name is a target's, without a pattern.
+fn with_literals(config: &Config, named: &[Named], home: &Home) -> Vec<Named> {
+    let mut all = named.to_vec();
+    for target in config.targets.iter() {
+        let wanted = Wanted {
+            pipeline: target.pipeline(),
+            stage: target.stage(),
+            action: target.action(),
+        };
+        // A pattern is none that could be found.
+        if let Ok(literal) = named::find(&config.targets, wanted, home)
+            && !all.contains(&literal)
+        {
+            all.push(literal);
+        }
+    }
+    all
 }
 
 /// A duration as people write it: humantime joins days to their number.

@@ -1,7 +1,9 @@
 //! What is remembered of a job for people: who rejected what, and what was done when.
 //!
-//! Nothing decides by it. A [`Trail`] is bounded, is kept as one text in the job's record, and a
-//! text that cannot be read is an empty trail: what is told of a job must never stop it.
+//! No step is decided by it. What is read from it is whether a job that finds nothing left to do has
+//! cleaned up earlier, and which jobs catching up leaves to their messages. A [`Trail`] is bounded, is
+//! kept as one text in the job's record, and a text that cannot be read is an empty trail: what is told
+//! of a job must never stop it.
 
 use std::time::Duration;
 

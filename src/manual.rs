@@ -19,17 +19,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::event::{JobKey, Rejection};
 use crate::lease::Terms;
-use crate::ledger::{Claim, Grant, Ledger, LedgerError};
+use crate::ledger::{Claim, Ledger, LedgerError, keep, lease_until};
 use crate::named::Named;
 use crate::plan::Outcome;
 use crate::reconcile::{Ended, Job, Reconciler};
-use crate::stop::{Stop, StopReason};
+use crate::stop::Stop;
 use crate::target::ResolvedTarget;
 
 /// What the keys of such jobs begin with.
@@ -112,9 +111,10 @@ impl ByHand {
     /// then.
     pub async fn clean(&self, order: &Order, stop: &Stop) -> Result<Cleaned, LedgerError> {
         let rejection = order.rejection(self.clock.now());
+        let until = lease_until(&self.clock, self.terms);
         let claim = self
             .ledger
-            .claim(&rejection.key, &rejection.pipeline.name, self.until())
+            .claim(&rejection.key, &rejection.pipeline.name, until)
             .await?;
         let (grant, binding) = match claim {
             Claim::Granted { grant, binding } => (grant, binding),
@@ -142,38 +142,8 @@ impl ByHand {
         let ended = tokio::select! {
             biased;
             ended = &mut run => ended,
-            () = keep(&*self.ledger, &grant, self.terms, &self.clock, stop) => run.await,
+            () = keep(&*self.ledger, &grant, self.terms, &self.clock, stop, |_| {}) => run.await,
         };
         Ok(Cleaned::Ran(ended))
     }
-
-    fn until(&self) -> Timestamp {
-        until(&self.clock, self.terms)
-    }
-}
-
-fn until(clock: &Clock, terms: Terms) -> Timestamp {
-    let now = clock.now();
-    now.checked_add(terms.visibility_timeout)
-        .unwrap_or(Timestamp::MAX)
-}
-
-/// Renews a grant for as long as the work goes on. Returns when it is lost, having told the work.
-pub async fn keep(ledger: &dyn Ledger, grant: &Grant, terms: Terms, clock: &Clock, stop: &Stop) {
-    let mut valid_until = Instant::now() + terms.visibility_timeout;
-    let mut next: Duration = terms.heartbeat_interval;
-    loop {
-        tokio::time::sleep(next).await;
-        let asked_at = Instant::now();
-        match ledger.renew(grant, until(clock, terms)).await {
-            Ok(()) => {
-                valid_until = asked_at + terms.visibility_timeout;
-                next = terms.heartbeat_interval;
-            }
-            Err(LedgerError::NotOwner { .. }) => break,
-            Err(_) if Instant::now() + terms.safety_margin() >= valid_until => break,
-            Err(_) => next = terms.heartbeat_interval / 10,
-        }
-    }
-    stop.now(StopReason::LedgerLost);
 }

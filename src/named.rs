@@ -200,7 +200,7 @@ fn arn(text: &str, target: &Target, home: &Home) -> Option<PipelineArn> {
 }
 
 /// A name that the pattern matches.
-fn example(pattern: &str) -> String {
+pub(crate) fn example(pattern: &str) -> String {
     let name = pattern.rsplit(':').next().unwrap_or(pattern);
     let mut parts = name.split('{');
     let mut example = parts.next().unwrap_or_default().to_owned();

@@ -1,54 +1,67 @@
 //! Observe, decide, apply one step, observe again: one job from its claim to its end.
 //!
+//! | file | what |
+//! |---|---|
+//! | this one | a job's run, and the loop over observe, decide, apply or wait |
+//! | `bind` | which distributions a job is about |
+//! | `observe` | a look at everything that a decision needs |
+//! | `apply` | one step, and what its answer tells |
+//! | `wait` | a wait, or a pause before the next look |
+//! | `verify` | whether the rejection still stands, from CodePipeline |
+//! | `record_deleted` | the last step: `deleted` in the staging parameter |
+//! | `program` | the target's program, after the cleanup or instead of one |
+//! | `calls` | each call: again where that may help, none after a stop |
+//! | `ended` | how a run ends |
+//!
+//! What is decided stands in [`crate::plan`].
+//!
 //! **Guarantees.** A run resumes from anything, because it starts from what is observed. A change is
 //! never cut off once its call has begun; a stop is heeded between steps and in waits. A job ends as
 //! [`Ended::Succeeded`] only after the ledger has it as done.
 //!
 //! **Races.** Others change the same account. A 412 or a 409 is a fact to look at again, never an
-//! error to repeat. SSM has no compare-and-set: see `record`.
+//! error to repeat. SSM has no compare-and-set: see `record_deleted`.
 //!
 //! **Not handled here.** Messages and their leases ([`crate::consumer`], [`crate::lease`]).
 
+mod apply;
+mod bind;
 mod calls;
+mod ended;
+mod observe;
 mod program;
-mod record;
+mod record_deleted;
 mod verify;
+mod wait;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::calls::Calls;
-pub use self::program::ProgramFailure;
-
-use futures_util::future::try_join_all;
-use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
+use self::bind::complete_binding;
+use self::calls::Calls;
+use self::ended::Halt;
+pub use self::ended::{Ended, Failure};
+use self::observe::Known;
+pub use self::program::ProgramFailure;
 use crate::accounts::{Account, Accounts};
 use crate::activity::Activity;
-use crate::aws::cloudfront::Sighting;
-use crate::aws::edit::Edit;
-use crate::aws::{self, AwsError};
-use crate::binding::{AsOf, Binding, Slot, as_of, is_uncertain};
+use crate::aws;
+use crate::binding::Binding;
 use crate::config::OnTimeout;
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
-use crate::ledger::{Bound, Grant, Ledger, LedgerError};
+use crate::ledger::{Grant, Ledger, LedgerError};
 use crate::notify::{Notice, Notifier};
-use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
+use crate::plan::{Decision, Outcome, Progress, Step, decide};
 use crate::programs::Programs;
-use crate::retry::{Backoff, Conflict, ErrorClass};
-use crate::stop::{Stop, StopReason};
+use crate::retry::Backoff;
+use crate::stop::Stop;
 use crate::target::{Parameters, ResolvedTarget};
-use crate::telemetry::{Telemetry, chain, events};
-use crate::verdict::Doubt;
-use crate::watch::Until;
-
-/// What was seen of a distribution is looked at again after this long, if nothing that this run
-/// did or met made it do so sooner. Changes are conditional on the ETag that was seen.
-const FRESH: Duration = Duration::from_secs(5);
+use crate::telemetry::Telemetry;
 
 /// Carries out jobs.
 #[derive(Clone, Debug)]
@@ -95,102 +108,6 @@ pub struct Job {
     pub stop: Stop,
     /// What it is doing, for those who ask.
     pub activity: Activity,
-}
-
-/// How a run of a job ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// Done, and recorded as done: its messages may be deleted.
-    Succeeded(Outcome),
-    /// It must not be done.
-    Refused(Refusal),
-    /// The target's program says that it cannot be done.
-    ProgramFailed {
-        /// Its exit status.
-        status: i32,
-    },
-    /// It was told to stop, and goes on under a later receive.
-    Stopped(StopReason),
-    /// Another instance works on the same production distribution.
-    ProductionBusy {
-        /// When its lease ends, unless it is renewed.
-        until: Timestamp,
-    },
-    /// It failed for now.
-    Failed(Failure),
-}
-
-/// Why a run failed for now.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// A call failed, and was tried often enough.
-    #[error("an AWS call failed")]
-    Call(#[source] Arc<AwsError>),
-    /// Nothing moved for the propagation timeout.
-    #[error("nothing changed for {} while waiting: {waiting_for}", humantime::format_duration(*after))]
-    PropagationTimeout {
-        /// The wait's name.
-        waiting_for: &'static str,
-        /// The propagation timeout.
-        after: Duration,
-    },
-    /// It cannot be told whether the rejection still stands.
-    #[error("it cannot be told whether the rejection still stands")]
-    Unverified(#[source] Doubt),
-    /// The ledger failed.
-    #[error("the ledger failed")]
-    Ledger(#[source] LedgerError),
-    /// The target's program did not succeed, and is run again.
-    #[error(transparent)]
-    Program(ProgramFailure),
-}
-
-impl Failure {
-    /// A bounded code for logs and metrics.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Call(error) => error.class.code(),
-            Self::PropagationTimeout { .. } => "propagation_timeout",
-            Self::Unverified(_) => "not_verified",
-            Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
-            Self::Ledger(_) => "ledger_failed",
-            Self::Program(failure) => failure.code(),
-        }
-    }
-
-    /// The failure and everything that caused it, as one line.
-    #[must_use]
-    pub fn detail(&self) -> String {
-        chain(self)
-    }
-}
-
-/// Ends a run early.
-enum Halt {
-    Ended(Ended),
-    Call(AwsError),
-}
-
-impl From<Ended> for Halt {
-    fn from(ended: Ended) -> Self {
-        Self::Ended(ended)
-    }
-}
-
-impl From<AwsError> for Halt {
-    fn from(error: AwsError) -> Self {
-        Self::Call(error)
-    }
-}
-
-impl From<Halt> for Ended {
-    fn from(halt: Halt) -> Self {
-        match halt {
-            Halt::Ended(ended) => ended,
-            Halt::Call(error) => Self::Failed(Failure::Call(Arc::new(error))),
-        }
-    }
 }
 
 impl Reconciler {
@@ -316,13 +233,6 @@ impl Reconciler {
     }
 }
 
-/// The last look at each distribution that still holds.
-#[derive(Default)]
-struct Known {
-    production: Option<Sighting>,
-    staging: Option<Sighting>,
-}
-
 /// One run of one job.
 struct Run<'a> {
     context: &'a Reconciler,
@@ -376,6 +286,7 @@ impl<'a> Run<'a> {
 }
 
 impl Run<'_> {
+    /// Cleans up, from whatever is found to the end.
     async fn work(&mut self) -> Result<Ended, Halt> {
         self.job.activity.set("reading_parameters");
         let mut binding = match &self.job.binding {
@@ -431,391 +342,16 @@ impl Run<'_> {
         }
     }
 
-    /// Finds out which distributions the rejection is about; or that it is about none.
-    async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
-        let (ssm, parameters) = (&self.clients.ssm, self.parameters);
-        let production = self
-            .calls
-            .call(|| ssm.parameter(&parameters.production))
-            .await?;
-        let production = production
-            .map(|parameter| parameter.value)
-            .unwrap_or_default();
-        let Slot::Distribution(production_id) = Slot::read(&production) else {
-            return Ok(Err(Ended::Refused(Refusal::ProductionParameterInvalid)));
-        };
-
-        let current = self
-            .calls
-            .call(|| ssm.parameter(&parameters.staging))
-            .await?;
-        let Some(current) = current else {
-            return Ok(Err(Ended::Refused(Refusal::StagingParameterInvalid)));
-        };
-        let mut versions = vec![current];
-        let Rejection {
-            as_of: moment,
-            as_of_uncertainty: uncertainty,
-            ..
-        } = self.job.rejection;
-        let earliest = moment.checked_sub(uncertainty).unwrap_or(moment);
-        if as_of(&versions, earliest) == AsOf::NeedsHistory {
-            versions = self.calls.call(|| ssm.history(&parameters.staging)).await?;
-        }
-        let AsOf::Version(version) = as_of(&versions, moment) else {
-            return Ok(Err(Ended::Refused(Refusal::HistoryTooShort)));
-        };
-        if is_uncertain(&versions, moment, uncertainty) {
-            return Ok(Err(Ended::Refused(Refusal::StagingParameterJustWritten)));
-        }
-        Ok(match Slot::read(&version.value) {
-            Slot::Vacant => Err(Ended::Succeeded(Outcome::AlreadyClean)),
-            Slot::Invalid => Err(Ended::Refused(Refusal::StagingParameterInvalid)),
-            Slot::Distribution(staging_id) => Ok(Binding {
-                production_id: production_id.to_owned(),
-                staging_id: staging_id.to_owned(),
-                staging_domain: None,
-                policy_id: None,
-                overwriting: None,
-            }),
-        })
-    }
-
-    async fn bind(&self, binding: &Binding) -> Result<(), Halt> {
-        self.store(binding).await?;
-        self.context.telemetry.emit(events::JobBound {
-            production_id: &binding.production_id,
-            staging_id: &binding.staging_id,
-        });
-        Ok(())
-    }
-
-    /// Has the ledger keep the binding.
-    async fn store(&self, binding: &Binding) -> Result<(), Halt> {
-        let bound = self.context.ledger.bind(&self.job.grant, binding).await;
-        match bound.map_err(|error| Ended::Failed(Failure::Ledger(error)))? {
-            Bound::Bound => Ok(()),
-            Bound::ProductionBusy { until } => Err(Ended::ProductionBusy { until }.into()),
-        }
-    }
-
-    /// Reads everything that a decision needs, but for a distribution that has just been seen.
-    async fn observe(&mut self, binding: &Binding) -> Result<Observed, Halt> {
-        let aws::Account {
-            cloudfront, ssm, ..
-        } = &self.clients;
-        let known = std::mem::take(&mut self.known);
-        let (production, staging, parameter) = tokio::try_join!(
-            self.look(&binding.production_id, known.production),
-            self.look(&binding.staging_id, known.staging),
-            self.calls.call(|| ssm.parameter(&self.parameters.staging)),
-        )?;
-        self.known = Known {
-            production: Some(production.clone()),
-            staging: Some(staging.clone()),
-        };
-        let distribution = |sighting: Sighting| Some(sighting.found?.distribution);
-        let (production, staging) = (distribution(production), distribution(staging));
-
-        let named = [&production, &staging]
-            .into_iter()
-            .filter_map(|distribution| distribution.as_ref()?.policy_id.clone());
-        let ids: BTreeSet<String> = named
-            .chain(binding.policy_id.clone())
-            .filter(|id| self.progress.policy_deleted.as_ref() != Some(id))
-            .collect();
-        let mut policies = self.policies(ids).await?;
-
-        let domain = staging
-            .as_ref()
-            .map(|staging| &staging.domain)
-            .or(binding.staging_domain.as_ref());
-        // A staging distribution has one policy at the most: where that one is known to be gone, a
-        // search would find nothing.
-        let known_gone = binding
-            .policy_id
-            .as_ref()
-            .is_some_and(|id| !policies.iter().any(|policy| policy.id == *id));
-        if let Some(domain) = domain
-            && (self.list_policies && !known_gone || self.search_policies)
-            && !policies
-                .iter()
-                .any(|policy| policy.staging_domains.contains(domain))
-        {
-            let found = self
-                .calls
-                .call(|| cloudfront.policies_listing(domain))
-                .await?;
-            (self.list_policies, self.search_policies) = (false, false);
-            policies.extend(self.policies(found).await?);
-        }
-        Ok(Observed {
-            production,
-            staging,
-            policies,
-            parameter,
-        })
-    }
-
-    /// A distribution as it was seen last, if that still holds, or as it is seen now.
-    async fn look(&self, id: &str, known: Option<Sighting>) -> Result<Sighting, Halt> {
-        if let Some(known) = known
-            && self.account.watcher.as_of(&known).elapsed() < FRESH
-        {
-            return Ok(known);
-        }
-        self.calls.call(|| self.clients.cloudfront.look(id)).await
-    }
-
-    async fn policies(
-        &self,
-        ids: impl IntoIterator<Item = String>,
-    ) -> Result<Vec<crate::plan::Policy>, Halt> {
-        let cloudfront = &self.clients.cloudfront;
-        let reads = ids
-            .into_iter()
-            .map(|id| async move { self.calls.call(|| cloudfront.policy(&id)).await });
-        Ok(try_join_all(reads).await?.into_iter().flatten().collect())
-    }
-
-    /// Makes one change. Answers whether it was accepted; if not, all is looked at again.
-    async fn apply(&mut self, binding: &mut Binding, step: Step) -> Result<bool, Halt> {
-        let name = step.name();
-        self.job.activity.set(name);
-        let cloudfront = &self.clients.cloudfront;
-        let result = match &step {
-            Step::Detach { etag, policy_id } => {
-                let edit = Edit::detach(policy_id);
-                self.calls
-                    .call(|| cloudfront.update(&binding.production_id, etag, edit))
-                    .await
-            }
-            Step::DeletePolicy { policy_id, etag } => {
-                self.calls
-                    .call(|| cloudfront.delete_policy(policy_id, etag))
-                    .await
-            }
-            Step::DisableStaging { etag } => {
-                self.calls
-                    .call(|| cloudfront.update(&binding.staging_id, etag, Edit::disable()))
-                    .await
-            }
-            Step::DeleteStaging(staging) => {
-                self.calls
-                    .call(|| cloudfront.delete_distribution(staging))
-                    .await
-            }
-            Step::RecordDeleted { version } => match self.record_deleted(binding, *version).await {
-                Ok(recorded) => {
-                    self.progress.recorded = Some(recorded);
-                    Ok(())
-                }
-                Err(halt) => Err(halt),
-            },
-        };
-        let error = match result {
-            Ok(()) => {
-                self.context.telemetry.emit(events::StepApplied {
-                    execution_id: &self.job.rejection.execution_id,
-                    step: name,
-                });
-                self.note(Kind::Applied, name);
-                self.accept(step);
-                return Ok(true);
-            }
-            Err(Halt::Call(error)) => error,
-            Err(halt) => return Err(halt),
-        };
-        self.known = Known::default();
-        match error.class {
-            ErrorClass::NotFound => {
-                self.context
-                    .telemetry
-                    .emit(events::StepWasDone { step: name });
-                self.note(Kind::WasDone, name);
-                // Not for the distribution of an update: that one is observed again.
-                if matches!(step, Step::DeletePolicy { .. } | Step::DeleteStaging(_)) {
-                    self.accept(step);
-                } else {
-                    self.look_again().await?;
-                }
-                Ok(false)
-            }
-            ErrorClass::Changed => {
-                self.context.telemetry.emit(events::StepDeferred {
-                    step: name,
-                    conflict: None,
-                });
-                self.look_again().await?;
-                Ok(false)
-            }
-            ErrorClass::Conflict(conflict) => {
-                if self.fruitless == 0 {
-                    self.context.telemetry.emit(events::StepDeferred {
-                        step: name,
-                        conflict: Some(conflict),
-                    });
-                }
-                self.progress.conflict = Some(conflict);
-                // Some policy lists our staging distribution after all.
-                self.search_policies |= conflict == Conflict::StagingInUse;
-                Ok(false)
-            }
-            _ => Err(error.into()),
-        }
-    }
-
     fn note(&self, kind: Kind, name: &'static str) {
         let note = Note::Entry(kind, name);
         self.context.ledger.note(&self.job.grant, note);
     }
 
-    fn accept(&mut self, step: Step) {
-        match step {
-            Step::Detach { policy_id, .. } => self.progress.detached = Some(policy_id),
-            Step::DeletePolicy { policy_id, .. } => {
-                self.progress.policy_deleted = Some(policy_id);
-                self.list_policies = false;
-            }
-            Step::DisableStaging { .. } => self.progress.disabled = true,
-            Step::DeleteStaging(_) => {
-                self.progress.staging_deleted = true;
-                self.known.staging = None;
-            }
-            // Its version was noted where it is known.
-            Step::RecordDeleted { .. } => {}
-        }
-        self.moved();
-    }
-
+    /// Something moved: the propagation timeout begins anew, and so do the pauses.
     fn moved(&mut self) {
         self.moved_at = Instant::now();
         self.fruitless = 0;
         self.progress.conflict = None;
-    }
-
-    async fn wait(&mut self, binding: &Binding, wait: Wait) -> Result<(), Halt> {
-        if wait == Wait::LookAgain {
-            self.job.activity.set(wait.name());
-            self.progress.conflict = None;
-            self.known = Known::default();
-            return self.pause().await;
-        }
-        let execution_id = &self.job.rejection.execution_id;
-        let longest = self.account.watcher.apart();
-        self.job.activity.set_for(wait.name(), longest);
-        self.context.telemetry.emit(events::WaitStarted {
-            execution_id,
-            wait: wait.name(),
-        });
-        self.note(Kind::Waiting, wait.name());
-
-        let began = Instant::now();
-        let watcher = &self.account.watcher.for_job(&self.job.activity);
-        let (production, staging) = (&binding.production_id, &binding.staging_id);
-        // Of a change that is not ours nobody here knows how old it is.
-        let changed_at = self.changed_at.take();
-        let (id, until) = match wait.clone() {
-            Wait::BothDeployed => (production, Until::Deployed),
-            Wait::Detached { policy_id } => (production, Until::Detached { policy_id }),
-            Wait::PolicyReplaced { policy_id } => (production, Until::Replaced { policy_id }),
-            Wait::StagingDeployed => (staging, Until::Deployed),
-            Wait::StagingDisabled => (staging, Until::Disabled),
-            Wait::StagingGone => (staging, Until::Gone),
-            Wait::LookAgain => unreachable!("handled above"),
-        };
-        let looks = async {
-            if wait == Wait::BothDeployed {
-                let (production, staging) = tokio::try_join!(
-                    watcher.wait(production, changed_at, Until::Deployed),
-                    watcher.wait(staging, changed_at, Until::Deployed)
-                )?;
-                Ok((production, Some(staging)))
-            } else {
-                Ok((watcher.wait(id, changed_at, until).await?, None))
-            }
-        };
-        let deadline = self.moved_at + self.context.settings.propagation_timeout;
-        let seen = tokio::select! {
-            biased;
-            reason = self.job.stop.stopped() => return Err(Ended::Stopped(reason).into()),
-            seen = looks => seen,
-            () = tokio::time::sleep_until(deadline) => return Err(self.gave_up(wait.name()).into()),
-        };
-        let (ended, other) = seen.map_err(|error| Ended::Failed(Failure::Call(error)))?;
-        let seen = ended.seen;
-        if changed_at.is_some() {
-            watcher.learn(seen);
-        }
-        if id == production {
-            self.known.production = Some(ended.sighting);
-        } else {
-            self.known.staging = Some(ended.sighting);
-        }
-        if let Some(staging) = other {
-            self.known.staging = Some(staging.sighting);
-        }
-        self.context.telemetry.emit(events::WaitEnded {
-            execution_id,
-            wait: wait.name(),
-            took: began.elapsed(),
-            propagation: changed_at.map(|_| seen.after),
-        });
-        self.note(Kind::Waited, wait.name());
-        self.moved();
-        Ok(())
-    }
-
-    /// The world changed under a step: look again at once, and after a pause if that goes on.
-    async fn look_again(&mut self) -> Result<(), Halt> {
-        if self.fruitless == 0 {
-            self.fruitless = 1;
-            return Ok(());
-        }
-        self.pause().await
-    }
-
-    /// A moment, longer each time in a row.
-    async fn pause(&mut self) -> Result<(), Halt> {
-        self.fruitless += 1;
-        let pace = self.account.watcher.pace();
-        let backoff = Backoff {
-            initial: pace.min,
-            max: pace.max,
-        };
-        let pause = backoff.delay(self.fruitless, &mut fastrand::Rng::new());
-        let deadline = self.moved_at + self.context.settings.propagation_timeout;
-        if Instant::now() + pause > deadline {
-            return Err(self.gave_up(self.job.activity.get()).into());
-        }
-        let activity = &self.job.activity;
-        activity.set_for(activity.get(), pause);
-        self.calls.unless_stopped(tokio::time::sleep(pause)).await
-    }
-
-    fn gave_up(&self, waiting_for: &'static str) -> Ended {
-        Ended::Failed(Failure::PropagationTimeout {
-            waiting_for,
-            after: self.context.settings.propagation_timeout,
-        })
-    }
-}
-
-/// Notes what the first observation tells beyond the parameters: where to find the policy later,
-/// when neither production nor the staging distribution can tell any more.
-fn complete_binding(binding: &mut Binding, observed: &Observed) {
-    if let Some(staging) = &observed.staging {
-        binding.staging_domain = Some(staging.domain.clone());
-    }
-    let Some(domain) = &binding.staging_domain else {
-        return;
-    };
-    if let Some(own) = observed
-        .policies
-        .iter()
-        .find(|policy| policy.staging_domains.contains(domain))
-    {
-        binding.policy_id = Some(own.id.clone());
     }
 }
 

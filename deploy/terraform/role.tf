@@ -210,6 +210,23 @@ resource "aws_iam_role_policy" "notification" {
   })
 }
 
+# What `doctor` asks for.
+resource "aws_iam_role_policy" "event_bus" {
+  count = var.notify_event_bus_arn == null ? 0 : 1
+
+  name = "event-bus"
+  role = aws_iam_role.daemon.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "EventBus"
+      Effect   = "Allow"
+      Action   = "events:DescribeEventBus"
+      Resource = var.notify_event_bus_arn
+    }]
+  })
+}
+
 resource "aws_iam_role_policy" "legacy_log_bucket" {
   count = var.log_bucket_arn == null ? 0 : 1
 
@@ -258,7 +275,8 @@ resource "aws_iam_role_policy" "key" {
   })
 }
 
-# What `doctor` reads beyond what the daemon does: what becomes of an event before and after the daemon.
+# What `doctor` reads beyond what the daemon does: what becomes of an event before and after the daemon, whether
+# the pipelines have the approvals, and what this role allows.
 resource "aws_iam_role_policy" "doctor" {
   name   = "doctor"
   role   = aws_iam_role.daemon.id
@@ -282,6 +300,18 @@ data "aws_iam_policy_document" "doctor" {
     sid       = "DeadLetters"
     actions   = ["sqs:GetQueueAttributes"]
     resources = [aws_sqs_queue.dead_letters.arn]
+  }
+
+  statement {
+    sid       = "Approvals"
+    actions   = ["codepipeline:GetPipelineState"]
+    resources = local.pipeline_arn
+  }
+
+  statement {
+    sid       = "OwnPermissions"
+    actions   = ["iam:SimulatePrincipalPolicy"]
+    resources = [aws_iam_role.daemon.arn]
   }
 }
 

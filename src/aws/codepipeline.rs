@@ -141,7 +141,11 @@ impl CodePipeline {
         Ok(pipelines.filter_map(|pipeline| pipeline.name).collect())
     }
 
-    async fn stages(&self, pipeline: &str) -> Result<Vec<Stage>, AwsError> {
+    /// The stages of a pipeline as it is now, with their actions (GetPipelineState).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure; a pipeline that does not exist is one.
+    pub async fn stages(&self, pipeline: &str) -> Result<Vec<Stage>, AwsError> {
         const OPERATION: &str = "GetPipelineState";
         let _turn = self.1.turn(Kind::Read, OPERATION).await?;
         let state = self

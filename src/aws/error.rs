@@ -194,6 +194,7 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         | "PipelineExecutionNotFoundException"
         | "QueueDoesNotExist"
         | "AWS.SimpleQueueService.NonExistentQueue"
+        | "NoSuchEntity"
         | "ResourceNotFoundException" => ErrorClass::NotFound,
 
         "PreconditionFailed" | "InvalidIfMatchVersion" => ErrorClass::Changed,

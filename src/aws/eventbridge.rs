@@ -108,6 +108,17 @@ impl EventBridge {
         Err(AwsError::unusable(OPERATION, "the pages do not end"))
     }
 
+    /// Whether a bus, by name or ARN, is there (DescribeEventBus).
+    ///
+    /// # Errors
+    /// [`AwsError`]; of class [`NotFound`](crate::retry::ErrorClass::NotFound) if it is not.
+    pub async fn describe(&self, bus: &str) -> Result<(), AwsError> {
+        let request = self.0.describe_event_bus().name(bus);
+        let output = request.send().await.map_err(from_sdk("DescribeEventBus"))?;
+        drop(output);
+        Ok(())
+    }
+
     /// One rule (DescribeRule).
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub mod dynamodb;
 pub mod edit;
 pub mod error;
 pub mod eventbridge;
+pub mod iam;
 pub mod identity;
 pub mod limiter;
 pub mod sqs;
@@ -337,6 +338,19 @@ impl Principal {
             .interceptor(TellLimiter(limiter.clone()))
             .build();
         ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(config), Gate::new(limiter))
+    }
+
+    /// Tells what this right allows. IAM is global: `region` tells its partition.
+    #[must_use]
+    pub fn permissions(&self, region: &str) -> iam::Iam {
+        let config = aws_sdk_iam::config::Builder::from(&self.sdk)
+            .region(Region::new(region.to_owned()))
+            .retry_config(retry())
+            .retry_partition(partition("iam"))
+            .timeout_config(timeouts())
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .build();
+        iam::Iam::new(aws_sdk_iam::Client::from_conf(config))
     }
 
     /// A client of the pipelines of `region`.

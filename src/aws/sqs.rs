@@ -54,6 +54,8 @@ pub struct QueueAttributes {
     pub retention: Option<Duration>,
     /// The queue's policy, a JSON document.
     pub policy: Option<String>,
+    /// The KMS key that encrypts messages: its id, ARN, or alias. `None`: there is none, or it is SQS's own.
+    pub key: Option<String>,
 }
 
 /// The URL of another queue, by its ARN, at the place of the one at `url`.
@@ -185,6 +187,10 @@ impl Queue {
             visibility_timeout: seconds(QueueAttributeName::VisibilityTimeout),
             retention: seconds(QueueAttributeName::MessageRetentionPeriod),
             policy: attributes.get(&QueueAttributeName::Policy).cloned(),
+            key: attributes
+                .get(&QueueAttributeName::KmsMasterKeyId)
+                .filter(|key| !key.is_empty())
+                .cloned(),
             max_receive_count: attributes
                 .get(&QueueAttributeName::RedrivePolicy)
                 .and_then(|policy| max_receive_count(policy)),

@@ -419,7 +419,7 @@ fn in_turn<'a>(
 }
 
 /// Every approval of every pipeline that a target names, or matches among these names.
-fn approvals(targets: &Targets, names: &[String], home: &Home) -> Vec<Named> {
+pub(crate) fn approvals(targets: &Targets, names: &[String], home: &Home) -> Vec<Named> {
     let mut found = Vec::new();
     for target in targets.iter() {
         let pattern = target.pipeline().contains('{');

@@ -9,6 +9,7 @@ use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
 use crate::doctor::{Check, Status, examine};
+use crate::target::is_account;
 use crate::tasks::Tasks;
 
 /// What `doctor` takes.
@@ -18,6 +19,10 @@ pub(super) struct Options {
     /// configuration tells by itself.
     #[arg(value_name = "TARGET")]
     pipelines: Vec<String>,
+    /// The role or user whose permissions to change something are looked at, by its ARN. Without it,
+    /// those of the credentials.
+    #[arg(long, value_name = "ARN", value_parser = role)]
+    role: Option<String>,
     /// Write one JSON document.
     #[arg(long)]
     json: bool,
@@ -46,6 +51,7 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
         &accounts,
         &setup.clock,
         &named,
+        options.role.as_deref(),
     )
     .await;
     let worst = checks.iter().map(|check| check.status).max();
@@ -71,6 +77,20 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
         Status::Ok | Status::Warning => 0,
         Status::Failure => FATAL,
     })
+}
+
+/// The ARN of a role or a user.
+fn role(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    match parts[..] {
+        ["arn", _, "iam", "", account, resource]
+            if is_account(account)
+                && (resource.starts_with("role/") || resource.starts_with("user/")) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME".to_owned()),
+    }
 }
 
 fn listing(checks: &[Check], style: Style) -> String {

@@ -7,15 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::settle::{Delay, Disposition, PROGRAM_FAILED};
 use super::{Consumer, lock};
 use crate::event::Rejection;
 use crate::jobs::Handle;
-use crate::lease::Terms;
-use crate::ledger::{Claim, Grant, LedgerError};
+use crate::ledger::{Claim, Grant, LedgerError, keep, lease_until};
 use crate::notify::End;
 use crate::reconcile::{Ended, Failure, Job};
 use crate::stop::{Stop, StopReason};
@@ -53,8 +51,9 @@ impl Consumer {
     ) -> Disposition {
         let work = Work::of(&target);
         let ledger = &self.parts.ledger;
+        let until = lease_until(&self.parts.clock, self.terms);
         let claim = ledger
-            .claim(&rejection.key, &rejection.pipeline.name, self.lease_until())
+            .claim(&rejection.key, &rejection.pipeline.name, until)
             .await;
         let execution_id = rejection.execution_id.clone();
         let (grant, binding) = match claim {
@@ -324,39 +323,12 @@ impl Consumer {
 
     /// Renews the right to work on a job. Returns when that right is lost, having told the job.
     async fn keep_grant(&self, grant: &Grant, stop: &Stop) {
-        let heartbeat = self.config.queue.heartbeat_interval;
-        let terms = Terms {
-            visibility_timeout: self.config.queue.visibility_timeout,
-            heartbeat_interval: heartbeat,
+        let (ledger, clock) = (&*self.parts.ledger, &self.parts.clock);
+        let heard = |renewed: Result<(), &LedgerError>| match renewed {
+            Ok(()) => self.ledger_worked(),
+            Err(error) => self.ledger_failed(error),
         };
-        let mut valid_until = Instant::now() + terms.visibility_timeout;
-        let mut next = heartbeat;
-        loop {
-            tokio::time::sleep(next).await;
-            let asked_at = Instant::now();
-            match self.parts.ledger.renew(grant, self.lease_until()).await {
-                Ok(()) => {
-                    self.ledger_worked();
-                    valid_until = asked_at + terms.visibility_timeout;
-                    next = heartbeat;
-                }
-                Err(LedgerError::NotOwner { .. }) => break,
-                Err(error) => {
-                    self.ledger_failed(&error);
-                    if Instant::now() + terms.safety_margin() >= valid_until {
-                        break;
-                    }
-                    next = heartbeat / 10;
-                }
-            }
-        }
-        stop.now(StopReason::LedgerLost);
-    }
-
-    fn lease_until(&self) -> Timestamp {
-        let now = self.parts.clock.now();
-        now.checked_add(self.config.queue.visibility_timeout)
-            .unwrap_or(Timestamp::MAX)
+        keep(ledger, grant, self.terms, clock, stop, heard).await;
     }
 
     fn ledger_failed(&self, error: &LedgerError) {

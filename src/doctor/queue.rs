@@ -22,7 +22,15 @@ const SHORT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) const READ: &str = "sqs:GetQueueAttributes on it";
 
-pub(super) async fn examine(config: &Config, connector: &Connector, named: &[Named]) -> Vec<Check> {
+/// The key that AWS manages for SQS. Its policy cannot be changed, so that no other service may use it.
+const AWS_MANAGED_KEY: &str = "alias/aws/sqs";
+
+/// Answers the queue's attributes too, if they can be read.
+pub(super) async fn examine(
+    config: &Config,
+    connector: &Connector,
+    named: &[Named],
+) -> (Vec<Check>, Option<QueueAttributes>) {
     let queue =
         |url: &str| connector.queue(url, config.queue.region.as_deref(), config.queue.wait_time);
     let url = &config.queue.url;
@@ -30,9 +38,10 @@ pub(super) async fn examine(config: &Config, connector: &Connector, named: &[Nam
         Ok(attributes) => attributes,
         Err(error) if error.class == ErrorClass::NotFound => {
             let remedy = "check queue.url, the region and the account";
-            return vec![Check::failure("queue", "there is no such queue", remedy).about(url)];
+            let check = Check::failure("queue", "there is no such queue", remedy);
+            return (vec![check.about(url)], None);
         }
-        Err(error) => return vec![Check::call("queue", &error, READ).about(url)],
+        Err(error) => return (vec![Check::call("queue", &error, READ).about(url)], None),
     };
     let said = format!(
         "{} visible, {} in flight, {} delayed",
@@ -43,6 +52,7 @@ pub(super) async fn examine(config: &Config, connector: &Connector, named: &[Nam
     checks.push(retention(&attributes));
     checks.push(visibility(config, &attributes));
     checks.push(policy(attributes.policy.as_deref()));
+    checks.extend(attributes.key.as_deref().map(encryption));
     checks.extend(rule::examine(config, connector, &attributes, named).await);
     if let Some(arn) = &attributes.dead_letter_arn {
         let url = beside(url, arn);
@@ -58,7 +68,21 @@ pub(super) async fn examine(config: &Config, connector: &Connector, named: &[Nam
         };
         checks.push(check.about(arn));
     }
-    checks
+    (checks, Some(attributes))
+}
+
+/// Whether EventBridge can write to a queue that this key encrypts.
+fn encryption(key: &str) -> Check {
+    const NAME: &str = "encryption";
+    match key.ends_with(AWS_MANAGED_KEY) {
+        true => Check::failure(
+            NAME,
+            format!("with {AWS_MANAGED_KEY}, which EventBridge may not use: no event arrives"),
+            "encrypt with a key of SQS (SqsManagedSseEnabled), or with a KMS key of yours whose policy \
+             lets events.amazonaws.com use it",
+        ),
+        false => Check::ok(NAME, format!("with the KMS key {key}")),
+    }
 }
 
 fn redrive(attributes: &QueueAttributes) -> Check {
@@ -276,6 +300,16 @@ mod tests {
         );
         assert_eq!(policy(None).status, Status::Failure);
         assert_eq!(policy(Some("no JSON")).status, Status::Failure);
+    }
+
+    #[test]
+    fn a_key_that_eventbridge_may_not_use_is_a_failure() {
+        let ours = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d";
+        assert_eq!(encryption(ours).status, Status::Ok);
+        let managed = "arn:aws:kms:eu-west-1:123456789012:alias/aws/sqs";
+        for key in ["alias/aws/sqs", managed] {
+            assert_eq!(encryption(key).status, Status::Failure);
+        }
     }
 
     #[test]

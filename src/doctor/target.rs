@@ -1,15 +1,19 @@
 //! The targets: their parameters, and the distributions that these name.
 
+use std::path::Path;
+
 use super::Check;
+use super::permissions::Reach;
 use crate::accounts::Accounts;
 use crate::aws::Account;
+use crate::aws::cloudfront::Details;
 use crate::binding::Slot;
 use crate::config::Config;
-use crate::named::Named;
+use crate::named::{self, Home, Named, Wanted};
 use crate::plan::Distribution;
 use crate::preview::{End, look};
 use crate::programs;
-use crate::target::Target;
+use crate::target::{Access, Target};
 use crate::telemetry::chain;
 
 /// So many parameters of one target are looked at.
@@ -30,12 +34,14 @@ pub(super) async fn examine(
     config: &Config,
     own: &Account,
     accounts: &Accounts,
+    home: &Home,
     named: &[Named],
-) -> Vec<Check> {
+) -> (Vec<Check>, Vec<Reach>) {
     let mut checks = Vec::new();
+    let mut reaches = Vec::new();
     for named in named {
         let account = accounts.get(&named.target.access);
-        checks.push(pipeline(&account.clients, named).await);
+        checks.push(pipeline(&account.clients, named, &mut reaches).await);
     }
     checks.extend(config.targets.iter().filter_map(program));
     let (elsewhere, here): (Vec<_>, Vec<_>) = config
@@ -54,47 +60,96 @@ pub(super) async fn examine(
             checks.push(check.about(target.to_string()));
         }
     }
-    if here.is_empty() {
-        return checks;
+    let (patterns, literals): (Vec<&Target>, Vec<&Target>) = here
+        .into_iter()
+        .partition(|target| target.pipeline().contains('{'));
+    for target in literals {
+        // With an account that is not known, none can be told.
+        let Some(named) = named.iter().find(|it| it.target.label == target.pipeline()) else {
+            continue;
+        };
+        let names = named.target.parameters.iter();
+        let names: Vec<String> = names
+            .flat_map(|it| [it.production.clone(), it.staging.clone()])
+            .collect();
+        let access = &named.target.access;
+        let account = accounts.get(access);
+        let reach = reach(&mut reaches, access);
+        checks.extend(of(target, &account.clients, &access.region, &names, reach).await);
     }
-    let names = match own.ssm.names().await {
-        Ok(names) => names,
-        Err(error) => {
-            // The daemon itself never asks for it.
-            let check = Check::call("parameters", &error, "ssm:DescribeParameters on *");
-            checks.push(check.at_most_a_warning());
-            return checks;
-        }
+    if patterns.is_empty() {
+        return (checks, reaches);
+    }
+    let listed = own.ssm.names().await;
+    if let Err(error) = &listed {
+        // The daemon itself never asks for it.
+        let check = Check::call("parameters", error, "ssm:DescribeParameters on *");
+        checks.push(check.at_most_a_warning());
+    }
+    let names = listed.as_deref().unwrap_or_default();
+    let access = Access {
+        role: None,
+        region: home.region.clone(),
     };
-    for target in here {
-        let found = of(target, own, &names).await;
+    for target in patterns {
+        let reach = reach(&mut reaches, &access);
+        let found = of(target, own, &access.region, names, reach).await;
         if found.is_empty() {
-            let check = Check::warning(
-                "parameters",
-                "no parameter has a name of its form",
-                "check production_parameter and staging_parameter, and the region",
-            );
-            checks.push(check.about(target.to_string()));
+            if listed.is_ok() {
+                let check = Check::warning(
+                    "parameters",
+                    "no parameter has a name of its form",
+                    "check production_parameter and staging_parameter, and the region",
+                );
+                checks.push(check.about(target.to_string()));
+            }
+            reach.parameters.extend(example(config, target, home));
         }
         checks.extend(found);
     }
-    checks
+    (checks, reaches)
+}
+
+/// A staging parameter that the target can come to, and its region.
+fn example(config: &Config, target: &Target, home: &Home) -> Option<(String, String)> {
+    let name = named::example(target.pipeline());
+    let wanted = Wanted {
+        pipeline: &name,
+        stage: target.stage(),
+        action: target.action(),
+    };
+    let target = named::find(&config.targets, wanted, home).ok()?.target;
+    Some((target.access.region, target.parameters?.staging))
+}
+
+/// What is reached as this role, or without one.
+fn reach<'a>(reaches: &'a mut Vec<Reach>, access: &Access) -> &'a mut Reach {
+    let place = reaches.iter().position(|it| it.access.role == access.role);
+    let place = place.unwrap_or_else(|| {
+        reaches.push(Reach::new(access.clone()));
+        reaches.len() - 1
+    });
+    &mut reaches[place]
 }
 
 /// Whether a target's program can be run, as far as its file tells.
 fn program(target: &Target) -> Option<Check> {
-    let path = target.program()?.path();
-    let said = path.display();
-    let remedy = "install it, with leave to execute it for the daemon's user";
-    let check = match programs::look(path) {
-        Err(error) => Check::failure(PROGRAM, format!("{said} {}", chain(&error)), remedy),
-        Ok(()) => Check::ok(PROGRAM, format!("{said} is executable")),
-    };
+    let check = executable(PROGRAM, target.program()?.path());
     Some(check.about(target.to_string()))
 }
 
+/// Whether a program can be run, as far as its file tells.
+pub(super) fn executable(name: &'static str, path: &Path) -> Check {
+    let said = path.display();
+    let remedy = "install it, with leave to execute it for the daemon's user";
+    match programs::look(path) {
+        Err(error) => Check::failure(name, format!("{said} {}", chain(&error)), remedy),
+        Ok(()) => Check::ok(name, format!("{said} is executable")),
+    }
+}
+
 /// One pipeline that was named: everything that a rejection of it would meet.
-async fn pipeline(account: &Account, named: &Named) -> Check {
+async fn pipeline(account: &Account, named: &Named, reaches: &mut Vec<Reach>) -> Check {
     let Some(parameters) = &named.target.parameters else {
         return Check::ok(PIPELINE, "a rejection would only run a program")
             .about(named.pipeline.name.clone());
@@ -107,6 +162,13 @@ async fn pipeline(account: &Account, named: &Named) -> Check {
              sts:AssumeRole on it",
         ),
         Ok(found) => {
+            let access = &named.target.access;
+            let reach = reach(reaches, access);
+            let parameter = (access.region.clone(), parameters.staging.clone());
+            reach.parameters.insert(parameter);
+            let id = |details: &Details| details.distribution.id.clone();
+            reach.productions.extend(found.production.as_ref().map(id));
+            reach.stagings.extend(found.staging.as_ref().map(id));
             let forecast = found.forecast();
             match forecast.end {
                 End::Done(outcome) => Check::ok(
@@ -129,7 +191,13 @@ async fn pipeline(account: &Account, named: &Named) -> Check {
     check.about(named.pipeline.name.clone())
 }
 
-async fn of(target: &Target, account: &Account, names: &[String]) -> Vec<Check> {
+async fn of(
+    target: &Target,
+    account: &Account,
+    region: &str,
+    names: &[String],
+    reach: &mut Reach,
+) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut left = MANY;
     for name in names {
@@ -147,14 +215,28 @@ async fn of(target: &Target, account: &Account, names: &[String]) -> Vec<Check> 
             break;
         }
         left -= 1;
-        checks.push(parameter(account, name, role).await.about(name.clone()));
+        if let Role::Staging = role {
+            reach.parameters.insert((region.to_owned(), name.clone()));
+        }
+        let check = parameter(account, name, role, reach).await;
+        checks.push(check.about(name.clone()));
     }
     checks
 }
 
-async fn parameter(account: &Account, name: &str, role: Role) -> Check {
+async fn parameter(account: &Account, name: &str, role: Role, reach: &mut Reach) -> Check {
     let value = match account.ssm.parameter(name).await {
-        Ok(parameter) => parameter.map(|it| it.value).unwrap_or_default(),
+        Ok(Some(parameter)) => parameter.value,
+        Ok(None) => {
+            return Check::failure(
+                PARAMETER,
+                "there is no such parameter",
+                match role {
+                    Role::Production => "create it with the production distribution's id",
+                    Role::Staging => "create it with the staging distribution's id, or `dummy`",
+                },
+            );
+        }
         Err(error) => return Check::call(PARAMETER, &error, "ssm:GetParameter on it"),
     };
     if let Role::Staging = role
@@ -185,7 +267,13 @@ async fn parameter(account: &Account, name: &str, role: Role) -> Check {
         ),
         Ok(Some(found)) => match account.cloudfront.may_read_config(id).await {
             Err(error) => Check::call(PARAMETER, &error, "cloudfront:GetDistributionConfig on it"),
-            Ok(()) => distribution(&found, role),
+            Ok(()) => {
+                match found.staging {
+                    true => reach.stagings.insert(found.id.clone()),
+                    false => reach.productions.insert(found.id.clone()),
+                };
+                distribution(&found, role)
+            }
         },
     }
 }

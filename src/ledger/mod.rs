@@ -18,6 +18,7 @@
 
 mod dynamodb;
 mod embedded;
+mod keep;
 mod records;
 mod trails;
 
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 
 pub use dynamodb::DynamoDbLedger;
 pub use embedded::EmbeddedLedger;
+pub use keep::{keep, lease_until};
 pub use records::Records;
 
 use crate::aws::AwsError;

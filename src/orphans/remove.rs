@@ -25,8 +25,7 @@ use crate::clock::Clock;
 use crate::event::JobKey;
 use crate::history::{About, Kind, Note, Record};
 use crate::lease::Terms;
-use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError};
-use crate::manual::keep;
+use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError, keep, lease_until};
 use crate::plan::{Deletable, Distribution, Outcome};
 use crate::retry::{Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
@@ -143,8 +142,7 @@ impl Remover {
         stop: &Stop,
     ) -> Result<(), Why> {
         let key = JobKey::from(format!("{PREFIX}{id}"));
-        let until = self.clock.now().checked_add(self.terms.visibility_timeout);
-        let until = until.unwrap_or(Timestamp::MAX);
+        let until = lease_until(&self.clock, self.terms);
         let grant = match self.ledger.claim(&key, "", until).await? {
             Claim::Granted { grant, .. } => grant,
             Claim::Leased { until } => return Err(Why::Elsewhere { until }),
@@ -168,7 +166,7 @@ impl Remover {
         let ended = tokio::select! {
             biased;
             ended = &mut work => ended,
-            () = keep(&*self.ledger, &grant, self.terms, &self.clock, stop) => work.await,
+            () = keep(&*self.ledger, &grant, self.terms, &self.clock, stop, |_| {}) => work.await,
         };
         match ended {
             Ok(()) => {

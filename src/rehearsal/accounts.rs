@@ -112,7 +112,7 @@ impl State {
             }
             if now >= session.until {
                 let code = match call.service {
-                    AwsService::CloudFront | AwsService::Sts => "ExpiredToken",
+                    AwsService::CloudFront | AwsService::Iam | AwsService::Sts => "ExpiredToken",
                     _ => "ExpiredTokenException",
                 };
                 let message = "The security token included in the request is expired";

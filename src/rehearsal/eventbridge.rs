@@ -153,6 +153,12 @@ impl EventBridge {
                 let targets: Vec<_> = self.rule(body, "Rule")?.targets.values().collect();
                 Ok(Reply::json(&json!({ "Targets": targets })))
             }
+            "DescribeEventBus" => {
+                self.bus(&json!({ "EventBusName": body["Name"] }))?;
+                Ok(Reply::json(
+                    &json!({ "Name": bus_name(&json!({ "EventBusName": body["Name"] })) }),
+                ))
+            }
             "PutEvents" => self.put_events(context, body),
             other => Err(Failure::new(
                 400,

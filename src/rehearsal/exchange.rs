@@ -33,6 +33,8 @@ pub enum AwsService {
     DynamoDb,
     /// EventBridge, AWS JSON 1.1.
     EventBridge,
+    /// Identity and Access Management, AWS query protocol of 2010-05-08.
+    Iam,
     /// Security Token Service, AWS query protocol of 2011-06-15.
     Sts,
     /// Anything else; answered with an error.
@@ -48,6 +50,7 @@ impl std::fmt::Display for AwsService {
             Self::CodePipeline => "codepipeline",
             Self::DynamoDb => "dynamodb",
             Self::EventBridge => "events",
+            Self::Iam => "iam",
             Self::Sts => "sts",
             Self::Unknown => "unknown",
         })
@@ -73,10 +76,10 @@ pub struct Call {
 
 impl Call {
     /// Whether the operation changes something when it succeeds. Taking messages counts as a read, and
-    /// so does assuming a role.
+    /// so do assuming a role and a simulation.
     #[must_use]
     pub fn may_mutate(&self) -> bool {
-        const READS: [&str; 5] = ["Get", "List", "Describe", "Receive", "Assume"];
+        const READS: [&str; 6] = ["Get", "List", "Describe", "Receive", "Assume", "Simulate"];
         !READS
             .iter()
             .any(|prefix| self.operation.starts_with(prefix))
@@ -98,6 +101,7 @@ impl Call {
             .split('/');
         let caller = credential.next().filter(|key| !key.is_empty());
         let region = credential.nth(1).map(str::to_owned);
+        let signed_for = credential.next();
         let account = account_of(caller);
         let caller = caller.map(str::to_owned);
         let query = || super::sts::form(request.body());
@@ -143,7 +147,10 @@ impl Call {
                 None if request.uri().path() == "/" && query().contains_key("Action") => {
                     let mut form = query();
                     let operation = form.remove("Action").unwrap_or_default();
-                    (AwsService::Sts, operation, form.remove("RoleArn"))
+                    match signed_for {
+                        Some("iam") => (AwsService::Iam, operation, form.remove("PolicySourceArn")),
+                        _ => (AwsService::Sts, operation, form.remove("RoleArn")),
+                    }
                 }
                 None => (AwsService::Unknown, "UnknownOperation".to_owned(), None),
             },
@@ -185,7 +192,7 @@ impl Failure {
     pub fn throttled(service: AwsService) -> Self {
         match service {
             // CloudFront throttles with 400 and a code of its own.
-            AwsService::CloudFront | AwsService::Sts => {
+            AwsService::CloudFront | AwsService::Iam | AwsService::Sts => {
                 Self::new(400, "Throttling", "Rate exceeded")
             }
             AwsService::Sqs => Self::new(400, "RequestThrottled", "Request is throttled."),
@@ -201,7 +208,9 @@ impl Failure {
             call.service, call.operation
         );
         match call.service {
-            AwsService::CloudFront | AwsService::Sts => Self::new(403, "AccessDenied", message),
+            AwsService::CloudFront | AwsService::Iam | AwsService::Sts => {
+                Self::new(403, "AccessDenied", message)
+            }
             // SQS speaks JSON but keeps the short code for query-compatible clients.
             AwsService::Sqs => Self::new(403, "AccessDenied", message),
             _ => Self::new(400, "AccessDeniedException", message),
@@ -234,8 +243,9 @@ impl Failure {
             message,
         } = self;
         let mut reply = match service {
-            AwsService::CloudFront | AwsService::Sts => {
+            AwsService::CloudFront | AwsService::Iam | AwsService::Sts => {
                 let namespace = match service {
+                    AwsService::Iam => super::iam::NAMESPACE,
                     AwsService::Sts => super::sts::NAMESPACE,
                     _ => super::cloudfront_xml::NAMESPACE,
                 };
@@ -322,7 +332,7 @@ impl Reply {
         now: Timestamp,
     ) -> http::Response<Vec<u8>> {
         let content_type = match service {
-            AwsService::CloudFront | AwsService::Sts => "text/xml",
+            AwsService::CloudFront | AwsService::Iam | AwsService::Sts => "text/xml",
             AwsService::Sqs | AwsService::DynamoDb => "application/x-amz-json-1.0",
             AwsService::Ssm
             | AwsService::CodePipeline

@@ -365,6 +365,13 @@ impl Injector {
         self.state().rules.clear();
     }
 
+    /// Whether a rule denies the call. It is not made: nothing is counted.
+    pub(super) fn denies(&self, call: &Call) -> bool {
+        let state = self.state();
+        let mut rules = state.rules.iter();
+        rules.any(|(_, rule, _)| matches!(rule.action, Action::Deny) && rule.matches(call))
+    }
+
     /// Decides what goes wrong with a call. Rules come first; then chance.
     pub(super) fn plan(&self, call: &Call) -> Plan {
         let mut plan = Plan {

@@ -11,7 +11,7 @@
 //! | `exchange` | one request and its answer; errors on the wire |
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
-//! | `sts`, `accounts` | roles and their credentials; which account they open |
+//! | `iam`, `sts`, `accounts` | roles, their credentials and permissions; which account they open |
 //! | `codepipeline` | what became of the executions of pipelines |
 //! | `eventbridge` | buses, rules that send to queues, and events |
 //! | `dynamodb`, `dynamodb_expression` | tables, and the expressions of their writes |
@@ -50,6 +50,7 @@ mod eventbridge;
 mod events;
 mod exchange;
 mod faults;
+mod iam;
 mod ids;
 mod journal;
 mod listener;
@@ -347,7 +348,13 @@ impl EmbeddedAws {
     /// Looks at or changes the world once, and records it in the same breath.
     fn step(&self, call: &Call, request: &Request<Vec<u8>>, plan: &Plan, last: bool) -> Step {
         let mut state = self.state();
-        let result = match state.perform(self.inner.clock.now(), call, request, plan) {
+        let result = match state.perform(
+            &self.inner.injector,
+            self.inner.clock.now(),
+            call,
+            request,
+            plan,
+        ) {
             Step::Wait { wait, .. } if last || wait.is_zero() => {
                 Ok(Reply::json(&Value::Object(serde_json::Map::new())))
             }
@@ -447,6 +454,7 @@ impl EmbeddedAws {
 impl State {
     fn perform(
         &mut self,
+        injector: &Injector,
         now: Timestamp,
         call: &Call,
         request: &Request<Vec<u8>>,
@@ -483,6 +491,9 @@ impl State {
         }
         if call.service == AwsService::Sts {
             return Step::Done(sts::call(self, now, call, request.body()));
+        }
+        if call.service == AwsService::Iam {
+            return Step::Done(iam::call(self, injector, call, request.body()));
         }
         if call.service == AwsService::Unknown {
             return Step::Done(Err(unknown_service(request)));
@@ -550,6 +561,7 @@ impl State {
             AwsService::Unknown
             | AwsService::CloudFront
             | AwsService::CodePipeline
+            | AwsService::Iam
             | AwsService::Ssm
             | AwsService::Sts => Step::Done(Err(unknown_service(request))),
         }
@@ -558,8 +570,8 @@ impl State {
 
 fn unknown_service(request: &Request<Vec<u8>>) -> Failure {
     let message = format!(
-        "The embedded AWS knows SQS, Parameter Store, CloudFront, CodePipeline, DynamoDB, EventBridge \
-         and STS; {} {} is none of theirs.",
+        "The embedded AWS knows SQS, Parameter Store, CloudFront, CodePipeline, DynamoDB, EventBridge, \
+         IAM and STS; {} {} is none of theirs.",
         request.method(),
         request.uri().path()
     );

@@ -1,7 +1,7 @@
 """The roles allow exactly what the program calls.
 
 Every test that runs the daemon against the embedded AWS appends the operations that it called to a file
-(tests/process/calls.rs), and those of `doctor` what it asks EventBridge. Allowed beyond these is only what is listed here, each with its reason.
+(tests/process/calls.rs), and those of `doctor` what it asks EventBridge and IAM. Allowed beyond these is only what is listed here, each with its reason.
 """
 
 import re
@@ -50,7 +50,7 @@ class Role(unittest.TestCase):
         self.assertLessEqual(set(BEYOND), allowed("cloudformation.yaml"))
 
     def test_the_role_in_another_account_allows_what_is_called_there(self):
-        there = {it for it in called() if it.startswith(("cloudfront:", "codepipeline:", "ssm:"))}
+        there = {it for it in called() if it.startswith(("cloudfront:", "codepipeline:", "iam:", "ssm:"))}
         # A pattern's pipelines are listed in the daemon's own account.
         there.remove("codepipeline:ListPipelines")
         self.assertEqual(allowed("cloudformation-target-account.yaml") - set(BEYOND), there)

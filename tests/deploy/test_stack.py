@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import tempfile
 import unittest
 
@@ -102,6 +103,23 @@ class Stack(unittest.TestCase):
         self.enterContext(support.process([support.BINARY, "run"], {**endpoints, **environment}, log))
         return log
 
+    def examine(self, embedded, config, role):
+        """`doctor` finds nothing amiss, neither with the rule nor with what the stack's role may change."""
+        environment = {**support.ENVIRONMENT, "AWS_ENDPOINT_URL": embedded.endpoint}
+        for service in ("EVENTBRIDGE", "IAM", "SQS", "STS"):
+            environment[f"AWS_ENDPOINT_URL_{service}"] = self.aws.endpoint
+        command = [support.BINARY, "doctor", "--config", config, "--role", role, "--json"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+        self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+        found = {it["check"]: it["status"] for it in json.loads(ended.stdout)["checks"]}
+        changes = {
+            *("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "ssm:PutParameter"),
+            *("cloudfront:UpdateDistribution", "cloudfront:DeleteDistribution"),
+            "cloudfront:DeleteContinuousDeploymentPolicy",
+        }
+        for check in {"rule", "queue policy", "redrive policy", *changes}:
+            self.assertEqual(found.get(check), "ok", ended.stdout)
+
     def test_a_rejection_goes_from_the_bus_by_the_rule_to_the_queue_and_is_taken_down(self):
         outputs = self.create("on-ec2", {"Compute": "EC2"})
         self.assertEqual(self.depth(outputs["QueueUrl"]), 0)
@@ -111,6 +129,7 @@ class Stack(unittest.TestCase):
         with support.embedded(self.directory) as embedded:
             staging = [id for id, is_staging in embedded.distributions() if is_staging]
             self.assertEqual(len(staging), 1)
+            self.examine(embedded, config, outputs["RoleArn"])
             self.put(embedded.rejection())
             log = self.daemon(embedded, {"STAGESWEEP_CONFIG": str(config)})
             parameter = "/demo-1/cloudfront/cfcd-staging"

@@ -74,7 +74,8 @@ impl Drop for World {
         let mut entries = self.aws.journal().entries();
         if self.other_verbs.load(Ordering::Relaxed) {
             // Of the other verbs, what the role allows for `doctor`.
-            entries.retain(|entry| entry.call.service == AwsService::EventBridge);
+            let its_own = [AwsService::EventBridge, AwsService::Iam];
+            entries.retain(|entry| its_own.contains(&entry.call.service));
         }
         note_calls(&entries);
     }

@@ -7,6 +7,7 @@ mod calls;
 mod cleanup;
 mod command_line;
 mod crash;
+mod doctor;
 mod harness;
 mod health;
 mod kill_matrix;

@@ -8,7 +8,7 @@ use tokio::time::Duration;
 
 use crate::harness::{Finished, Launch, NEVER, PROPAGATION, TARGET, World, noticed};
 
-const PIPELINE: &str = "shop-frontend-pipeline";
+pub(crate) const PIPELINE: &str = "shop-frontend-pipeline";
 
 /// A verb with the configuration of the daemon.
 fn verb(world: &World, arguments: &[&str]) -> Launch {
@@ -20,7 +20,7 @@ fn verb(world: &World, arguments: &[&str]) -> Launch {
 }
 
 /// Runs a verb to its end, which must come to this status.
-async fn ends(world: &World, arguments: &[&str], status: i32) -> Finished {
+pub(crate) async fn ends(world: &World, arguments: &[&str], status: i32) -> Finished {
     let ended = verb(world, arguments).finish().await;
     assert_eq!(
         ended.code,
@@ -33,7 +33,7 @@ async fn ends(world: &World, arguments: &[&str], status: i32) -> Finished {
 }
 
 /// The JSON document that a verb writes.
-async fn document(world: &World, arguments: &[&str], status: i32) -> Value {
+pub(crate) async fn document(world: &World, arguments: &[&str], status: i32) -> Value {
     let ended = ends(world, arguments, status).await;
     serde_json::from_str(&ended.stdout).unwrap()
 }
@@ -463,88 +463,6 @@ async fn an_orphan_that_is_young_or_that_a_job_is_bound_to_is_never_taken_down()
     assert_eq!(kept(&report), "bound");
     assert_eq!(world.changes().len(), changes, "{}", world.journal());
     daemon.stop().await;
-}
-
-#[tokio::test]
-async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
-    let world = World::new().await;
-    let shop = world.service("shop");
-    let routed = world.aws.route_rejections("stagesweep", &world.queues.url);
-    routed.unwrap();
-    let report = document(&world, &["doctor", PIPELINE, "--json"], 0).await;
-    let of = |report: &Value, check: &str, subject: &str| {
-        let all = report["checks"].as_array().unwrap().clone();
-        let it = all.into_iter().find(|it| {
-            let about = it["subject"].as_str().unwrap_or_default();
-            it["check"] == *check && about.contains(subject)
-        });
-        it.unwrap_or_else(|| panic!("no {check} {subject} in {report}"))
-    };
-    for check in [
-        "credentials",
-        "clock",
-        "redrive policy",
-        "queue policy",
-        "rule",
-        "cloudfront:GetDistributionConfig",
-        "quota",
-    ] {
-        assert_eq!(of(&report, check, "")["status"], "ok", "{report}");
-    }
-    assert_eq!(of(&report, "pipeline", PIPELINE)["status"], "ok");
-    assert_eq!(of(&report, "parameter", "cfcd-staging")["status"], "ok");
-    // Before the first start.
-    assert_eq!(of(&report, "ledger", "ledger.db")["status"], "warning");
-    assert_eq!(report["status"], "warning");
-
-    world.aws.set_queue_policy(&world.queues.url, "{}").unwrap();
-    let pattern =
-        serde_json::json!({ "source": ["aws.codepipeline"], "detail": { "stage": ["Test"] } });
-    world.aws.put_rule(
-        "stagesweep",
-        &pattern,
-        Some(serde_json::json!({
-            "Id": "queue",
-            "Arn": "arn:aws:sqs:ap-northeast-1:123456789012:stagesweep",
-        })),
-    );
-    world
-        .aws
-        .put_parameter(&shop.staging_parameter, &shop.production_id);
-    world.aws.deny("ListContinuousDeploymentPolicies");
-    let report = document(&world, &["doctor", "--json"], 1).await;
-    for (check, subject, remedy) in [
-        ("queue policy", "", "aws:SourceArn"),
-        ("rule", "stagesweep", "state FAILED"),
-        ("parameter", "cfcd-staging", "staging distribution's id"),
-        ("cloudfront:ListContinuousDeploymentPolicies", "", "allow"),
-    ] {
-        let found = of(&report, check, subject);
-        assert_eq!(found["status"], "failure", "{found}");
-        assert!(
-            found["remedy"].as_str().unwrap().contains(remedy),
-            "{found}"
-        );
-    }
-    let said = ends(&world, &["doctor"], 1).await.stdout;
-    assert!(said.contains("4 failure(s)"), "{said}");
-    // Nobody but `doctor` asks for the rule: that is no failure of the daemon.
-    let denied = world.aws.deny("ListRuleNamesByTarget");
-    let report = document(&world, &["doctor", "--json"], 1).await;
-    let found = of(&report, "rule", "");
-    assert_eq!(found["status"], "warning", "{found}");
-    assert_eq!(found["remedy"], "allow events:ListRuleNamesByTarget on *");
-    world.aws.remove_rule(denied);
-    world.aws.deny("GetDistributionConfig");
-    let report = document(&world, &["doctor", "--json"], 1).await;
-    let found = of(&report, "cloudfront:GetDistributionConfig", "");
-    assert_eq!(found["status"], "failure", "{found}");
-    let found = of(&report, "parameter", "cfcd-production");
-    assert_eq!(found["status"], "failure", "{found}");
-    world.assert_untouched();
-    let entries = world.aws.journal().entries();
-    let reads = entries.iter().all(|entry| !entry.call.may_mutate());
-    assert!(reads, "{}", world.journal());
 }
 
 #[tokio::test]

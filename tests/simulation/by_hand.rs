@@ -6,10 +6,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use stagesweep::accounts::Accounts;
 use stagesweep::aws::Connector;
+use stagesweep::binding::Binding;
 use stagesweep::config::Config;
 use stagesweep::daemon;
+use stagesweep::event::JobKey;
 use stagesweep::lease::Terms;
-use stagesweep::ledger::EmbeddedLedger;
+use stagesweep::ledger::{Bound, Claim, EmbeddedLedger, Ledger};
 use stagesweep::manual::{ByHand, Cleaned, Order};
 use stagesweep::named::{self, Home, Wanted};
 use stagesweep::orphans::{Removed, Remover, Survey};
@@ -24,7 +26,7 @@ use stagesweep::telemetry::Telemetry;
 use stagesweep::watch::Watcher;
 use tokio::sync::Notify;
 
-use crate::harness::{World, assert_clean, assert_gone};
+use crate::harness::{PATIENCE, World, assert_clean, assert_gone};
 
 const LEDGER: &str = "ledger.db";
 
@@ -221,6 +223,45 @@ async fn a_rejection_during_a_clean_that_is_cut_off_anywhere_ends_clean() {
             daemon.stop().await;
         }
     }
+}
+
+/// Each time that a rejection is sent away is one receive nearer to the dead-letter queue.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_beside_a_clean_that_froze_is_sent_away_once_until_its_lease_has_ended() {
+    let world = World::new();
+    let service = world.service("shop");
+    let daemon = world.start(LEDGER);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let guest =
+        EmbeddedLedger::open_beside(&world.ledger_path(LEDGER), "frozen", world.clock.clone())
+            .unwrap();
+    let key = JobKey::from("manual/shop".to_owned());
+    let lease = Duration::from_millis(400_300);
+    let until = world.clock.now().checked_add(lease).unwrap();
+    let claim = guest.claim(&key, &service.pipeline, until).await.unwrap();
+    let Claim::Granted { grant, .. } = claim else {
+        panic!("{claim:?}");
+    };
+    let binding = Binding {
+        production_id: service.production_id.clone(),
+        staging_id: service.staging_id.clone(),
+        staging_domain: None,
+        policy_id: None,
+        overwriting: None,
+    };
+    assert_eq!(guest.bind(&grant, &binding).await.unwrap(), Bound::Bound);
+
+    world.reject(&service);
+    let began = |_: &_| !world.changes().is_empty();
+    world.aws.wait_until(began, PATIENCE).await.unwrap();
+    let late = world.clock.now().duration_since(until);
+    assert!((0..5).contains(&late.as_secs()), "{late:?}");
+    let metrics = daemon.telemetry.metrics();
+    let sent_away = metrics.count_by_reason("MessagesReleased", "production_busy");
+    assert_eq!(sent_away, 1);
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, Faults, Rule};
+use stagesweep::rehearsal::{Action, EmbeddedAws, Faults, Rule};
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
@@ -130,6 +130,38 @@ async fn a_lease_that_cannot_be_extended_stops_the_job_before_it_ends() {
     world.aws.remove_rule(throttled);
     world.settled().await;
     assert_clean(&world, &service);
+    daemon.stop().await;
+}
+
+/// Somebody else may be at work on it: it is not asked for again at once.
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_grant_is_void_stops_and_comes_back_after_a_backoff() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    let detached = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
+    world.aws.wait_until(detached, PATIENCE).await.unwrap();
+    // As if another instance had been granted the job, and had died.
+    let ledger = rusqlite::Connection::open(world.ledger_path("ledger.db")).unwrap();
+    let changed = ledger.execute("UPDATE jobs SET epoch = epoch + 1, holds = 0", []);
+    assert_eq!(changed.unwrap(), 1);
+
+    let metrics = daemon.telemetry.metrics();
+    let lost = |_: &_| metrics.count_by_reason("MessagesReleased", "ledger_lost") == 1;
+    world.aws.wait_until(lost, PATIENCE).await.unwrap();
+    let released = tokio::time::Instant::now();
+    let resumed = |_: &_| metrics.count("CleanupsStarted") == 2;
+    world.aws.wait_until(resumed, PATIENCE).await.unwrap();
+    // Half of `retry.initial_backoff` at least.
+    let stayed_away = released.elapsed();
+    assert!(
+        stayed_away >= Duration::from_millis(2500),
+        "{stayed_away:?}"
+    );
+    world.settled().await;
+    assert_clean(&world, &service);
+    assert_eq!(world.changes().len(), 5, "{:?}", world.changes());
     daemon.stop().await;
 }
 

@@ -89,6 +89,31 @@ async fn each_end_is_told_once_where_nothing_goes_wrong() {
     daemon.stop().await;
 }
 
+/// Its job goes on, and counts the receives: the last of them is the last, wherever it was met.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_told_of_whose_last_receive_came_while_its_job_was_running() {
+    let world = world();
+    let service = world.service("shop");
+    world.aws.deny("DeleteDistribution");
+    world.reject(&service);
+    let daemon = world.start_with("ledger.db", ON, false);
+    let detached = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
+    world.aws.wait_until(detached, PATIENCE).await.unwrap();
+    // SQS delivers it four times more, although it is held.
+    for receives in 2..=5 {
+        world.aws.show_messages(&world.queues.url).unwrap();
+        let received = |aws: &EmbeddedAws| aws.messages(&world.queues.url)[0].receives == receives;
+        world.aws.wait_until(received, PATIENCE).await.unwrap();
+    }
+    world.settled().await;
+    until(&world, 2).await;
+    assert_eq!(outcomes(&world.aws), ["failed", "dead_lettered"]);
+    assert_eq!(told(&world.aws)[1]["receive_count"], 5);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count("CleanupsStarted"), 1);
+    daemon.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bus_that_is_down_holds_no_job_up_and_gets_its_events_later() {
     let world = world();

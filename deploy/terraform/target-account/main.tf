@@ -137,6 +137,27 @@ resource "aws_iam_role_policy" "catch_up" {
   })
 }
 
+# What `doctor` reads beyond what the daemon does.
+resource "aws_iam_role_policy" "doctor" {
+  name   = "doctor"
+  role   = aws_iam_role.this.id
+  policy = data.aws_iam_policy_document.doctor.json
+}
+
+data "aws_iam_policy_document" "doctor" {
+  statement {
+    sid       = "Approvals"
+    actions   = ["codepipeline:GetPipelineState"]
+    resources = [local.pipeline_arn]
+  }
+
+  statement {
+    sid       = "OwnPermissions"
+    actions   = ["iam:SimulatePrincipalPolicy"]
+    resources = [aws_iam_role.this.arn]
+  }
+}
+
 resource "aws_iam_role_policy" "legacy_log_bucket" {
   count = var.log_bucket_arn == null ? 0 : 1
 

@@ -203,7 +203,8 @@ impl Scene {
         let production = service.map_or("ID", |service| service.production_id.as_str());
         format!(
             "\
-# The embedded AWS serves SQS, SSM, CloudFront, CodePipeline, EventBridge, STS and DynamoDB at {endpoint}.
+# The embedded AWS serves SQS, SSM, CloudFront, CodePipeline, EventBridge, IAM, STS and DynamoDB at
+# {endpoint}.
 # {count} rejection(s) wait on its queue. It stops with Ctrl-C and forgets everything.
 export AWS_ENDPOINT_URL={endpoint}
 export AWS_REGION={region}

@@ -123,7 +123,6 @@ fn a_grant_of_a_record_that_was_pruned_is_void_for_ever() {
     records.complete(&new, Outcome::Cleaned, at(2)).unwrap();
 }
 
-/// SQLite opens a file that is write-protected for reading alone, without a word.
 #[test]
 fn only_what_is_done_is_named_as_done() {
     let mut records = Records::in_memory().unwrap();
@@ -135,27 +134,6 @@ fn only_what_is_done_is_named_as_done() {
 }
 
 #[test]
-fn a_ledger_that_can_only_be_read_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ledger.db");
-    drop(Records::open(&path).unwrap());
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let database = Connection::open_with_flags(&path, flags).unwrap();
-    match prepare(database) {
-        Err(Unfit::Database(error)) => {
-            let error = LedgerError::Open {
-                path: path.display().to_string(),
-                source: error,
-            };
-            let text = crate::telemetry::chain(&error);
-            assert!(text.contains("must be writable"), "{text}");
-            assert!(text.contains("readonly"), "{text}");
-        }
-        _ => panic!("it was opened"),
-    }
-}
-
-#[test]
 fn the_leases_of_holders_end_and_those_of_guests_go_on() {
     let mut records = Records::in_memory().unwrap();
     let guest = grant(&mut records, &format!("{GUEST}one"), "guests", 0);
@@ -163,28 +141,4 @@ fn the_leases_of_holders_end_and_those_of_guests_go_on() {
     records.end_leases_of_holders().unwrap();
     assert!(not_owner(records.renew(&holder, at(1), at(121))));
     records.renew(&guest, at(1), at(121)).unwrap();
-}
-
-#[test]
-fn a_job_is_worked_on_until_its_lease_ends() {
-    let mut records = Records::in_memory().unwrap();
-    grant(&mut records, "one", "job", 0);
-    for (now, working) in [(119, true), (120, false)] {
-        let job = records.history(at(now)).unwrap().remove(0);
-        assert_eq!(job.state == history::State::Working, working, "{now}");
-    }
-}
-
-#[test]
-fn a_file_of_ours_without_a_version_is_none_that_we_know() {
-    let database = Connection::open_in_memory().unwrap();
-    database
-        .pragma_update(None, "application_id", APPLICATION_ID)
-        .unwrap();
-    for unknown in [0, -1] {
-        database
-            .pragma_update(None, "user_version", unknown)
-            .unwrap();
-        assert!(matches!(version(&database), Err(Unfit::Foreign)));
-    }
 }

@@ -1,0 +1,278 @@
+//! CodePipeline: whether the pipelines have the approvals that the targets are about, and whether what
+//! `[verify]` and `[catch_up]` ask may be asked.
+
+use std::collections::BTreeSet;
+
+use super::Check;
+use crate::accounts::Accounts;
+use crate::aws::AwsError;
+use crate::aws::codepipeline::CodePipeline;
+use crate::catch_up::approvals;
+use crate::config::Config;
+use crate::named::{self, Home, Named, Wanted};
+use crate::retry::ErrorClass;
+use crate::target::{Access, PipelineArn, Resolution};
+use crate::verdict::Stage;
+
+const NAME: &str = "codepipeline";
+
+/// So many pipelines that only patterns name are looked at.
+const MANY: usize = 50;
+
+/// An execution that no pipeline has: asking for it tells whether one may ask.
+const NO_EXECUTION: &str = "00000000-0000-0000-0000-000000000000";
+
+/// What the daemon asks CodePipeline for, by the configuration.
+#[derive(Clone, Copy)]
+struct Asks {
+    verify: bool,
+    catch_up: bool,
+}
+
+impl Asks {
+    /// A look that fails: a failure where no job would go on without it.
+    fn weigh(self, check: Check) -> Check {
+        match self.verify {
+            true => check,
+            false => check.at_most_a_warning(),
+        }
+    }
+
+    /// A call that fails, and the permission that it takes.
+    fn denied(self, error: &AwsError, operation: &str) -> Check {
+        let permission = match self.verify || self.catch_up {
+            true => format!("{operation} on it"),
+            false => format!("{operation} on it; only `doctor` asks for it"),
+        };
+        self.weigh(Check::call(NAME, error, &permission))
+    }
+}
+
+/// `named` are the pipelines that are known by name.
+pub(super) async fn examine(
+    config: &Config,
+    accounts: &Accounts,
+    home: &Home,
+    named: &[Named],
+) -> Vec<Check> {
+    let asks = Asks {
+        verify: config.verify.codepipeline,
+        catch_up: !config.catch_up.interval.is_zero(),
+    };
+    let mut checks = Vec::new();
+    let mut wanted: Vec<Named> = named.to_vec();
+    let patterns = config.targets.iter().any(|it| it.pipeline().contains('{'));
+    if asks.catch_up && patterns {
+        let own = codepipeline(accounts, None, &home.region);
+        match own.names().await {
+            Ok(names) => {
+                checks.push(Check::ok("codepipeline:ListPipelines", "allowed"));
+                let listed = approvals(&config.targets, &names, home).into_iter();
+                wanted.extend(listed.take(MANY));
+            }
+            Err(error) => {
+                let permission = "codepipeline:ListPipelines on the account's pipelines";
+                let check = Check::call("codepipeline:ListPipelines", &error, permission);
+                checks.push(check.at_most_a_warning());
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for named in wanted {
+        let (stage, action) = (named.stage.clone(), named.action.clone());
+        let role = named.target.access.role.is_some();
+        if (role || named.pipeline.account == home.account)
+            && seen.insert((named.pipeline.clone(), stage, action))
+        {
+            checks.push(pipeline(accounts, asks, &named).await);
+        }
+    }
+    if asks.verify {
+        checks.extend(patterns_alone(config, accounts, asks, home, &seen).await);
+    }
+    checks
+}
+
+type Seen = BTreeSet<(PipelineArn, Option<String>, Option<String>)>;
+
+/// For patterns of which no pipeline is known, one is asked about that need not exist.
+async fn patterns_alone(
+    config: &Config,
+    accounts: &Accounts,
+    asks: Asks,
+    home: &Home,
+    seen: &Seen,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for target in config.targets.iter() {
+        let name = named::example(target.pipeline());
+        let wanted = Wanted {
+            pipeline: &name,
+            stage: target.stage(),
+            action: target.action(),
+        };
+        let resolves =
+            |(pipeline, ..): &(PipelineArn, _, _)| target.resolve(pipeline) != Resolution::NoTarget;
+        if !target.pipeline().contains('{') || seen.iter().any(resolves) {
+            continue;
+        }
+        if let Ok(named) = named::find(&config.targets, wanted, home)
+            && named.target.access.role.is_none()
+            && named.pipeline.account == home.account
+        {
+            let client = codepipeline(accounts, None, &named.pipeline.region);
+            let check = match readable(&client, asks, &named.pipeline.name).await {
+                Ok(_) => Check::ok(NAME, "pipelines of this form may be asked about"),
+                Err(check) => check,
+            };
+            checks.push(check.about(target.to_string()));
+        }
+    }
+    checks
+}
+
+fn codepipeline(accounts: &Accounts, role: Option<&Access>, region: &str) -> CodePipeline {
+    let access = Access {
+        role: role.and_then(|it| it.role.clone()),
+        region: region.to_owned(),
+    };
+    accounts.get(&access).clients.codepipeline.clone()
+}
+
+async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named) -> Check {
+    let PipelineArn { name, region, .. } = &named.pipeline;
+    let client = codepipeline(accounts, Some(&named.target.access), region);
+    let check = match readable(&client, asks, name).await {
+        Err(check) => check,
+        Ok(None) => Check::warning(
+            NAME,
+            format!("there is no such pipeline in {region}"),
+            "check the target's pipeline, the region and the account",
+        ),
+        Ok(Some(stages)) => match lacking(named, &stages) {
+            Some(said) => Check::failure(
+                NAME,
+                said,
+                "check the target's stage and action: a rejection of another is none of the daemon's",
+            ),
+            None => Check::ok(NAME, "it has the approval, and may be asked about"),
+        },
+    };
+    check.about(name.clone())
+}
+
+/// Asks everything that the daemon would. Answers the pipeline's stages; none if there is no such
+/// pipeline.
+async fn readable(
+    client: &CodePipeline,
+    asks: Asks,
+    pipeline: &str,
+) -> Result<Option<Vec<Stage>>, Check> {
+    let absent = |error: &AwsError| error.class == ErrorClass::NotFound;
+    let stages = match client.stages(pipeline).await {
+        Ok(stages) => Some(stages),
+        Err(error) if absent(&error) => None,
+        Err(error) => return Err(asks.denied(&error, "codepipeline:GetPipelineState")),
+    };
+    if asks.verify || asks.catch_up {
+        match client.attempts(pipeline, NO_EXECUTION).await {
+            Err(error) if !absent(&error) => {
+                return Err(asks.denied(&error, "codepipeline:ListActionExecutions"));
+            }
+            _ => {}
+        }
+    }
+    if asks.catch_up {
+        match client.executions(pipeline).await {
+            Err(error) if !absent(&error) => {
+                let check = asks.denied(&error, "codepipeline:ListPipelineExecutions");
+                return Err(check.at_most_a_warning());
+            }
+            _ => {}
+        }
+    }
+    Ok(stages)
+}
+
+/// What the target names and the pipeline does not have. A pipeline has stages, and a stage actions: a
+/// reply without any tells nothing.
+fn lacking(named: &Named, stages: &[Stage]) -> Option<String> {
+    let stages: Vec<&Stage> = match &named.stage {
+        None => stages.iter().collect(),
+        Some(wanted) => {
+            let found: Vec<&Stage> = stages.iter().filter(|it| it.name == *wanted).collect();
+            if found.is_empty() && !stages.is_empty() {
+                let there: Vec<&str> = stages.iter().map(|it| it.name.as_str()).collect();
+                let there = there.join(", ");
+                return Some(format!("it has no stage {wanted:?}; its stages: {there}"));
+            }
+            found
+        }
+    };
+    let wanted = named.action.as_ref()?;
+    let actions = stages.iter().flat_map(|stage| &stage.actions);
+    let there: Vec<&str> = actions.map(|(name, _)| name.as_str()).collect();
+    if there.is_empty() || there.contains(&wanted.as_str()) {
+        return None;
+    }
+    let there = there.join(", ");
+    Some(match &named.stage {
+        Some(stage) => {
+            format!("its stage {stage:?} has no action {wanted:?}; its actions: {there}")
+        }
+        None => format!("it has no action {wanted:?}; its actions: {there}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::{TargetSpec, Targets};
+
+    fn said(stage: Option<&str>, action: Option<&str>, stages: &[Stage]) -> Option<String> {
+        let spec = TargetSpec {
+            pipeline: "shop".to_owned(),
+            stage: stage.map(str::to_owned),
+            action: action.map(str::to_owned),
+            production_parameter: Some("/x/production".to_owned()),
+            staging_parameter: Some("/x/staging".to_owned()),
+            ..TargetSpec::default()
+        };
+        let home = Home {
+            region: "eu-west-1".to_owned(),
+            account: "123456789012".to_owned(),
+        };
+        let wanted = Wanted {
+            pipeline: "shop",
+            stage: None,
+            action: None,
+        };
+        let named = named::find(&Targets::new(&[spec]).unwrap(), wanted, &home).unwrap();
+        lacking(&named, stages)
+    }
+
+    fn stage(name: &str, actions: &[&str]) -> Stage {
+        Stage {
+            name: name.to_owned(),
+            latest: None,
+            inbound: Vec::new(),
+            actions: actions.iter().map(|it| ((*it).to_owned(), None)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_stage_or_an_action_that_the_pipeline_lacks_is_told_with_those_it_has() {
+        let all = [stage("Source", &["Fetch"]), stage("Review", &["Approve"])];
+        assert_eq!(said(Some("Review"), Some("Approve"), &all), None);
+        let lost = said(Some("review"), Some("Approve"), &all).unwrap();
+        assert!(lost.ends_with("its stages: Source, Review"), "{lost}");
+        for stage in [Some("Source"), None] {
+            let lost = said(stage, Some("Deny"), &all).unwrap();
+            assert!(lost.contains("its actions: Fetch"), "{lost}");
+        }
+        // Nothing is told by a reply that lists none.
+        assert_eq!(said(Some("Review"), Some("Approve"), &[]), None);
+        let bare = [stage("Review", &[])];
+        assert_eq!(said(Some("Review"), Some("Approve"), &bare), None);
+    }
+}

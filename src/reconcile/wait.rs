@@ -1,0 +1,134 @@
+//! Waiting: for a propagation, for someone else, or a moment before the next look.
+//!
+//! **Guarantees.** A stop ends any wait. A job for which nothing has moved for the propagation timeout
+//! gives up, and is resumed on its next receive.
+//!
+//! **Not handled here.** When to look at what, and how often ([`crate::watch`]).
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::observe::Known;
+use super::{Ended, Failure, Halt, Run};
+use crate::aws::AwsError;
+use crate::binding::Binding;
+use crate::history::Kind;
+use crate::plan::Wait;
+use crate::retry::Backoff;
+use crate::telemetry::events;
+use crate::watch::{self, Until};
+
+impl Run<'_> {
+    /// Waits for what the core waits for, and remembers what was seen in the end.
+    pub(super) async fn wait(&mut self, binding: &Binding, wait: Wait) -> Result<(), Halt> {
+        if wait == Wait::LookAgain {
+            self.job.activity.set(wait.name());
+            self.progress.conflict = None;
+            self.known = Known::default();
+            return self.pause().await;
+        }
+        let execution_id = &self.job.rejection.execution_id;
+        let longest = self.account.watcher.apart();
+        self.job.activity.set_for(wait.name(), longest);
+        self.context.telemetry.emit(events::WaitStarted {
+            execution_id,
+            wait: wait.name(),
+        });
+        self.note(Kind::Waiting, wait.name());
+
+        let began = Instant::now();
+        // Of a change that is not ours nobody here knows how old it is.
+        let changed_at = self.changed_at.take();
+        let deadline = self.moved_at + self.context.settings.propagation_timeout;
+        let (production, staging) = tokio::select! {
+            biased;
+            reason = self.job.stop.stopped() => return Err(Ended::Stopped(reason).into()),
+            ended = self.watch(binding, &wait, changed_at) => {
+                ended.map_err(|error| Ended::Failed(Failure::Call(error)))?
+            }
+            () = tokio::time::sleep_until(deadline) => return Err(self.gave_up(wait.name()).into()),
+        };
+        let ours = changed_at.and_then(|_| production.as_ref().or(staging.as_ref()));
+        let propagation = ours.map(|ended| ended.seen);
+        if let Some(seen) = propagation {
+            self.account.watcher.learn(seen);
+        }
+        if let Some(ended) = production {
+            self.known.production = Some(ended.sighting);
+        }
+        if let Some(ended) = staging {
+            self.known.staging = Some(ended.sighting);
+        }
+        self.context.telemetry.emit(events::WaitEnded {
+            execution_id,
+            wait: wait.name(),
+            took: began.elapsed(),
+            propagation: propagation.map(|seen| seen.after),
+        });
+        self.note(Kind::Waited, wait.name());
+        self.moved();
+        Ok(())
+    }
+
+    /// Watches production, the staging distribution, or both, until what is waited for is seen there.
+    async fn watch(
+        &self,
+        binding: &Binding,
+        wait: &Wait,
+        changed_at: Option<Instant>,
+    ) -> Result<(Option<watch::Ended>, Option<watch::Ended>), Arc<AwsError>> {
+        let (production, staging) = match wait.clone() {
+            Wait::BothDeployed => (Some(Until::Deployed), Some(Until::Deployed)),
+            Wait::Detached { policy_id } => (Some(Until::Detached { policy_id }), None),
+            Wait::PolicyReplaced { policy_id } => (Some(Until::Replaced { policy_id }), None),
+            Wait::StagingDeployed => (None, Some(Until::Deployed)),
+            Wait::StagingDisabled => (None, Some(Until::Disabled)),
+            Wait::StagingGone => (None, Some(Until::Gone)),
+            Wait::LookAgain => (None, None),
+        };
+        let watcher = &self.account.watcher.for_job(&self.job.activity);
+        let ended = async |id, until| match until {
+            Some(until) => watcher.wait(id, changed_at, until).await.map(Some),
+            None => Ok(None),
+        };
+        tokio::try_join!(
+            ended(&binding.production_id, production),
+            ended(&binding.staging_id, staging)
+        )
+    }
+
+    /// The world changed under a step: look again at once, and after a pause if that goes on.
+    pub(super) async fn look_again(&mut self) -> Result<(), Halt> {
+        if self.fruitless == 0 {
+            self.fruitless = 1;
+            return Ok(());
+        }
+        self.pause().await
+    }
+
+    /// A moment, longer each time in a row.
+    async fn pause(&mut self) -> Result<(), Halt> {
+        self.fruitless += 1;
+        let pace = self.account.watcher.pace();
+        let backoff = Backoff {
+            initial: pace.min,
+            max: pace.max,
+        };
+        let pause = backoff.delay(self.fruitless, &mut fastrand::Rng::new());
+        let deadline = self.moved_at + self.context.settings.propagation_timeout;
+        if Instant::now() + pause > deadline {
+            return Err(self.gave_up(self.job.activity.get()).into());
+        }
+        let activity = &self.job.activity;
+        activity.set_for(activity.get(), pause);
+        self.calls.unless_stopped(tokio::time::sleep(pause)).await
+    }
+
+    fn gave_up(&self, waiting_for: &'static str) -> Ended {
+        Ended::Failed(Failure::PropagationTimeout {
+            waiting_for,
+            after: self.context.settings.propagation_timeout,
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! `doctor`: what it finds amiss, and what it says of it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use crate::harness::{TARGET, World};
+use crate::verbs::{PIPELINE, document, ends};
+
+/// The one check of this name that is about this subject.
+fn of(report: &Value, check: &str, subject: &str) -> Value {
+    let mut all = report["checks"].as_array().unwrap().iter();
+    let it = all.find(|it| {
+        let about = it["subject"].as_str().unwrap_or_default();
+        it["check"] == *check && about.contains(subject)
+    });
+    it.unwrap_or_else(|| panic!("no {check} {subject} in {report}"))
+        .clone()
+}
+
+#[tokio::test]
+async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    let routed = world.aws.route_rejections("stagesweep", &world.queues.url);
+    routed.unwrap();
+    let report = document(&world, &["doctor", PIPELINE, "--json"], 0).await;
+    for check in [
+        "credentials",
+        "clock",
+        "redrive policy",
+        "queue policy",
+        "rule",
+        "cloudfront:GetDistributionConfig",
+        "quota",
+        "codepipeline",
+        "sqs:DeleteMessage",
+        "cloudfront:UpdateDistribution",
+        "cloudfront:DeleteDistribution",
+        "cloudfront:DeleteContinuousDeploymentPolicy",
+        "ssm:PutParameter",
+    ] {
+        assert_eq!(of(&report, check, "")["status"], "ok", "{report}");
+    }
+    assert_eq!(of(&report, "pipeline", PIPELINE)["status"], "ok");
+    assert_eq!(of(&report, "parameter", "cfcd-staging")["status"], "ok");
+    // Before the first start.
+    assert_eq!(of(&report, "ledger", "ledger.db")["status"], "warning");
+    assert_eq!(report["status"], "warning");
+
+    world.aws.set_queue_policy(&world.queues.url, "{}").unwrap();
+    let pattern =
+        serde_json::json!({ "source": ["aws.codepipeline"], "detail": { "stage": ["Test"] } });
+    world.aws.put_rule(
+        "stagesweep",
+        &pattern,
+        Some(serde_json::json!({
+            "Id": "queue",
+            "Arn": "arn:aws:sqs:ap-northeast-1:123456789012:stagesweep",
+        })),
+    );
+    world
+        .aws
+        .put_parameter(&shop.staging_parameter, &shop.production_id);
+    world.aws.deny("ListContinuousDeploymentPolicies");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    for (check, subject, remedy) in [
+        ("queue policy", "", "aws:SourceArn"),
+        ("rule", "stagesweep", "state FAILED"),
+        ("parameter", "cfcd-staging", "staging distribution's id"),
+        ("cloudfront:ListContinuousDeploymentPolicies", "", "allow"),
+    ] {
+        let found = of(&report, check, subject);
+        assert_eq!(found["status"], "failure", "{found}");
+        assert!(
+            found["remedy"].as_str().unwrap().contains(remedy),
+            "{found}"
+        );
+    }
+    let said = ends(&world, &["doctor"], 1).await.stdout;
+    assert!(said.contains("4 failure(s)"), "{said}");
+    // Nobody but `doctor` asks for the rule: that is no failure of the daemon.
+    let denied = world.aws.deny("ListRuleNamesByTarget");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    let found = of(&report, "rule", "");
+    assert_eq!(found["status"], "warning", "{found}");
+    assert_eq!(found["remedy"], "allow events:ListRuleNamesByTarget on *");
+    world.aws.remove_rule(denied);
+    world.aws.deny("GetDistributionConfig");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    let found = of(&report, "cloudfront:GetDistributionConfig", "");
+    assert_eq!(found["status"], "failure", "{found}");
+    let found = of(&report, "parameter", "cfcd-production");
+    assert_eq!(found["status"], "failure", "{found}");
+    world.assert_untouched();
+    let entries = world.aws.journal().entries();
+    let reads = entries.iter().all(|entry| !entry.call.may_mutate());
+    assert!(reads, "{}", world.journal());
+}
+
+#[tokio::test]
+async fn permissions_to_change_something_are_simulated_and_not_tried() {
+    let world = World::new().await;
+    let shop = world.service("shop");
+    let role = "arn:aws:iam::123456789012:role/platform/stagesweep";
+    world.aws.create_role(role, None);
+    let report = document(&world, &["doctor", "--role", role, "--json"], 1).await;
+    assert_eq!(of(&report, "ssm:PutParameter", "")["status"], "ok");
+
+    for operation in [
+        "DeleteMessage",
+        "DeleteDistribution",
+        "DeleteContinuousDeploymentPolicy",
+        "PutParameter",
+    ] {
+        world.aws.deny(operation);
+    }
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    for (action, resource) in [
+        ("sqs:DeleteMessage", "arn:aws:sqs:ap-northeast-1:"),
+        ("cloudfront:DeleteDistribution", shop.staging_id.as_str()),
+        (
+            "cloudfront:DeleteContinuousDeploymentPolicy",
+            "continuous-deployment-policy/",
+        ),
+        ("ssm:PutParameter", shop.staging_parameter.as_str()),
+    ] {
+        let found = of(&report, action, "");
+        assert_eq!(found["status"], "failure", "{found}");
+        let remedy = found["remedy"].as_str().unwrap();
+        assert!(
+            remedy.starts_with(&format!("allow {action} on ")),
+            "{found}"
+        );
+        assert!(remedy.contains(resource), "{found}");
+    }
+    for allowed in ["sqs:ReceiveMessage", "cloudfront:UpdateDistribution"] {
+        assert_eq!(of(&report, allowed, "")["status"], "ok", "{report}");
+    }
+
+    // Who may not ask learns what was not looked at, and whom to ask.
+    let unknown = "arn:aws:iam::123456789012:role/unknown";
+    let report = document(&world, &["doctor", "--role", unknown, "--json"], 1).await;
+    let found = of(&report, "permissions", unknown);
+    assert_eq!(found["status"], "warning", "{found}");
+    world.aws.deny("SimulatePrincipalPolicy");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    let found = of(&report, "permissions", "user/rehearsal");
+    assert_eq!(found["status"], "warning", "{found}");
+    assert!(
+        found["remedy"].as_str().unwrap().contains("--role"),
+        "{found}"
+    );
+
+    let refused = ends(&world, &["doctor", "--role", "stagesweep"], 2).await;
+    assert!(refused.stderr.contains("role/NAME"), "{}", refused.stderr);
+    world.assert_untouched();
+    let entries = world.aws.journal().entries();
+    let reads = entries.iter().all(|entry| !entry.call.may_mutate());
+    assert!(reads, "{}", world.journal());
+}
+
+#[tokio::test]
+async fn what_the_configuration_asks_of_codepipeline_and_whom_it_tells_is_looked_at() {
+    let world = World::new().await;
+    world.service("shop");
+    world
+        .aws
+        .route_rejections("stagesweep", &world.queues.url)
+        .unwrap();
+    let program = world.path("tell");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    let bus = "outcomes";
+    let settings = format!(
+        "[verify]\ncodepipeline = true\n[catch_up]\ninterval = \"1h\"\n\
+         [notify]\nevent_bus = \"{bus}\"\nprogram = [{program:?}]\n"
+    );
+    let literal = TARGET.replace("{service}", "shop");
+    let report = async |targets: &str, status: i32| {
+        let config = world.write_config("doctor.toml", &format!("{settings}{targets}"));
+        let verb = world.program(&["doctor", "--json", "--config"]);
+        let ended = verb.argument(config).finish().await;
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, Some(status), "{said}");
+        serde_json::from_str::<Value>(&ended.stdout).unwrap()
+    };
+    // A bus that does not exist takes events all the same; a file that nobody may execute.
+    let found = report(TARGET, 1).await;
+    assert_eq!(of(&found, "notify event bus", bus)["status"], "failure");
+    assert_eq!(of(&found, "notify program", "")["status"], "failure");
+    world.aws.create_event_bus(bus);
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let found = report(TARGET, 0).await;
+    for (check, subject) in [
+        ("notify program", ""),
+        ("notify event bus", bus),
+        ("events:PutEvents", ""),
+        ("codepipeline:ListPipelines", ""),
+        ("codepipeline", PIPELINE),
+    ] {
+        assert_eq!(of(&found, check, subject)["status"], "ok", "{found}");
+    }
+
+    // A pipeline that the target names is looked at without being named.
+    let mistyped = literal.replace("action = \"Approve\"", "action = \"Aprove\"");
+    let found = of(&report(&mistyped, 1).await, "codepipeline", PIPELINE);
+    let said = found["detail"].as_str().unwrap();
+    assert!(
+        said.contains("\"Aprove\"") && said.contains("Approve"),
+        "{said}"
+    );
+    let elsewhere = literal.replace("shop-frontend-pipeline", "other-pipeline");
+    let found = of(
+        &report(&elsewhere, 0).await,
+        "codepipeline",
+        "other-pipeline",
+    );
+    assert_eq!(found["status"], "warning", "{found}");
+
+    // Without this, no job goes on; without that, no lost rejection is found.
+    let denied = world.aws.deny("ListActionExecutions");
+    let found = of(&report(&literal, 1).await, "codepipeline", PIPELINE);
+    assert_eq!(found["status"], "failure", "{found}");
+    assert_eq!(
+        found["remedy"],
+        "allow codepipeline:ListActionExecutions on it"
+    );
+    world.aws.remove_rule(denied);
+    world.aws.deny("ListPipelineExecutions");
+    let found = of(&report(&literal, 0).await, "codepipeline", PIPELINE);
+    assert_eq!(found["status"], "warning", "{found}");
+    world.aws.deny("PutEvents");
+    let found = report(&literal, 1).await;
+    assert_eq!(of(&found, "events:PutEvents", "")["status"], "failure");
+    world.assert_untouched();
+}
