@@ -360,6 +360,7 @@ impl Checker {
             truth.firsts.entry(lease.clone()).or_insert(handle.clone());
             truth.handles.insert(lease, (handle, aws.clock().now()));
         }
+        truth.hear(life, &json(answer.body()));
     }
 
     /// Runs right after a call, in the same breath.
@@ -617,6 +618,7 @@ impl Truth {
             let Some(message) = self.message(&text(&asked["ReceiptHandle"])) else {
                 return;
             };
+            self.notices.deleted.insert(message.clone());
             match self.messages.get(&message) {
                 Some(Kind::Harmless) => {}
                 Some(Kind::Rejection(number)) => {

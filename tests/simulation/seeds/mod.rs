@@ -37,7 +37,11 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_CATCH: u64 = 1_000;
 
 /// Seeds that found a defect once, be it one of the daemon or of the world around it.
-const REGRESSIONS: [(u64, &str); 7] = [
+const REGRESSIONS: [(u64, &str); 8] = [
+    (
+        216,
+        "daemon: nobody was told of a dead letter whose lease was lost while its job went on for others",
+    ),
     (
         1283,
         "daemon: the notice of an end was withdrawn because recording the end had failed, which it need \

@@ -155,6 +155,12 @@ pub(super) struct Notices {
     taken: BTreeMap<Outlet, BTreeSet<String>>,
     /// So many events on the bus were looked at.
     seen: usize,
+    /// Who knows of the redrive policy.
+    know: BTreeSet<String>,
+    /// By message who has received it for the last time.
+    last: BTreeMap<String, String>,
+    /// Messages that were deleted. A copy of one may become a dead letter all the same.
+    pub(super) deleted: BTreeSet<String>,
     stopping: BTreeMap<String, Timestamp>,
     /// When each life ended.
     gone: BTreeMap<String, Timestamp>,
@@ -220,9 +226,12 @@ impl Checker {
     }
 
     /// Everything was told that is to be told.
-    pub(crate) fn everything_is_told(&self, aws: &EmbeddedAws) {
+    pub(crate) fn everything_is_told(&self, aws: &EmbeddedAws, dead_letter_url: &str) {
         let mut truth = self.truth();
         truth.listen(aws);
+        for message in aws.messages(dead_letter_url) {
+            truth.dead_letter_is_told(&message.id);
+        }
         if let Some((_, id)) = truth.notices.kept.first().cloned() {
             truth.fail(format!("still owed: {id}"));
         }
@@ -297,6 +306,36 @@ impl Truth {
         let kept = self.notices.kept.remove(&(ledger, id.to_owned()));
         if kept && !self.notices.is_taken(id) {
             self.fail(format!("forgotten before everyone had taken it: {id}"));
+        }
+    }
+
+    /// A daemon gets an answer of the queue's.
+    pub(super) fn hear(&mut self, life: &Life, answer: &Value) {
+        let notices = &mut self.notices;
+        if answer["Attributes"]["RedrivePolicy"].is_string() {
+            notices.know.insert(life.owner.clone());
+        }
+        let max = notices.max_receives.to_string();
+        for message in answer["Messages"].as_array().into_iter().flatten() {
+            let last = message["Attributes"]["ApproximateReceiveCount"] == *max;
+            if let Some(id) = message["MessageId"].as_str().filter(|_| last) {
+                notices.last.insert(id.to_owned(), life.owner.clone());
+            }
+        }
+    }
+
+    /// Promised where whoever received it last knew so, and was not killed.
+    fn dead_letter_is_told(&mut self, message: &str) {
+        let notices = &self.notices;
+        let Some(owner) = notices.last.get(message) else {
+            return;
+        };
+        let id = format!("{message}/dead_lettered/{}", notices.max_receives);
+        let killed = notices.gone.contains_key(owner) && !notices.stopping.contains_key(owner);
+        let deleted = notices.deleted.contains(message);
+        let told = notices.is_taken(&id) || notices.unkept.contains(&id);
+        if notices.know.contains(owner) && !killed && !deleted && !told {
+            self.fail(format!("{owner} did not tell of {id}"));
         }
     }
 

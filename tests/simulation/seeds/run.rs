@@ -247,7 +247,8 @@ impl<'a> Play<'a> {
         }
         self.until(Instant::now() + TIME_TO_TELL, heard).await;
         if self.checker.violation().is_none() {
-            self.checker.everything_is_told(&self.aws);
+            let dead_letter_url = &self.queues.dead_letter_url;
+            self.checker.everything_is_told(&self.aws, dead_letter_url);
         }
     }
 
