@@ -227,15 +227,18 @@ fn lacking(named: &Named, stages: &[Stage]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{TargetSpec, Targets};
+    use crate::target::{ProgramSpec, TargetSpec, Targets};
 
     fn said(stage: Option<&str>, action: Option<&str>, stages: &[Stage]) -> Option<String> {
         let spec = TargetSpec {
             pipeline: "shop".to_owned(),
             stage: stage.map(str::to_owned),
             action: action.map(str::to_owned),
-            production_parameter: Some("/x/production".to_owned()),
-            staging_parameter: Some("/x/staging".to_owned()),
+            // Only what runs a program alone may leave them out.
+            program: Some(ProgramSpec {
+                run: vec!["/bin/true".to_owned()],
+                ..ProgramSpec::default()
+            }),
             ..TargetSpec::default()
         };
         let home = Home {
