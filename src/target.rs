@@ -494,6 +494,20 @@ impl Target {
         staging.is_some_and(|staging| staging.staging_parameter.may_render(parameter))
     }
 
+    /// The pipeline whose staging parameter has this name, as far as the name tells; `known` is what it
+    /// does not tell. A name, or an ARN where the target's pattern is one.
+    #[must_use]
+    pub fn pipeline_of(&self, staging_parameter: &str, known: &[(&str, &str)]) -> Option<String> {
+        let staging = self.work.staging.as_ref()?;
+        let captured = staging.staging_parameter.captured(staging_parameter)?;
+        let mut pipeline = self.pipeline().to_owned();
+        let told = captured.iter().map(|(name, text)| (&**name, &**text));
+        for (name, text) in told.chain(known.iter().copied()) {
+            pipeline = pipeline.replace(&format!("{{{name}}}"), text);
+        }
+        (!pipeline.contains('{')).then_some(pipeline)
+    }
+
     /// Whether the production parameter of some pipeline may have this name, by its template alone.
     #[must_use]
     pub fn may_name_production(&self, parameter: &str) -> bool {

@@ -899,3 +899,38 @@ fn targets_are_counted_and_know_their_parameters() {
     assert!(target.may_name_production("/shop/production"));
     assert!(!target.may_name_production("/shop/staging"));
 }
+
+#[test]
+fn a_staging_parameter_tells_its_pipeline_where_it_can() {
+    let target = |pipeline: &str, staging: &str| {
+        let spec = TargetSpec {
+            pipeline: pipeline.to_owned(),
+            production_parameter: Some(format!("{staging}-production")),
+            staging_parameter: Some(staging.to_owned()),
+            stage: Some("Approve".to_owned()),
+            action: Some("Approve".to_owned()),
+            ..TargetSpec::default()
+        };
+        let targets = Targets::new(&[spec]).unwrap();
+        targets.iter().next().unwrap().clone()
+    };
+    let known = [("account", "123456789012")];
+    let of = |target: &Target, name: &str| target.pipeline_of(name, &known);
+    let usual = target("{service}-frontend", "/{service}/staging");
+    assert_eq!(
+        of(&usual, "/shop/staging").as_deref(),
+        Some("shop-frontend")
+    );
+    assert_eq!(of(&usual, "/shop/production"), None);
+    let arn = target(
+        "arn:aws:codepipeline:eu-west-1:{account}:{a}-{b}",
+        "/{b}/{a}/staging",
+    );
+    assert_eq!(
+        of(&arn, "/x/y/staging").as_deref(),
+        Some("arn:aws:codepipeline:eu-west-1:123456789012:y-x")
+    );
+    // What the parameter's name does not hold, it does not tell.
+    let less = target("{service}-{kind}", "/{service}/staging");
+    assert_eq!(of(&less, "/shop/staging"), None);
+}
