@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -37,8 +38,8 @@ impl Records {
             }
         }
         // Nobody has it open. SQLite would make the files of its write-ahead log all the same.
-        if let Some(unused) = unused(path)
-            && let Ok(records) = Self::read_from(&unused, OpenFlags::SQLITE_OPEN_URI, now)
+        if !is_open(path)
+            && let Ok(records) = Self::read_from(path, OpenFlags::SQLITE_OPEN_URI, now)
         {
             return Ok(records);
         }
@@ -116,24 +117,25 @@ impl Records {
     }
 }
 
-/// The name by which SQLite reads a file that does not change meanwhile, if its write-ahead log is not
-/// there: that is so after a daemon has ended, and while none runs.
-fn unused(path: &Path) -> Option<PathBuf> {
+/// Whether somebody has the ledger open, or ended without closing it: the write-ahead log is there.
+fn is_open(path: &Path) -> bool {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    if Path::new(&log).exists() {
-        return None;
-    }
-    let mut name = "file:".to_owned();
-    for byte in path.to_str()?.bytes() {
+    Path::new(&log).exists()
+}
+
+/// The URI of a database that nobody changes while it is read ("URI Filenames" of SQLite).
+pub(super) fn unchanging(absolute: &Path) -> PathBuf {
+    let mut uri = "file:".to_owned();
+    for &byte in absolute.as_os_str().as_bytes() {
         match byte {
-            b'/' | b'-' | b'.' | b'_' | b'~' => name.push(char::from(byte)),
-            byte if byte.is_ascii_alphanumeric() => name.push(char::from(byte)),
-            byte => _ = write!(name, "%{byte:02X}"),
+            b'/' | b'-' | b'.' | b'_' | b'~' => uri.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),
+            byte => _ = write!(uri, "%{byte:02X}"),
         }
     }
-    name.push_str("?immutable=1");
-    Some(name.into())
+    uri.push_str("?immutable=1");
+    uri.into()
 }
 
 #[cfg(test)]
