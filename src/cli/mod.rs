@@ -102,9 +102,10 @@ enum Verb {
     },
     /// Look, against the real account, for what would keep the daemon from its work. Changes nothing.
     ///
-    /// Credentials, clock, queue, redrive policy, queue policy, ledger, permissions to read, quota,
-    /// parameters and distributions: each is ok, a warning or a failure, with one line of how to mend
-    /// it. Exits with 0; with 1 if a check is a failure; with 78 on a bad configuration.
+    /// Credentials, clock, ledger; the queue, its redrive policy and its policy; the rules that send to
+    /// it; parameters, distributions and their quota; pipelines; programs and notices; the permissions to
+    /// read, and those to change something: each is ok, a warning or a failure, with one line of how to
+    /// mend it. Exits with 0; with 1 if a check is a failure; with 78 on a bad configuration.
     #[command(after_help = "Example:\n  stagesweep doctor shop-frontend-pipeline")]
     Doctor {
         #[command(flatten)]

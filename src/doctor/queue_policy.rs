@@ -352,10 +352,13 @@ impl QueuePolicy {
     /// An ARN that fits `pattern`, of the service and, where the pattern allows that, of the account. With
     /// `only`, none of another account.
     fn instance(&self, pattern: &str, service: &str, owner: &str, only: bool) -> Option<String> {
-        let pattern = match pattern.trim_matches('*') {
-            "" => "arn:*:*:*:*:*",
-            _ => pattern,
-        };
+        let mut pattern = pattern.to_owned();
+        // A wildcard may stand for several parts.
+        while pattern.split(':').count() < 6
+            && let Some(at) = pattern.find('*')
+        {
+            pattern.replace_range(at..=at, "*:*");
+        }
         let parts: Vec<&str> = pattern.splitn(6, ':').collect();
         let [arn, partition, of, region, account, resource] = parts[..] else {
             return None;
@@ -363,13 +366,14 @@ impl QueuePolicy {
         if !glob(of, service) || (only && !account.contains(['*', '?'])) {
             return None;
         }
-        let resource = match (resource, service) {
-            ("*", "events") => "rule/*",
-            ("*", "iam") => "role/*",
-            _ => resource,
+        let wanted = match service {
+            "events" => format!("rule/{ANY}"),
+            "iam" => format!("role/{ANY}"),
+            _ => ANY.to_owned(),
         };
         Some(format!(
-            "{arn}:{}:{service}:{}:{}:{}",
+            "{}:{}:{service}:{}:{}:{}",
+            fill(arn, "arn", ""),
             fill(partition, part(&self.queue, 1), ""),
             fill(region, part(&self.queue, 3), ""),
             fill(
@@ -377,7 +381,7 @@ impl QueuePolicy {
                 owner,
                 &"0".repeat(13_usize.saturating_sub(account.len()))
             ),
-            fill(resource, ANY, ANY),
+            fill(resource, &wanted, ANY),
         ))
     }
 

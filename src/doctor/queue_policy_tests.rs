@@ -392,6 +392,17 @@ fn any_rule_is_told_from_any_accounts_rule() {
                 accounts,
             ),
             (like("arn:*"), "cannot be told"),
+            (like("arn:aws:events:*:rule/stagesweep"), "cannot be told"),
+            (
+                on(
+                    json!({ "StringLike": { "aws:SourceArn": "arn:aws:events:*:rule/stagesweep" } }),
+                ),
+                accounts,
+            ),
+            (
+                on(json!({ "StringLike": { "aws:SourceArn": "*/stagesweep" } })),
+                accounts,
+            ),
             (
                 on(json!({ "ArnNotEquals": { "aws:SourceArn": RULE } })),
                 accounts,
