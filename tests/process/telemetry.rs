@@ -194,11 +194,11 @@ async fn a_standard_output_that_nobody_reads_does_not_stop_the_daemon() {
     let world = World::new().await;
     let shop = world.service("shop");
     world.reject(&shop);
-    // More than any pipe holds.
     let metrics = world.path("metrics.log");
     let daemon = world
         .daemon()
         .env("STAGESWEEP__TELEMETRY__LOG_LEVEL", "trace")
+        .env("STAGESWEEP__TELEMETRY__METRICS_INTERVAL", "100ms")
         .env(
             "STAGESWEEP__TELEMETRY__METRICS_SINK",
             &format!("file://{}", metrics.display()),
@@ -207,8 +207,20 @@ async fn a_standard_output_that_nobody_reads_does_not_stop_the_daemon() {
         .spawn();
     world.settled().await;
     world.assert_cleaned_once(&shop);
+    // More than the pipe and what waits for it hold: the end, too, finds the queue of lines full.
+    for _ in 0..2000 {
+        world.send("junk");
+    }
+    let read = || std::fs::read_to_string(&metrics).unwrap_or_default();
+    let dropped = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        line["LogLinesDropped"].as_u64() > Some(0)
+    };
+    until("log lines are dropped", || read().lines().any(dropped)).await;
     daemon.stop().await;
-    let metrics = std::fs::read_to_string(metrics).unwrap();
+    let lost = "stagesweep: the last log lines are lost: nobody reads standard output";
+    assert_eq!(daemon.stderr.text(), lost);
+    let metrics = read();
     assert!(metrics.contains(r#""CleanupsSucceeded":1"#), "{metrics}");
 }
 
