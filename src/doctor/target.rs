@@ -4,7 +4,7 @@ use std::path::Path;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::permissions::Reach;
+use super::questions::Reach;
 use super::{AT_ONCE, Check, MANY, Preflight, Scene, is_here, mend, resolved};
 use crate::accounts::Accounts;
 use crate::aws::Account;
