@@ -10,6 +10,7 @@ mod ledger;
 mod notify;
 mod permissions;
 mod pipelines;
+mod questions;
 mod queue;
 mod queue_policy;
 mod rule;

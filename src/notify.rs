@@ -13,7 +13,8 @@
 //!
 //! **Races.** A crash between the sending and the forgetting sends again: receivers tell a notice by its
 //! `id`. An end that could not be recorded is told all the same, since it may have been, and the account was
-//! found so; the job's next run tells it again. Of a refusal or a failure, which is met again at each receive, one notice is made by each process.
+//! found so; the job's next run tells it again. Of a refusal or a failure, which is met again at each receive,
+//! one notice is made by each process.
 //! An instance that starts sends what it finds owed, though another one may be about to.
 //!
 //! **Not handled.** A message that becomes a dead letter because its last receiver died: nobody is left to
