@@ -14,6 +14,7 @@ mod questions;
 mod queue;
 mod queue_policy;
 mod rule;
+mod statement;
 mod target;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::doctor::statement::arn_like;
 
 const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:stagesweep";
 const RULE: &str = "arn:aws:events:eu-west-1:123456789012:rule/stagesweep";
