@@ -110,7 +110,7 @@ class Stack:
         if function == "Fn::Sub":
             text, more = (value, {}) if isinstance(value, str) else value
             known = {**self.values, **more}
-            return re.sub(r"\$\{([\w:]+)\}", lambda found: known[found[1]], text)
+            return re.sub(r"\$\{([\w:]+)\}", lambda found: known.get(found[1], found[1]), text)
         return {
             "Fn::Join": lambda: value[0].join(value[1]),
             "Fn::Split": lambda: value[1].split(value[0]),
