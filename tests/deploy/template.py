@@ -55,7 +55,32 @@ def actions(statement):
     return [found] if isinstance(found, str) else found
 
 
-class Stack:
+class Policy:
+    """Statements of IAM as this project writes them: what they allow. They deny nothing."""
+
+    def __init__(self, statements):
+        self.statements = statements
+
+    def allowed(self):
+        """Actions, resources and conditions of each statement."""
+        for it in self.statements:
+            resources = it["Resource"]
+            resources = [resources] if isinstance(resources, str) else resources
+            yield set(actions(it)), resources, it.get("Condition") or {}
+
+    def allows(self, action, resource, **context):
+        def holds(conditions):
+            kinds = set(conditions) - {"StringEquals"}
+            assert not kinds, kinds
+            return all(context.get(key) == value for key, value in conditions.get("StringEquals", {}).items())
+
+        return any(
+            action in names and any(fnmatch.fnmatchcase(resource, it) for it in resources) and holds(conditions)
+            for names, resources, conditions in self.allowed()
+        )
+
+
+class Stack(Policy):
     """A template with its parameters filled in: which conditions hold, and what the role is allowed."""
 
     # What is named by the template itself, as ARNs have it; the rest is named by AWS, here by its logical name.
@@ -80,6 +105,12 @@ class Stack:
             "AWS::StackName": self.pseudo["stack"],
             "AWS::NoValue": None,
         }
+        kept = []
+        for name, statement in statements(template):
+            condition = template["Resources"][name].get("Condition")
+            if condition is None or self.holds(condition):
+                kept.append(self.resolve(statement))
+        super().__init__(kept)
 
     def value(self, name, given):
         if self.template["Parameters"][name]["Type"] == "CommaDelimitedList":
@@ -120,24 +151,3 @@ class Stack:
             "Fn::And": lambda: all(value),
             "Fn::Or": lambda: any(value),
         }[function]()
-
-    def allowed(self):
-        """What the policies of the role allow: actions, resources and conditions, where each is chosen."""
-        for name, statement in statements(self.template):
-            condition = self.template["Resources"][name].get("Condition")
-            if condition is None or self.holds(condition):
-                found = self.resolve(statement)
-                resources = found["Resource"]
-                resources = [resources] if isinstance(resources, str) else resources
-                yield set(actions(found)), resources, found.get("Condition") or {}
-
-    def allows(self, action, resource, **context):
-        def holds(conditions):
-            kinds = set(conditions) - {"StringEquals"}
-            assert not kinds, kinds
-            return all(context.get(key) == value for key, value in conditions.get("StringEquals", {}).items())
-
-        return any(
-            action in names and any(fnmatch.fnmatchcase(resource, it) for it in resources) and holds(conditions)
-            for names, resources, conditions in self.allowed()
-        )
