@@ -6,7 +6,9 @@
 //!
 //! **Guarantees.** A rejection that is found has the key that its event has, so that each is the other's
 //! duplicate, and it is one only if [`crate::verdict`] says that it stands. A round makes
-//! [`MAX_CALLS`] calls of CodePipeline at the most, and a few more for what it reports.
+//! [`MAX_CALLS`] calls of CodePipeline at the most, and a few more for what it reports. Where they do not
+//! suffice, the next round goes on with the pipeline, and the next look at a pipeline with the execution, at
+//! which they ended: what is looked at again and again keeps nothing else from being looked at.
 //!
 //! **Races.** The event arrives while the job runs: its message is attached to the job. It arrives
 //! later: the ledger has the job as done. Another instance looks at the same time: the ledger grants the

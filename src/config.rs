@@ -13,6 +13,8 @@ mod fault;
 mod formats;
 mod keys;
 mod layers;
+mod reader;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -230,7 +230,9 @@ impl Consumer {
             reason: over.reason.code(),
         });
         if let Some(held) = self.jobs.lease_over(&over) {
-            self.release(held, Duration::ZERO, over.reason.code(), None);
+            let reason = over.reason.code();
+            let notice = self.dead_letter(&held, held.about.as_ref(), reason, None);
+            self.release(held, Duration::ZERO, reason, notice);
         }
     }
 

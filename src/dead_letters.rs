@@ -17,6 +17,7 @@ use crate::aws::sqs::{EntryError, MAX_BATCH, Message, Queue};
 use crate::config::Config;
 use crate::event::{self, Kind};
 use crate::history::{Record, State};
+use crate::ledger::LedgerError;
 use crate::target::Resolution;
 use crate::telemetry::chain;
 
@@ -121,9 +122,10 @@ pub async fn redrive(dead: &Queue, queue: &Queue, message: &Message) -> Result<(
     Ok(())
 }
 
-/// Why a message with this body was left to the redrive policy.
+/// Why a message with this body was left to the redrive policy; `records` is what the ledger knows of the
+/// jobs, or why it could not be read.
 #[must_use]
-pub fn reason(body: &str, config: &Config, records: &[Record]) -> Reason {
+pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerError>) -> Reason {
     let unread = |code: &str, detail: String| Reason {
         pipeline: None,
         execution_id: None,
@@ -181,6 +183,13 @@ pub fn reason(body: &str, config: &Config, records: &[Record]) -> Reason {
             return of(error.code(), detail);
         }
     }
+    let records = match records {
+        Ok(records) => records,
+        Err(error) => {
+            let detail = format!("the ledger could not be read: {}", chain(error));
+            return of("ledger_unreadable", detail);
+        }
+    };
     let record = records.iter().find(|record| record.key == rejection.key);
     match record.map(|record| &record.state) {
         None => of(

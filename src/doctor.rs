@@ -6,9 +6,11 @@
 //! **Not checked.** The permissions to change something are not tried, since that would change it: IAM is
 //! asked to simulate them.
 
+mod ledger;
 mod notify;
 mod permissions;
 mod pipelines;
+mod questions;
 mod queue;
 mod rule;
 mod target;
@@ -21,11 +23,11 @@ use crate::accounts::Accounts;
 use crate::aws::identity::Caller;
 use crate::aws::{Account, AwsError, Connector};
 use crate::clock::Clock;
-use crate::config::{Config, LedgerBackend};
-use crate::ledger::{EmbeddedLedger, LedgerError};
+use crate::config::Config;
 use crate::named::{self, Home, Named, Wanted};
 use crate::orphans::QUOTA;
 use crate::retry::ErrorClass;
+use crate::target::{Access, Target};
 use crate::telemetry::chain;
 
 /// Requests that are signed with a clock that is further off are refused.
@@ -43,6 +45,20 @@ const NO_DISTRIBUTION: &str = "E00000000000000";
 
 /// The same for a policy.
 const NO_POLICY: &str = "00000000-0000-0000-0000-000000000000";
+
+/// So many pipelines or parameters of one pattern are looked at.
+const MANY: usize = 50;
+
+/// So many of them at the same time.
+const AT_ONCE: usize = 8;
+
+const CREDENTIALS: &str = "give it credentials: a task or instance role, AWS_PROFILE, or keys";
+
+const DISTRIBUTION: &str = "cloudfront:GetDistribution";
+const CONFIG: &str = "cloudfront:GetDistributionConfig";
+const POLICY: &str = "cloudfront:GetContinuousDeploymentPolicy";
+const LIST_POLICIES: &str = "cloudfront:ListContinuousDeploymentPolicies";
+const LIST: &str = "cloudfront:ListDistributions";
 
 /// What was looked at, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,12 +126,11 @@ impl Check {
 
     /// A call that failed: what it means for the permission, or for the network.
     fn call(name: &'static str, error: &AwsError, permission: &str) -> Self {
-        let remedy = match error.class {
-            ErrorClass::AccessDenied => format!("allow {permission}"),
-            ErrorClass::Throttled => "try again in a minute".to_owned(),
-            _ => "look at the network, the endpoint and the region".to_owned(),
-        };
-        Self::failure(name, chain(error), remedy)
+        Self::failure(
+            name,
+            chain(error),
+            mend(error, &format!("allow {permission}")),
+        )
     }
 
     fn about(mut self, subject: impl Into<String>) -> Self {
@@ -130,69 +145,185 @@ impl Check {
     }
 }
 
-/// Looks at everything. `named` are pipelines that are looked at besides what the configuration tells
-/// by itself. `role` is whose permissions to change something are looked at, instead of those of the
-/// credentials.
-pub async fn examine(
-    config: &Config,
-    connector: &Connector,
-    accounts: &Accounts,
-    clock: &Clock,
-    named: &[Named],
-    role: Option<&str>,
-) -> Vec<Check> {
-    let mut checks = vec![Check::ok(
-        "configuration",
-        format!("valid, {} target(s)", config.targets.len()),
-    )];
-    let caller = connector.identity().caller().await;
-    checks.extend(credentials(&caller, config, clock));
-    let home = Home {
-        region: connector.region().unwrap_or_default().to_owned(),
-        account: match (&config.queue.account, &caller) {
-            (Some(account), _) => account.clone(),
-            (None, Ok(caller)) => caller.account.clone(),
-            (None, Err(_)) => String::new(),
-        },
-    };
-    let named = &with_literals(config, named, &home);
-    let (found, queue) = queue::examine(config, connector, named).await;
-    checks.extend(found);
-    checks.push(ledger(config, connector, clock).await);
-    checks.extend(notify::examine(config, connector).await);
-    let account = connector.account();
-    checks.extend(distributions(&account).await);
-    let (found, reaches) = target::examine(config, &account, accounts, &home, named).await;
-    checks.extend(found);
-    checks.extend(pipelines::examine(config, accounts, &home, named).await);
-    if let Ok(caller) = &caller {
-        let own = permissions::Own {
-            caller,
-            role,
-            queue: queue.as_ref(),
-        };
-        checks.extend(permissions::examine(config, connector, accounts, own, &reaches).await);
-    }
-    checks
+/// All that can be said where no region is known: nothing is looked for anywhere.
+#[must_use]
+pub fn without_region() -> Vec<Check> {
+    let remedy = "set AWS_REGION, or region in the AWS profile";
+    vec![Check::failure("region", "there is no AWS region", remedy)]
 }
 
-/// The pipelines that are named, and those whose name is a target's, without a pattern.
-fn with_literals(config: &Config, named: &[Named], home: &Home) -> Vec<Named> {
-    let mut all = named.to_vec();
-    for target in config.targets.iter() {
-        let wanted = Wanted {
-            pipeline: target.pipeline(),
-            stage: target.stage(),
-            action: target.action(),
-        };
-        // A pattern is none that could be found.
-        if let Ok(literal) = named::find(&config.targets, wanted, home)
-            && !all.contains(&literal)
+/// What to do about a call that failed; `allow` is for one that was denied.
+fn mend(error: &AwsError, allow: &str) -> String {
+    let text = match error.class {
+        _ if error.lacks_credentials() => CREDENTIALS,
+        _ if error.is_not_assumed() => {
+            "allow sts:AssumeRole on the target's role, and the daemon in the role's trust policy"
+        }
+        ErrorClass::AccessDenied => match error.code.as_deref() {
+            Some("ExpiredToken" | "ExpiredTokenException") => {
+                "renew the credentials: they have expired"
+            }
+            Some(
+                "InvalidClientTokenId"
+                | "UnrecognizedClientException"
+                | "SignatureDoesNotMatch"
+                | "InvalidSignatureException",
+            ) => CREDENTIALS,
+            _ => allow,
+        },
+        ErrorClass::Throttled => "try again in a minute",
+        ErrorClass::Rejected => "the request was not understood: is that endpoint AWS?",
+        _ => "look at the network, the endpoint and the region",
+    };
+    text.to_owned()
+}
+
+/// What is looked at, with what.
+#[derive(Debug)]
+pub struct Preflight<'a> {
+    /// What the daemon would run with.
+    pub config: &'a Config,
+    /// The credentials at hand.
+    pub connector: &'a Connector,
+    /// The accounts that targets lead to.
+    pub accounts: &'a Accounts,
+    /// This machine's clock.
+    pub clock: &'a Clock,
+    /// Pipelines that are looked at besides what the configuration tells by itself.
+    pub named: &'a [Named],
+    /// The daemon's role, where these are not its credentials: what it may do is asked of IAM.
+    pub role: Option<&'a str>,
+}
+
+/// What everything else is looked at with.
+struct Scene<'a> {
+    asked: &'a Preflight<'a>,
+    home: Home,
+    /// The daemon's own account.
+    own: Account,
+    /// The names of all parameters there. None are asked for where no pattern is to be filled in.
+    parameters: Result<Vec<String>, AwsError>,
+    /// The pipelines that were named, and those that targets name without a pattern.
+    named: Vec<Named>,
+    /// Pipelines of patterns, told by the names of staging parameters.
+    told: Vec<Named>,
+}
+
+impl Preflight<'_> {
+    /// Looks at everything. What can be asked at the same time is.
+    pub async fn examine(&self) -> Vec<Check> {
+        let Self {
+            config, connector, ..
+        } = self;
+        let said = format!("valid, {} target(s)", config.targets.len());
+        let mut checks = vec![Check::ok("configuration", said)];
+        checks.push(region(config, connector));
+        let caller = connector.identity().caller().await;
+        checks.extend(credentials(&caller, config, self.clock));
+        if let Err(error) = &caller
+            && error.lacks_credentials()
         {
-            all.push(literal);
+            // Each other call would fail in the same way.
+            return checks;
+        }
+        let scene = Scene::new(self, caller.as_ref().ok()).await;
+        let (queue, ledger, notify, distributions, targets, pipelines) = tokio::join!(
+            queue::examine(&scene),
+            ledger::examine(config, connector, self.clock),
+            notify::examine(config, connector),
+            distributions(&scene),
+            target::examine(&scene),
+            pipelines::examine(&scene),
+        );
+        let (about_queue, queue) = queue;
+        let (about_targets, reaches) = targets;
+        checks.extend(about_queue);
+        checks.push(ledger);
+        checks.extend(notify);
+        checks.extend(distributions);
+        checks.extend(about_targets);
+        checks.extend(pipelines);
+        let caller = caller.as_ref();
+        let own = permissions::Own {
+            caller: caller.ok(),
+            queue: queue.as_ref(),
+        };
+        checks.extend(permissions::examine(&scene, own, &reaches).await);
+        checks
+    }
+}
+
+impl<'a> Scene<'a> {
+    async fn new(asked: &'a Preflight<'a>, caller: Option<&Caller>) -> Self {
+        let config = asked.config;
+        let account = config.queue.account.as_ref();
+        let account = account.or(caller.map(|caller| &caller.account));
+        let home = Home {
+            region: asked.connector.region().unwrap_or_default().to_owned(),
+            account: account.cloned().unwrap_or_default(),
+        };
+        let own = asked.connector.account();
+        let patterns = config.targets.iter().any(is_here);
+        let parameters = match patterns {
+            true => own.ssm.names().await,
+            false => Ok(Vec::new()),
+        };
+        let mut named = asked.named.to_vec();
+        for target in config.targets.iter() {
+            // A pattern is none that could be found.
+            let literal = target.pipeline();
+            named.extend(resolved(config, &home, literal, target).filter(|it| !named.contains(it)));
+        }
+        let mut told: Vec<Named> = Vec::new();
+        let known = [("account", &*home.account), ("region", &*home.region)];
+        for target in config.targets.iter().filter(|target| is_here(target)) {
+            let pipelines = parameters.iter().flatten();
+            let pipelines = pipelines.filter_map(|name| target.pipeline_of(name, &known));
+            let found = pipelines.filter_map(|it| resolved(config, &home, &it, target));
+            let new: Vec<Named> = found.filter(|it| !named.contains(it)).take(MANY).collect();
+            told.extend(new);
+        }
+        Self {
+            asked,
+            home,
+            own,
+            parameters,
+            named,
+            told,
         }
     }
-    all
+}
+
+impl Scene<'_> {
+    /// The daemon's own account and region.
+    fn access(&self) -> Access {
+        Access {
+            role: None,
+            region: self.home.region.clone(),
+        }
+    }
+
+    /// A pipeline of this target that is known by name.
+    fn named_by(&self, target: &Target) -> Option<&Named> {
+        let mut named = self.named.iter();
+        named.find(|it| it.target.label == target.pipeline())
+    }
+}
+
+/// Whether a target is a pattern of pipelines, whose parameters are in the daemon's own account.
+fn is_here(target: &Target) -> bool {
+    target.cleans() && target.pipeline().contains('{') && target.access().next().is_none()
+}
+
+/// A pipeline by its name, if this target is the one for it.
+fn resolved(config: &Config, home: &Home, pipeline: &str, target: &Target) -> Option<Named> {
+    let wanted = Wanted {
+        pipeline,
+        stage: target.stage(),
+        action: target.action(),
+    };
+    let named = named::find(&config.targets, wanted, home).ok()?;
+    (named.target.label == target.pipeline()).then_some(named)
 }
 
 /// A duration as people write it: humantime joins days to their number.
@@ -202,13 +333,24 @@ fn people(duration: Duration) -> String {
         .replace("day", " day")
 }
 
+/// Where everything is looked for.
+fn region(config: &Config, connector: &Connector) -> Check {
+    const NAME: &str = "region";
+    let region = connector.region().unwrap_or_default();
+    match config.queue.region.as_deref() {
+        Some(queue) if queue != region => Check::warning(
+            NAME,
+            format!("{region}; the queue is in {queue}"),
+            format!("set AWS_REGION={queue}, unless parameters and pipelines are in {region}"),
+        ),
+        _ => Check::ok(NAME, region),
+    }
+}
+
 fn credentials(caller: &Result<Caller, AwsError>, config: &Config, clock: &Clock) -> Vec<Check> {
     let caller = match caller {
         Ok(caller) => caller,
-        Err(error) => {
-            let remedy = "give it credentials: a task or instance role, AWS_PROFILE, or keys";
-            return vec![Check::failure("credentials", chain(error), remedy)];
-        }
+        Err(error) => return vec![Check::call("credentials", error, "sts:GetCallerIdentity")],
     };
     let whose = format!("{} in account {}", caller.arn, caller.account);
     let own = config.queue.account.as_deref();
@@ -239,80 +381,33 @@ fn clock_skew(skew: SignedDuration) -> Check {
     }
 }
 
-async fn ledger(config: &Config, connector: &Connector, clock: &Clock) -> Check {
-    const NAME: &str = "ledger";
-    match config.ledger.backend {
-        LedgerBackend::Embedded => {
-            let path = &config.ledger.path;
-            let subject = path.display().to_string();
-            match EmbeddedLedger::history(path, clock) {
-                Ok(records) => Check::ok(NAME, format!("{} job(s)", records.len())),
-                Err(LedgerError::Missing { .. }) => Check::warning(
-                    NAME,
-                    "there is none yet",
-                    "none is needed before the first start; else run this where the daemon runs",
-                ),
-                Err(error) => {
-                    Check::failure(NAME, chain(&error), "without it nothing is processed")
-                }
-            }
-            .about(subject)
-        }
-        LedgerBackend::DynamoDb => {
-            let table = connector.table(&config.ledger.table);
-            match table.item("check").await {
-                Ok(_) => Check::ok(NAME, "the table can be read"),
-                Err(error) if error.class == ErrorClass::NotFound => Check::failure(
-                    NAME,
-                    "there is no such table",
-                    "create it with the partition key pk of type String",
-                ),
-                Err(error) => Check::call(
-                    NAME,
-                    &error,
-                    "dynamodb:GetItem and dynamodb:UpdateItem on it",
-                ),
-            }
-            .about(config.ledger.table.clone())
-        }
-    }
-}
-
-/// What may be read in CloudFront, and how much of the quota is used.
-async fn distributions(account: &Account) -> Vec<Check> {
-    let cloudfront = &account.cloudfront;
+/// What may be read in CloudFront, and how much of the quota is used. What another role may read is for
+/// IAM to say.
+async fn distributions(scene: &Scene<'_>) -> Vec<Check> {
+    let cloudfront = &scene.own.cloudfront;
+    let (distribution, config, policy, policies, all) = tokio::join!(
+        cloudfront.distribution(NO_DISTRIBUTION),
+        cloudfront.beside(NO_DISTRIBUTION),
+        cloudfront.policy(NO_POLICY),
+        cloudfront.policies(),
+        cloudfront.distributions(),
+    );
+    let own = scene.asked.role.is_none();
     let mut checks = Vec::new();
-    let mut may = |name, failed: Option<AwsError>, permission: &str| {
-        checks.push(match failed {
-            None => Check::ok(name, "allowed"),
-            Some(error) => Check::call(name, &error, permission),
-        });
+    let mut may = |name, failed: Option<AwsError>, on: &str| {
+        let check = match failed {
+            Some(error) => Some(Check::call(name, &error, &format!("{name} on {on}"))),
+            None => own.then(|| Check::ok(name, "allowed")),
+        };
+        checks.extend(check);
     };
-    may(
-        "cloudfront:GetDistribution",
-        cloudfront.distribution(NO_DISTRIBUTION).await.err(),
-        "cloudfront:GetDistribution on distribution/*",
-    );
-    may(
-        "cloudfront:GetDistributionConfig",
-        cloudfront.may_read_config(NO_DISTRIBUTION).await.err(),
-        "cloudfront:GetDistributionConfig on distribution/*",
-    );
-    may(
-        "cloudfront:GetContinuousDeploymentPolicy",
-        cloudfront.policy(NO_POLICY).await.err(),
-        "cloudfront:GetContinuousDeploymentPolicy on continuous-deployment-policy/*",
-    );
-    let policies = cloudfront.policies().await;
-    may(
-        "cloudfront:ListContinuousDeploymentPolicies",
-        policies.err(),
-        "cloudfront:ListContinuousDeploymentPolicies on *",
-    );
-    const LIST: &str = "cloudfront:ListDistributions";
-    match cloudfront.distributions().await {
+    may(DISTRIBUTION, distribution.err(), "distribution/*");
+    may(CONFIG, config.err(), "distribution/*");
+    may(POLICY, policy.err(), "continuous-deployment-policy/*");
+    may(LIST_POLICIES, policies.err(), "*");
+    match all {
         Ok(all) => {
-            checks.push(Check::ok(LIST, "allowed"));
+            may(LIST, None, "*");
             checks.push(quota(all.iter().filter(|it| it.staging).count()));
         }
         // The daemon then asks for each distribution by itself.
@@ -328,7 +423,7 @@ fn quota(used: usize) -> Check {
     let said = format!("{used} of {QUOTA} staging distributions are in use, by the default quota");
     let remedy = "`stagesweep orphans` shows which of them nobody owns";
     match used {
-        QUOTA.. => Check::failure("quota", said, remedy),
+        // It is deployments that fail then, unless more were granted.
         NEARLY.. => Check::warning("quota", said, remedy),
         _ => Check::ok("quota", said),
     }
@@ -349,7 +444,7 @@ mod tests {
         let quota = |used| quota(used).status;
         assert_eq!(
             [quota(15), quota(16), quota(20)],
-            [Status::Ok, Status::Warning, Status::Failure]
+            [Status::Ok, Status::Warning, Status::Warning]
         );
     }
 }

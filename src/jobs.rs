@@ -12,15 +12,25 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::activity::{Activity, Sign};
-use crate::event::JobKey;
+use crate::event::{JobKey, Rejection};
 use crate::lease::Over;
 use crate::stop::{Stop, StopReason};
+
+/// What a job is about.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) rejection: Rejection,
+    /// The target's pipeline as written.
+    pub(crate) target: String,
+}
 
 /// A message that is held for a job.
 #[derive(Debug)]
 pub(crate) struct HeldMessage {
     pub(crate) message_id: String,
     pub(crate) receive_count: u32,
+    /// What its job is about; `None` until it is attached to one.
+    pub(crate) about: Option<About>,
     /// Its place among those that may be in flight.
     pub(crate) _permit: OwnedSemaphorePermit,
 }
@@ -186,6 +196,7 @@ mod tests {
         let message = |id: &str| HeldMessage {
             message_id: id.to_owned(),
             receive_count: 1,
+            about: None,
             _permit: Arc::clone(&permits).try_acquire_owned().unwrap(),
         };
         let key = |job: &str| JobKey::from(job.to_owned());

@@ -12,7 +12,9 @@
 //! a notice is logged, and the notice is carried from memory alone.
 //!
 //! **Races.** A crash between the sending and the forgetting sends again: receivers tell a notice by its
-//! `id`. Of a refusal or a failure, which is met again at each receive, one notice is made by each process.
+//! `id`. An end that could not be recorded is told all the same, since it may have been, and the account was
+//! found so; the job's next run tells it again. Of a refusal or a failure, which is met again at each receive,
+//! one notice is made by each process.
 //! An instance that starts sends what it finds owed, though another one may be about to.
 //!
 //! **Not handled.** A message that becomes a dead letter because its last receiver died: nobody is left to
@@ -282,14 +284,6 @@ impl Notifier {
                 id: &notice.id,
                 error: &error,
             });
-        }
-    }
-
-    /// What it told of did not come to be, after all.
-    pub async fn withdraw(&self, notice: &Notice) {
-        if let Some(inner) = &self.0 {
-            // If that fails, it is sent at the next start, and is no lie then: the account was found so.
-            let _ = inner.ledger.paid(std::slice::from_ref(&notice.id)).await;
         }
     }
 

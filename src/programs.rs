@@ -12,8 +12,9 @@ mod lines;
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -57,6 +58,35 @@ pub struct Invocation {
     pub after_stop: Duration,
     /// How long it has between SIGTERM and SIGKILL then; after a timeout it has [`TIME_TO_END`].
     pub time_to_end: Duration,
+}
+
+/// Why a file cannot be run, as far as it tells without being run.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRunnable {
+    /// There is none, or it cannot be seen.
+    #[error("cannot be looked at")]
+    Unseen(#[source] io::Error),
+    /// It is a directory, or something else.
+    #[error("is no file")]
+    NoFile,
+    /// Nobody may execute it.
+    #[error("is not executable")]
+    NotExecutable,
+}
+
+/// Looks whether a program's file is there and executable, on this machine.
+///
+/// # Errors
+/// [`NotRunnable`] if it is not; completes a sentence that begins with the path.
+pub fn look(path: &Path) -> Result<(), NotRunnable> {
+    let file = std::fs::metadata(path).map_err(NotRunnable::Unseen)?;
+    if !file.is_file() {
+        Err(NotRunnable::NoFile)
+    } else if file.permissions().mode() & 0o111 == 0 {
+        Err(NotRunnable::NotExecutable)
+    } else {
+        Ok(())
+    }
 }
 
 /// How a program came to its end.

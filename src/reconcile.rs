@@ -54,7 +54,7 @@ use crate::binding::Binding;
 use crate::config::OnTimeout;
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
-use crate::ledger::{Grant, Ledger};
+use crate::ledger::{Grant, Ledger, LedgerError};
 use crate::notify::{Notice, Notifier};
 use crate::plan::{Decision, Outcome, Progress, Step, decide};
 use crate::programs::Programs;
@@ -199,9 +199,10 @@ impl Reconciler {
                 }
                 let completed = self.ledger.complete(&job.grant, *outcome).await;
                 match (&completed, notice) {
-                    (_, None) => {}
-                    (Ok(()), Some(notice)) => self.notifier.send(notice),
-                    (Err(_), Some(notice)) => self.notifier.withdraw(&notice).await,
+                    // Whoever has the job now tells of its end, under the same id.
+                    (_, None) | (Err(LedgerError::NotOwner { .. }), _) => {}
+                    // Where it failed, it may be recorded all the same: nobody would tell of it later.
+                    (Ok(()) | Err(_), Some(notice)) => self.notifier.send(notice),
                 }
                 return match completed {
                     Ok(()) => ended,

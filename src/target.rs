@@ -165,12 +165,14 @@ pub struct Parameters {
 
 /// What is wrong with one target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("targets[{index}].{key}: {problem}")]
+#[error("targets[{index}]{}{}: {problem}", dotted(*.key), bracketed(*.element))]
 pub struct TargetError {
     /// The entry at fault, counted from zero.
     pub index: usize,
-    /// The key at fault, as spelled in the configuration.
-    pub key: &'static str,
+    /// The key at fault, as spelled in the configuration; `None` where it is the entry as a whole.
+    pub key: Option<&'static str>,
+    /// Which element of the key's list it is, counted from zero, where it is one.
+    pub element: Option<usize>,
     /// What is wrong with it.
     pub problem: TargetProblem,
 }
@@ -190,6 +192,12 @@ pub enum TargetProblem {
     /// Both parameters would always have the same name.
     #[error("is the same as production_parameter; the two name different distributions")]
     SameParameter,
+    /// Neither a cleanup nor a program.
+    #[error(
+        "has nothing to do; a cleanup needs stage, action, production_parameter and \
+         staging_parameter, a program needs `run`"
+    )]
+    NothingToDo,
     /// The key is missing.
     #[error("is missing; {0}")]
     Missing(&'static str),
@@ -253,13 +261,21 @@ impl Target {
     /// still be sound.
     fn check(index: usize, spec: &TargetSpec) -> (Option<Trigger>, Result<Work, Vec<TargetError>>) {
         let mut errors = Vec::new();
-        let mut fail = |key, problem| {
+        let mut fail_at = |key: Option<&'static str>, element, problem| {
             errors.push(TargetError {
                 index,
                 key,
+                element,
                 problem,
             });
         };
+        let nothing_to_do = spec.program.is_none()
+            && spec.production_parameter.is_none()
+            && spec.staging_parameter.is_none();
+        if nothing_to_do {
+            fail_at(None, None, TargetProblem::NothingToDo);
+        }
+        let mut fail = |key, problem| fail_at(Some(key), None, problem);
 
         let pipeline = PipelinePattern::parse(&spec.pipeline)
             .map_err(|error| fail("pipeline", error.into()))
@@ -272,16 +288,19 @@ impl Target {
         for (key, name) in [("stage", &spec.stage), ("action", &spec.action)] {
             let problem = match name {
                 Some(name) => check_name(name).err().map(TargetProblem::Name),
-                None => cleans.then_some(TargetProblem::Missing(NEEDED)),
+                None => (cleans && !nothing_to_do).then_some(TargetProblem::Missing(NEEDED)),
             };
+            named &= problem.is_none() && (name.is_some() || !cleans);
             if let Some(problem) = problem {
                 fail(key, problem);
-                named = false;
             }
         }
         // Without the pattern nobody knows which captures there are.
         let pattern = pipeline.as_ref();
-        let staging = if cleans {
+        let staging = if nothing_to_do {
+            Self::check_access(spec, pattern, &mut fail);
+            None
+        } else if cleans {
             Self::check_staging(spec, pattern, &mut fail)
         } else {
             let keys = [
@@ -295,7 +314,9 @@ impl Target {
             None
         };
         let program = spec.program.as_ref().and_then(|program| {
-            Program::check(program, pattern, &mut |key, error| fail(key, error.into()))
+            Program::check(program, pattern, &mut |key, element, error| {
+                fail_at(Some(key), element, error.into());
+            })
         });
 
         let work = if errors.is_empty() {
@@ -473,6 +494,20 @@ impl Target {
         staging.is_some_and(|staging| staging.staging_parameter.may_render(parameter))
     }
 
+    /// The pipeline whose staging parameter has this name, as far as the name tells; `known` is what it
+    /// does not tell. A name, or an ARN where the target's pattern is one.
+    #[must_use]
+    pub fn pipeline_of(&self, staging_parameter: &str, known: &[(&str, &str)]) -> Option<String> {
+        let staging = self.work.staging.as_ref()?;
+        let captured = staging.staging_parameter.captured(staging_parameter)?;
+        let mut pipeline = self.pipeline().to_owned();
+        let told = captured.iter().map(|(name, text)| (&**name, &**text));
+        for (name, text) in told.chain(known.iter().copied()) {
+            pipeline = pipeline.replace(&format!("{{{name}}}"), text);
+        }
+        (!pipeline.contains('{')).then_some(pipeline)
+    }
+
     /// Whether the production parameter of some pipeline may have this name, by its template alone.
     #[must_use]
     pub fn may_name_production(&self, parameter: &str) -> bool {
@@ -517,7 +552,8 @@ impl Targets {
                 if let Some(example) = overlap::example(&trigger.pipeline, &earlier.pipeline) {
                     errors.push(TargetError {
                         index,
-                        key: "pipeline",
+                        key: Some("pipeline"),
+                        element: None,
                         problem: TargetProblem::Overlap {
                             other: *other,
                             other_pipeline: earlier.pipeline.as_str().to_owned(),
@@ -578,6 +614,15 @@ impl fmt::Display for Target {
             self.action().unwrap_or("any approval")
         )
     }
+}
+
+fn dotted(key: Option<&str>) -> String {
+    key.map(|key| format!(".{key}")).unwrap_or_default()
+}
+
+fn bracketed(element: Option<usize>) -> String {
+    let shown = element.map(|element| format!("[{element}]"));
+    shown.unwrap_or_default()
 }
 
 fn check_name(name: &str) -> Result<(), NameError> {

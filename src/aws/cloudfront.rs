@@ -66,6 +66,16 @@ pub struct Reading {
     pub comment: String,
 }
 
+/// What a distribution's configuration names of other services. CloudFront may check whether whoever
+/// updates it may use that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The bucket of its legacy access logs, by its domain name.
+    pub log_bucket: Option<String>,
+    /// The ARN of its web ACL.
+    pub web_acl: Option<String>,
+}
+
 /// What ListDistributions says of a distribution. It knows nothing of policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -209,20 +219,27 @@ impl CloudFront {
         Ok(Sighting { at, found })
     }
 
-    /// Asks for a distribution's configuration (GetDistributionConfig) without using it: whether one
-    /// may. One that does not exist may be asked for.
+    /// What a distribution's configuration (GetDistributionConfig) names beside CloudFront. One that does
+    /// not exist may be asked for, and names nothing: to learn whether one may ask.
     ///
     /// # Errors
     /// [`AwsError`] for every failure but `NoSuchDistribution`.
-    pub async fn may_read_config(&self, id: &str) -> Result<(), AwsError> {
+    pub async fn beside(&self, id: &str) -> Result<Beside, AwsError> {
         const OPERATION: &str = "GetDistributionConfig";
         let _turn = self.1.turn(Kind::Read, OPERATION).await?;
         let reply = self.0.get_distribution_config().id(id).send().await;
-        let error = match reply.map_err(from_sdk(OPERATION)) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let config = match reply.map_err(from_sdk(OPERATION)) {
+            Ok(output) => output.distribution_config,
+            Err(error) => error.missing_as_none()?,
         };
-        error.missing_as_none::<()>().map(|_| ())
+        let Some(config) = config else {
+            return Ok(Beside::default());
+        };
+        let logs = config.logging.filter(|it| it.enabled);
+        Ok(Beside {
+            log_bucket: logs.map(|it| it.bucket).filter(|it| !it.is_empty()),
+            web_acl: config.web_acl_id.filter(|it| it.starts_with("arn:")),
+        })
     }
 
     /// One page of the account's distributions (ListDistributions), from `marker` on.

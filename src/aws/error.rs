@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -73,6 +74,18 @@ impl AwsError {
         }
     }
 
+    /// The role that it was to be made as could not be assumed.
+    #[must_use]
+    pub fn is_not_assumed(&self) -> bool {
+        not_assumed(self).is_some()
+    }
+
+    /// There were no credentials to make it with.
+    #[must_use]
+    pub fn lacks_credentials(&self) -> bool {
+        causes(self).any(|cause| cause.is::<CredentialsError>()) && !self.is_not_assumed()
+    }
+
     /// `Ok(None)` if the error says that the resource does not exist.
     pub(super) fn missing_as_none<T>(self) -> Result<Option<T>, Self> {
         if self.class == ErrorClass::NotFound {
@@ -124,14 +137,14 @@ where
 
 /// Why the role could not be assumed, if that is why a call failed.
 fn not_assumed<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a NotAssumed> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// An error, and what caused it, and what caused that.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// The part of the SDK's error that says something: its own Display is only "service error", and that of
@@ -145,6 +158,11 @@ where
         return message.into();
     }
     match error {
+        SdkError::ServiceError(context) if context.err().code().is_none() => format!(
+            "HTTP {} without an error that can be read",
+            context.raw().status().as_u16()
+        )
+        .into(),
         SdkError::ServiceError(_) => error.into_source().unwrap_or_else(|error| Box::new(error)),
         other => Box::new(other),
     }

@@ -23,6 +23,17 @@ pub struct Question {
     pub context: Vec<(&'static str, String)>,
 }
 
+impl Question {
+    /// Whether the action may be done to these.
+    pub fn of(action: &'static str, resources: impl Into<Vec<String>>) -> Self {
+        Self {
+            action,
+            resources: resources.into(),
+            context: Vec::new(),
+        }
+    }
+}
+
 /// What the simulator says of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -98,13 +109,22 @@ impl Iam {
         question: &Question,
         resources: &[String],
     ) -> Result<Vec<EvaluationResult>, AwsError> {
-        let context = question.context.iter().map(|(key, value)| {
+        let entry = |key: &str, value: &str, kind| {
             ContextEntry::builder()
-                .context_key_name(*key)
+                .context_key_name(key)
                 .context_key_values(value)
-                .context_key_type(ContextKeyTypeEnum::String)
+                .context_key_type(kind)
                 .build()
-        });
+        };
+        let context = question.context.iter();
+        let context = context
+            .map(|(key, value)| entry(key, value, ContextKeyTypeEnum::String))
+            // Every call goes over TLS.
+            .chain([entry(
+                "aws:SecureTransport",
+                "true",
+                ContextKeyTypeEnum::Boolean,
+            )]);
         let request = self
             .0
             .simulate_principal_policy()
@@ -159,10 +179,14 @@ fn verdict(result: &EvaluationResult, resource: &str) -> Option<Verdict> {
     Some(match decision {
         _ if outside => Verdict::OutsideOrganization,
         PolicyEvaluationDecisionType::Allowed => Verdict::Allowed,
-        _ if !missing.is_empty() => Verdict::Depends(missing.to_vec()),
+        PolicyEvaluationDecisionType::ImplicitDeny if !missing.is_empty() => {
+            Verdict::Depends(missing.to_vec())
+        }
         _ if !within => Verdict::OutsideBoundary,
         PolicyEvaluationDecisionType::ExplicitDeny => Verdict::Forbidden,
-        _ => Verdict::NotAllowed,
+        PolicyEvaluationDecisionType::ImplicitDeny => Verdict::NotAllowed,
+        // It says nothing that is known.
+        _ => return None,
     })
 }
 

@@ -82,6 +82,8 @@ pub struct CatchUp {
 struct Memory {
     /// Where the next round begins.
     from: usize,
+    /// By pipeline the execution with which its next look begins, where the last one had no calls left.
+    resume: BTreeMap<PipelineArn, String>,
     /// By pipeline and execution, as of which change nothing is left to do.
     looked: BTreeMap<(PipelineArn, String), Option<Timestamp>>,
     /// Jobs that need not be begun again by this daemon.
@@ -104,6 +106,8 @@ struct Tally {
     calls: usize,
     /// How many jobs were handed over to be worked on.
     found: usize,
+    /// The pipeline of which nothing is reported in this round: a report of it has failed.
+    unreported: Option<PipelineArn>,
 }
 
 impl CatchUp {
@@ -252,7 +256,8 @@ impl CatchUp {
         let running = executions
             .iter()
             .any(|it| matches!(it.status, Status::InProgress | Status::Ending));
-        for execution in executions.iter().filter(recent) {
+        let resumed = memory.resume.remove(pipeline);
+        for execution in in_turn(&executions, resumed.as_deref()).filter(recent) {
             let place = (pipeline.clone(), execution.id.clone());
             if !matches!(execution.status, Status::Failed | Status::Ended)
                 || memory.looked.get(&place) == Some(&execution.updated_at)
@@ -260,6 +265,7 @@ impl CatchUp {
                 continue;
             }
             if tally.calls + CALLS_OF_A_LOOK > MAX_CALLS {
+                memory.resume.insert(place.0, place.1);
                 return Ok(false);
             }
             tally.calls += CALLS_OF_A_LOOK;
@@ -279,7 +285,7 @@ impl CatchUp {
                     action: named.action.as_deref(),
                 };
                 for found in find(approvals, &execution.id, &seen) {
-                    done &= self.handle(found, named, running, memory, tally).await?;
+                    done &= self.handle(found, named, running, memory, tally).await;
                 }
             }
             if done {
@@ -297,7 +303,7 @@ impl CatchUp {
         running: bool,
         memory: &mut Memory,
         tally: &mut Tally,
-    ) -> Result<bool, AwsError> {
+    ) -> bool {
         let age = |rejection: &Rejection| self.clock.since(rejection.rejected_at);
         let (rejection, ended, left_alone) = match found {
             Found::Rejected {
@@ -316,27 +322,36 @@ impl CatchUp {
                 .await
                 .is_ok_and(|done| done.contains(&rejection.key));
         if known {
-            return Ok(true);
+            return true;
         }
         if self.consumer.works_on(&rejection.key) {
-            return Ok(false);
+            return false;
         }
         if !ended {
             if age(&rejection) < ON_ITS_WAY.min(self.settings.interval) {
-                return Ok(false);
+                return false;
             }
         } else if running || age(&rejection) < MIN_AGE {
             // A pipeline that runs may own whatever there is.
-            return Ok(false);
+            return false;
         } else if left_alone {
-            return self.report(&rejection, &named.target, memory).await;
+            let pipeline = &rejection.pipeline;
+            if tally.unreported.as_ref() == Some(pipeline) {
+                return false;
+            }
+            let reported = self.report(&rejection, &named.target, memory).await;
+            return reported.unwrap_or_else(|error| {
+                self.failed(&pipeline.to_string(), &error);
+                tally.unreported = Some(pipeline.clone());
+                false
+            });
         }
         let mut target = named.target.clone();
         if ended {
             // Nobody rejected: there is no event that a program could read.
             target.program = None;
             if target.parameters.is_none() {
-                return Ok(true);
+                return true;
             }
         }
         tally.found += 1;
@@ -351,7 +366,7 @@ impl CatchUp {
         self.consumer
             .take_up(rejection, event, target, !ended, Box::new(when_done))
             .await;
-        Ok(false)
+        false
     }
 
     /// Reports, once, what an execution left that ended without a rejection. Answers that nothing is left
@@ -391,6 +406,16 @@ impl CatchUp {
         }
         Ok(true)
     }
+}
+
+/// The executions, each once, beginning with that one; with the first, where there is none of that id.
+fn in_turn<'a>(
+    executions: &'a [Execution],
+    from: Option<&str>,
+) -> impl Iterator<Item = &'a Execution> {
+    let from = from.and_then(|id| executions.iter().position(|it| it.id == id));
+    let (before, after) = executions.split_at(from.unwrap_or(0));
+    after.iter().chain(before)
 }
 
 /// Every approval of every pipeline that a target names, or matches among these names.

@@ -54,17 +54,17 @@ pub(super) async fn dead_letters(path: &Path, options: &Options) -> anyhow::Resu
     })?;
     let dead = open(&beside(url, &arn));
     // That the ledger cannot be read takes the reasons away, and nothing else.
-    let records = setup.history().await.unwrap_or_else(|error| {
-        eprintln!("The ledger tells no reasons: {}", chain(&error));
-        Vec::new()
-    });
+    let records = setup.history().await;
+    if let Err(error) = &records {
+        eprintln!("stagesweep: the ledger could not be read: {}", chain(error));
+    }
     let messages = look(&dead, options.limit.get())
         .await
         .with_context(|| format!("the dead-letter queue {arn} could not be read"))?;
     let letters: Vec<DeadLetter> = messages
         .into_iter()
         .map(|message| DeadLetter {
-            reason: reason(&message.body, &setup.config, &records),
+            reason: reason(&message.body, &setup.config, records.as_deref()),
             message,
         })
         .collect();

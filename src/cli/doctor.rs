@@ -8,7 +8,7 @@ use serde_json::json;
 use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
-use crate::doctor::{Check, Status, examine};
+use crate::doctor::{Check, Preflight, Status, without_region};
 use crate::target::is_account;
 use crate::tasks::Tasks;
 
@@ -37,7 +37,10 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
-    let setup = Setup::new(config, |telemetry| telemetry).await?;
+    // Without a region there is no telling where to look.
+    let Ok(setup) = Setup::new(config, |telemetry| telemetry).await else {
+        return show(&without_region(), options.json);
+    };
     let mut named = Vec::new();
     for pipeline in &options.pipelines {
         named.push(setup.named(&pipeline.as_str().into()).await?);
@@ -45,18 +48,22 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
     let tasks = Tasks::default();
     let _ended = tasks.end_on_drop();
     let accounts = setup.accounts(&tasks);
-    let checks = examine(
-        &setup.config,
-        &setup.connector,
-        &accounts,
-        &setup.clock,
-        &named,
-        options.role.as_deref(),
-    )
-    .await;
+    let preflight = Preflight {
+        config: &setup.config,
+        connector: &setup.connector,
+        accounts: &accounts,
+        clock: &setup.clock,
+        named: &named,
+        role: options.role.as_deref(),
+    };
+    let checks = preflight.examine().await;
+    show(&checks, options.json)
+}
+
+fn show(checks: &[Check], as_json: bool) -> anyhow::Result<u8> {
     let worst = checks.iter().map(|check| check.status).max();
     let worst = worst.unwrap_or(Status::Ok);
-    if options.json {
+    if as_json {
         let documents = checks.iter().map(|check| {
             json!({
                 "check": check.name,
@@ -71,7 +78,7 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
             "checks": documents.collect::<Vec<_>>(),
         }))?;
     } else {
-        print(&listing(&checks, Style::stdout()))?;
+        print(&listing(checks, Style::stdout()))?;
     }
     Ok(match worst {
         Status::Ok | Status::Warning => 0,
@@ -83,8 +90,10 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
 fn role(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     match parts[..] {
-        ["arn", _, "iam", "", account, resource]
-            if is_account(account)
+        ["arn", partition, "iam", "", account, resource]
+            if !partition.is_empty()
+                && is_account(account)
+                && !resource.ends_with('/')
                 && (resource.starts_with("role/") || resource.starts_with("user/")) =>
         {
             Ok(text.to_owned())

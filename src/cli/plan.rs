@@ -14,8 +14,10 @@ use crate::clock::Clock;
 use crate::named::Named;
 use crate::plan::{Step, Wait};
 use crate::preview::{End, Forecast, Found, Planned, look};
-use crate::target::Parameters;
+use crate::programs;
+use crate::target::{Parameters, Program};
 use crate::tasks::Tasks;
+use crate::telemetry::chain;
 
 /// Looks, shows, and returns 0; or 1 if a rejection would be refused.
 ///
@@ -300,18 +302,33 @@ fn identity(named: &Named) -> Value {
         "target": named.target.label,
         "stage": named.stage,
         "action": named.action,
-        "program": named.target.program.as_ref().map(ToString::to_string),
+        "program": named.target.program.as_ref().map(Program::words),
+        "program_fault": named.target.program.as_ref().and_then(program_fault),
     })
+}
+
+/// Why the program could not be started on this machine, as far as its file tells.
+fn program_fault(program: &Program) -> Option<String> {
+    let looked = programs::look(program.path());
+    looked.err().map(|error| chain(&error))
 }
 
 /// What would be run, if anything.
 fn program(named: &Named, style: Style) -> String {
     match &named.target.program {
-        Some(program) => format!(
-            "\n{}\n  {}\n",
-            style.bold("The program that a rejection would run then"),
-            plain(&program.to_string())
-        ),
+        Some(program) => {
+            let mut text = format!(
+                "\n{}\n  {}\n",
+                style.bold("The program that a rejection would run then"),
+                plain(&program.to_string())
+            );
+            if let Some(fault) = program_fault(program) {
+                let fault = format!("{} {fault}", program.path().display());
+                let told = style.bad("On this machine it could not be started:");
+                let _ = writeln!(text, "  {told} {}", plain(&fault));
+            }
+            text
+        }
         None => String::new(),
     }
 }

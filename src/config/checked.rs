@@ -4,19 +4,18 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::config::ValueKind;
-
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::formats::{
     MAX_SOCKET, check_event_source, check_log_group, check_log_level, check_namespace,
-    is_event_bus, is_socket, is_table_name, parse_duration, parse_queue_url, parse_sink, quoted,
+    is_event_bus, is_socket, is_table_name, parse_queue_url, parse_sink, quoted,
 };
-use super::layers::{Layers, RawTarget};
+use super::layers::Layers;
+use super::reader::{Bounds, Reader};
 use super::{
     CatchUp, Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat,
-    MetricsSink, Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify, keys,
+    MetricsSink, Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify,
 };
-use crate::target::{ProgramSpec, TargetError, TargetProblem, TargetSpec, Targets, is_account};
+use crate::target::is_account;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,41 +27,9 @@ const SQS_MAX_WAIT: Duration = Duration::from_secs(20);
 /// SQS hides no message for longer (SQS API reference: `ChangeMessageVisibility`).
 const SQS_MAX_VISIBILITY: Duration = HOUR.saturating_mul(12);
 
-/// A program must have ended before its message has been invisible for 12 hours.
-const MAX_PROGRAM_TIMEOUT: Duration = HOUR.saturating_mul(11);
-
 /// Far above the 20 staging distributions that an account has by default; a larger number is a
 /// slip, and every job in flight costs a share of CloudFront's request rate.
 const MAX_IN_FLIGHT: i64 = 1000;
-
-/// The bounds of a duration.
-struct Bounds {
-    min: Duration,
-    max: Duration,
-    /// Whose maximum it is.
-    whose: &'static str,
-    whole_seconds: bool,
-}
-
-impl Bounds {
-    const fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max,
-            whose: "the",
-            whole_seconds: false,
-        }
-    }
-
-    const fn sqs(min: Duration, max: Duration, whole_seconds: bool) -> Self {
-        Self {
-            min,
-            max,
-            whose: "SQS's",
-            whole_seconds,
-        }
-    }
-}
 
 /// Checks everything; `None` only after at least one fault was reported.
 pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> {
@@ -101,11 +68,6 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
         telemetry: telemetry?,
         targets: targets?,
     })
-}
-
-struct Reader<'a> {
-    layers: &'a Layers,
-    faults: &'a mut Vec<Fault>,
 }
 
 impl Reader<'_> {
@@ -273,28 +235,18 @@ impl Reader<'_> {
 
     fn events(&mut self) -> Option<Events> {
         let key = "events.allowed_accounts";
-        let accounts = self.list(key)?;
-        let from_environment = matches!(self.layers.places.get(key), Some(Place::Variable(_)));
         let mut allowed_accounts = BTreeSet::new();
-        let mut sound = true;
-        for (index, account) in accounts.into_iter().enumerate() {
+        let mut sound = !self.layers.tainted.contains(key);
+        for (account, place) in self.elements(key) {
+            let Some(account) = account else { continue };
             if is_account(&account) {
                 allowed_accounts.insert(account);
                 continue;
             }
             sound = false;
-            let place = match self.layers.elements.get(key) {
-                Some(places) if !from_environment => places.get(index).cloned(),
-                _ => None,
-            };
-            self.faults.push(Fault {
-                place: place.unwrap_or_else(|| self.place(key)),
-                key: Some(key.to_owned()),
-                message: format!(
-                    "{} is not an account id; expected twelve digits",
-                    quoted(&account)
-                ),
-            });
+            let account = quoted(&account);
+            let message = format!("{account} is not an account id; expected twelve digits");
+            self.fault_at(place, key, message);
         }
         sound.then_some(Events { allowed_accounts })
     }
@@ -352,20 +304,34 @@ impl Reader<'_> {
             None
         });
         let source = self.formatted("notify.source", check_event_source);
-        let program = self.list("notify.program").and_then(|program| {
-            let path = program.first().map_or("/", String::as_str);
-            if path.starts_with('/') && !program.iter().any(|part| part.contains('\0')) {
-                return Some(program);
-            }
-            let message = format!("{} is not an absolute path", quoted(path));
-            self.fault("notify.program", &message);
-            None
-        });
+        let program = self.notify_program();
         Some(Notify {
             event_bus: event_bus?,
             source: source?,
             program: program?,
         })
+    }
+
+    fn notify_program(&mut self) -> Option<Vec<String>> {
+        let key = "notify.program";
+        let mut program = Vec::new();
+        let mut sound = !self.layers.tainted.contains(key);
+        for (index, (text, place)) in self.elements(key).into_iter().enumerate() {
+            let Some(text) = text else { continue };
+            let mut fail = |problem: &str| {
+                sound = false;
+                let message = format!("{} {problem}", quoted(&text));
+                self.fault_at(place.clone(), key, message);
+            };
+            if index == 0 && !text.starts_with('/') {
+                fail("is not an absolute path");
+            }
+            if text.contains('\0') {
+                fail("has a zero byte");
+            }
+            program.push(text);
+        }
+        sound.then_some(program)
     }
 
     fn telemetry(&mut self) -> Option<Telemetry> {
@@ -407,281 +373,4 @@ impl Reader<'_> {
             }
         }
     }
-
-    fn targets(&mut self) -> Option<Targets> {
-        let entries = &self.layers.targets;
-        if self.layers.tainted.contains(keys::TARGETS) {
-            return None;
-        }
-        if entries.is_empty() {
-            let message = "there is none; add at least one [[targets]] table";
-            self.fault(keys::TARGETS, message);
-            return None;
-        }
-        let mut specs = Vec::new();
-        let mut sound = true;
-        for (index, entry) in entries.iter().enumerate() {
-            sound &= entry.tainted.is_empty();
-            let before = self.faults.len();
-            specs.push(self.target(index, entry));
-            sound &= self.faults.len() == before;
-        }
-        let errors = match Targets::new(&specs) {
-            Ok(targets) => return sound.then_some(targets),
-            Err(errors) => errors,
-        };
-        for TargetError {
-            index,
-            key,
-            problem,
-        } in errors
-        {
-            let entry = &entries[index];
-            let (place, message) = match (entry.values.get(key), &problem) {
-                // Its type is wrong, which is reported already.
-                _ if entry.tainted.contains(key) => continue,
-                (Some((value, place)), _) => (place, format!("{} {problem}", written(value))),
-                (None, TargetProblem::Missing(_)) => (&entry.place, problem.to_string()),
-                (None, _) => continue,
-            };
-            self.faults.push(Fault {
-                place: place.clone(),
-                key: Some(format!("targets[{index}].{key}")),
-                message,
-            });
-        }
-        None
-    }
-
-    /// An entry as it is written. What is of the wrong type stands as an empty value, so that the other
-    /// keys of the entry are checked all the same.
-    fn target(&mut self, index: usize, entry: &RawTarget) -> TargetSpec {
-        let mut fault = |place: &Place, key: &str, message: String| {
-            self.faults.push(Fault {
-                place: place.clone(),
-                key: Some(format!("targets[{index}].{key}")),
-                message,
-            });
-        };
-        let text = |key: &str| {
-            let empty = entry.tainted.contains(key).then(String::new);
-            let value = entry.values.get(key).map(|(value, _)| value.clone());
-            value.and_then(|value| value.into_string().ok()).or(empty)
-        };
-        let list = |key: &str| {
-            let value = entry.values.get(key).map(|(value, _)| value.clone());
-            value
-                .and_then(|value| value.into_array().ok())
-                .unwrap_or_default()
-        };
-        let texts = |key: &str| {
-            let values = list(key).into_iter();
-            values.filter_map(|it| it.into_string().ok()).collect()
-        };
-        let pipeline = text("pipeline");
-        if pipeline.is_none() {
-            fault(
-                &entry.place,
-                "pipeline",
-                "is missing; every target needs it".to_owned(),
-            );
-        }
-        let has_program = entry.values.contains_key("run") || entry.tainted.contains("run");
-        let mut timeout = None;
-        if let Some((value, place)) = entry.values.get("timeout") {
-            match program_timeout(&value.to_string()) {
-                Ok(found) => timeout = Some(found),
-                Err(problem) => fault(place, "timeout", format!("{} {problem}", written(value))),
-            }
-        }
-        if !has_program {
-            for key in ["timeout", "retry_on", "pass_environment"] {
-                if let Some((_, place)) = entry.values.get(key) {
-                    fault(place, key, "is of no use without `run`".to_owned());
-                }
-            }
-        }
-        TargetSpec {
-            pipeline: pipeline.unwrap_or_default(),
-            stage: text("stage"),
-            action: text("action"),
-            production_parameter: text("production_parameter"),
-            staging_parameter: text("staging_parameter"),
-            role_arn: text("role_arn"),
-            external_id: text("external_id"),
-            region: text("region"),
-            program: has_program.then(|| ProgramSpec {
-                run: texts("run"),
-                timeout,
-                retry_on: list("retry_on")
-                    .into_iter()
-                    .filter_map(|it| it.into_int().ok())
-                    .collect(),
-                pass_environment: texts("pass_environment"),
-            }),
-        }
-    }
-
-    /// Where a key is set, or would have to be.
-    fn place(&self, key: &str) -> Place {
-        match self.layers.places.get(key) {
-            Some(place) => place.clone(),
-            None if self.layers.merged.get::<::config::Value>(key).is_ok() => Place::Default,
-            None => Place::File(self.layers.file.clone()),
-        }
-    }
-
-    fn fault(&mut self, key: &str, message: &str) {
-        self.faults.push(Fault {
-            place: self.place(key),
-            key: Some(key.to_owned()),
-            message: message.to_owned(),
-        });
-    }
-
-    /// Two values that do not go together. The fault is where the user set one of them.
-    fn relation(&mut self, key: &str, relation: &str, other: &str, why: &str) {
-        let set = |key: &str| self.layers.places.contains_key(key);
-        let at = if set(key) || !set(other) { key } else { other };
-        let shown = |key: &str| {
-            let text = self.layers.merged.get_string(key).unwrap_or_default();
-            let default = if set(key) { "" } else { ", the default" };
-            format!("{key} ({}{default})", quoted(&text))
-        };
-        let message = format!("{} {relation} {}: {why}", shown(key), shown(other));
-        self.fault(at, &message);
-    }
-
-    /// A text, or a number's digits; `None` with a fault unless one is reported already.
-    fn text(&mut self, key: &str) -> Option<String> {
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        let text = self.layers.merged.get_string(key).ok();
-        if text.is_none() {
-            let variable = keys::variable(key);
-            let message = format!("is missing; set it here or with {variable}");
-            self.fault(key, &message);
-        }
-        text
-    }
-
-    /// A text that `check` accepts; its error completes a sentence that begins with the text.
-    fn formatted(
-        &mut self,
-        key: &str,
-        check: impl Fn(&str) -> Result<(), String>,
-    ) -> Option<String> {
-        let text = self.text(key)?;
-        match check(&text) {
-            Ok(()) => Some(text),
-            Err(problem) => {
-                self.fault(key, &format!("{} {problem}", quoted(&text)));
-                None
-            }
-        }
-    }
-
-    fn one_of<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        let text = self.text(key)?;
-        let choice = choices.iter().find(|(name, _)| *name == text);
-        if choice.is_none() {
-            let names: Vec<String> = choices.iter().map(|(name, _)| quoted(name)).collect();
-            let names = names.join(" or ");
-            self.fault(
-                key,
-                &format!("{} is unknown; expected {names}", quoted(&text)),
-            );
-        }
-        choice.map(|(_, value)| *value)
-    }
-
-    /// A list of texts; in the environment they are separated by commas.
-    fn list(&mut self, key: &str) -> Option<Vec<String>> {
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        if matches!(self.layers.places.get(key), Some(Place::Variable(_))) {
-            let text = self.text(key)?;
-            let parts = text.split(',').map(|part| part.trim().to_owned());
-            // An empty variable is an empty list.
-            return Some(parts.filter(|_| !text.is_empty()).collect());
-        }
-        let values = self.layers.merged.get_array(key).unwrap_or_default();
-        let texts = values.into_iter();
-        Some(texts.filter_map(|value| value.into_string().ok()).collect())
-    }
-
-    fn flag(&mut self, key: &str) -> Option<bool> {
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        self.layers.merged.get_bool(key).ok()
-    }
-
-    fn count(&mut self, key: &str, min: i64, max: i64) -> Option<usize> {
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        let number = self.layers.merged.get_int(key).unwrap_or_default();
-        if (min..=max).contains(&number) {
-            return usize::try_from(number).ok();
-        }
-        self.fault(key, &format!("{number} is outside of {min} to {max}"));
-        None
-    }
-
-    fn duration(&mut self, key: &str, bounds: &Bounds) -> Option<Duration> {
-        let text = self.text(key)?;
-        let problem = match parse_duration(&text) {
-            Err(problem) => problem,
-            Ok(found) if found > bounds.max => {
-                let max = shown(bounds.max);
-                format!("is longer than {} maximum of {max}", bounds.whose)
-            }
-            Ok(found) if found.is_zero() && !bounds.min.is_zero() => {
-                "must be longer than zero".to_owned()
-            }
-            Ok(found) if found < bounds.min => {
-                let min = shown(bounds.min);
-                format!("is shorter than {} minimum of {min}", bounds.whose)
-            }
-            Ok(found) if bounds.whole_seconds && found.subsec_nanos() != 0 => {
-                "has a fraction of a second; SQS takes whole seconds".to_owned()
-            }
-            Ok(found) => return Some(found),
-        };
-        self.fault(key, &format!("{} {problem}", quoted(&text)));
-        None
-    }
-}
-
-/// How long a program may run: shorter than SQS keeps its message invisible.
-fn program_timeout(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => Err("must be longer than zero".to_owned()),
-        found if found > MAX_PROGRAM_TIMEOUT => Err(format!(
-            "is longer than the maximum of {}",
-            shown(MAX_PROGRAM_TIMEOUT)
-        )),
-        found => Ok(found),
-    }
-}
-
-/// A value of a target as a fault quotes it.
-fn written(value: &::config::Value) -> String {
-    match value.clone().into_array() {
-        Ok(values) => {
-            let values: Vec<String> = values.iter().map(written).collect();
-            format!("[{}]", values.join(", "))
-        }
-        Err(_) => match value.kind {
-            ValueKind::String(ref text) => quoted(text),
-            _ => value.to_string(),
-        },
-    }
-}
-
-fn shown(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
 }

@@ -28,7 +28,8 @@ pub(super) struct Layers {
     pub(super) merged: ::config::Config,
     /// Where the file or the environment sets a key.
     pub(super) places: BTreeMap<String, Place>,
-    /// Where each element of a list stands.
+    /// Where each element of a list in the file stands, by the dotted key; of a target's, after
+    /// `targets[N]`.
     pub(super) elements: BTreeMap<String, Vec<Place>>,
     /// The keys that were set to something unusable.
     pub(super) tainted: BTreeSet<String>,
@@ -36,7 +37,8 @@ pub(super) struct Layers {
     pub(super) targets: Vec<RawTarget>,
 }
 
-/// One entry under `targets`: the keys that it sets to a value of the right type.
+/// One entry under `targets`: the keys that it sets to a value of the right type. Of a list that holds
+/// something else, that is nil.
 #[derive(Debug)]
 pub(super) struct RawTarget {
     pub(super) place: Place,
@@ -191,36 +193,44 @@ impl Walk<'_> {
             // The environment has the last word on the value, but not on the file's soundness.
             let from_environment = self.places.contains_key(&dotted);
             match self.value(&dotted, kind, value) {
-                Some(value) => {
+                Ok(value) => {
                     self.layer.0.insert(dotted.clone(), value);
                     if !from_environment {
                         self.places.insert(dotted, place);
                     }
                 }
-                None if from_environment => {}
-                None => {
+                Err(_) if from_environment => {}
+                Err(part) => {
+                    let part = part.map(|part| (dotted.clone(), part));
+                    self.layer.0.extend(part);
                     self.tainted.insert(dotted);
                 }
             }
         }
     }
 
-    /// The value as the layer holds it, or `None` and a fault where its type is wrong.
-    fn value(&mut self, key: &str, kind: Kind, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+    /// The value as the layer holds it; or a fault where its type is wrong, and what there is of it: of a
+    /// list the sound elements, with nil for the others.
+    fn value(
+        &mut self,
+        key: &str,
+        kind: Kind,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Value, Option<Value>> {
         let place = self.at(value.span());
         let message = match (kind, value.get_ref()) {
             (Kind::Text | Kind::Duration, DeValue::String(text)) => {
-                return Some(Value::new(None, ValueKind::String(text.to_string())));
+                return Ok(Value::new(None, ValueKind::String(text.to_string())));
             }
             (Kind::Count, DeValue::Integer(number)) => match whole(number) {
-                Ok(number) => return Some(number),
+                Ok(number) => return Ok(number),
                 Err(message) => message,
             },
             (Kind::Flag, DeValue::Boolean(flag)) => {
-                return Some(Value::new(None, ValueKind::Boolean(*flag)));
+                return Ok(Value::new(None, ValueKind::Boolean(*flag)));
             }
-            (Kind::List, DeValue::Array(array)) => return self.list(key, array),
-            (Kind::Counts, DeValue::Array(array)) => return self.counts(key, array),
+            (Kind::List, DeValue::Array(array)) => return self.list(key, array, text_element),
+            (Kind::Counts, DeValue::Array(array)) => return self.list(key, array, count_element),
             (Kind::Duration, number @ (DeValue::Integer(_) | DeValue::Float(_))) => {
                 let number = shown(number);
                 format!(
@@ -250,51 +260,30 @@ impl Walk<'_> {
             }
         };
         self.fault(place, Some(key), message);
-        None
+        Err(None)
     }
 
-    fn list(&mut self, key: &str, array: &toml::de::DeArray<'_>) -> Option<Value> {
-        let (mut texts, mut places) = (Vec::new(), Vec::new());
+    /// A list each of whose elements `read` takes.
+    fn list(
+        &mut self,
+        key: &str,
+        array: &toml::de::DeArray<'_>,
+        read: impl Fn(&DeValue<'_>) -> Result<Value, String>,
+    ) -> Result<Value, Option<Value>> {
+        let (mut values, mut places) = (Vec::new(), Vec::new());
+        let mut complete = true;
         for element in array {
             let place = self.at(element.span());
-            match element.get_ref() {
-                DeValue::String(text) => {
-                    texts.push(Value::new(None, ValueKind::String(text.to_string())));
-                    places.push(place);
-                }
-                number @ DeValue::Integer(_) => {
-                    let number = shown(number);
-                    let message = format!(
-                        "{number} is a number; write it in quotes, \"{number}\", \
-                         so that leading zeros stay"
-                    );
-                    self.fault(place, Some(key), message);
-                }
-                other => {
-                    let message = format!("{}; expected text in quotes", found(other));
-                    self.fault(place, Some(key), message);
-                }
-            }
+            places.push(place.clone());
+            values.push(read(element.get_ref()).unwrap_or_else(|message| {
+                complete = false;
+                self.fault(place, Some(key), message);
+                Value::new(None, ValueKind::Nil)
+            }));
         }
-        let complete = texts.len() == array.len();
         self.elements.insert(key.to_owned(), places);
-        complete.then(|| Value::new(None, ValueKind::Array(texts)))
-    }
-
-    fn counts(&mut self, key: &str, array: &toml::de::DeArray<'_>) -> Option<Value> {
-        let mut counts = Vec::new();
-        for element in array {
-            let place = self.at(element.span());
-            let count = match element.get_ref() {
-                DeValue::Integer(number) => whole(number),
-                other => Err(format!("{}; expected a whole number", found(other))),
-            };
-            match count {
-                Ok(count) => counts.push(count),
-                Err(message) => self.fault(place, Some(key), message),
-            }
-        }
-        (counts.len() == array.len()).then(|| Value::new(None, ValueKind::Array(counts)))
+        let list = Value::new(None, ValueKind::Array(values));
+        if complete { Ok(list) } else { Err(Some(list)) }
     }
 
     fn targets(&mut self, value: &Spanned<DeValue<'_>>) {
@@ -336,13 +325,12 @@ impl Walk<'_> {
                 continue;
             };
             let place = self.at(value.span());
-            match self.value(&dotted, kind, value) {
-                Some(value) => {
-                    target.values.insert(known, (value, place));
-                }
-                None => {
-                    target.tainted.insert(known);
-                }
+            let value = self.value(&dotted, kind, value).or_else(|part| {
+                target.tainted.insert(known);
+                part.ok_or(())
+            });
+            if let Ok(value) = value {
+                target.values.insert(known, (value, place));
             }
         }
     }
@@ -400,6 +388,26 @@ impl Walk<'_> {
             sound.insert(keys::variable(&dotted), value.trim().to_owned());
         }
         sound
+    }
+}
+
+fn text_element(value: &DeValue<'_>) -> Result<Value, String> {
+    match value {
+        DeValue::String(text) => Ok(Value::new(None, ValueKind::String(text.to_string()))),
+        number @ DeValue::Integer(_) => {
+            let number = shown(number);
+            Err(format!(
+                "{number} is a number; write it in quotes, \"{number}\", so that leading zeros stay"
+            ))
+        }
+        other => Err(format!("{}; expected text in quotes", found(other))),
+    }
+}
+
+fn count_element(value: &DeValue<'_>) -> Result<Value, String> {
+    match value {
+        DeValue::Integer(number) => whole(number),
+        other => Err(format!("{}; expected a whole number", found(other))),
     }
 }
 

@@ -97,7 +97,7 @@ log_level = "inof"
 metrics_namespace = "AWS/Mine"
 
 [events]
-allowed_accounts = ["012345678901", 123456789012, true]
+allowed_accounts = ["012345678901", 123456789012, true, "12345", "a"]
 
 [verify]
 codepipeline = "yes"
@@ -134,6 +134,8 @@ production_parameter = "/a/{b}"
         r#"c.toml:14:21: telemetry.metrics_namespace: "AWS/Mine" must begin neither with : nor with AWS/, which CloudWatch keeps"#,
         r#"c.toml:17:37: events.allowed_accounts: 123456789012 is a number; write it in quotes, "123456789012", so that leading zeros stay"#,
         r#"c.toml:17:51: events.allowed_accounts: found true (a boolean); expected text in quotes"#,
+        r#"c.toml:17:57: events.allowed_accounts: "12345" is not an account id; expected twelve digits"#,
+        r#"c.toml:17:66: events.allowed_accounts: "a" is not an account id; expected twelve digits"#,
         r#"c.toml:20:16: verify.codepipeline: found "yes" (a string); expected true or false, without quotes"#,
         r#"c.toml:26:24: targets[0].production_parameter: "/{svc}/production" uses the capture {svc}, which `pipeline` does not have (there are {service}, {account}, {region})"#,
         r#"c.toml:28:12: targets[0].role_arn: "arn:aws:iam::123456789012:user/x" is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME"#,
@@ -447,7 +449,17 @@ fn who_is_told_is_named_in_one_of_few_ways() {
     assert!(told("source = \"\"").is_err());
     let program = told("program = [\"/usr/local/bin/tell\", \"--loud\"]").unwrap();
     assert_eq!(program.notify.program, ["/usr/local/bin/tell", "--loud"]);
-    assert!(told("program = [\"tell\"]").is_err());
+    let faults = told("program = [\"tell\", 5, \"a\\u0000\", \"\\u0000\"]").unwrap_err();
+    let faults: Vec<String> = faults.to_string().lines().map(str::to_owned).collect();
+    assert_eq!(
+        faults,
+        [
+            r#"c.toml:13:12: notify.program: "tell" is not an absolute path"#,
+            r#"c.toml:13:20: notify.program: 5 is a number; write it in quotes, "5", so that leading zeros stay"#,
+            r#"c.toml:13:23: notify.program: "a\0" has a zero byte"#,
+            r#"c.toml:13:34: notify.program: "\0" has a zero byte"#,
+        ]
+    );
     let variables = [("STAGESWEEP__NOTIFY__PROGRAM", "/bin/tell, -x")];
     let config = parse(GOOD, &variables).unwrap();
     assert_eq!(config.notify.program, ["/bin/tell", "-x"]);
@@ -545,23 +557,39 @@ timeout = "1m"
 retry_on = 3
 [[targets]]
 run = ["/bin/true"]
+[[targets]]
+pipeline = "f"
+run = ["/opt/{x}", "{x}", "{y}"]
+pass_environment = ["HOME", "1X", 5, "A=B"]
+retry_on = [0, 7, "8", 256]
+[[targets]]
+pipeline = "g"
+role_arn = "me"
 "#;
     let found = faults(bad, &[]);
     let expected = [
         r#"c.toml:6:7: targets[0].run: found "/bin/true" (a string); expected a list of texts: ["…"]"#,
         r#"c.toml:7:11: targets[0].timeout: 5 is a number without a unit; write a duration in quotes, such as "5s""#,
+        r#"c.toml:10:8: targets[1].run: "undo" is not an absolute path, such as "/usr/local/bin/undo""#,
         r#"c.toml:10:16: targets[1].run: 5 is a number; write it in quotes, "5", so that leading zeros stay"#,
         r#"c.toml:11:11: targets[1].timeout: "12h" is longer than the maximum of 11h"#,
         r#"c.toml:12:16: targets[1].retry_on: found "2" (a string); expected a whole number"#,
-        r#"c.toml:15:7: targets[2].run: ["undo"] does not begin with an absolute path, such as "/usr/local/bin/undo""#,
+        r#"c.toml:15:8: targets[2].run: "undo" is not an absolute path, such as "/usr/local/bin/undo""#,
         r#"c.toml:16:11: targets[2].timeout: "0s" must be longer than zero"#,
-        r#"c.toml:17:1: targets[3].stage: is missing; every target that cleans needs it"#,
-        r#"c.toml:17:1: targets[3].action: is missing; every target that cleans needs it"#,
-        r#"c.toml:17:1: targets[3].production_parameter: is missing; a target that cleans needs both parameters, one that does not needs `run`"#,
-        r#"c.toml:17:1: targets[3].staging_parameter: is missing; a target that cleans needs both parameters, one that does not needs `run`"#,
-        r#"c.toml:19:11: targets[3].timeout: is of no use without `run`"#,
+        r#"c.toml:17:1: targets[3]: has nothing to do; a cleanup needs stage, action, production_parameter and staging_parameter, a program needs `run`"#,
         r#"c.toml:20:12: targets[3].retry_on: found 3 (an integer); expected a list of whole numbers: [1, 2]"#,
         r#"c.toml:21:1: targets[4].pipeline: is missing; every target needs it"#,
+        r#"c.toml:25:8: targets[5].run: "/opt/{x}" has braces and is the program's path; captures belong in its arguments"#,
+        r#"c.toml:25:20: targets[5].run: "{x}" uses the capture {x}, which `pipeline` does not have (there are {account}, {region}, {execution_id}, {pipeline}, {stage}, {action})"#,
+        r#"c.toml:25:27: targets[5].run: "{y}" uses the capture {y}, which `pipeline` does not have (there are {account}, {region}, {execution_id}, {pipeline}, {stage}, {action})"#,
+        r#"c.toml:26:29: targets[5].pass_environment: "1X" is not the name of an environment variable"#,
+        r#"c.toml:26:35: targets[5].pass_environment: 5 is a number; write it in quotes, "5", so that leading zeros stay"#,
+        r#"c.toml:26:38: targets[5].pass_environment: "A=B" is not the name of an environment variable"#,
+        r#"c.toml:27:13: targets[5].retry_on: 0 is no exit status that can ask for another try; those are 1 to 255"#,
+        r#"c.toml:27:19: targets[5].retry_on: found "8" (a string); expected a whole number"#,
+        r#"c.toml:27:24: targets[5].retry_on: 256 is no exit status that can ask for another try; those are 1 to 255"#,
+        r#"c.toml:28:1: targets[6]: has nothing to do; a cleanup needs stage, action, production_parameter and staging_parameter, a program needs `run`"#,
+        r#"c.toml:30:12: targets[6].role_arn: "me" is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME"#,
     ];
     assert_eq!(found, expected, "\n{}", found.join("\n"));
 }

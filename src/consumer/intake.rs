@@ -9,11 +9,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Consumer;
-use super::settle::{About, Disposition, Settlement};
+use super::settle::{Disposition, Settlement};
 use super::work::{Origin, job_span};
 use crate::aws::sqs::Message;
 use crate::event::{self, Kind, Rejection};
-use crate::jobs::{Handle, HeldMessage};
+use crate::jobs::{About, Handle, HeldMessage};
 use crate::target::{Resolution, ResolvedTarget};
 use crate::telemetry::events;
 
@@ -51,6 +51,7 @@ impl Consumer {
             let held = HeldMessage {
                 message_id: held,
                 receive_count: message.receive_count,
+                about: None,
                 _permit: permit,
             };
             match self.read(&message.body) {
@@ -139,12 +140,16 @@ impl Consumer {
     /// Attaches the message to the job of its rejection. The job, if there was none.
     fn attach(
         &self,
-        held: HeldMessage,
+        mut held: HeldMessage,
         rejection: Rejection,
         event: Option<Arc<str>>,
         target: ResolvedTarget,
     ) -> Option<New> {
         let (message_id, receive_count) = (held.message_id.clone(), held.receive_count);
+        held.about = Some(About {
+            rejection: rejection.clone(),
+            target: target.label.clone(),
+        });
         let attached = self
             .jobs
             .attach(&rejection.key, &rejection.execution_id, held);

@@ -15,8 +15,7 @@ use tokio::time::Instant;
 use super::{Consumer, lock};
 use crate::aws::sqs::Queue;
 use crate::batch::{Batcher, SettleError};
-use crate::event::Rejection;
-use crate::jobs::HeldMessage;
+use crate::jobs::{About, HeldMessage};
 use crate::lease::VISIBILITY_CEILING;
 use crate::notify::{LastReceive, Notice};
 use crate::tasks::Tasks;
@@ -38,13 +37,6 @@ pub(super) struct Settlement {
     /// Its job, if it had one.
     pub(super) about: Option<Arc<About>>,
     pub(super) disposition: Disposition,
-}
-
-/// What a job was about.
-pub(super) struct About {
-    pub(super) rejection: Rejection,
-    /// The target's pipeline as written.
-    pub(super) target: String,
 }
 
 struct Deletion {
@@ -213,7 +205,7 @@ impl Consumer {
     }
 
     /// What there is to tell of a message that is given back for the last time.
-    fn dead_letter(
+    pub(super) fn dead_letter(
         &self,
         held: &HeldMessage,
         about: Option<&About>,

@@ -7,9 +7,10 @@
 use std::sync::{Arc, PoisonError};
 
 use super::Consumer;
-use super::settle::{About, Disposition};
+use super::settle::Disposition;
 use super::work::{Origin, job_span};
 use crate::event::{JobKey, Rejection};
+use crate::jobs::About;
 use crate::target::{ResolvedTarget, Targets};
 
 /// What is run once a job need not be begun again.

@@ -18,7 +18,7 @@ use crate::notify::End;
 use crate::reconcile::{Ended, Failure, Job};
 use crate::stop::{Stop, StopReason};
 use crate::target::ResolvedTarget;
-use crate::telemetry::events;
+use crate::telemetry::events::{self, Work};
 
 /// Between two tries of a ledger that fails, no pause is longer.
 const MAX_LEDGER_PAUSE: Duration = Duration::from_secs(20);
@@ -49,6 +49,7 @@ impl Consumer {
         target: ResolvedTarget,
         handle: Handle,
     ) -> Disposition {
+        let work = Work::of(&target);
         let ledger = &self.parts.ledger;
         let until = lease_until(&self.parts.clock, self.terms);
         let claim = ledger
@@ -79,7 +80,9 @@ impl Consumer {
                     reason: "leased_elsewhere",
                 };
             }
-            Err(error) => return self.failed(&execution_id, &Failure::Ledger(error), &handle),
+            Err(error) => {
+                return self.failed(work, &execution_id, &Failure::Ledger(error), &handle);
+            }
         };
         self.ledger_worked();
         if let Origin::CatchUp { verify } = origin {
@@ -111,6 +114,7 @@ impl Consumer {
             };
         }
         self.emit(events::JobStarted {
+            work,
             rejection: &rejection,
             event_age: self.parts.clock.since(rejection.rejected_at),
             resumed: binding.is_some(),
@@ -147,7 +151,7 @@ impl Consumer {
             }
         };
         match ended {
-            Ok(Some(ended)) => self.disposition(&execution_id, ended, &handle),
+            Ok(Some(ended)) => self.disposition(work, &execution_id, ended, &handle),
             // The daemon has ended, and this task with it.
             Ok(None) => Disposition::Release {
                 delay: Delay::None,
@@ -157,6 +161,7 @@ impl Consumer {
                 let took = handle.started.elapsed();
                 let detail = panic_message(error);
                 self.emit(events::JobPanicked {
+                    work,
                     execution_id: &execution_id,
                     detail: &detail,
                     took,
@@ -207,11 +212,18 @@ impl Consumer {
         }
     }
 
-    fn disposition(&self, execution_id: &str, ended: Ended, handle: &Handle) -> Disposition {
+    fn disposition(
+        &self,
+        work: Work,
+        execution_id: &str,
+        ended: Ended,
+        handle: &Handle,
+    ) -> Disposition {
         let took = handle.started.elapsed();
         match ended {
             Ended::Succeeded(outcome) => {
                 self.emit(events::JobSucceeded {
+                    work,
                     execution_id,
                     outcome,
                     took,
@@ -220,15 +232,20 @@ impl Consumer {
                     reason: outcome.code(),
                 }
             }
-            Ended::Refused(refusal) => {
-                self.refused(execution_id, refusal.code(), refusal.to_string(), took)
-            }
+            Ended::Refused(refusal) => self.refused(
+                work,
+                execution_id,
+                refusal.code(),
+                refusal.to_string(),
+                took,
+            ),
             Ended::ProgramFailed { status } => {
                 let detail = format!("the program's exit status is {status}");
-                self.refused(execution_id, PROGRAM_FAILED, detail, took)
+                self.refused(Work::Program, execution_id, PROGRAM_FAILED, detail, took)
             }
             Ended::Stopped(reason) => {
                 self.emit(events::JobStopped {
+                    work,
                     execution_id,
                     reason: reason.code(),
                     took,
@@ -245,6 +262,7 @@ impl Consumer {
             Ended::ProductionBusy { until } => {
                 let reason = "production_busy";
                 self.emit(events::JobStopped {
+                    work,
                     execution_id,
                     reason,
                     took,
@@ -254,18 +272,20 @@ impl Consumer {
                     reason,
                 }
             }
-            Ended::Failed(failure) => self.failed(execution_id, &failure, handle),
+            Ended::Failed(failure) => self.failed(work, execution_id, &failure, handle),
         }
     }
 
     fn refused(
         &self,
+        work: Work,
         execution_id: &str,
         reason: &'static str,
         detail: String,
         took: Duration,
     ) -> Disposition {
         self.emit(events::JobRefused {
+            work,
             execution_id,
             reason,
             detail: &detail,
@@ -274,11 +294,22 @@ impl Consumer {
         Disposition::Reject { reason, detail }
     }
 
-    fn failed(&self, execution_id: &str, failure: &Failure, handle: &Handle) -> Disposition {
+    fn failed(
+        &self,
+        work: Work,
+        execution_id: &str,
+        failure: &Failure,
+        handle: &Handle,
+    ) -> Disposition {
         if let Failure::Ledger(error) = failure {
             self.ledger_failed(error);
         }
+        let work = match failure {
+            Failure::Program(_) => Work::Program,
+            _ => work,
+        };
         self.emit(events::JobFailed {
+            work,
             execution_id,
             reason: failure.code(),
             detail: &failure.detail(),

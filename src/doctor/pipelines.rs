@@ -3,21 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use super::Check;
+use super::target::at_once;
+use super::{Check, MANY, Preflight, Scene, resolved};
 use crate::accounts::Accounts;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
 use crate::catch_up::approvals;
-use crate::config::Config;
-use crate::named::{self, Home, Named, Wanted};
+use crate::named::{self, Named};
 use crate::retry::ErrorClass;
 use crate::target::{Access, PipelineArn, Resolution};
 use crate::verdict::Stage;
 
 const NAME: &str = "codepipeline";
-
-/// So many pipelines that only patterns name are looked at.
-const MANY: usize = 50;
+const LIST: &str = "codepipeline:ListPipelines";
 
 /// An execution that no pipeline has: asking for it tells whether one may ask.
 const NO_EXECUTION: &str = "00000000-0000-0000-0000-000000000000";
@@ -48,85 +46,89 @@ impl Asks {
     }
 }
 
-/// `named` are the pipelines that are known by name.
-pub(super) async fn examine(
-    config: &Config,
-    accounts: &Accounts,
-    home: &Home,
-    named: &[Named],
-) -> Vec<Check> {
+pub(super) async fn examine(scene: &Scene<'_>) -> Vec<Check> {
+    let Preflight {
+        config, accounts, ..
+    } = scene.asked;
+    let home = &scene.home;
     let asks = Asks {
         verify: config.verify.codepipeline,
         catch_up: !config.catch_up.interval.is_zero(),
     };
     let mut checks = Vec::new();
-    let mut wanted: Vec<Named> = named.to_vec();
+    let mut wanted: Vec<&Named> = scene.named.iter().collect();
     let patterns = config.targets.iter().any(|it| it.pipeline().contains('{'));
+    let mut listed = Vec::new();
     if asks.catch_up && patterns {
         let own = codepipeline(accounts, None, &home.region);
         match own.names().await {
             Ok(names) => {
-                checks.push(Check::ok("codepipeline:ListPipelines", "allowed"));
-                let listed = approvals(&config.targets, &names, home).into_iter();
-                wanted.extend(listed.take(MANY));
+                checks.push(Check::ok(LIST, "allowed"));
+                listed.extend(
+                    approvals(&config.targets, &names, home)
+                        .into_iter()
+                        .take(MANY),
+                );
             }
             Err(error) => {
-                let permission = "codepipeline:ListPipelines on the account's pipelines";
-                let check = Check::call("codepipeline:ListPipelines", &error, permission);
+                let check = Check::call(LIST, &error, "codepipeline:ListPipelines on *");
                 checks.push(check.at_most_a_warning());
             }
         }
     }
+    wanted.extend(&listed);
+    wanted.extend(&scene.told);
     let mut seen = BTreeSet::new();
-    for named in wanted {
-        let (stage, action) = (named.stage.clone(), named.action.clone());
+    wanted.retain(|named| {
         let role = named.target.access.role.is_some();
-        if (role || named.pipeline.account == home.account)
-            && seen.insert((named.pipeline.clone(), stage, action))
-        {
-            checks.push(pipeline(accounts, asks, &named).await);
-        }
-    }
-    if asks.verify {
-        checks.extend(patterns_alone(config, accounts, asks, home, &seen).await);
-    }
+        let place = (
+            named.pipeline.clone(),
+            named.stage.clone(),
+            named.action.clone(),
+        );
+        (role || named.pipeline.account == home.account) && seen.insert(place)
+    });
+    let looks = wanted.into_iter().map(|named| async move {
+        let surely = scene.named.contains(named);
+        pipeline(accounts, asks, named, surely).await
+    });
+    checks.extend(at_once(looks).await.into_iter().flatten());
+    checks.extend(patterns_alone(scene, asks, &seen).await);
     checks
 }
 
 type Seen = BTreeSet<(PipelineArn, Option<String>, Option<String>)>;
 
-/// For patterns of which no pipeline is known, one is asked about that need not exist.
-async fn patterns_alone(
-    config: &Config,
-    accounts: &Accounts,
-    asks: Asks,
-    home: &Home,
-    seen: &Seen,
-) -> Vec<Check> {
+/// For patterns of which no pipeline is known, one is asked about that need not exist, where the daemon
+/// would ask.
+async fn patterns_alone(scene: &Scene<'_>, asks: Asks, seen: &Seen) -> Vec<Check> {
+    let config = scene.asked.config;
     let mut checks = Vec::new();
     for target in config.targets.iter() {
-        let name = named::example(target.pipeline());
-        let wanted = Wanted {
-            pipeline: &name,
-            stage: target.stage(),
-            action: target.action(),
-        };
         let resolves =
             |(pipeline, ..): &(PipelineArn, _, _)| target.resolve(pipeline) != Resolution::NoTarget;
         if !target.pipeline().contains('{') || seen.iter().any(resolves) {
             continue;
         }
-        if let Ok(named) = named::find(&config.targets, wanted, home)
-            && named.target.access.role.is_none()
-            && named.pipeline.account == home.account
+        let name = named::example(target.pipeline());
+        let example = resolved(config, &scene.home, &name, target).filter(|named| {
+            named.target.access.role.is_none() && named.pipeline.account == scene.home.account
+        });
+        if asks.verify
+            && let Some(named) = example
         {
-            let client = codepipeline(accounts, None, &named.pipeline.region);
-            let check = match readable(&client, asks, &named.pipeline.name).await {
-                Ok(_) => Check::ok(NAME, "pipelines of this form may be asked about"),
-                Err(check) => check,
-            };
-            checks.push(check.about(target.to_string()));
+            let client = codepipeline(scene.asked.accounts, None, &named.pipeline.region);
+            if let Err(check) = readable(&client, asks, &named.pipeline.name).await {
+                checks.push(check.about(target.to_string()));
+                continue;
+            }
         }
+        let check = Check::warning(
+            NAME,
+            "none of its pipelines is known: whether they have the stage and the action was not looked at",
+            "name a pipeline of it: `stagesweep doctor PIPELINE …`",
+        );
+        checks.push(check.about(target.to_string()));
     }
     checks
 }
@@ -139,15 +141,23 @@ fn codepipeline(accounts: &Accounts, role: Option<&Access>, region: &str) -> Cod
     accounts.get(&access).clients.codepipeline.clone()
 }
 
-async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named) -> Check {
+/// `surely`: somebody names it. Nothing is said of one that only a parameter's name tells and that is not
+/// there.
+async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named, surely: bool) -> Option<Check> {
     let PipelineArn { name, region, .. } = &named.pipeline;
     let client = codepipeline(accounts, Some(&named.target.access), region);
     let check = match readable(&client, asks, name).await {
         Err(check) => check,
+        Ok(None) if !surely => return None,
         Ok(None) => Check::warning(
             NAME,
             format!("there is no such pipeline in {region}"),
             "check the target's pipeline, the region and the account",
+        ),
+        Ok(Some(stages)) if stages.iter().all(|stage| stage.actions.is_empty()) => Check::warning(
+            NAME,
+            "its state lists no actions: whether it has the approval is not known",
+            "look at the pipeline: aws codepipeline get-pipeline",
         ),
         Ok(Some(stages)) => match lacking(named, &stages) {
             Some(said) => Check::failure(
@@ -158,7 +168,7 @@ async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named) -> Check {
             None => Check::ok(NAME, "it has the approval, and may be asked about"),
         },
     };
-    check.about(name.clone())
+    Some(check.about(name.clone()))
 }
 
 /// Asks everything that the daemon would. Answers the pipeline's stages; none if there is no such
@@ -227,15 +237,19 @@ fn lacking(named: &Named, stages: &[Stage]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{TargetSpec, Targets};
+    use crate::named::{Home, Wanted};
+    use crate::target::{ProgramSpec, TargetSpec, Targets};
 
     fn said(stage: Option<&str>, action: Option<&str>, stages: &[Stage]) -> Option<String> {
         let spec = TargetSpec {
             pipeline: "shop".to_owned(),
             stage: stage.map(str::to_owned),
             action: action.map(str::to_owned),
-            production_parameter: Some("/x/production".to_owned()),
-            staging_parameter: Some("/x/staging".to_owned()),
+            // Only what runs a program alone may leave them out.
+            program: Some(ProgramSpec {
+                run: vec!["/bin/true".to_owned()],
+                ..ProgramSpec::default()
+            }),
             ..TargetSpec::default()
         };
         let home = Home {

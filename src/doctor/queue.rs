@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Check, people, rule};
-use crate::aws::Connector;
+use super::{Check, Preflight, Scene, people, rule};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
-use crate::named::Named;
 use crate::retry::ErrorClass;
 
 /// With fewer receives, a failure that would have passed ends in the dead-letter queue.
@@ -17,7 +15,7 @@ const FEW_RECEIVES: u32 = 3;
 /// With more, a message that can never be handled is tried for days.
 const MANY_RECEIVES: u32 = 100;
 
-/// A shorter retention may end a message before its job does.
+/// A shorter retention does not outlast a night.
 const SHORT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) const READ: &str = "sqs:GetQueueAttributes on it";
@@ -26,11 +24,10 @@ pub(super) const READ: &str = "sqs:GetQueueAttributes on it";
 const AWS_MANAGED_KEY: &str = "alias/aws/sqs";
 
 /// Answers the queue's attributes too, if they can be read.
-pub(super) async fn examine(
-    config: &Config,
-    connector: &Connector,
-    named: &[Named],
-) -> (Vec<Check>, Option<QueueAttributes>) {
+pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Option<QueueAttributes>) {
+    let Preflight {
+        config, connector, ..
+    } = scene.asked;
     let queue =
         |url: &str| connector.queue(url, config.queue.region.as_deref(), config.queue.wait_time);
     let url = &config.queue.url;
@@ -49,11 +46,16 @@ pub(super) async fn examine(
     );
     let mut checks = vec![Check::ok("queue", said).about(url)];
     checks.push(redrive(&attributes));
-    checks.push(retention(&attributes));
+    let Config { cleanup, retry, .. } = config;
+    checks.push(retention(
+        cleanup.propagation_timeout,
+        retry.max_backoff,
+        &attributes,
+    ));
     checks.push(visibility(config, &attributes));
     checks.push(policy(attributes.policy.as_deref()));
     checks.extend(attributes.key.as_deref().map(encryption));
-    checks.extend(rule::examine(config, connector, &attributes, named).await);
+    checks.extend(rule::examine(scene, &attributes).await);
     if let Some(arn) = &attributes.dead_letter_arn {
         let url = beside(url, arn);
         let check = match queue(&url).attributes().await {
@@ -81,7 +83,13 @@ fn encryption(key: &str) -> Check {
             "encrypt with a key of SQS (SqsManagedSseEnabled), or with a KMS key of yours whose policy \
              lets events.amazonaws.com use it",
         ),
-        false => Check::ok(NAME, format!("with the KMS key {key}")),
+        // Key policies are not the daemon's to read.
+        false => Check::warning(
+            NAME,
+            format!("with the KMS key {key}, whose policy was not looked at"),
+            "see that its policy allows kms:GenerateDataKey and kms:Decrypt to events.amazonaws.com, and \
+             kms:Decrypt to the daemon's role",
+        ),
     }
 }
 
@@ -110,22 +118,40 @@ fn redrive(attributes: &QueueAttributes) -> Check {
     }
 }
 
-fn retention(attributes: &QueueAttributes) -> Check {
+/// Whether a message is kept for as long as its job may take, and for all of its receives.
+fn retention(
+    propagation_timeout: Duration,
+    max_backoff: Duration,
+    attributes: &QueueAttributes,
+) -> Check {
     const NAME: &str = "retention";
-    match attributes.retention {
-        None => Check::ok(NAME, "the queue does not say"),
-        Some(time) => {
-            let said = format!("messages are kept for {}", people(time));
-            if time < SHORT_RETENTION {
-                Check::warning(
-                    NAME,
-                    format!("{said}: one may expire before its job is done"),
-                    "set MessageRetentionPeriod to 4 days or more",
-                )
-            } else {
-                Check::ok(NAME, said)
-            }
-        }
+    let Some(time) = attributes.retention else {
+        let said = "the queue does not say for how long messages are kept";
+        return Check::warning(NAME, said, "look at its MessageRetentionPeriod");
+    };
+    let said = format!("messages are kept for {}", people(time));
+    let remedy = "set MessageRetentionPeriod to 4 days or more";
+    // Two propagations, one after the other.
+    let job = propagation_timeout * 2;
+    let receives = attributes.max_receive_count.unwrap_or(1);
+    let all = job + max_backoff * receives;
+    if time < job {
+        let said = format!(
+            "{said}: one may expire before its job is done, in {}",
+            people(job)
+        );
+        Check::failure(NAME, said, remedy)
+    } else if time < all {
+        let said = format!(
+            "{said}: one may expire before all its receives are used, in {}",
+            people(all)
+        );
+        Check::warning(NAME, said, remedy)
+    } else if time < SHORT_RETENTION {
+        let said = format!("{said}: a daemon that is down for longer loses rejections");
+        Check::warning(NAME, said, remedy)
+    } else {
+        Check::ok(NAME, said)
     }
 }
 
@@ -305,11 +331,28 @@ mod tests {
     #[test]
     fn a_key_that_eventbridge_may_not_use_is_a_failure() {
         let ours = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d";
-        assert_eq!(encryption(ours).status, Status::Ok);
+        assert_eq!(encryption(ours).status, Status::Warning);
         let managed = "arn:aws:kms:eu-west-1:123456789012:alias/aws/sqs";
         for key in ["alias/aws/sqs", managed] {
             assert_eq!(encryption(key).status, Status::Failure);
         }
+    }
+
+    #[test]
+    fn messages_are_kept_for_as_long_as_jobs_and_receives_take() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let of = |seconds| {
+            let attributes = QueueAttributes {
+                max_receive_count: Some(10),
+                retention: Some(Duration::from_secs(seconds)),
+                ..QueueAttributes::default()
+            };
+            retention(30 * MINUTE, 10 * MINUTE, &attributes).status
+        };
+        assert_eq!(of(60), Status::Failure);
+        assert_eq!(of(2 * 3600), Status::Warning);
+        assert_eq!(of(12 * 3600), Status::Warning);
+        assert_eq!(of(4 * 24 * 3600), Status::Ok);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Check, Status, people};
+use super::{Check, Preflight, Scene, Status, people};
+use crate::aws::AwsError;
 use crate::aws::eventbridge::{DEFAULT_BUS, EventBridge, Rule, RuleTarget};
-use crate::aws::sqs::QueueAttributes;
-use crate::aws::{AwsError, Connector};
+use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
 use crate::event_pattern::{admits, fits};
 use crate::named::Named;
@@ -29,19 +29,26 @@ struct Found {
     target: RuleTarget,
 }
 
-/// A rejection as a rule gets to see it, as far as it is known beforehand.
+/// Rejections as a rule gets to see them, as far as they are known beforehand.
 struct Rejection {
-    /// The target or pipeline that it is of.
+    /// The target or pipeline that they are of.
     of: String,
-    event: Value,
+    /// Of a pattern, one for each pipeline that is known; or one that names none.
+    events: Vec<Value>,
 }
 
-pub(super) async fn examine(
-    config: &Config,
-    connector: &Connector,
-    queue: &QueueAttributes,
-    named: &[Named],
-) -> Vec<Check> {
+impl Rejection {
+    /// Whether one of them comes through, as far as that can be told.
+    fn comes(&self, pattern: &Value) -> bool {
+        let mut events = self.events.iter();
+        events.any(|event| admits(pattern, event) != Some(false))
+    }
+}
+
+pub(super) async fn examine(scene: &Scene<'_>, queue: &QueueAttributes) -> Vec<Check> {
+    let Preflight {
+        config, connector, ..
+    } = scene.asked;
     let Some(arn) = queue.arn.as_deref() else {
         let said = "not looked at: the queue does not say its ARN";
         return vec![Check::warning(NAME, said, super::queue::READ)];
@@ -55,8 +62,36 @@ pub(super) async fn examine(
             vec![Check::call(NAME, &error, permission).at_most_a_warning()]
         }
         Ok(found) if found.is_empty() => vec![none(&buses, elsewhere)],
-        Ok(found) => judge(&found, &allowed, &rejections(config, named)),
+        Ok(found) => {
+            let rejections = rejections(config, &scene.named, &scene.told);
+            let mut checks = judge(&found, &allowed, &rejections);
+            checks.extend(lost(scene, &found).await);
+            checks
+        }
     }
+}
+
+/// Queues for what cannot be delivered that are not there: it is lost then.
+async fn lost(scene: &Scene<'_>, found: &[Found]) -> Vec<Check> {
+    let queue = &scene.asked.config.queue;
+    let arns = found
+        .iter()
+        .filter_map(|it| it.target.dead_letter_arn.as_ref());
+    let mut checks = Vec::new();
+    for arn in arns.collect::<BTreeSet<_>>() {
+        let url = beside(&queue.url, arn);
+        let there = scene.asked.connector;
+        let there = there.queue(&url, queue.region.as_deref(), queue.wait_time);
+        // Where it may not be asked for, nothing is known.
+        if let Err(error) = there.attributes().await
+            && error.class == ErrorClass::NotFound
+        {
+            let said = format!("what cannot be delivered is lost: there is no queue {arn}");
+            let remedy = "create it, or give the rule's target another DeadLetterConfig";
+            checks.push(Check::warning(NAME, said, remedy));
+        }
+    }
+    checks
 }
 
 /// The buses that a rule of the queue may be on: the default one, and those that its policy names in its
@@ -126,37 +161,50 @@ fn none(buses: &BTreeSet<String>, elsewhere: bool) -> Check {
     Check::failure(NAME, said, remedy)
 }
 
-/// A rejection of each target, and of each pipeline that was named.
-fn rejections(config: &Config, named: &[Named]) -> Vec<Rejection> {
+/// Rejections of each target, and of each pipeline that is known by name. `told` are pipelines of
+/// patterns.
+fn rejections(config: &Config, named: &[Named], told: &[Named]) -> Vec<Rejection> {
     let mut rejections: Vec<Rejection> = config
         .targets
         .iter()
-        .map(|target| Rejection {
-            of: target.to_string(),
-            event: rejection("FAILED", target.stage(), target.action()),
+        .map(|target| {
+            let told = told
+                .iter()
+                .filter(|it| it.target.label == target.pipeline())
+                .map(of_pipeline);
+            let mut events: Vec<Value> = told.collect();
+            if events.is_empty() {
+                events.push(rejection(target.stage(), target.action()));
+            }
+            Rejection {
+                of: target.to_string(),
+                events,
+            }
         })
         .collect();
-    rejections.extend(named.iter().map(|named| {
-        let mut event = rejection("FAILED", named.stage.as_deref(), named.action.as_deref());
-        event["detail"]["pipeline"] = json!(named.pipeline.name);
-        event["account"] = json!(named.pipeline.account);
-        event["region"] = json!(named.pipeline.region);
-        event["resources"] = json!([named.pipeline.to_string()]);
-        Rejection {
-            of: named.pipeline.name.clone(),
-            event,
-        }
+    rejections.extend(named.iter().map(|named| Rejection {
+        of: named.pipeline.name.clone(),
+        events: vec![of_pipeline(named)],
     }));
     rejections
 }
 
+fn of_pipeline(named: &Named) -> Value {
+    let mut event = rejection(named.stage.as_deref(), named.action.as_deref());
+    event["detail"]["pipeline"] = json!(named.pipeline.name);
+    event["account"] = json!(named.pipeline.account);
+    event["region"] = json!(named.pipeline.region);
+    event["resources"] = json!([named.pipeline.to_string()]);
+    event
+}
+
 /// A stage or an action of `None` is not known: the target is for any.
-fn rejection(state: &str, stage: Option<&str>, action: Option<&str>) -> Value {
+fn rejection(stage: Option<&str>, action: Option<&str>) -> Value {
     let mut event = json!({
         "source": "aws.codepipeline",
         "detail-type": "CodePipeline Action Execution State Change",
         "detail": {
-            "state": state,
+            "state": "FAILED",
             "type": { "owner": "AWS", "category": "Approval", "provider": "Manual" },
         },
     });
@@ -197,8 +245,7 @@ fn judge(found: &[Found], allowed: &[String], rejections: &[Rejection]) -> Vec<C
         .filter_map(|(it, _)| pattern(&it.rule))
         .collect();
     for rejection in rejections.iter().filter(|_| some_work) {
-        let comes = |pattern: &Value| admits(pattern, &rejection.event) != Some(false);
-        if !working.iter().any(comes) {
+        if !working.iter().any(|pattern| rejection.comes(pattern)) {
             let said = "no rule's pattern lets its rejections through";
             let remedy = "add its pipeline, stage and action to a rule's pattern";
             checks.push(Check::failure(NAME, said, remedy).about(&rejection.of));
@@ -251,8 +298,9 @@ fn pattern_fault(rule: &Rule, rejections: &[Rejection]) -> Option<Check> {
         return Some(Check::failure(NAME, said, remedy));
     };
     let comes = |state: &str| {
-        let mut events = rejections.iter().map(|it| {
-            let mut event = it.event.clone();
+        let events = rejections.iter().flat_map(|it| &it.events);
+        let mut events = events.map(|event| {
+            let mut event = event.clone();
             event["detail"]["state"] = json!(state);
             event
         });
@@ -332,7 +380,7 @@ mod tests {
     fn of(stage: &str) -> Rejection {
         Rejection {
             of: stage.to_owned(),
-            event: rejection("FAILED", Some(stage), Some("Approve")),
+            events: vec![rejection(Some(stage), Some("Approve"))],
         }
     }
 

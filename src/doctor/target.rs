@@ -1,22 +1,21 @@
 //! The targets: their parameters, and the distributions that these name.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::Check;
-use super::permissions::Reach;
+use futures_util::stream::{self, StreamExt};
+
+use super::questions::Reach;
+use super::{AT_ONCE, Check, MANY, Preflight, Scene, is_here, mend, resolved};
 use crate::accounts::Accounts;
 use crate::aws::Account;
 use crate::aws::cloudfront::Details;
 use crate::binding::Slot;
-use crate::config::Config;
-use crate::named::{self, Home, Named, Wanted};
+use crate::named::{self, Named};
 use crate::plan::Distribution;
 use crate::preview::{End, look};
+use crate::programs;
 use crate::target::{Access, Target};
-
-/// So many parameters of one target are looked at.
-const MANY: usize = 50;
+use crate::telemetry::chain;
 
 const PARAMETER: &str = "parameter";
 const PIPELINE: &str = "pipeline";
@@ -29,72 +28,48 @@ enum Role {
     Staging,
 }
 
-pub(super) async fn examine(
-    config: &Config,
-    own: &Account,
-    accounts: &Accounts,
-    home: &Home,
-    named: &[Named],
-) -> (Vec<Check>, Vec<Reach>) {
+/// Answers too what cleanups would change, by what was found.
+pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Vec<Reach>) {
+    let Preflight {
+        config, accounts, ..
+    } = scene.asked;
     let mut checks = Vec::new();
     let mut reaches = Vec::new();
-    for named in named {
-        let account = accounts.get(&named.target.access);
-        checks.push(pipeline(&account.clients, named, &mut reaches).await);
+    for (check, more) in at_once(scene.named.iter().map(|it| pipeline(accounts, it))).await {
+        checks.push(check);
+        merge(&mut reaches, more);
     }
     checks.extend(config.targets.iter().filter_map(program));
-    let (elsewhere, here): (Vec<_>, Vec<_>) = config
-        .targets
-        .iter()
-        .filter(|target| target.cleans())
-        .partition(|target| target.access().next().is_some());
-    for target in elsewhere {
-        let label = target.pipeline();
-        if !named.iter().any(|named| named.target.label == label) {
-            let check = Check::warning(
-                "parameters",
-                "not looked at: the target has a role_arn or a region of its own",
-                "name a pipeline of it: `stagesweep doctor PIPELINE …`",
-            );
-            checks.push(check.about(target.to_string()));
-        }
-    }
-    let (patterns, literals): (Vec<&Target>, Vec<&Target>) = here
-        .into_iter()
-        .partition(|target| target.pipeline().contains('{'));
-    for target in literals {
-        // With an account that is not known, none can be told.
-        let Some(named) = named.iter().find(|it| it.target.label == target.pipeline()) else {
-            continue;
+    for target in config.targets.iter().filter(|target| target.cleans()) {
+        let named = scene.named_by(target);
+        let (access, names) = match named.map(|it| (&it.target.access, &it.target.parameters)) {
+            _ if is_here(target) => {
+                let names = scene.parameters.iter().flatten().cloned();
+                (scene.access(), names.collect::<Vec<_>>())
+            }
+            Some((access, Some(names))) => (
+                access.clone(),
+                vec![names.production.clone(), names.staging.clone()],
+            ),
+            _ => {
+                let check = Check::warning(
+                    "parameters",
+                    "not looked at: the target has a role_arn or a region of its own",
+                    "name a pipeline of it: `stagesweep doctor PIPELINE …`",
+                );
+                checks.push(check.about(target.to_string()));
+                continue;
+            }
         };
-        let names = named.target.parameters.iter();
-        let names: Vec<String> = names
-            .flat_map(|it| [it.production.clone(), it.staging.clone()])
-            .collect();
-        let access = &named.target.access;
-        let account = accounts.get(access);
-        let reach = reach(&mut reaches, access);
-        checks.extend(of(target, &account.clients, &access.region, &names, reach).await);
-    }
-    if patterns.is_empty() {
-        return (checks, reaches);
-    }
-    let listed = own.ssm.names().await;
-    if let Err(error) = &listed {
-        // The daemon itself never asks for it.
-        let check = Check::call("parameters", error, "ssm:DescribeParameters on *");
-        checks.push(check.at_most_a_warning());
-    }
-    let names = listed.as_deref().unwrap_or_default();
-    let access = Access {
-        role: None,
-        region: home.region.clone(),
-    };
-    for target in patterns {
-        let reach = reach(&mut reaches, &access);
-        let found = of(target, own, &access.region, names, reach).await;
-        if found.is_empty() {
-            if listed.is_ok() {
+        let found = of(target, accounts, &access, &names).await;
+        let none = found.is_empty();
+        let mut reach = Reach::new(access);
+        for (check, more) in found {
+            checks.push(check);
+            reach.extend(more);
+        }
+        if none {
+            if scene.parameters.is_ok() {
                 let check = Check::warning(
                     "parameters",
                     "no parameter has a name of its form",
@@ -102,33 +77,44 @@ pub(super) async fn examine(
                 );
                 checks.push(check.about(target.to_string()));
             }
-            reach.parameters.extend(example(config, target, home));
+            reach.parameters.extend(example(scene, target));
         }
-        checks.extend(found);
+        merge(&mut reaches, reach);
+    }
+    if let Err(error) = &scene.parameters {
+        // The daemon itself never asks for it.
+        let allow = "allow ssm:DescribeParameters on *, or name the pipelines that matter: \
+                     `stagesweep doctor PIPELINE …`";
+        checks.push(Check::warning(
+            "parameters",
+            chain(error),
+            mend(error, allow),
+        ));
     }
     (checks, reaches)
 }
 
+/// Some at the same time, in their order.
+pub(super) async fn at_once<F: Future>(looks: impl Iterator<Item = F>) -> Vec<F::Output> {
+    stream::iter(looks).buffered(AT_ONCE).collect().await
+}
+
 /// A staging parameter that the target can come to, and its region.
-fn example(config: &Config, target: &Target, home: &Home) -> Option<(String, String)> {
+fn example(scene: &Scene<'_>, target: &Target) -> Option<(String, String)> {
     let name = named::example(target.pipeline());
-    let wanted = Wanted {
-        pipeline: &name,
-        stage: target.stage(),
-        action: target.action(),
-    };
-    let target = named::find(&config.targets, wanted, home).ok()?.target;
+    let target = resolved(scene.asked.config, &scene.home, &name, target)?.target;
     Some((target.access.region, target.parameters?.staging))
 }
 
-/// What is reached as this role, or without one.
-fn reach<'a>(reaches: &'a mut Vec<Reach>, access: &Access) -> &'a mut Reach {
-    let place = reaches.iter().position(|it| it.access.role == access.role);
-    let place = place.unwrap_or_else(|| {
-        reaches.push(Reach::new(access.clone()));
-        reaches.len() - 1
-    });
-    &mut reaches[place]
+/// What one role reaches is kept together.
+fn merge(reaches: &mut Vec<Reach>, more: Reach) {
+    match reaches
+        .iter_mut()
+        .find(|it| it.access.role == more.access.role)
+    {
+        Some(reach) => reach.extend(more),
+        None => reaches.push(more),
+    }
 }
 
 /// Whether a target's program can be run, as far as its file tells.
@@ -141,34 +127,32 @@ fn program(target: &Target) -> Option<Check> {
 pub(super) fn executable(name: &'static str, path: &Path) -> Check {
     let said = path.display();
     let remedy = "install it, with leave to execute it for the daemon's user";
-    match std::fs::metadata(path) {
-        Err(error) => Check::failure(name, format!("{said}: {error}"), remedy),
-        Ok(file) if !file.is_file() => Check::failure(name, format!("{said} is no file"), remedy),
-        Ok(file) if file.permissions().mode() & 0o111 == 0 => {
-            Check::failure(name, format!("{said} is not executable"), remedy)
-        }
-        Ok(_) => Check::ok(name, format!("{said} is executable")),
+    match programs::look(path) {
+        Err(error) => Check::failure(name, format!("{said} {}", chain(&error)), remedy),
+        Ok(()) => Check::ok(name, format!("{said} is executable")),
     }
 }
 
-/// One pipeline that was named: everything that a rejection of it would meet.
-async fn pipeline(account: &Account, named: &Named, reaches: &mut Vec<Reach>) -> Check {
+/// One pipeline that is known by name: everything that a rejection of it would meet.
+async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
+    let mut reach = Reach::new(named.target.access.clone());
+    let about = named.pipeline.name.clone();
     let Some(parameters) = &named.target.parameters else {
-        return Check::ok(PIPELINE, "a rejection would only run a program")
-            .about(named.pipeline.name.clone());
+        let check = Check::ok(PIPELINE, "a rejection would only run a program");
+        return (check.about(about), reach);
     };
-    let check = match look(account, parameters).await {
+    let account = accounts.get(&named.target.access);
+    let check = match look(&account.clients, parameters).await {
         Err(error) => Check::call(
             PIPELINE,
             &error,
-            "ssm:GetParameter, cloudfront:GetDistribution and the policies' calls; with a role_arn, \
-             sts:AssumeRole on it",
+            "ssm:GetParameter, cloudfront:GetDistribution and the policies' calls",
         ),
         Ok(found) => {
-            let access = &named.target.access;
-            let reach = reach(reaches, access);
-            let parameter = (access.region.clone(), parameters.staging.clone());
-            reach.parameters.insert(parameter);
+            let region = reach.access.region.clone();
+            reach
+                .parameters
+                .insert((region, parameters.staging.clone()));
             let id = |details: &Details| details.distribution.id.clone();
             reach.productions.extend(found.production.as_ref().map(id));
             reach.stagings.extend(found.staging.as_ref().map(id));
@@ -191,40 +175,49 @@ async fn pipeline(account: &Account, named: &Named, reaches: &mut Vec<Reach>) ->
             }
         }
     };
-    check.about(named.pipeline.name.clone())
+    (check.about(about), reach)
 }
 
+/// The parameters of these names that the target can come to.
 async fn of(
     target: &Target,
-    account: &Account,
-    region: &str,
+    accounts: &Accounts,
+    access: &Access,
     names: &[String],
-    reach: &mut Reach,
-) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let mut left = MANY;
-    for name in names {
-        let role = if target.may_name_staging(name) {
-            Role::Staging
+) -> Vec<(Check, Reach)> {
+    let roles = names.iter().filter_map(|name| {
+        if target.may_name_staging(name) {
+            Some((name, Role::Staging))
         } else if target.may_name_production(name) {
-            Role::Production
+            Some((name, Role::Production))
         } else {
-            continue;
-        };
-        if left == 0 {
-            let said = format!("more than {MANY}; the others were not looked at");
-            let remedy = "name the pipelines that matter: `stagesweep doctor PIPELINE …`";
-            checks.push(Check::warning("parameters", said, remedy).about(target.to_string()));
-            break;
+            None
         }
-        left -= 1;
-        if let Role::Staging = role {
-            reach.parameters.insert((region.to_owned(), name.clone()));
+    });
+    let mut roles: Vec<(&String, Role)> = roles.collect();
+    let more = roles.len() > MANY;
+    roles.truncate(MANY);
+    let account = accounts.get(access);
+    let looks = roles.into_iter().map(|(name, role)| {
+        let clients = &account.clients;
+        async move {
+            let mut reach = Reach::new(access.clone());
+            if let Role::Staging = role {
+                let region = access.region.clone();
+                reach.parameters.insert((region, name.clone()));
+            }
+            let check = parameter(clients, name, role, &mut reach).await;
+            (check.about(name.clone()), reach)
         }
-        let check = parameter(account, name, role, reach).await;
-        checks.push(check.about(name.clone()));
+    });
+    let mut found = at_once(looks).await;
+    if more {
+        let said = format!("more than {MANY}; the others were not looked at");
+        let remedy = "name the pipelines that matter: `stagesweep doctor PIPELINE …`";
+        let check = Check::warning("parameters", said, remedy).about(target.to_string());
+        found.push((check, Reach::new(access.clone())));
     }
-    checks
+    found
 }
 
 async fn parameter(account: &Account, name: &str, role: Role, reach: &mut Reach) -> Check {
@@ -258,26 +251,35 @@ async fn parameter(account: &Account, name: &str, role: Role, reach: &mut Reach)
             );
         }
     };
-    match account.cloudfront.distribution(id).await {
-        Err(error) => Check::call(PARAMETER, &error, "cloudfront:GetDistribution on it"),
-        Ok(None) => Check::failure(
-            PARAMETER,
-            format!("it names {id}, which does not exist"),
-            match role {
-                Role::Production => "write the production distribution's id to it",
-                Role::Staging => "write `deleted` to it",
-            },
-        ),
-        Ok(Some(found)) => match account.cloudfront.may_read_config(id).await {
-            Err(error) => Check::call(PARAMETER, &error, "cloudfront:GetDistributionConfig on it"),
-            Ok(()) => {
-                match found.staging {
-                    true => reach.stagings.insert(found.id.clone()),
-                    false => reach.productions.insert(found.id.clone()),
-                };
-                distribution(&found, role)
-            }
-        },
+    let found = match account.cloudfront.distribution(id).await {
+        Err(error) => return Check::call(PARAMETER, &error, "cloudfront:GetDistribution on it"),
+        Ok(None) => return gone(id, role),
+        Ok(Some(found)) => found,
+    };
+    match account.cloudfront.beside(id).await {
+        Err(error) => Check::call(PARAMETER, &error, "cloudfront:GetDistributionConfig on it"),
+        Ok(beside) => {
+            match found.staging {
+                true => reach.stagings.insert(found.id.clone()),
+                false => reach.productions.insert(found.id.clone()),
+            };
+            reach.log_buckets.extend(beside.log_bucket);
+            reach.web_acls.extend(beside.web_acl);
+            distribution(&found, role)
+        }
+    }
+}
+
+/// A parameter whose distribution does not exist.
+fn gone(id: &str, role: Role) -> Check {
+    let said = format!("it names {id}, which does not exist");
+    match role {
+        Role::Production => {
+            let remedy = "write the production distribution's id to it";
+            Check::failure(PARAMETER, said, remedy)
+        }
+        // A rejection would find nothing to do but to write that.
+        Role::Staging => Check::warning(PARAMETER, said, "write `deleted` to it"),
     }
 }
 

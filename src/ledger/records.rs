@@ -74,8 +74,12 @@ impl Records {
             path: name(),
             source,
         })?;
+        let database = match flags.contains(OpenFlags::SQLITE_OPEN_URI) {
+            true => history::unchanging(&absolute),
+            false => absolute,
+        };
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(absolute, flags).map_err(Unfit::Database);
+        let opened = Connection::open_with_flags(database, flags).map_err(Unfit::Database);
         opened.and_then(prepare).map_err(|unfit| match unfit {
             Unfit::Database(source) => LedgerError::Open {
                 path: name(),

@@ -319,10 +319,16 @@ impl EmbeddedAws {
     /// # Errors
     /// `QueueDoesNotExist`.
     pub fn route_rejections(&self, name: &str, queue: &str) -> Result<(), Failure> {
-        let (queue_arn, rule_arn) = {
+        let (queue_arn, rule_arn, undelivered_arn) = {
+            let now = self.clock().now();
             let mut state = self.state();
+            let state = &mut *state;
             let rule = arn(&state.settings, DEFAULT, name);
-            (state.sqs.queue(queue)?.arn.clone(), rule)
+            let queue = state.sqs.queue(queue)?.arn.clone();
+            let undelivered = queue.rsplit(':').next().unwrap_or_default();
+            let undelivered = format!("{undelivered}-undelivered-events");
+            let undelivered = state.sqs.create(&state.settings, now, &undelivered);
+            (queue, rule, undelivered.arn.clone())
         };
         let pattern = json!({
             "source": ["aws.codepipeline"],
@@ -335,7 +341,7 @@ impl EmbeddedAws {
         let target = json!({
             "Id": "queue",
             "Arn": queue_arn,
-            "DeadLetterConfig": { "Arn": format!("{queue_arn}-undelivered-events") },
+            "DeadLetterConfig": { "Arn": undelivered_arn },
         });
         self.put_rule(name, &pattern, Some(target));
         let policy = json!({

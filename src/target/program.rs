@@ -48,77 +48,79 @@ pub struct Program {
     pub pass_environment: Vec<String>,
 }
 
-/// What is wrong with a program.
+/// What is wrong with a program; completes a sentence that begins with the text, number or list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
     /// There is no program.
     #[error("is empty; the first text is the program's path")]
     Empty,
     /// A path that depends on a search or on the working directory.
-    #[error("does not begin with an absolute path, such as \"/usr/local/bin/undo\"")]
+    #[error("is not an absolute path, such as \"/usr/local/bin/undo\"")]
     NotAbsolute,
     /// A path that is not literal.
-    #[error("has braces in the program's path; captures belong in its arguments")]
+    #[error("has braces and is the program's path; captures belong in its arguments")]
     PathCapture,
     /// No program can be given a zero byte.
-    #[error("has a zero byte in text {0}")]
-    ZeroByte(usize),
-    /// An argument's captures are faulty; counted from one, as the program's own arguments are.
-    #[error("argument {0} {1}")]
-    Argument(usize, TemplateError),
+    #[error("has a zero byte")]
+    ZeroByte,
+    /// An argument's captures are faulty.
+    #[error(transparent)]
+    Argument(TemplateError),
     /// A number that no exit status is.
-    #[error("has {0}; an exit status that asks for another try is 1 to 255")]
-    ExitStatus(i64),
+    #[error("is no exit status that can ask for another try; those are 1 to 255")]
+    ExitStatus,
     /// A text that is no variable's name.
-    #[error("has {0:?}, which is not the name of an environment variable")]
-    Variable(String),
+    #[error("is not the name of an environment variable")]
+    Variable,
 }
 
 impl Program {
-    /// Checks a program. Without `pattern` (it is faulty), it is not checked which captures it uses.
+    /// Checks a program; `fail` is told of each fault, and which element of the key's list it is, if it is
+    /// one. Without `pattern` (it is faulty), it is not checked which captures it uses.
     pub(super) fn check(
         spec: &ProgramSpec,
         pattern: Option<&PipelinePattern>,
-        fail: &mut impl FnMut(&'static str, ProgramError),
+        fail: &mut impl FnMut(&'static str, Option<usize>, ProgramError),
     ) -> Option<Self> {
         let mut sound = true;
-        let mut fail = |key, error| {
+        let mut fail = |key, element, error| {
             sound = false;
-            fail(key, error);
+            fail(key, element, error);
         };
-        let (path, written) = match spec.run.split_first() {
-            Some((path, arguments)) => (path.as_str(), arguments),
-            None => ("", &[][..]),
-        };
+        let path = spec.run.first().map_or("", String::as_str);
         if spec.run.is_empty() {
-            fail("run", ProgramError::Empty);
+            fail("run", None, ProgramError::Empty);
         } else if path.contains(['{', '}']) {
-            fail("run", ProgramError::PathCapture);
+            fail("run", Some(0), ProgramError::PathCapture);
         } else if !Path::new(path).is_absolute() {
-            fail("run", ProgramError::NotAbsolute);
+            fail("run", Some(0), ProgramError::NotAbsolute);
         }
-        if let Some(place) = spec.run.iter().position(|text| text.contains('\0')) {
-            fail("run", ProgramError::ZeroByte(place + 1));
+        for (place, text) in spec.run.iter().enumerate() {
+            if text.contains('\0') {
+                fail("run", Some(place), ProgramError::ZeroByte);
+            }
         }
         let names: Vec<&str> = OF_THE_EVENT.into_iter().chain(OF_THE_REJECTION).collect();
         let mut arguments = Vec::new();
-        for (place, text) in written.iter().enumerate() {
+        for (place, text) in spec.run.iter().enumerate().skip(1) {
             match Template::parse_with(text, pattern, &names) {
                 Ok(template) => arguments.push(template),
-                Err(error) => fail("run", ProgramError::Argument(place + 1, error)),
+                Err(error) => fail("run", Some(place), ProgramError::Argument(error)),
             }
         }
         let mut retry_on = BTreeSet::from([TRY_AGAIN]);
-        for &status in &spec.retry_on {
+        for (place, &status) in spec.retry_on.iter().enumerate() {
             match i32::try_from(status) {
                 Ok(status @ 1..=255) => {
                     retry_on.insert(status);
                 }
-                _ => fail("retry_on", ProgramError::ExitStatus(status)),
+                _ => fail("retry_on", Some(place), ProgramError::ExitStatus),
             }
         }
-        if let Some(name) = spec.pass_environment.iter().find(|name| !is_variable(name)) {
-            fail("pass_environment", ProgramError::Variable(name.clone()));
+        for (place, name) in spec.pass_environment.iter().enumerate() {
+            if !is_variable(name) {
+                fail("pass_environment", Some(place), ProgramError::Variable);
+            }
         }
         sound.then(|| Self {
             path: path.into(),
@@ -144,6 +146,14 @@ impl Program {
         &self.path
     }
 
+    /// The path and the arguments, each one text; what is not filled in stands as it is written.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let path = self.path.display().to_string();
+        let arguments = self.arguments.iter().map(ToString::to_string);
+        std::iter::once(path).chain(arguments).collect()
+    }
+
     /// The arguments for one rejection.
     #[must_use]
     pub fn arguments(&self, rejection: &Rejection) -> Vec<String> {
@@ -166,10 +176,7 @@ impl Program {
 impl std::fmt::Display for Program {
     /// The path and the arguments, with what is not filled in as it is written.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        self.arguments
-            .iter()
-            .try_for_each(|argument| write!(f, " {argument}"))
+        f.write_str(&self.words().join(" "))
     }
 }
 

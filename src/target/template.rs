@@ -2,7 +2,7 @@
 
 use super::access::{ExternalIdError, RegionError, RoleArnError};
 use super::is_name_byte;
-use super::pattern::{PatternError, Piece, PipelinePattern, pieces};
+use super::pattern::{Glob, Match, PatternError, Piece, PipelinePattern, pieces};
 
 /// The largest number of characters in a parameter's name (Systems Manager API reference:
 /// `PutParameter`).
@@ -148,6 +148,15 @@ impl Template {
     /// different texts here: the answer errs on the side of yes.
     pub(super) fn may_render(&self, name: &str) -> bool {
         renders(&self.0, name)
+    }
+
+    /// What the captures took in a name of this form; `None` if it is none, or can be read in more than
+    /// one way.
+    pub(super) fn captured(&self, name: &str) -> Option<Values> {
+        match Glob(self.0.clone()).matches(name) {
+            Match::Yes(values) => Some(values),
+            Match::No | Match::Ambiguous => None,
+        }
     }
 
     /// Fills the captures in, and checks the result.

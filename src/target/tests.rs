@@ -697,12 +697,12 @@ fn what_is_wrong_with_a_program_is_found_together() {
     let spec = TargetSpec {
         role_arn: Some("arn:aws:iam::{account}:role/x".to_owned()),
         program: Some(ProgramSpec {
-            run: ["bin/undo", "{what}", "a\0b", "{open"]
+            run: ["bin/undo", "{what}", "a\0b", "{open", "\0"]
                 .map(str::to_owned)
                 .into(),
             timeout: None,
-            retry_on: vec![0, 256],
-            pass_environment: vec!["A=B".to_owned()],
+            retry_on: vec![0, 1, 256],
+            pass_environment: ["A=B", "A", ""].map(str::to_owned).into(),
         }),
         ..program("batch", None, Some("not a name"))
     };
@@ -718,15 +718,17 @@ fn what_is_wrong_with_a_program_is_found_together() {
             "targets[0].action: contains ' '; a name has letters, digits and . @ - _ only",
             "targets[0].role_arn: is of no use without production_parameter and \
              staging_parameter: a program runs with the daemon's own credentials",
-            "targets[0].run: does not begin with an absolute path, such as \"/usr/local/bin/undo\"",
-            "targets[0].run: has a zero byte in text 3",
-            "targets[0].run: argument 1 uses the capture {what}, which `pipeline` does not have \
+            "targets[0].run[0]: is not an absolute path, such as \"/usr/local/bin/undo\"",
+            "targets[0].run[2]: has a zero byte",
+            "targets[0].run[4]: has a zero byte",
+            "targets[0].run[1]: uses the capture {what}, which `pipeline` does not have \
              (there are {account}, {region}, {execution_id}, {pipeline}, {stage}, {action})",
-            "targets[0].run: argument 3 has unbalanced braces; a capture is written {name}",
-            "targets[0].retry_on: has 0; an exit status that asks for another try is 1 to 255",
-            "targets[0].retry_on: has 256; an exit status that asks for another try is 1 to 255",
-            "targets[0].pass_environment: has \"A=B\", which is not the name of an environment variable",
-            "targets[1].run: has braces in the program's path; captures belong in its arguments",
+            "targets[0].run[3]: has unbalanced braces; a capture is written {name}",
+            "targets[0].retry_on[0]: is no exit status that can ask for another try; those are 1 to 255",
+            "targets[0].retry_on[2]: is no exit status that can ask for another try; those are 1 to 255",
+            "targets[0].pass_environment[0]: is not the name of an environment variable",
+            "targets[0].pass_environment[2]: is not the name of an environment variable",
+            "targets[1].run[0]: has braces and is the program's path; captures belong in its arguments",
             "targets[2].run: is empty; the first text is the program's path",
             "targets[3].stage: is missing; every target that cleans needs it",
             "targets[3].action: is missing; every target that cleans needs it",
@@ -896,4 +898,39 @@ fn targets_are_counted_and_know_their_parameters() {
     let target = targets.iter().next().unwrap();
     assert!(target.may_name_production("/shop/production"));
     assert!(!target.may_name_production("/shop/staging"));
+}
+
+#[test]
+fn a_staging_parameter_tells_its_pipeline_where_it_can() {
+    let target = |pipeline: &str, staging: &str| {
+        let spec = TargetSpec {
+            pipeline: pipeline.to_owned(),
+            production_parameter: Some(format!("{staging}-production")),
+            staging_parameter: Some(staging.to_owned()),
+            stage: Some("Approve".to_owned()),
+            action: Some("Approve".to_owned()),
+            ..TargetSpec::default()
+        };
+        let targets = Targets::new(&[spec]).unwrap();
+        targets.iter().next().unwrap().clone()
+    };
+    let known = [("account", "123456789012")];
+    let of = |target: &Target, name: &str| target.pipeline_of(name, &known);
+    let usual = target("{service}-frontend", "/{service}/staging");
+    assert_eq!(
+        of(&usual, "/shop/staging").as_deref(),
+        Some("shop-frontend")
+    );
+    assert_eq!(of(&usual, "/shop/production"), None);
+    let arn = target(
+        "arn:aws:codepipeline:eu-west-1:{account}:{a}-{b}",
+        "/{b}/{a}/staging",
+    );
+    assert_eq!(
+        of(&arn, "/x/y/staging").as_deref(),
+        Some("arn:aws:codepipeline:eu-west-1:123456789012:y-x")
+    );
+    // What the parameter's name does not hold, it does not tell.
+    let less = target("{service}-{kind}", "/{service}/staging");
+    assert_eq!(of(&less, "/shop/staging"), None);
 }

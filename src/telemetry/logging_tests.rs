@@ -78,6 +78,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
     let found = logged(|telemetry| {
         let _job = span().entered();
         telemetry.emit(events::JobStarted {
+            work: events::Work::Cleanup,
             rejection: &rejection,
             event_age: SECONDS,
             resumed: false,
@@ -97,11 +98,13 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             propagation: Some(2 * SECONDS),
         });
         telemetry.emit(events::JobSucceeded {
+            work: events::Work::Cleanup,
             execution_id: EXECUTION,
             outcome: Outcome::Cleaned,
             took: SECONDS,
         });
         telemetry.emit(events::JobRefused {
+            work: events::Work::Cleanup,
             execution_id: EXECUTION,
             reason: Refusal::StagingHasAliases.code(),
             detail: &Refusal::StagingHasAliases.to_string(),
@@ -223,6 +226,7 @@ fn the_longest_comment_makes_one_line_that_no_log_driver_splits() {
     let rejection = rejection(&event.to_string());
     let lines = lines(|telemetry| {
         telemetry.emit(events::JobStarted {
+            work: events::Work::Cleanup,
             rejection: &rejection,
             event_age: SECONDS,
             resumed: true,

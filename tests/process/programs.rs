@@ -110,6 +110,49 @@ async fn a_killed_daemon_has_the_program_run_again_and_a_stop_ends_it_within_the
     third.stop().await;
 }
 
+#[tokio::test]
+async fn the_log_speaks_of_the_program_where_there_is_no_cleanup_and_the_metrics_stay() {
+    let world = World::new().await;
+    let (shop, bank) = (world.service("shop"), world.service("bank"));
+    let again = world.path("again");
+    let text = format!(
+        "#!/bin/sh\ntest -e {0} && exit $1\ntouch {0}\nexit 75\n",
+        again.display()
+    );
+    let program = script(world.path("undo"), &text);
+    let targets = format!(
+        "[[targets]]\npipeline = \"shop-frontend-pipeline\"\nrun = [{program:?}, \"0\"]\n\
+         [[targets]]\npipeline = \"bank-frontend-pipeline\"\nrun = [{program:?}, \"3\"]\n"
+    );
+    let config = world.write_config("config.toml", &targets);
+    let daemon = world.program(&["run", "--config"]).argument(config).spawn();
+    world.reject(&shop);
+    let failed = daemon
+        .says("program run failed for now; it is tried again")
+        .await;
+    assert_eq!(failed["reason"], "program_try_again");
+    world.reject(&bank);
+    let failed = daemon.says("program run failed for good").await;
+    assert_eq!(failed["reason"], "program_failed");
+    let succeeded = daemon.says("program run succeeded").await;
+    assert_eq!(succeeded["outcome"], "ran");
+    daemon.stop().await;
+    let totals = daemon
+        .line("the totals", |line| line["InFlight"] == 0)
+        .await;
+    for (metric, expected) in [
+        ("CleanupsStarted", 3),
+        ("CleanupsSucceeded", 1),
+        ("CleanupsFailed", 2),
+    ] {
+        assert_eq!(totals[metric], expected, "{metric}\n{daemon:?}");
+    }
+    for line in daemon.lines() {
+        let said = line["message"].as_str().unwrap_or_default();
+        assert!(!said.contains("cleanup"), "{line}");
+    }
+}
+
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("deploy/programs")

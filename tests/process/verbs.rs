@@ -1,5 +1,7 @@
 //! The verbs for the person on call: what they show, refuse and do, with a daemon beside them.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::Value;
 use stagesweep::rehearsal::{Action, Rule};
 use tokio::time::Duration;
@@ -83,6 +85,44 @@ async fn plan_shows_what_is_there_and_every_step_and_changes_nothing() {
     let plan = document(&world, &["plan", PIPELINE, "--json"], 0).await;
     assert_eq!(plan["outcome"], "already_clean");
     assert_eq!(names(&plan["steps"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn plan_shows_the_program_word_by_word_and_whether_it_could_be_started() {
+    let world = World::new().await;
+    let program = world.path("undo it");
+    let target = format!(
+        "[[targets]]\npipeline = \"batch\"\nrun = [{program:?}, \"--of {{pipeline}}\", \"{{execution_id}}\"]\n"
+    );
+    let config = world.write_config("config.toml", &target);
+    let plan = async |arguments: &'static [&'static str]| {
+        let verb = world
+            .program(arguments)
+            .argument("--config")
+            .argument(&config);
+        let ended = verb.finish().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    let document = async || -> Value {
+        serde_json::from_str(&plan(&["plan", "batch", "--json"]).await).unwrap()
+    };
+    let path = program.to_str().unwrap();
+    let missing = document().await;
+    let words = serde_json::json!([path, "--of {pipeline}", "{execution_id}"]);
+    assert_eq!(missing["program"], words);
+    let fault = missing["program_fault"].as_str().unwrap();
+    assert!(fault.contains("No such file"), "{fault}");
+    let said = plan(&["plan", "batch"]).await;
+    assert!(said.contains(&format!("{path} {fault}")), "{said}");
+
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    assert_eq!(document().await["program_fault"], "is not executable");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    assert_eq!(document().await["program_fault"], Value::Null);
+    let said = plan(&["plan", "batch"]).await;
+    assert!(!said.contains("could not be started"), "{said}");
 }
 
 #[tokio::test]
@@ -452,6 +492,24 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
     assert_eq!(of(&refused)["execution_id"], shop.execution_id);
     assert_eq!(of(&junk)["reason"], "missing_field");
     assert_eq!(world.dead_letters(), 2);
+
+    // A ledger that cannot be read is not one that knows nothing.
+    let elsewhere = verb(&world, &["dead-letters", "--json"])
+        .env("STAGESWEEP__LEDGER__PATH", "/nowhere/ledger.db")
+        .finish()
+        .await;
+    let letters: Value = serde_json::from_str(&elsewhere.stdout).unwrap();
+    let mut reasons: Vec<_> = letters.as_array().unwrap().iter().collect();
+    reasons.sort_by_key(|it| it["reason"].to_string());
+    assert_eq!(reasons[0]["reason"], "ledger_unreadable");
+    let said = reasons[0]["detail"].as_str().unwrap();
+    assert!(
+        said.starts_with("the ledger could not be read: there is no ledger /nowhere/ledger.db"),
+        "{said}"
+    );
+    assert_eq!(reasons[1]["reason"], "missing_field");
+    assert!(elsewhere.stderr.contains("/nowhere/ledger.db"));
+
     let ended = ends(&world, &["dead-letters", "--redrive", "nobody"], 1).await;
     assert!(ended.stderr.contains("nobody"), "{}", ended.stderr);
 

@@ -392,6 +392,46 @@ async fn a_round_is_bounded_and_the_next_one_goes_on_where_it_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_looked_at_in_every_round_keeps_no_older_execution_of_its_pipeline_from_it() {
+    // One that runs: what the ended ones left may be its own, and they are looked at until it has ended.
+    // None that runs: what they left cannot be read, and is to be reported until it can.
+    for runs in [true, false] {
+        let world = World::new();
+        let service = world.service("shop");
+        rejected_in_silence(&world, &service);
+        let newer = |number: u32| {
+            let newer = Service {
+                execution_id: format!("execution-{number}"),
+                ..service.clone()
+            };
+            world.aws.retry_approval(&newer, 1);
+            newer
+        };
+        // More than two rounds have calls for.
+        for number in 0..99 {
+            let ended = newer(number);
+            if number > 0 || !runs {
+                world.aws.abandon(&ended);
+            }
+        }
+        if !runs {
+            tokio::time::sleep(61 * MINUTE).await;
+            world.aws.deny("GetParameter");
+        }
+        let daemon = world.start_with("ledger.db", CATCH_UP, false);
+        rounds(&world, &service, 1).await;
+        let looks = world.aws.journal().calls("ListActionExecutions", None);
+        assert!((40..50).contains(&looks), "{looks}");
+        let began = |_: &EmbeddedAws| started(&daemon) > 0;
+        world.aws.wait_until(began, 60 * MINUTE).await.unwrap();
+        world.aws.calm();
+        cleaned(&world, &service).await;
+        assert_clean(&world, &service);
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_on_its_way_to_the_dead_letter_queue_is_not_lost() {
     let world = World::new();
     let service = world.service("shop");

@@ -1,6 +1,9 @@
 //! What people are told of the jobs.
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rusqlite::{OpenFlags, OptionalExtension, params};
@@ -13,18 +16,43 @@ use crate::ledger::LedgerError;
 use crate::plan::Outcome;
 
 impl Records {
-    /// All jobs in the file at `path`, newest first, whoever holds it. Changes nothing.
+    /// All jobs in the file at `path`, newest first, whoever holds it. Changes nothing, and leaves no file
+    /// behind.
     ///
     /// # Errors
     /// [`LedgerError`] if there is no such file, it is none of ours, its schema is newer, or it
     /// cannot be read.
     pub fn read(path: &Path, now: Timestamp) -> Result<Vec<history::Record>, LedgerError> {
-        if !path.exists() {
-            return Err(LedgerError::Missing {
-                path: path.display().to_string(),
-            });
+        match path.metadata() {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(LedgerError::Missing {
+                    path: path.display().to_string(),
+                });
+            }
+            Err(source) => {
+                return Err(LedgerError::Io {
+                    path: path.display().to_string(),
+                    source,
+                });
+            }
         }
-        let records = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY, |database| {
+        // Nobody has it open. SQLite would make the files of its write-ahead log all the same.
+        if !is_open(path)
+            && let Ok(records) = Self::read_from(path, OpenFlags::SQLITE_OPEN_URI, now)
+        {
+            return Ok(records);
+        }
+        Self::read_from(path, OpenFlags::empty(), now)
+    }
+
+    fn read_from(
+        path: &Path,
+        flags: OpenFlags,
+        now: Timestamp,
+    ) -> Result<Vec<history::Record>, LedgerError> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let records = Self::open_with(path, flags, |database| {
             database.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
             version(&database)?;
             Ok(Self {
@@ -89,9 +117,52 @@ impl Records {
     }
 }
 
+/// Whether somebody has the ledger open, or ended without closing it: the write-ahead log is there.
+fn is_open(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    Path::new(&log).exists()
+}
+
+/// The URI of a database that nobody changes while it is read ("URI Filenames" of SQLite).
+pub(super) fn unchanging(absolute: &Path) -> PathBuf {
+    let mut uri = "file:".to_owned();
+    for &byte in absolute.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => uri.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),
+            byte => _ = write!(uri, "%{byte:02X}"),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reading_leaves_the_directory_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a ledger?.db");
+        let mut records = Records::open(&path).unwrap();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let key = JobKey::from("job".to_owned());
+        records.claim("one", &key, "shop", at(0), at(9)).unwrap();
+        // While it is written to, what is not in the file itself yet is read too.
+        assert_eq!(Records::read(&path, at(1)).unwrap().len(), 1);
+        drop(records);
+        let names = || {
+            let entries = std::fs::read_dir(directory.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = names();
+        assert_eq!(Records::read(&path, at(1)).unwrap().len(), 1);
+        assert_eq!(names(), before);
+    }
 
     #[test]
     fn a_job_is_worked_on_until_its_lease_ends() {

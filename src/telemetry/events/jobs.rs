@@ -1,5 +1,6 @@
 //! Jobs: their begin, their steps, waits and programs, their end.
 
+use std::fmt;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
@@ -9,6 +10,7 @@ use crate::event::Rejection;
 use crate::plan::Outcome;
 use crate::programs::Finish;
 use crate::retry::Conflict;
+use crate::target::ResolvedTarget;
 use crate::telemetry::metrics::{
     CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_STARTED, CLEANUPS_SUCCEEDED, CLEANUPS_SUPERSEDED,
     EVENT_AGE, Metrics, PROPAGATION_TIME,
@@ -16,8 +18,40 @@ use crate::telemetry::metrics::{
 use crate::telemetry::{Milestone, What};
 use crate::verdict::Verdict;
 
+/// What a line about a job is about: its cleanup, or its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Taking a staging distribution down, and what the target runs then.
+    Cleanup,
+    /// Running the target's program.
+    Program,
+}
+
+impl Work {
+    /// What a job of a target is that has, or has not, a cleanup.
+    #[must_use]
+    pub fn of(target: &ResolvedTarget) -> Self {
+        if target.parameters.is_some() {
+            Self::Cleanup
+        } else {
+            Self::Program
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cleanup => "cleanup",
+            Self::Program => "program run",
+        })
+    }
+}
+
 /// Work on a rejection begins, or is resumed.
 pub struct JobStarted<'a> {
+    /// Whose it is.
+    pub work: Work,
     /// The rejection.
     pub rejection: &'a Rejection,
     /// How long ago the event was emitted.
@@ -35,7 +69,8 @@ impl Event for JobStarted<'_> {
             review.comment = self.rejection.comment,
             event.age_ms = ms(self.event_age),
             resumed = self.resumed,
-            "cleanup started"
+            "{} started",
+            self.work
         );
         metrics.add(CLEANUPS_STARTED, 1);
         metrics.observe(EVENT_AGE, self.event_age);
@@ -305,6 +340,8 @@ impl Event for ProgramEnded<'_> {
 
 /// The job is done.
 pub struct JobSucceeded<'a> {
+    /// Whose it is.
+    pub work: Work,
     /// The pipeline execution.
     pub execution_id: &'a str,
     /// How.
@@ -315,11 +352,17 @@ pub struct JobSucceeded<'a> {
 
 impl Event for JobSucceeded<'_> {
     fn record(&self, metrics: &Metrics) {
+        let how = match (self.work, self.outcome) {
+            // The rejection does not stand.
+            (Work::Program, Outcome::Retracted | Outcome::Expired) => "not needed",
+            _ => "succeeded",
+        };
         info!(
             execution.id = self.execution_id,
             outcome = self.outcome.code(),
             job.duration_ms = ms(self.took),
-            "cleanup succeeded"
+            "{} {how}",
+            self.work
         );
         metrics.add(CLEANUPS_SUCCEEDED, 1);
         if self.outcome == Outcome::Superseded {
@@ -340,6 +383,8 @@ impl Event for JobSucceeded<'_> {
 
 /// The job must not be done.
 pub struct JobRefused<'a> {
+    /// Whose it is.
+    pub work: Work,
     /// The pipeline execution.
     pub execution_id: &'a str,
     /// A bounded code.
@@ -352,11 +397,16 @@ pub struct JobRefused<'a> {
 
 impl Event for JobRefused<'_> {
     fn record(&self, metrics: &Metrics) {
+        let how = match self.work {
+            Work::Cleanup => "refused; nothing more is touched",
+            Work::Program => "failed for good",
+        };
         error!(
             execution.id = self.execution_id,
             reason = self.reason,
             detail = self.detail,
-            "cleanup refused; nothing more is touched"
+            "{} {how}",
+            self.work
         );
         metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
     }
@@ -368,6 +418,8 @@ impl Event for JobRefused<'_> {
 
 /// The job failed for now; its message will bring it back.
 pub struct JobFailed<'a> {
+    /// Whose it is.
+    pub work: Work,
     /// The pipeline execution.
     pub execution_id: &'a str,
     /// A bounded code.
@@ -385,7 +437,8 @@ impl Event for JobFailed<'_> {
             reason = self.reason,
             detail = self.detail,
             job.duration_ms = ms(self.took),
-            "cleanup failed for now; it is tried again"
+            "{} failed for now; it is tried again",
+            self.work
         );
         metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
     }
@@ -397,6 +450,8 @@ impl Event for JobFailed<'_> {
 
 /// The job was stopped at a step boundary; it goes on under a new receive.
 pub struct JobStopped<'a> {
+    /// Whose it is.
+    pub work: Work,
     /// The pipeline execution.
     pub execution_id: &'a str,
     /// Why.
@@ -407,11 +462,16 @@ pub struct JobStopped<'a> {
 
 impl Event for JobStopped<'_> {
     fn record(&self, _metrics: &Metrics) {
+        let at = match self.work {
+            Work::Cleanup => " at a step boundary",
+            Work::Program => "",
+        };
         info!(
             execution.id = self.execution_id,
             reason = self.reason,
             job.duration_ms = ms(self.took),
-            "cleanup stopped at a step boundary"
+            "{} stopped{at}",
+            self.work
         );
     }
 
@@ -433,6 +493,8 @@ fn ended(execution_id: &str, code: &'static str, took: Duration, success: bool) 
 
 /// A job panicked. Its message is released; the others go on.
 pub struct JobPanicked<'a> {
+    /// Whose it is.
+    pub work: Work,
     /// The pipeline execution.
     pub execution_id: &'a str,
     /// The panic's message.
@@ -446,7 +508,8 @@ impl Event for JobPanicked<'_> {
         error!(
             execution.id = self.execution_id,
             detail = self.detail,
-            "cleanup panicked; this is a defect of stagesweep"
+            "{} panicked; this is a defect of stagesweep",
+            self.work
         );
         metrics.add_by_reason(CLEANUPS_FAILED, "panicked");
     }

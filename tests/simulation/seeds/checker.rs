@@ -12,8 +12,12 @@ use stagesweep::event::JobKey;
 use stagesweep::ledger::Grant;
 use stagesweep::rehearsal::{Call, EmbeddedAws, Entry, Service};
 
+use super::notices::Notices;
 use super::wire::Life;
 use super::xml::only_difference;
+
+/// The item of a table that keeps notices.
+const NOTICES: &str = "notices";
 
 /// What a call that had begun when its lease ended may still take.
 const GRACE: Duration = Duration::from_secs(1);
@@ -65,9 +69,9 @@ struct Held {
 }
 
 #[derive(Default)]
-struct Truth {
-    deployments: Vec<Deployment>,
-    messages: BTreeMap<String, Kind>,
+pub(super) struct Truth {
+    pub(super) deployments: Vec<Deployment>,
+    pub(super) messages: BTreeMap<String, Kind>,
     /// The message of each receipt handle that was handed out.
     receipts: BTreeMap<String, String>,
     /// By owner and message: until when the message is invisible to others.
@@ -84,9 +88,10 @@ struct Truth {
     /// By deployment: when its policy was deleted.
     policy_deleted: BTreeMap<usize, Timestamp>,
     /// Rejections are verified.
-    verify: bool,
+    pub(super) verify: bool,
     /// Rejections are worked on that no message is held of.
-    catch_up: bool,
+    pub(super) catch_up: bool,
+    pub(super) notices: Notices,
     /// Deployments whose policy was detached, and whether that has been seen to have propagated.
     detached: BTreeMap<usize, bool>,
     /// Parameters whose newer value was overwritten in a race, and that value.
@@ -126,7 +131,7 @@ impl Checker {
         }))
     }
 
-    fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
+    pub(super) fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
         self.0.lock().unwrap()
     }
 
@@ -277,7 +282,9 @@ impl Checker {
         self.honoured(ledger, grant, "renew", |held| held.until = until);
     }
 
-    pub(crate) fn completed(&self, ledger: usize, grant: &Grant) {
+    pub(crate) fn completed(&self, ledger: usize, grant: &Grant, now: Timestamp) {
+        let key = grant.key.to_string();
+        self.truth().done_and_told(now, &grant.owner, &key);
         self.honoured(ledger, grant, "complete", |held| {
             held.done = true;
             held.production_id = None;
@@ -333,7 +340,10 @@ impl Checker {
             .into_iter()
             .flatten()
         {
-            truth.newest_handle(aws.clock().now(), life, &text(&entry["ReceiptHandle"]));
+            // Not only the queue has entries.
+            if let Some(handle) = entry["ReceiptHandle"].as_str() {
+                truth.newest_handle(aws.clock().now(), life, handle);
+            }
         }
     }
 
@@ -350,6 +360,7 @@ impl Checker {
             truth.firsts.entry(lease.clone()).or_insert(handle.clone());
             truth.handles.insert(lease, (handle, aws.clock().now()));
         }
+        truth.hear(life, &json(answer.body()));
     }
 
     /// Runs right after a call, in the same breath.
@@ -380,6 +391,7 @@ impl Checker {
                 truth.asked.insert((life.owner.clone(), execution), now);
             }
             "UpdateItem" => truth.table_written(now, life, entry),
+            "PutEvents" => truth.listen(aws),
             _ if entry.mutated() => {
                 truth.mutations += 1;
                 truth.mutated(now, life, entry, before.as_ref(), aws);
@@ -431,7 +443,10 @@ impl Truth {
         };
         let written: Value = serde_json::from_str(after).unwrap();
         let item = text_of(&written, "pk").unwrap_or_default();
-        if let Some(key) = item.strip_prefix("job#") {
+        if item == NOTICES {
+            let before = change.before.as_deref().map(|it| json(it.as_bytes()));
+            self.notices_written(now, life, before.as_ref(), &written);
+        } else if let Some(key) = item.strip_prefix("job#") {
             let earlier = Item::read(change.before.as_ref());
             let Some(job) = Item::read(Some(after)) else {
                 return self.fail(format!("a job was written without its holder: {key}"));
@@ -451,6 +466,9 @@ impl Truth {
         earlier: Option<Item>,
         job: Item,
     ) {
+        if job.done && earlier.as_ref().is_none_or(|earlier| !earlier.done) {
+            self.done_in_table(life, key);
+        }
         if let Some(earlier) = earlier {
             if earlier.done && !job.done {
                 self.fail(format!("a job that is done was granted: {key}"));
@@ -508,7 +526,13 @@ impl Truth {
         }
     }
 
-    fn fail(&mut self, why: String) {
+    /// The jobs that are done, with their ledgers.
+    pub(super) fn done(&self) -> impl Iterator<Item = (String, usize)> {
+        let done = self.grants.iter().filter(|(_, held)| held.done);
+        done.map(|((ledger, key), _)| (key.to_string(), *ledger))
+    }
+
+    pub(super) fn fail(&mut self, why: String) {
         if self.violation.is_none() {
             if let Some(trace) = &mut self.trace {
                 trace.push(format!("VIOLATION: {why}"));
@@ -594,6 +618,7 @@ impl Truth {
             let Some(message) = self.message(&text(&asked["ReceiptHandle"])) else {
                 return;
             };
+            self.notices.deleted.insert(message.clone());
             match self.messages.get(&message) {
                 Some(Kind::Harmless) => {}
                 Some(Kind::Rejection(number)) => {

@@ -131,11 +131,13 @@ impl Ledger for SimulatedLedger {
                 Err(LedgerError::NotOwner { .. })
                     if self.sabotage == Some(Sabotage::IgnoresOwnership) =>
                 {
-                    self.checker.completed(self.life.ledger, grant);
+                    self.checker
+                        .completed(self.life.ledger, grant, self.world.now());
                     Ok(())
                 }
                 Ok(()) => {
-                    self.checker.completed(self.life.ledger, grant);
+                    self.checker
+                        .completed(self.life.ledger, grant, self.world.now());
                     Ok(())
                 }
                 failed => failed,
@@ -148,6 +150,44 @@ impl Ledger for SimulatedLedger {
         self.carry_out(|records, now| {
             records.release(grant, reason, now)?;
             self.checker.released(self.life.ledger, grant);
+            self.checker.ended(self.world.now(), grant, reason);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn owe(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
+        let owed = |kept| {
+            let now = self.world.now();
+            self.checker.owed(now, &self.life, id, notice, kept);
+        };
+        let kept = self
+            .carry_out(|records, _| {
+                if self.sabotage == Some(Sabotage::KeepsNoNotices) {
+                    return Ok(());
+                }
+                records.owe(id, notice)?;
+                owed(true);
+                Ok(())
+            })
+            .await;
+        if kept.is_err() {
+            owed(false);
+        }
+        if self.sabotage == Some(Sabotage::WaitsForOutlets) {
+            tokio::time::sleep(std::time::Duration::from_secs(40)).await;
+        }
+        kept
+    }
+
+    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
+        self.carry_out(|records, _| records.owed()).await
+    }
+
+    async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
+        self.carry_out(|records, _| {
+            records.paid(ids)?;
+            self.checker.paid(&self.life, ids);
             Ok(())
         })
         .await

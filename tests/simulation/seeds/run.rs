@@ -1,6 +1,6 @@
 //! One run: the world, the script, the daemons, and the verdict.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,10 +9,9 @@ use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
-use stagesweep::programs::Processes;
 use stagesweep::rehearsal::{
-    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Review, Rule, Service,
-    Settings,
+    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Review, Rule, RuleId,
+    Service, Settings,
 };
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::checker::{Checker, Figures, Kind, left_behind};
 use super::ledger::SimulatedLedger;
+use super::notices::{BUS, Outlet, Teller, Trouble};
 use super::sabotage::Sabotage;
 use super::scenario::{Happening, Junk, Meddling, Scenario};
 use super::wire::{Fate, Life, Wire};
@@ -28,6 +28,9 @@ use super::wire::{Fate, Life, Wire};
 /// Faults are over: so long may it take until every message is settled. Longer than the longest
 /// release and the 12 hours of SQS's ceiling.
 const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
+
+/// Everyone listens: so long may it take until everything is told, a stop included.
+const TIME_TO_TELL: Duration = Duration::from_secs(5 * 60);
 
 /// The table of a shared ledger that is one.
 const TABLE: &str = "ledger";
@@ -77,6 +80,10 @@ struct Play<'a> {
     /// What is still to happen, with the moment; the next one last.
     agenda: Vec<(Instant, Next)>,
     lives: u32,
+    /// What ails the event bus.
+    bus: Option<RuleId>,
+    /// What ails the program that is told.
+    program: Arc<Mutex<Option<Trouble>>>,
 }
 
 /// A service's deployments.
@@ -106,6 +113,7 @@ enum Next {
     Starts(usize),
     Heals(usize, super::wire::Peer),
     LedgerHeals(usize),
+    OutletHeals(Outlet),
 }
 
 impl<'a> Play<'a> {
@@ -136,6 +144,11 @@ impl<'a> Play<'a> {
         aws.add_rule(Rule::on_mutations().then(Action::before(move |aws, call| {
             watching.about_to(aws, call);
         })));
+        if !scenario.told.is_empty() {
+            aws.create_event_bus(BUS);
+            let told = scenario.told.iter().copied().collect();
+            checker.tells(told, scenario.max_receive_count);
+        }
         let ledgers = if scenario.shared_ledger {
             1
         } else {
@@ -170,6 +183,8 @@ impl<'a> Play<'a> {
             deaths,
             agenda,
             lives: 0,
+            bus: None,
+            program: Arc::default(),
         }
     }
 
@@ -201,6 +216,9 @@ impl<'a> Play<'a> {
             self.settled(&mut heard).await;
         }
         let lost_races = self.verdict();
+        if !self.scenario.told.is_empty() {
+            self.everyone_is_told(&mut heard).await;
+        }
         for slot in &self.daemons {
             if let Some((life, _)) = &slot.life {
                 life.dead.cancel();
@@ -212,6 +230,36 @@ impl<'a> Play<'a> {
             figures: self.checker.figures(),
             redriven,
             lost_races,
+        }
+    }
+
+    /// Those who are told listen again, and every daemon is started once more: nothing is owed then.
+    async fn everyone_is_told(&mut self, heard: &mut UnboundedReceiver<usize>) {
+        self.note(|| "everyone listens".to_owned());
+        self.heal(Outlet::Bus);
+        self.heal(Outlet::Program);
+        for slot in &mut self.daemons {
+            slot.down = Duration::ZERO;
+            if let Some((life, stop)) = &slot.life {
+                self.checker.stopping(self.clock.now(), life);
+                stop.cancel();
+            }
+        }
+        self.until(Instant::now() + TIME_TO_TELL, heard).await;
+        if self.checker.violation().is_none() {
+            let dead_letter_url = &self.queues.dead_letter_url;
+            self.checker.everything_is_told(&self.aws, dead_letter_url);
+        }
+    }
+
+    fn heal(&mut self, outlet: Outlet) {
+        match outlet {
+            Outlet::Bus => {
+                if let Some(rule) = self.bus.take() {
+                    self.aws.remove_rule(rule);
+                }
+            }
+            Outlet::Program => *self.program.lock().unwrap() = None,
         }
     }
 
@@ -407,12 +455,16 @@ impl<'a> Play<'a> {
             Some(Sabotage::ObeysForeigners) => "\"999999999999\"",
             _ => "",
         };
+        let tells = |outlet| self.scenario.told.contains(&outlet);
         let text = format!(
             r#"
 [verify]
 codepipeline = {}
 [catch_up]
 interval = "{}"
+[notify]
+event_bus = "{}"
+program = [{}]
 [queue]
 url = "{}"
 [events]
@@ -426,6 +478,12 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 "#,
             self.scenario.verify,
             if self.scenario.catch_up { "15m" } else { "0s" },
+            if tells(Outlet::Bus) { BUS } else { "" },
+            if tells(Outlet::Program) {
+                "\"/opt/tell\""
+            } else {
+                ""
+            },
             self.queues.url
         );
         Config::parse(
@@ -483,7 +541,14 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             sabotage: self.sabotage,
         };
         let (config, table) = (self.config(), self.scenario.table);
-        let (owner, programs) = (life.owner.clone(), Arc::new(Processes));
+        let owner = life.owner.clone();
+        let programs = Arc::new(Teller {
+            life: Arc::clone(&life),
+            checker: Arc::clone(&self.checker),
+            aws: self.aws.clone(),
+            trouble: Arc::clone(&self.program),
+            running: AtomicBool::new(false),
+        });
         let stop = CancellationToken::new();
         let (living, stopping) = (Arc::clone(&life), stop.clone());
         tokio::spawn(async move {
@@ -511,6 +576,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         if let Some((life, _)) = slot.life.take() {
             self.checker
                 .note(self.clock.now(), || format!("{} is gone", life.owner));
+            self.checker.gone(self.clock.now(), &life);
             let down = self.daemons[daemon].down;
             self.plan(Instant::now() + down, Next::Starts(daemon));
         }
@@ -536,6 +602,10 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             Next::Heals(daemon, peer) => {
                 self.note(|| format!("daemon{daemon} reaches {peer:?} again"));
                 self.daemons[daemon].fate.cuts.lock().unwrap().remove(&peer);
+            }
+            Next::OutletHeals(outlet) => {
+                self.note(|| format!("{outlet:?} listens again"));
+                self.heal(outlet);
             }
             Next::LedgerHeals(daemon) => {
                 let fails = &self.daemons[daemon].fate.ledger_fails;
@@ -598,7 +668,8 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             Happening::Stop { daemon, down } => {
                 let slot = &mut self.daemons[daemon];
                 slot.down = down;
-                if let Some((_, stop)) = &slot.life {
+                if let Some((life, stop)) = &slot.life {
+                    self.checker.stopping(self.clock.now(), life);
                     stop.cancel();
                 }
             }
@@ -616,6 +687,23 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
                 let fails = &self.daemons[daemon].fate.ledger_fails;
                 fails.store(true, Ordering::Relaxed);
                 self.plan(now + lasts, Next::LedgerHeals(daemon));
+            }
+            Happening::OutletFails {
+                outlet,
+                trouble,
+                lasts,
+            } => {
+                self.heal(outlet);
+                match outlet {
+                    Outlet::Bus => {
+                        let rule = Rule::on("PutEvents").then(trouble.of_the_bus());
+                        self.bus = Some(self.aws.add_rule(rule));
+                    }
+                    Outlet::Program => *self.program.lock().unwrap() = Some(trouble),
+                }
+                if let Some(lasts) = lasts {
+                    self.plan(now + lasts, Next::OutletHeals(outlet));
+                }
             }
             Happening::ClockJumps {
                 daemon,

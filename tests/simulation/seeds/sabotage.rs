@@ -41,10 +41,16 @@ pub(crate) enum Sabotage {
     MissesRetries,
     /// What is written to the table is written whoever holds it.
     SkipsConditions,
+    /// A job is done before its notice is kept.
+    KeepsNoNotices,
+    /// The event bus has taken whatever it was told.
+    BelievesTheBus,
+    /// A job waits for those who are told.
+    WaitsForOutlets,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::DeletesEarly,
         Self::SkipsIfMatch,
         Self::DisablesEarly,
@@ -60,7 +66,18 @@ impl Sabotage {
         Self::ObeysForeigners,
         Self::MissesRetries,
         Self::SkipsConditions,
+        Self::KeepsNoNotices,
+        Self::BelievesTheBus,
+        Self::WaitsForOutlets,
     ];
+
+    /// Whether it is one about what is told.
+    pub(crate) fn is_about_notices(self) -> bool {
+        matches!(
+            self,
+            Self::KeepsNoNotices | Self::BelievesTheBus | Self::WaitsForOutlets
+        )
+    }
 
     /// What is sent in place of a request.
     pub(crate) async fn request(
@@ -148,6 +165,13 @@ impl Sabotage {
                 let body = json!({ "Successful": done }).to_string();
                 return Ok(Response::new(body.into_bytes()));
             }
+        }
+        if self == Self::BelievesTheBus && operation == "PutEvents" {
+            let entries = json_of(asked.body())["Entries"].clone();
+            let entries = entries.as_array().into_iter().flatten();
+            let taken: Vec<_> = entries.map(|_| json!({ "EventId": "taken" })).collect();
+            let body = json!({ "FailedEntryCount": 0, "Entries": taken }).to_string();
+            return Ok(Response::new(body.into_bytes()));
         }
         let mut answer = answer?;
         if !answer.status().is_success() {

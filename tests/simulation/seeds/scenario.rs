@@ -6,6 +6,7 @@ use stagesweep::rehearsal::{
     AttachedPolicyDelete, DeleteLag, Faults, OmittedPolicyId, StagingAfterPolicyDelete, Switches,
 };
 
+use super::notices::{Outlet, Trouble};
 use super::wire::{Cut, Kill, Peer, Point};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub(crate) struct Scenario {
     pub(crate) verify: bool,
     /// CodePipeline is searched for rejections whose events were lost.
     pub(crate) catch_up: bool,
+    /// Who is told of outcomes.
+    pub(crate) told: Vec<Outlet>,
     pub(crate) happenings: Vec<(Duration, Happening)>,
 }
 
@@ -79,6 +82,12 @@ pub(crate) enum Happening {
     ClockJumps { daemon: usize, milliseconds: i64 },
     /// Someone edits production, disables the staging distribution or deletes the policy by hand.
     Operator { service: usize, what: Meddling },
+    /// One who is told of outcomes is in trouble for a while, or until everything else is over.
+    OutletFails {
+        outlet: Outlet,
+        trouble: Trouble,
+        lasts: Option<Duration>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +140,7 @@ impl Scenario {
             calm_at,
             verify: false,
             catch_up: false,
+            told: Vec::new(),
             happenings: Vec::new(),
         };
         throttles(seed, &mut scenario.switches);
@@ -159,6 +169,7 @@ impl Scenario {
         scenario.retries(seed);
         scenario.losses(seed);
         scenario.tables(seed);
+        scenario.notices(seed);
         scenario.happenings.sort_by_key(|(at, _)| *at);
         scenario
     }
@@ -291,6 +302,53 @@ impl Scenario {
                 *skew = pick(rng, &[0, 0, -300_000, -1_500, 90_000, 600_000]);
             }
         }
+    }
+
+    /// In some worlds somebody is told of outcomes, and does not always listen. Drawn from a generator of its
+    /// own, as [`Self::retries`] is.
+    fn notices(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x006e_6f74_6966_7900);
+        let rng = &mut rng;
+        if rng.u32(..4) > 0 {
+            return;
+        }
+        let (bus, program) = (Outlet::Bus, Outlet::Program);
+        let told = [vec![bus], vec![program], vec![bus, program]];
+        self.told = pick(rng, &told);
+        for _ in 0..pick(rng, &[0, 1, 2, 3]) {
+            let troubles = [
+                Trouble::Refuses,
+                Trouble::Fails,
+                Trouble::Hangs,
+                Trouble::Slow,
+                Trouble::TakesSecretly,
+                Trouble::TakesNone,
+            ];
+            let fails = Happening::OutletFails {
+                outlet: pick(rng, &self.told),
+                trouble: pick(rng, &troubles),
+                lasts: pick(
+                    rng,
+                    &[
+                        None,
+                        None,
+                        Some(30 * SECOND),
+                        Some(5 * MINUTE),
+                        Some(20 * MINUTE),
+                    ],
+                ),
+            };
+            let at = within(rng, self.calm_at);
+            self.happenings.push((at, fails));
+        }
+    }
+
+    /// The same with nobody told.
+    pub(crate) fn without_notices(mut self) -> Self {
+        self.told.clear();
+        self.happenings
+            .retain(|(_, what)| !matches!(what, Happening::OutletFails { .. }));
+        self
     }
 
     /// The same with the rules of the embedded ledger: mistakes are made at the border to that one.

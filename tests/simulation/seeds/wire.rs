@@ -28,6 +28,7 @@ pub(crate) enum Peer {
     Ssm,
     CloudFront,
     DynamoDb,
+    EventBridge,
 }
 
 /// How a cut network shows.
@@ -210,6 +211,7 @@ fn peer(request: &http::Request<Vec<u8>>) -> Peer {
     match target.and_then(|target| target.to_str().ok()) {
         Some(target) if target.starts_with("AmazonSQS.") => Peer::Sqs,
         Some(target) if target.starts_with("DynamoDB_") => Peer::DynamoDb,
+        Some(target) if target.starts_with("AWSEvents.") => Peer::EventBridge,
         Some(_) => Peer::Ssm,
         None => Peer::CloudFront,
     }

@@ -1,0 +1,180 @@
+//! The targets: from the entries under `targets` to the checked ones.
+
+use std::time::Duration;
+
+use ::config::ValueKind;
+
+use super::fault::{Fault, Place};
+use super::formats::{parse_duration, quoted};
+use super::keys;
+use super::layers::RawTarget;
+use super::reader::{Reader, shown};
+use crate::target::{ProgramSpec, TargetError, TargetProblem, TargetSpec, Targets};
+
+/// A program must have ended before its message has been invisible for 12 hours.
+const MAX_PROGRAM_TIMEOUT: Duration = Duration::from_secs(11 * 60 * 60);
+
+impl Reader<'_> {
+    /// Every target; `None` only after at least one fault was reported.
+    pub(super) fn targets(&mut self) -> Option<Targets> {
+        let entries = &self.layers.targets;
+        if self.layers.tainted.contains(keys::TARGETS) {
+            return None;
+        }
+        if entries.is_empty() {
+            let message = "there is none; add at least one [[targets]] table";
+            self.fault(keys::TARGETS, message);
+            return None;
+        }
+        let mut specs = Vec::new();
+        let mut sound = true;
+        for (index, entry) in entries.iter().enumerate() {
+            sound &= entry.tainted.is_empty();
+            let before = self.faults.len();
+            specs.push(self.target(index, entry));
+            sound &= self.faults.len() == before;
+        }
+        let errors = match Targets::new(&specs) {
+            Ok(targets) => return sound.then_some(targets),
+            Err(errors) => errors,
+        };
+        for TargetError {
+            index,
+            key,
+            element,
+            problem,
+        } in errors
+        {
+            let entry = &entries[index];
+            let Some(key) = key else {
+                let place = entry.place.clone();
+                self.fault_at(place, &format!("targets[{index}]"), problem.to_string());
+                continue;
+            };
+            let dotted = format!("targets[{index}].{key}");
+            let set = entry.values.get(key);
+            let (place, message) = match (set, element, &problem) {
+                (Some((list, _)), Some(element), _) => {
+                    let list = list.clone().into_array().unwrap_or_default();
+                    let places = self.layers.elements.get(&dotted);
+                    let (Some(value), Some(place)) =
+                        (list.get(element), places.and_then(|it| it.get(element)))
+                    else {
+                        continue;
+                    };
+                    // What is no text or no number is reported already.
+                    if value.kind == ValueKind::Nil {
+                        continue;
+                    }
+                    (place, format!("{} {problem}", written(value)))
+                }
+                // Its type is wrong, which is reported already.
+                _ if entry.tainted.contains(key) => continue,
+                (Some((value, place)), ..) => (place, format!("{} {problem}", written(value))),
+                (None, _, TargetProblem::Missing(_)) => (&entry.place, problem.to_string()),
+                (None, ..) => continue,
+            };
+            self.fault_at(place.clone(), &dotted, message);
+        }
+        None
+    }
+
+    /// An entry as it is written. What is of the wrong type stands as an empty value, so that the other
+    /// keys, and the other elements of a list, are checked all the same.
+    fn target(&mut self, index: usize, entry: &RawTarget) -> TargetSpec {
+        let mut fault = |place: &Place, key: &str, message: String| {
+            self.faults.push(Fault {
+                place: place.clone(),
+                key: Some(format!("targets[{index}].{key}")),
+                message,
+            });
+        };
+        let text = |key: &str| {
+            let empty = entry.tainted.contains(key).then(String::new);
+            let value = entry.values.get(key).map(|(value, _)| value.clone());
+            value.and_then(|value| value.into_string().ok()).or(empty)
+        };
+        let list = |key: &str| {
+            let value = entry.values.get(key).map(|(value, _)| value.clone());
+            value
+                .and_then(|value| value.into_array().ok())
+                .unwrap_or_default()
+        };
+        let texts = |key: &str| {
+            let values = list(key).into_iter();
+            values
+                .map(|it| it.into_string().unwrap_or_default())
+                .collect()
+        };
+        let pipeline = text("pipeline");
+        if pipeline.is_none() {
+            fault(
+                &entry.place,
+                "pipeline",
+                "is missing; every target needs it".to_owned(),
+            );
+        }
+        let set = |key: &str| entry.values.contains_key(key) || entry.tainted.contains(key);
+        let has_program = set("run");
+        let mut timeout = None;
+        if let Some((value, place)) = entry.values.get("timeout") {
+            match program_timeout(&value.to_string()) {
+                Ok(found) => timeout = Some(found),
+                Err(problem) => fault(place, "timeout", format!("{} {problem}", written(value))),
+            }
+        }
+        // Without a cleanup it is the lack of a program that is at fault.
+        if !has_program && (set("production_parameter") || set("staging_parameter")) {
+            for key in ["timeout", "retry_on", "pass_environment"] {
+                if let Some((_, place)) = entry.values.get(key) {
+                    fault(place, key, "is of no use without `run`".to_owned());
+                }
+            }
+        }
+        TargetSpec {
+            pipeline: pipeline.unwrap_or_default(),
+            stage: text("stage"),
+            action: text("action"),
+            production_parameter: text("production_parameter"),
+            staging_parameter: text("staging_parameter"),
+            role_arn: text("role_arn"),
+            external_id: text("external_id"),
+            region: text("region"),
+            program: has_program.then(|| ProgramSpec {
+                run: texts("run"),
+                timeout,
+                retry_on: list("retry_on")
+                    .into_iter()
+                    .map(|it| it.into_int().unwrap_or_default())
+                    .collect(),
+                pass_environment: texts("pass_environment"),
+            }),
+        }
+    }
+}
+
+/// How long a program may run: shorter than SQS keeps its message invisible.
+fn program_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("must be longer than zero".to_owned()),
+        found if found > MAX_PROGRAM_TIMEOUT => Err(format!(
+            "is longer than the maximum of {}",
+            shown(MAX_PROGRAM_TIMEOUT)
+        )),
+        found => Ok(found),
+    }
+}
+
+/// A value of a target as a fault quotes it.
+fn written(value: &::config::Value) -> String {
+    match value.clone().into_array() {
+        Ok(values) => {
+            let values: Vec<String> = values.iter().map(written).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Err(_) => match value.kind {
+            ValueKind::String(ref text) => quoted(text),
+            _ => value.to_string(),
+        },
+    }
+}
