@@ -299,7 +299,7 @@ data "aws_iam_policy_document" "doctor" {
   statement {
     sid       = "DeadLetters"
     actions   = ["sqs:GetQueueAttributes"]
-    resources = [aws_sqs_queue.dead_letters.arn]
+    resources = [aws_sqs_queue.dead_letters.arn, aws_sqs_queue.undelivered_events.arn]
   }
 
   statement {
