@@ -35,7 +35,21 @@ pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Vec<Reach>) {
     } = scene.asked;
     let mut checks = Vec::new();
     let mut reaches = Vec::new();
-    for (check, more) in at_once(scene.named.iter().map(|it| pipeline(accounts, it))).await {
+    let told = scene.told.iter();
+    let known = scene
+        .named
+        .iter()
+        .map(|it| (it, true))
+        .chain(told.map(|it| (it, false)));
+    let looks = known.map(|(named, surely)| async move {
+        let (check, reach) = pipeline(accounts, named).await;
+        match surely {
+            true => (check, reach),
+            // What a parameter's name tells of need not be there any more.
+            false => (check.at_most_a_warning(), reach),
+        }
+    });
+    for (check, more) in at_once(looks).await {
         checks.push(check);
         merge(&mut reaches, more);
     }
@@ -155,7 +169,9 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
                 .insert((region, parameters.staging.clone()));
             let id = |details: &Details| details.distribution.id.clone();
             reach.productions.extend(found.production.as_ref().map(id));
-            reach.stagings.extend(found.staging.as_ref().map(id));
+            let staging = found.staging.as_ref();
+            let staging = staging.filter(|it| it.distribution.staging);
+            reach.stagings.extend(staging.map(id));
             let forecast = found.forecast();
             match forecast.end {
                 End::Done(outcome) => Check::ok(

@@ -253,6 +253,14 @@ async fn pipelines_of_a_pattern_are_known_by_their_parameters() {
         .unwrap();
     let report = document(&world, &["doctor", "--json"], 0).await;
     assert_eq!(of(&report, "codepipeline", PIPELINE)["status"], "ok");
+    let found = of(&report, "pipeline", PIPELINE);
+    assert!(
+        found["detail"]
+            .as_str()
+            .unwrap()
+            .contains("come to cleaned"),
+        "{found}"
+    );
 
     // A rule for pipelines of another name.
     let pattern = serde_json::json!({
