@@ -12,7 +12,7 @@ resource "aws_cloudwatch_log_metric_filter" "error_lines" {
   pattern        = "{ $.level = \"ERROR\" }"
 
   metric_transformation {
-    namespace     = "Stagesweep"
+    namespace     = local.namespace
     name          = "ErrorLines"
     value         = "1"
     default_value = "0"
@@ -27,7 +27,7 @@ resource "aws_cloudwatch_log_metric_filter" "orphans_found" {
   pattern        = "\"\\\"orphan\\\": true\""
 
   metric_transformation {
-    namespace     = "Stagesweep"
+    namespace     = local.namespace
     name          = "Orphans"
     value         = "1"
     default_value = "0"
@@ -76,7 +76,7 @@ locals {
     }
     cleanups-failed = {
       description = "Cleanups fail again and again, or are refused. docs/OPERATIONS.md, CleanupsFailed."
-      namespace   = "Stagesweep"
+      namespace   = local.namespace
       metric      = "CleanupsFailed"
       dimensions  = null
       statistic   = "Sum"
@@ -89,7 +89,7 @@ locals {
     }
     orphans = {
       description = "Staging distributions are left that nobody will take down. docs/OPERATIONS.md, Orphans."
-      namespace   = "Stagesweep"
+      namespace   = local.namespace
       metric      = "Orphans"
       dimensions  = null
       statistic   = "Sum"
@@ -101,7 +101,7 @@ locals {
     }
     no-poll = {
       description = "No instance polls the queue, or none runs. docs/OPERATIONS.md, NoPoll."
-      namespace   = "Stagesweep"
+      namespace   = local.namespace
       metric      = "PollAge"
       dimensions  = null
       # The instance that polled last: one that is stuck while others work is its health check's business.
@@ -138,6 +138,7 @@ resource "aws_cloudwatch_dashboard" "this" {
 
   dashboard_body = templatefile("${path.module}/dashboard.json.tftpl", {
     region             = local.region
+    namespace          = local.namespace
     queue              = aws_sqs_queue.rejections.name
     dead_letters       = aws_sqs_queue.dead_letters.name
     undelivered_events = aws_sqs_queue.undelivered_events.name

@@ -112,6 +112,7 @@ resource "aws_ecs_task_definition" "daemon" {
       { name = "STAGESWEEP__VERIFY__CODEPIPELINE", value = tostring(var.verify_pipelines) },
       { name = "STAGESWEEP__CATCH_UP__INTERVAL", value = local.catch_up_interval },
       { name = "STAGESWEEP__NOTIFY__EVENT_BUS", value = var.notify_event_bus_arn == null ? "" : var.notify_event_bus_arn },
+      { name = "STAGESWEEP__TELEMETRY__METRICS_NAMESPACE", value = local.namespace },
       { name = "STAGESWEEP_CONFIG_TOML", value = local.targets_toml },
     ]
     logConfiguration = {

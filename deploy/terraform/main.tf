@@ -13,6 +13,8 @@ locals {
   on_ecs    = var.compute == "ECS"
   has_table = local.on_ecs || var.fleet
   orphans   = local.on_ecs && var.orphans_schedule != null
+  # One for each instance of this module: no other one's polls keep this one's alarm green.
+  namespace = "Stagesweep/${var.name}"
   key_arn   = var.customer_key ? aws_kms_key.this[0].arn : null
 
   catch_up_interval = var.catch_up_interval == null ? "0s" : var.catch_up_interval

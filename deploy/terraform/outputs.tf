@@ -60,6 +60,11 @@ output "configuration" {
     [notify]
     event_bus = ${jsonencode(var.notify_event_bus_arn == null ? "" : var.notify_event_bus_arn)}
 
+    [telemetry]
+    metrics_namespace = ${jsonencode(local.namespace)}
+    metrics_sink = "tcp://127.0.0.1:25888"
+    metrics_log_group = ${jsonencode(aws_cloudwatch_log_group.this.name)}
+
     ${local.targets_toml}
   EOT
 }

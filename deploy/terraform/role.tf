@@ -299,7 +299,7 @@ data "aws_iam_policy_document" "doctor" {
   statement {
     sid       = "DeadLetters"
     actions   = ["sqs:GetQueueAttributes"]
-    resources = [aws_sqs_queue.dead_letters.arn]
+    resources = [aws_sqs_queue.dead_letters.arn, aws_sqs_queue.undelivered_events.arn]
   }
 
   statement {
@@ -313,11 +313,18 @@ data "aws_iam_policy_document" "doctor" {
     actions   = ["iam:SimulatePrincipalPolicy"]
     resources = [aws_iam_role.daemon.arn]
   }
+
+  # The parameters that a pattern can come to, for `orphans` too.
+  statement {
+    sid       = "FindParameters"
+    actions   = ["ssm:DescribeParameters"]
+    resources = ["*"]
+  }
 }
 
-# What `orphans` reads beyond what the daemon does, where a task runs it.
+# What `orphans` reads beyond what the daemon and `doctor` do: the open jobs. A ledger that is a file takes none.
 resource "aws_iam_role_policy" "orphans" {
-  count = local.orphans ? 1 : 0
+  count = local.has_table && var.orphans_schedule != null ? 1 : 0
 
   name   = "orphans"
   role   = aws_iam_role.daemon.id
@@ -325,12 +332,6 @@ resource "aws_iam_role_policy" "orphans" {
 }
 
 data "aws_iam_policy_document" "orphans" {
-  statement {
-    sid       = "ListAll"
-    actions   = ["ssm:DescribeParameters"]
-    resources = ["*"]
-  }
-
   statement {
     sid       = "ReadTheLedger"
     actions   = ["dynamodb:Scan"]

@@ -133,7 +133,7 @@ variable "alarm_topic_arn" {
 }
 
 variable "orphans_schedule" {
-  description = "When a task on ECS looks for staging distributions that nobody will take down; null: never."
+  description = "When a task on ECS looks for staging distributions that nobody will take down; null: never. On EC2 a timer does."
   type        = string
   default     = "rate(1 day)"
 }

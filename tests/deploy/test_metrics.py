@@ -123,24 +123,63 @@ class Metrics(unittest.TestCase):
         theirs = (support.DEPLOY / "terraform" / "alarms.tf").read_text()
         self.assertIn(f"pattern        = {json.dumps(filter['FilterPattern'])}\n", theirs)
 
-    def test_the_agents_and_fluent_bit_read_where_the_documentation_has_the_daemon_write(self):
-        agent = json.loads((support.DEPLOY / "cloudwatch-agent.json").read_text())["logs"]
-        # Empty: it listens on 127.0.0.1:25888, the address in the documentation.
-        self.assertEqual(agent["metrics_collected"], {"emf": {}})
-        files = {it["file_path"]: it for it in agent["logs_collected"]["files"]["collect_list"]}
-        page = (support.ROOT / "docs" / "METRICS.md").read_text()
-        path = "/var/log/stagesweep/metrics.log"
-        self.assertIn(f'"file://{path}"', page)
-        self.assertIn('"tcp://127.0.0.1:25888"', page)
+    def test_agents_read_where_the_unit_writes_and_the_stack_has_the_daemon_write_to_the_agent(self):
+        agent = json.loads((support.DEPLOY / "cloudwatch-agent.json").read_text())
+        unit = (support.ROOT / "systemd" / "stagesweep-log.service").read_text()
+        directory = re.search(r"^LogsDirectory=(.*)$", unit, re.M)[1]
+        name = re.search(r'>>"\$LOGS_DIRECTORY/(.*)"', unit)[1]
+        path = f"/var/log/{directory}/{name}"
+        (file,) = agent["logs"]["logs_collected"]["files"]["collect_list"]
+        self.assertEqual(file["file_path"], path)
+        self.assertIn(f"\n{path}\n", (support.ROOT / "systemd" / "logrotate").read_text())
+        self.assertIn(f"\nGroup={agent['agent']['run_as_user']}\n", unit)
+        # Empty: it listens on 127.0.0.1:25888.
+        self.assertEqual(agent["logs"]["metrics_collected"], {"emf": {}})
+        resources = template.load(support.DEPLOY / "cloudformation.yaml")
+        stack = template.Stack(resources, support.ACCOUNT, support.REGION, Compute="EC2")
+        written = tomllib.loads(stack.resolve(resources["Outputs"]["Configuration"]["Value"]))["telemetry"]
+        self.assertEqual(written["metrics_sink"], "tcp://127.0.0.1:25888")
+        # The group of a stack of the default name is the one in the files that cannot know it; the role allows
+        # that of the stack. For another one, the documentation has them replaced.
         default = tomllib.loads((support.ROOT / "config" / "default.toml").read_text())["telemetry"]
+        group = stack.resolve(resources["Resources"]["Logs"]["Properties"]["LogGroupName"])
         # Fluent Bit is in no package registry that the tests may use: the file is YAML, and coherent.
         fluent = yaml.safe_load((support.DEPLOY / "shippers" / "fluent-bit.yaml").read_text())
         (tail,), (output,) = fluent["pipeline"]["inputs"], fluent["pipeline"]["outputs"]
         self.assertEqual(tail["path"], path)
         self.assertEqual(tail["tag"], output["match"])
         self.assertIn(tail["parser"], [it["name"] for it in fluent["parsers"]])
-        for group in (files[path]["log_group_name"], output["log_group_name"]):
-            self.assertEqual(group, default["metrics_log_group"])
+        for it in (file["log_group_name"], output["log_group_name"], default["metrics_log_group"]):
+            self.assertEqual(it, group)
+        operations = (support.ROOT / "docs" / "OPERATIONS.md").read_text()
+        self.assertIn(f"sed \"s|{group}|$GROUP|\"", operations)
+
+    def test_what_watches_the_daemon_looks_where_it_writes(self):
+        resources = template.load(support.DEPLOY / "cloudformation.yaml")
+        for compute in ("ECS", "EC2"):
+            stack = template.Stack(resources, support.ACCOUNT, support.REGION, Compute=compute)
+            if compute == "ECS":
+                (container,) = resources["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+                environment = {it["Name"]: stack.resolve(it["Value"]) for it in container["Environment"]}
+                namespace = environment["STAGESWEEP__TELEMETRY__METRICS_NAMESPACE"]
+            else:
+                written = tomllib.loads(stack.resolve(resources["Outputs"]["Configuration"]["Value"]))
+                namespace = written["telemetry"]["metrics_namespace"]
+            self.assertEqual(namespace, "Stagesweep/stagesweep")
+            found = set()
+            for it in resources["Resources"].values():
+                properties = it["Properties"]
+                if it["Type"] == "AWS::CloudWatch::Alarm":
+                    found.add(stack.resolve(properties["Namespace"]))
+                for metric in properties.get("MetricTransformations", []):
+                    found.add(stack.resolve(metric["MetricNamespace"]))
+            self.assertEqual(found, {namespace, "AWS/SQS"})
+            body = resources["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+            body = json.loads(re.sub(r"\$\{([\w:.]+)\}", lambda name: stack.values.get(name[1], "it"), body))
+            named = {
+                metric[0] for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])
+            } - {".", "..."}
+            self.assertEqual(named, {namespace, "AWS/SQS"})
 
 
 if __name__ == "__main__":

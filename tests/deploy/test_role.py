@@ -1,7 +1,8 @@
 """The roles allow exactly what the program calls.
 
-Every test that runs the daemon against the embedded AWS appends the operations that it called to a file
-(tests/process/calls.rs), and those of `doctor` what it asks EventBridge and IAM. Allowed beyond these is only what is listed here, each with its reason.
+Every test that runs the daemon against the embedded AWS appends what it called, and on what, to a file
+(tests/process/harness.rs), and those of `doctor` what it asks beyond that. Allowed beyond these is only what is
+listed here, each with its reason.
 """
 
 import re
@@ -19,8 +20,7 @@ BEYOND = {
     "s3:GetBucketAcl": "CloudFront checks it of whoever updates a distribution with legacy logs",
     "s3:PutBucketAcl": "the same",
     "wafv2:GetWebACL": "CloudFront checks it of whoever updates a distribution with a web ACL",
-    "ssm:DescribeParameters": "`orphans` calls it, where a task runs that on a schedule",
-    "dynamodb:Scan": "the same",
+    "dynamodb:Scan": "`orphans` calls it, where a task or a timer runs that",
     "logs:CreateLogStream": "the CloudWatch agent's, under the instance's role",
     "logs:DescribeLogStreams": "the same",
     "logs:PutLogEvents": "the same",
@@ -30,10 +30,63 @@ BEYOND = {
 BATCH = re.compile(r"Batch$")
 
 
+OTHER_ACCOUNT = "210987654321"
+BUS = f"arn:aws:events:{support.REGION}:{support.ACCOUNT}:event-bus/outcomes"
+
+# With all that can be chosen. The names are those of the tests.
+STACK = template.Stack(
+    template.load(support.DEPLOY / "cloudformation.yaml"),
+    support.ACCOUNT,
+    support.REGION,
+    NotifyEventBusArn=BUS,
+    VerifyPipelines="yes",
+    CatchUpInterval="15m",
+    TargetRoleArns=f"arn:aws:iam::{OTHER_ACCOUNT}:role/stagesweep",
+)
+THERE = template.Stack(
+    template.load(support.DEPLOY / "cloudformation-target-account.yaml"),
+    OTHER_ACCOUNT,
+    support.REGION,
+    VerifyPipelines="yes",
+)
+
+
+def recorded():
+    """Every call: the action that allows it, the account whose credentials it had, what it was about."""
+    for line in set(CALLS.read_text().splitlines()):
+        service, operation, account, about = line.split(" ", 3)
+        # A test of a queue that does not exist calls it so.
+        if service != "unknown" and about != "nowhere":
+            yield f"{service}:{BATCH.sub('', operation)}", account, about
+
+
 def called():
-    lines = CALLS.read_text().split("\n")
-    pairs = {tuple(line.split(" ")) for line in lines if line}
-    return {f"{service}:{BATCH.sub('', operation)}" for service, operation in pairs if service != "unknown"}
+    return {action for action, _, _ in recorded()}
+
+
+def resource(action, account, about):
+    """What a call was about, as IAM names it."""
+    service, operation = action.split(":")
+    here = f"arn:aws:{service}:{support.REGION}:{account}"
+    if action == "events:PutEvents":  # the record does not say on which
+        return BUS
+    if action == "codepipeline:ListPipelines":
+        return f"{here}:"
+    if about == "-":
+        return "*"
+    if service == "cloudfront":
+        kind = "continuous-deployment-policy" if "Policy" in operation else "distribution"
+        return f"arn:aws:cloudfront::{account}:{kind}/{about}"
+    if service == "iam":  # each test gives the daemon a name of its own
+        return f"arn:aws:iam::{account}:role/stagesweep"
+    return {
+        "codepipeline": f"{here}:{about}",
+        "dynamodb": f"{here}:table/{about}",
+        "events": f"{here}:{'event-bus' if operation == 'DescribeEventBus' else 'rule'}/{about}",
+        "sqs": f"{here}:{about.replace('-dlq', '-dead-letters')}",
+        "ssm": f"{here}:parameter{about}",
+        "sts": about,
+    }[service]
 
 
 def allowed(file):
@@ -51,9 +104,49 @@ class Role(unittest.TestCase):
 
     def test_the_role_in_another_account_allows_what_is_called_there(self):
         there = {it for it in called() if it.startswith(("cloudfront:", "codepipeline:", "iam:", "ssm:"))}
-        # A pattern's pipelines are listed in the daemon's own account.
-        there.remove("codepipeline:ListPipelines")
+        # A pattern's pipelines and parameters are listed in the daemon's own account.
+        there -= {"codepipeline:ListPipelines", "ssm:DescribeParameters"}
         self.assertEqual(allowed("cloudformation-target-account.yaml") - set(BEYOND), there)
+
+    def test_each_call_is_allowed_on_what_it_was_about(self):
+        for action, account, about in recorded():
+            stack = STACK if account == support.ACCOUNT else THERE
+            it = resource(action, account, about)
+            self.assertTrue(stack.allows(action, it, **{"events:source": "stagesweep"}), f"{action} on {it}")
+
+    def test_nothing_else_than_that_may_be_changed(self):
+        here = f"{support.REGION}:{support.ACCOUNT}"
+        tagged = template.Stack(STACK.template, support.ACCOUNT, support.REGION, DeleteOnlyTagged="yes")
+        distribution = f"arn:aws:cloudfront::{support.ACCOUNT}:distribution/E1"
+        self.assertTrue(STACK.allows("cloudfront:DeleteDistribution", distribution))
+        self.assertTrue(
+            tagged.allows("cloudfront:DeleteDistribution", distribution, **{"aws:ResourceTag/stagesweep": "staging"})
+        )
+        for stack, action, it in (
+            (tagged, "cloudfront:DeleteDistribution", distribution),
+            (STACK, "cloudfront:DeleteDistribution", f"arn:aws:cloudfront::{OTHER_ACCOUNT}:distribution/E1"),
+            (STACK, "ssm:PutParameter", f"arn:aws:ssm:{here}:parameter/shop/cloudfront/cfcd-production"),
+            (STACK, "ssm:GetParameter", f"arn:aws:ssm:{here}:parameter/shop/password"),
+            (STACK, "sqs:ReceiveMessage", f"arn:aws:sqs:{here}:stagesweep-dead-letters"),
+            (STACK, "sqs:DeleteMessage", f"arn:aws:sqs:{here}:another"),
+            (STACK, "codepipeline:GetPipelineState", f"arn:aws:codepipeline:{here}:backend"),
+            (STACK, "iam:SimulatePrincipalPolicy", f"arn:aws:iam::{support.ACCOUNT}:role/another"),
+            (STACK, "sts:AssumeRole", f"arn:aws:iam::{OTHER_ACCOUNT}:role/another"),
+            (STACK, "events:PutEvents", BUS),
+        ):
+            self.assertFalse(stack.allows(action, it), f"{action} on {it}")
+
+    def test_on_ec2_doctor_and_orphans_may_look_and_a_file_takes_no_table(self):
+        on_ec2 = {"Compute": "EC2", "MorePipelineArns": f"arn:aws:codepipeline:{support.REGION}:{support.ACCOUNT}:a"}
+        for fleet in ("no", "yes"):
+            stack = template.Stack(STACK.template, support.ACCOUNT, support.REGION, Fleet=fleet, **on_ec2)
+            self.assertTrue(stack.allows("ssm:DescribeParameters", "*"))
+            for pipeline in ("shop-frontend-pipeline", "a"):
+                it = f"arn:aws:codepipeline:{support.REGION}:{support.ACCOUNT}:{pipeline}"
+                self.assertTrue(stack.allows("codepipeline:GetPipelineState", it))
+            scans = {name for names, _, _ in stack.allowed() for name in names if name.startswith("dynamodb:")}
+            expected = {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"} if fleet == "yes" else set()
+            self.assertEqual(scans, expected)
 
     def test_without_a_choice_the_role_is_the_one_in_the_readme(self):
         resources = template.load(support.DEPLOY / "cloudformation.yaml")

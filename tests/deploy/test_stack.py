@@ -11,6 +11,7 @@ import pathlib
 import re
 import subprocess
 import tempfile
+import tomllib
 import unittest
 
 import support
@@ -126,6 +127,10 @@ class Stack(unittest.TestCase):
         # The configuration is the one that the stack wrote, to the letter.
         config = self.directory / "config.toml"
         config.write_text(outputs["Configuration"])
+        # The agent writes with the stack's role, into the group that this allows.
+        telemetry = tomllib.loads(outputs["Configuration"])["telemetry"]
+        self.assertEqual(telemetry["metrics_log_group"], outputs["LogGroup"])
+        self.assertEqual(telemetry["metrics_namespace"], "Stagesweep/on-ec2")
         with support.embedded(self.directory) as embedded:
             staging = [id for id, is_staging in embedded.distributions() if is_staging]
             self.assertEqual(len(staging), 1)
@@ -255,8 +260,8 @@ class Stack(unittest.TestCase):
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
         chosen = {
-            *("catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger", "legacy-log-bucket"),
-            *("notification", "orphans", "target-roles", "verification", "web-acl"),
+            *("catch-up", "cleanup", "doctor", "further-approvals", "further-pipelines", "key", "ledger"),
+            *("legacy-log-bucket", "notification", "orphans", "target-roles", "verification", "web-acl"),
         }
         self.assertEqual(set(policies), chosen)
         cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]

@@ -131,7 +131,7 @@ class Terraform(unittest.TestCase):
             wanted = {
                 (statement["Sid"], tuple(sorted(template.actions(statement))))
                 for name, statement in template.statements(theirs)
-                # Terraform needs none for further parameters: its targets are a list.
+                # Terraform needs none for further parameters and pipelines: its targets are a list.
                 if not name.startswith("Further")
             }
             found = set()
@@ -160,9 +160,14 @@ class Terraform(unittest.TestCase):
         text = (MODULES[0] / "alarms.tf").read_text()
         of = lambda key: re.findall(rf'^\s+{key}\s+= "(\w+)"$', text, re.M)
         self.assertEqual(set(zip(of("metric"), of("statistic"), of("missing"))), wanted)
+        # One namespace, the daemon's: for the alarms, the filters, the dashboard, and the daemon on ECS and on EC2.
+        self.assertNotRegex(text, r'namespace\s+= "(?!AWS/SQS")')
+        for file, times in (("alarms.tf", 6), ("ecs.tf", 1), ("outputs.tf", 1)):
+            self.assertEqual((MODULES[0] / file).read_text().count("local.namespace"), times, file)
+        self.assertIn('namespace = "Stagesweep/${var.name}"\n', (MODULES[0] / "main.tf").read_text())
         body = theirs["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
         ours = (MODULES[0] / "dashboard.json.tftpl").read_text()
-        plain = lambda text: json.loads(re.sub(r"\$\{[^}]+\}", "it", text))
+        plain = lambda text: json.loads(re.sub(r"(Stagesweep/)?\$\{[^}]+\}", "it", text))
         self.assertEqual(plain(ours), plain(body))
 
 

@@ -16,11 +16,11 @@ fn action(entry: &Entry) -> String {
     format!("{}:{operation}", entry.call.service)
 }
 
-/// What the policy in the README allows.
+/// What the policy in the README allows the daemon; what follows there is for `doctor`.
 fn published() -> BTreeSet<String> {
     let readme = include_str!("../../README.md");
     let (_, policy) = readme.split_once("cat > iam-policy.json").unwrap();
-    let (policy, _) = policy.split_once("\nEOF\n").unwrap();
+    let (policy, _) = policy.split_once("\"RulesByTarget\"").unwrap();
     let quoted = policy.split('"').skip(1).step_by(2);
     let services = ["sqs:", "ssm:", "cloudfront:", "dynamodb:"];
     let actions = quoted.filter(|text| services.iter().any(|it| text.starts_with(it)));

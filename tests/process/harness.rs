@@ -75,20 +75,29 @@ impl Drop for World {
         if self.other_verbs.load(Ordering::Relaxed) {
             // Of the other verbs, what the role allows for `doctor`.
             let its_own = [AwsService::EventBridge, AwsService::Iam];
-            entries.retain(|entry| its_own.contains(&entry.call.service));
+            let looks = ["DescribeParameters", "GetQueueAttributes"];
+            entries.retain(|entry| {
+                let call = &entry.call;
+                its_own.contains(&call.service) || looks.contains(&call.operation.as_str())
+            });
         }
         note_calls(&entries);
     }
 }
 
 /// Appends the operations that were not noted yet by this process to `aws-calls.txt` in cargo's directory
-/// for tests.
+/// for tests, each with the caller's account and what it was about, or `-`.
 fn note_calls(entries: &[Entry]) {
     static NOTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut noted = lock(&NOTED);
-    let calls = entries
-        .iter()
-        .map(|entry| format!("{} {}\n", entry.call.service, entry.call.operation));
+    let calls = entries.iter().map(|entry| {
+        let call = &entry.call;
+        let resource = call.resource.as_deref().unwrap_or("-");
+        format!(
+            "{} {} {} {resource}\n",
+            call.service, call.operation, call.account
+        )
+    });
     let new: BTreeSet<String> = calls.filter(|call| !noted.contains(call)).collect();
     if new.is_empty() {
         return;

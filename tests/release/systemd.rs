@@ -9,12 +9,17 @@ use tokio::time::Instant;
 
 use crate::harness::{NEVER, PROPAGATION, TARGET, World, noticed};
 use crate::machine::{Machine, UNIT};
-use crate::released;
+use crate::{released, text, until};
 
 /// What is stopped or found out without waiting for anything.
 const PROMPT: Duration = Duration::from_secs(8);
 
 const CONFIG: &str = "/etc/stagesweep/config.toml";
+
+/// What copies the log for an agent, and what looks for orphans.
+const LOG: &str = "stagesweep-log.service";
+const LOG_TIMER: &str = "stagesweep-log.timer";
+const ORPHANS: &str = "stagesweep-orphans.service";
 
 // The machine and the AWS at the other end of its calls go on while this test waits for a command.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,6 +29,7 @@ async fn the_package_from_its_installation_to_its_removal() {
     a_bad_configuration_is_not_tried_again(&machine).await;
     is_ready_when_the_queue_has_answered(&machine).await;
     cleans_up_in_its_sandbox_and_reloads(&machine).await;
+    hands_its_log_and_metrics_to_agents(&machine).await;
     survives_being_frozen_and_killed(&machine).await;
     stops_in_mid_wait_and_loses_nothing(&machine).await;
     is_given_the_time_of_its_grace_period(&machine).await;
@@ -99,24 +105,30 @@ fn installs_without_starting(machine: &Machine) {
     let example = "/usr/share/doc/stagesweep/examples/config.toml";
     machine.must(&["stagesweep", "check", "--config", example]);
 
-    let unit = format!("/usr/lib/systemd/system/{UNIT}");
-    let verify = [
-        "systemd-analyze",
-        "verify",
-        "--recursive-errors=no",
-        "--man=no",
-        &unit,
-    ];
-    assert_eq!(machine.must(&verify), "");
-    let exposure = [
-        "systemd-analyze",
-        "security",
-        "--offline=true",
-        "--threshold=12",
-        "--no-pager",
-        &unit,
-    ];
-    machine.must(&exposure);
+    let unit = |name: &str| format!("/usr/lib/systemd/system/{name}");
+    for name in [UNIT, LOG, LOG_TIMER, ORPHANS, "stagesweep-orphans.timer"] {
+        let unit = unit(name);
+        let verify = [
+            "systemd-analyze",
+            "verify",
+            "--recursive-errors=no",
+            "--man=no",
+            &unit,
+        ];
+        assert_eq!(machine.must(&verify), "");
+    }
+    for (name, most) in [(UNIT, "12"), (ORPHANS, "12"), (LOG, "15")] {
+        let threshold = format!("--threshold={most}");
+        let exposure = [
+            "systemd-analyze",
+            "security",
+            "--offline=true",
+            &threshold,
+            "--no-pager",
+            &unit(name),
+        ];
+        machine.must(&exposure);
+    }
 }
 
 async fn a_bad_configuration_is_not_tried_again(machine: &Machine) {
@@ -217,6 +229,64 @@ async fn cleans_up_in_its_sandbox_and_reloads(machine: &Machine) {
     world.settled().await;
     world.assert_cleaned_once(&blog);
     machine.systemctl(&["stop", UNIT]);
+}
+
+async fn hands_its_log_and_metrics_to_agents(machine: &Machine) {
+    say("its log is a file that the agent reads and nobody else; rotated, nothing of it is lost");
+    anew(machine);
+    machine.must(&["groupadd", "--system", "cwagent"]);
+    for user in ["cwagent", "nosy"] {
+        let group = if user == "nosy" { "nogroup" } else { user };
+        machine.must(&["useradd", "--system", "--gid", group, user]);
+    }
+    let world = World::new().await;
+    let shop = world.service("shop");
+    let metrics = "[telemetry]\nmetrics_interval = \"100ms\"\n\
+                   metrics_sink = \"file:///var/log/stagesweep/metrics.log\"\n";
+    configure(machine, &world, &format!("{metrics}{TARGET}"));
+    machine.systemctl(&["start", UNIT]);
+    machine.systemctl(&["enable", "--now", LOG_TIMER]);
+    let path = "/var/log/stagesweep-log/stagesweep.log";
+    let reads = |user: &str| machine.run(&["runuser", "--user", user, "--", "cat", path]);
+    let copied = || {
+        text(&reads("cwagent"))
+            .contains("\"started\"")
+            .then_some(())
+    };
+    until("the timer copies it", copied, || machine.tell()).await;
+    assert!(!reads("nosy").status.success());
+
+    // Both open a new file where theirs was renamed, and the daemon goes on.
+    let counted = || {
+        let count = machine.run(&["grep", "--count", "_aws", "/var/log/stagesweep/metrics.log"]);
+        text(&count).trim().parse().unwrap_or(0_u32)
+    };
+    let some = || (counted() > 0).then_some(());
+    until("there are metrics", some, || machine.tell()).await;
+    machine.must(&["logrotate", "--force", "/etc/logrotate.d/stagesweep"]);
+    until("there are metrics again", some, || machine.tell()).await;
+    machine.must(&["test", "-s", "/var/log/stagesweep/metrics.log.1"]);
+    world.reject(&shop);
+    world.settled().await;
+    world.assert_cleaned_once(&shop);
+
+    // Beside the daemon, with its ledger.
+    machine.systemctl(&["start", ORPHANS]);
+    machine.systemctl(&["stop", UNIT]);
+    machine.systemctl(&["disable", "--now", LOG_TIMER]);
+    machine.systemctl(&["start", LOG]);
+    let files = machine.must(&["sh", "-c", &format!("cat {path}.1 {path}")]);
+    let units = [format!("--unit={UNIT}"), format!("--unit={ORPHANS}")];
+    let journal = [
+        "journalctl",
+        "--quiet",
+        "--output=cat",
+        &units[0],
+        &units[1],
+    ];
+    // The log of the chapters before this one is in it too.
+    assert_eq!(files, machine.must(&journal));
+    assert!(files.contains("\"quota\""), "{files}");
 }
 
 async fn survives_being_frozen_and_killed(machine: &Machine) {
@@ -327,6 +397,9 @@ async fn leaves_nothing(machine: &Machine) {
         "/var/lib/private/stagesweep",
         "/usr/bin/stagesweep",
         "/etc/stagesweep/environment",
+        "/etc/logrotate.d/stagesweep",
+        "/var/log/private/stagesweep",
+        "/var/log/stagesweep-log",
     ] {
         machine.must_fail(&["test", "-e", path]);
     }

@@ -91,7 +91,7 @@ export interface StagesweepProps {
   readonly customerKey?: boolean;
   /** How long logs are kept. @default 90 */
   readonly logRetentionDays?: number;
-  /** When a task on ECS looks for orphans; an empty text: never. @default rate(1 day) */
+  /** When a task on ECS looks for orphans (on EC2 a timer does); an empty text: never. @default rate(1 day) */
   readonly orphansSchedule?: string;
   /** Who is told of alarms. @default nobody */
   readonly alarmTopic?: sns.ITopic;
