@@ -19,6 +19,7 @@ mod target;
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use jiff::SignedDuration;
 
 use crate::accounts::Accounts;
@@ -328,6 +329,11 @@ fn resolved(config: &Config, home: &Home, pipeline: &str, target: &Target) -> Op
     (named.target.label == target.pipeline()).then_some(named)
 }
 
+/// Some at the same time, in their order.
+async fn at_once<F: Future>(looks: impl Iterator<Item = F>) -> Vec<F::Output> {
+    stream::iter(looks).buffered(AT_ONCE).collect().await
+}
+
 /// A duration as people write it: humantime joins days to their number.
 fn people(duration: Duration) -> String {
     humantime::format_duration(duration)
@@ -414,7 +420,7 @@ async fn distributions(scene: &Scene<'_>) -> Vec<Check> {
         }
         // The daemon then asks for each distribution by itself.
         Err(error) => {
-            let check = Check::call(LIST, &error, "cloudfront:ListDistributions on *");
+            let check = Check::call(LIST, &error, &format!("{LIST} on *"));
             checks.push(check.at_most_a_warning());
         }
     }

@@ -47,3 +47,4 @@ pub mod tasks;
 pub mod telemetry;
 pub mod verdict;
 pub mod watch;
+mod wildcard;

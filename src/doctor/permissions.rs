@@ -1,6 +1,7 @@
 //! The permissions to change something, which cannot be tried without changing it: IAM simulates them.
 
 use super::questions::{Reach, of_a_cleanup, of_reading, of_the_daemon, principal};
+use super::queue_policy::QueuePolicy;
 use super::{Check, LIST, Scene, mend};
 use crate::aws::AwsError;
 use crate::aws::iam::{Decision, Iam, Question, Verdict};
@@ -78,11 +79,12 @@ async fn ask(
     questions: &[Question],
     queue: Option<&QueueAttributes>,
 ) -> Vec<Check> {
+    let policy = queue.and_then(QueuePolicy::of);
     let mut checks = Vec::new();
     for question in questions {
         match decide(iam, principal, question).await {
             Ok(decisions) => {
-                let elsewhere = granted_elsewhere(question.action, queue);
+                let elsewhere = granted_elsewhere(question.action, principal, policy.as_ref());
                 checks.push(judge(question.action, &decisions, elsewhere));
             }
             Err(error) => {
@@ -111,26 +113,36 @@ async fn decide(
         with_tag.context.push((TAG.0, TAG.1.to_owned()));
         let told = iam.simulate(principal, &with_tag).await?;
         for (before, with_tag) in decisions.iter_mut().zip(told) {
-            before.verdict = match (&before.verdict, with_tag.verdict) {
-                (Verdict::Depends(_), Verdict::Allowed) => Verdict::Depends(vec![TAG.0.to_owned()]),
-                (Verdict::Depends(_), verdict) => verdict,
-                (verdict, _) => verdict.clone(),
-            };
+            before.verdict = settled(&before.verdict, with_tag.verdict);
         }
     }
     Ok(decisions)
 }
 
+/// What the answers without the tag and with it come to.
+fn settled(without: &Verdict, with_tag: Verdict) -> Verdict {
+    match (without, with_tag) {
+        (Verdict::Depends(_), Verdict::Allowed) => Verdict::Depends(vec![TAG.0.to_owned()]),
+        (Verdict::Depends(_), verdict) => verdict,
+        (verdict, _) => verdict.clone(),
+    }
+}
+
 /// What may allow an action that no statement of the role does, if something may.
-fn granted_elsewhere(action: &str, queue: Option<&QueueAttributes>) -> Option<&'static str> {
+fn granted_elsewhere(
+    action: &str,
+    principal: &str,
+    queue: Option<&QueuePolicy>,
+) -> Option<&'static str> {
     let service = action.split(':').next().unwrap_or_default();
-    let named = |it: &QueueAttributes| it.policy.as_ref().is_some_and(|it| it.contains("\"AWS\""));
     match service {
         "kms" => Some("the key's policy may"),
         "events" => Some("the event bus's policy may"),
         "s3" => Some("CloudFront may not ask for it, or the bucket's policy may allow it"),
         "wafv2" => Some("CloudFront may not ask for it"),
-        "sqs" if queue.is_some_and(named) => Some("the queue's policy may"),
+        "sqs" if queue.is_some_and(|it| it.may_grant(action, principal)) => {
+            Some("the queue's policy may")
+        }
         _ => None,
     }
 }
@@ -256,7 +268,24 @@ mod tests {
             denied.remedy.as_deref(),
             Some("allow cloudfront:DeleteDistribution on E1")
         );
+        let elsewhere = Some("the key's policy may");
+        let resource = "key".to_owned();
+        let verdict = Verdict::NotAllowed;
+        let granted = judge("kms:Decrypt", &[Decision { resource, verdict }], elsewhere);
+        assert_eq!(granted.status, Status::Warning);
         let many = of(&[const { Verdict::Forbidden }; 5]);
         assert!(many.remedy.unwrap().contains("E2 and 2 more out of"));
+    }
+
+    #[test]
+    fn a_key_that_does_not_decide_makes_no_denial_a_doubt() {
+        let tag = || vec![TAG.0.to_owned()];
+        let depends = Verdict::Depends(vec![TAG.0.to_owned(), "events:source".to_owned()]);
+        assert_eq!(settled(&depends, Verdict::Allowed), Verdict::Depends(tag()));
+        assert_eq!(settled(&depends, Verdict::NotAllowed), Verdict::NotAllowed);
+        assert_eq!(
+            settled(&Verdict::Allowed, Verdict::Allowed),
+            Verdict::Allowed
+        );
     }
 }

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::target::at_once;
-use super::{Check, MANY, Preflight, Scene, resolved};
+use super::{Check, MANY, Preflight, Scene, at_once, resolved};
 use crate::accounts::Accounts;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
@@ -28,21 +27,17 @@ struct Asks {
 }
 
 impl Asks {
-    /// A look that fails: a failure where no job would go on without it.
-    fn weigh(self, check: Check) -> Check {
-        match self.verify {
-            true => check,
-            false => check.at_most_a_warning(),
-        }
-    }
-
-    /// A call that fails, and the permission that it takes.
+    /// A call that fails, and the permission that it takes: a failure where no job would go on without it.
     fn denied(self, error: &AwsError, operation: &str) -> Check {
         let permission = match self.verify || self.catch_up {
             true => format!("{operation} on it"),
             false => format!("{operation} on it; only `doctor` asks for it"),
         };
-        self.weigh(Check::call(NAME, error, &permission))
+        let check = Check::call(NAME, error, &permission);
+        match self.verify {
+            true => check,
+            false => check.at_most_a_warning(),
+        }
     }
 }
 

@@ -14,8 +14,10 @@ use crate::target::Access;
 pub(super) struct Reach {
     /// As whom.
     pub(super) access: Access,
+    /// The production parameters, each with its region. They are only read.
+    pub(super) production_parameters: BTreeSet<(String, String)>,
     /// The staging parameters, each with its region.
-    pub(super) parameters: BTreeSet<(String, String)>,
+    pub(super) staging_parameters: BTreeSet<(String, String)>,
     /// Production distributions' ids.
     pub(super) productions: BTreeSet<String>,
     /// Staging distributions' ids.
@@ -30,7 +32,8 @@ impl Reach {
     pub(super) fn new(access: Access) -> Self {
         Self {
             access,
-            parameters: BTreeSet::new(),
+            production_parameters: BTreeSet::new(),
+            staging_parameters: BTreeSet::new(),
             productions: BTreeSet::new(),
             stagings: BTreeSet::new(),
             log_buckets: BTreeSet::new(),
@@ -39,7 +42,9 @@ impl Reach {
     }
 
     pub(super) fn extend(&mut self, more: Self) {
-        self.parameters.extend(more.parameters);
+        self.production_parameters
+            .extend(more.production_parameters);
+        self.staging_parameters.extend(more.staging_parameters);
         self.productions.extend(more.productions);
         self.stagings.extend(more.stagings);
         self.log_buckets.extend(more.log_buckets);
@@ -147,8 +152,10 @@ pub(super) fn of_reading(
             .map(|arn| Question::of("sqs:GetQueueAttributes", [arn])),
     );
     if let Some(reach) = here {
-        let staging = parameters(principal, reach);
-        questions.push(Question::of("ssm:GetParameter", staging.clone()));
+        let staging = parameters(principal, &reach.staging_parameters);
+        let mut both = parameters(principal, &reach.production_parameters);
+        both.extend_from_slice(&staging);
+        questions.push(Question::of("ssm:GetParameter", both));
         questions.push(Question::of("ssm:GetParameterHistory", staging));
         for action in [DISTRIBUTION, CONFIG] {
             let arn = cloudfront("distribution", NO_DISTRIBUTION);
@@ -165,10 +172,10 @@ pub(super) fn of_reading(
     questions
 }
 
-/// The ARNs of the staging parameters.
-fn parameters(principal: &str, reach: &Reach) -> Vec<String> {
+/// The ARNs of parameters.
+fn parameters(principal: &str, of: &BTreeSet<(String, String)>) -> Vec<String> {
     let (partition, account) = place(principal);
-    let arns = reach.parameters.iter().map(|(region, name)| {
+    let arns = of.iter().map(|(region, name)| {
         let slash = if name.starts_with('/') { "" } else { "/" };
         format!("arn:{partition}:ssm:{region}:{account}:parameter{slash}{name}")
     });
@@ -203,7 +210,10 @@ pub(super) fn of_a_cleanup(principal: &str, reach: &Reach) -> Vec<Question> {
         Question::of("cloudfront:UpdateDistribution", or_none(both)),
         Question::of("cloudfront:DeleteDistribution", or_none(stagings)),
         Question::of("cloudfront:DeleteContinuousDeploymentPolicy", [policy]),
-        Question::of("ssm:PutParameter", parameters(principal, reach)),
+        Question::of(
+            "ssm:PutParameter",
+            parameters(principal, &reach.staging_parameters),
+        ),
         Question::of("s3:GetBucketAcl", buckets.clone()),
         Question::of("s3:PutBucketAcl", buckets),
         Question::of("wafv2:GetWebACL", web_acls),
@@ -248,7 +258,7 @@ mod tests {
         assert_eq!(resources(&reach, deletes), Some(vec![none]));
         assert_eq!(resources(&reach, "ssm:PutParameter"), None);
         let parameter = |name: &str| ("eu-west-1".to_owned(), name.to_owned());
-        reach.parameters = [parameter("flat"), parameter("/a/b")].into();
+        reach.staging_parameters = [parameter("flat"), parameter("/a/b")].into();
         let arn = "arn:aws:ssm:eu-west-1:123456789012:parameter";
         assert_eq!(
             resources(&reach, "ssm:PutParameter"),

@@ -10,10 +10,12 @@ use serde_json::Value;
 
 use super::Status;
 use super::statement::{
-    EVENTS, PRINCIPAL_ARN, Request, SOURCE_ACCOUNT, SOURCE_ARN, conditions, glob, is_for,
+    EVENTS, PRINCIPAL_ARN, Request, SOURCE_ACCOUNT, SOURCE_ARN, Who, conditions, is_for,
     is_for_everyone, is_root, listed, many, part, principals, readable, test, text, values,
 };
+use crate::aws::sqs::QueueAttributes;
 use crate::event_pattern::{all, any};
+use crate::wildcard::fits_iam;
 
 const ACTION: &str = "sqs:SendMessage";
 
@@ -44,6 +46,18 @@ impl QueuePolicy {
         })
     }
 
+    /// The policy of the queue, if it has one that can be read.
+    pub(super) fn of(queue: &QueueAttributes) -> Option<Self> {
+        Self::parse(queue.policy.as_deref()?, queue.arn.as_deref()?)
+    }
+
+    /// Whether a statement may allow `principal` this action, whatever its conditions.
+    pub(super) fn may_grant(&self, action: &str, principal: &str) -> bool {
+        let who = Who::Caller(principal.to_owned());
+        let mut allow = self.statements.iter().filter(|it| it["Effect"] == "Allow");
+        allow.any(|it| all([self.is_about(it, action), is_for(it, &who)]) != Some(false))
+    }
+
     /// Whether the rule with this ARN may send.
     pub(super) fn admits(&self, rule: &str) -> Option<bool> {
         self.decide(&Request::rule(rule))
@@ -53,7 +67,8 @@ impl QueuePolicy {
     pub(super) fn sources(&self) -> Vec<&str> {
         let allow = self.statements.iter().filter(|it| it["Effect"] == "Allow");
         let arns = allow.flat_map(|it| values(it, SOURCE_ARN));
-        arns.filter(|arn| glob(part(arn, 2), "events")).collect()
+        arns.filter(|arn| fits_iam(part(arn, 2), "events"))
+            .collect()
     }
 
     /// Who may send. EventBridge must, from the rules that are named, and nobody else.
@@ -194,7 +209,7 @@ impl QueuePolicy {
                 let service = part(arn, 2);
                 let request =
                     Request::service(&format!("{service}.amazonaws.com"), Some(arn.to_owned()));
-                if !glob(service, "events") && might(&request) {
+                if !fits_iam(service, "events") && might(&request) {
                     others.insert(arn.to_owned());
                 }
             }
@@ -236,7 +251,7 @@ impl QueuePolicy {
         let [arn, partition, of, region, account, resource] = parts[..] else {
             return None;
         };
-        if !glob(of, service) || (only && !account.contains(['*', '?'])) {
+        if !fits_iam(of, service) || (only && !account.contains(['*', '?'])) {
             return None;
         }
         let wanted = match service {
@@ -297,14 +312,15 @@ impl QueuePolicy {
 
     /// Whether the statement is about sending to this queue.
     fn is_for_sending(&self, statement: &Value) -> Option<bool> {
-        let action = |pattern: &str| {
-            Some(glob(
-                &pattern.to_ascii_lowercase(),
-                &ACTION.to_ascii_lowercase(),
-            ))
-        };
+        self.is_about(statement, ACTION)
+    }
+
+    /// Whether the statement is about this action on this queue.
+    fn is_about(&self, statement: &Value, action: &str) -> Option<bool> {
+        let action = action.to_ascii_lowercase();
+        let action = |pattern: &str| Some(fits_iam(&pattern.to_ascii_lowercase(), &action));
         // A policy without resources can only be about the queue that it is of.
-        let resource = |pattern: &str| readable(pattern).map(|it| glob(it, &self.queue));
+        let resource = |pattern: &str| readable(pattern).map(|it| fits_iam(it, &self.queue));
         all([
             listed(statement, "Action", "NotAction", action).unwrap_or(Some(false)),
             listed(statement, "Resource", "NotResource", resource).unwrap_or(Some(true)),
@@ -336,7 +352,7 @@ impl QueuePolicy {
 
 /// `wanted` if it fits, else something that does.
 fn fill(pattern: &str, wanted: &str, star: &str) -> String {
-    match glob(pattern, wanted) {
+    match fits_iam(pattern, wanted) {
         true => wanted.to_owned(),
         false => pattern
             .replacen('*', star, 1)

@@ -514,9 +514,22 @@ fn wildcards_stand_for_what_they_should() {
         ("a**", "a", true),
         ("a", "b", false),
     ] {
-        assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        assert_eq!(fits_iam(pattern, text), expected, "{pattern} {text}");
     }
     let crosses = "arn:aws:events:*:rule/stagesweep:x";
     assert_eq!(arn_like(crosses, RULE), Some(false));
     assert_eq!(arn_like("arn:aws:events:*", RULE), None);
+}
+
+#[test]
+fn a_role_may_be_granted_by_the_queue_what_its_own_policies_do_not() {
+    let daemon = "arn:aws:iam::123456789012:role/stagesweep";
+    let granted = policy(beside(json!({
+        "Principal": { "AWS": daemon }, "Action": ["sqs:ReceiveMessage", "sqs:Delete*"], "Condition": null,
+    })));
+    assert!(granted.may_grant("sqs:DeleteMessage", daemon));
+    assert!(!granted.may_grant("sqs:ChangeMessageVisibility", daemon));
+    let other = "arn:aws:iam::123456789012:role/another";
+    assert!(!granted.may_grant("sqs:DeleteMessage", other));
+    assert!(!policy(json!([good()])).may_grant("sqs:DeleteMessage", daemon));
 }

@@ -12,9 +12,10 @@ use crate::aws::AwsError;
 use crate::aws::eventbridge::{DEFAULT_BUS, EventBridge, Rule, RuleTarget};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
-use crate::event_pattern::{admits, fits};
+use crate::event_pattern::admits;
 use crate::named::Named;
 use crate::retry::ErrorClass;
+use crate::wildcard::fits_iam;
 
 const NAME: &str = "rule";
 
@@ -54,8 +55,7 @@ pub(super) async fn examine(scene: &Scene<'_>, queue: &QueueAttributes) -> Vec<C
         let said = "not looked at: the queue does not say its ARN";
         return vec![Check::warning(NAME, said, super::queue::READ)];
     };
-    let policy = queue.policy.as_deref().filter(|it| !it.is_empty());
-    let policy = policy.and_then(|text| QueuePolicy::parse(text, arn));
+    let policy = QueuePolicy::of(queue);
     let events = connector.events(config.queue.region.as_deref());
     let sources = policy.as_ref().map(QueuePolicy::sources);
     let (buses, elsewhere) = buses(arn, &sources.unwrap_or_default());
@@ -105,7 +105,7 @@ fn buses(queue: &str, sources: &[&str]) -> (BTreeSet<String>, bool) {
     let mut buses = BTreeSet::from([DEFAULT_BUS.to_owned()]);
     let mut elsewhere = false;
     for source in sources {
-        elsewhere |= !fits(&place(source), &place(queue));
+        elsewhere |= !fits_iam(&place(source), &place(queue));
         let path: Vec<&str> = source
             .rsplit(':')
             .next()
@@ -159,7 +159,11 @@ fn none(buses: &BTreeSet<String>, elsewhere: bool) -> Check {
     );
     if elsewhere {
         let said = format!("{said}; the queue's policy names one of elsewhere, not looked at");
-        return Check::warning(NAME, said, "look at that rule there, with `doctor`'s page");
+        return Check::warning(
+            NAME,
+            said,
+            "look at that rule in its account and region: aws events describe-rule",
+        );
     }
     let remedy =
         "give a rule for rejected approvals the queue as its target: aws events put-targets";

@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use crate::event_pattern::any;
+use crate::wildcard::fits_iam;
 
 /// Whose the rules are that send.
 pub(super) const EVENTS: &str = "events.amazonaws.com";
@@ -258,7 +259,7 @@ pub(super) fn test(operator: &str, key: &str, values: &Value, request: &Request)
             "stringequalsignorecase" | "stringnotequalsignorecase" | "bool" => {
                 Some(value.eq_ignore_ascii_case(found))
             }
-            "stringlike" | "stringnotlike" => Some(glob(value, found)),
+            "stringlike" | "stringnotlike" => Some(fits_iam(value, found)),
             "arnequals" | "arnlike" | "arnnotequals" | "arnnotlike" => arn_like(value, found),
             _ => None,
         }
@@ -274,11 +275,11 @@ pub(super) fn arn_like(pattern: &str, arn: &str) -> Option<bool> {
             parts
                 .iter()
                 .zip(arn.splitn(6, ':'))
-                .all(|(p, it)| glob(p, it)),
+                .all(|(p, it)| fits_iam(p, it)),
         ),
         _ if pattern == "*" => Some(true),
         // No ARN. What AWS makes of it is not said.
-        _ if glob(pattern, arn) => None,
+        _ if fits_iam(pattern, arn) => None,
         _ => Some(false),
     }
 }
@@ -286,30 +287,6 @@ pub(super) fn arn_like(pattern: &str, arn: &str) -> Option<bool> {
 /// `None` for a value with a policy variable, such as `${aws:username}`.
 pub(super) fn readable(value: &str) -> Option<&str> {
     (!value.contains("${")).then_some(value)
-}
-
-/// Whether `*` for anything and `?` for one character make `pattern` into `text`.
-pub(super) fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    // The last `*`, and where what it stands for ends.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if p < pattern.len() && pattern[p] == '*' {
-            star = Some((p, t));
-            p += 1;
-        } else if p < pattern.len() && (pattern[p] == '?' || pattern[p] == text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((at, end)) = star {
-            star = Some((at, end + 1));
-            (p, t) = (at + 1, end + 1);
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|it| *it == '*')
 }
 
 /// A part of an ARN by its place, from 0; nothing if there is none.

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use futures_util::stream::{self, StreamExt};
-
 use super::questions::Reach;
-use super::{AT_ONCE, Check, MANY, Preflight, Scene, is_here, mend, resolved};
+use super::{Check, MANY, Preflight, Scene, at_once, is_here, mend, resolved};
 use crate::accounts::Accounts;
 use crate::aws::Account;
 use crate::aws::cloudfront::Details;
@@ -91,7 +89,7 @@ pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Vec<Reach>) {
                 );
                 checks.push(check.about(target.to_string()));
             }
-            reach.parameters.extend(example(scene, target));
+            reach.staging_parameters.extend(example(scene, target));
         }
         merge(&mut reaches, reach);
     }
@@ -106,11 +104,6 @@ pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Vec<Reach>) {
         ));
     }
     (checks, reaches)
-}
-
-/// Some at the same time, in their order.
-pub(super) async fn at_once<F: Future>(looks: impl Iterator<Item = F>) -> Vec<F::Output> {
-    stream::iter(looks).buffered(AT_ONCE).collect().await
 }
 
 /// A staging parameter that the target can come to, and its region.
@@ -163,10 +156,10 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
             "ssm:GetParameter, cloudfront:GetDistribution and the policies' calls",
         ),
         Ok(found) => {
-            let region = reach.access.region.clone();
-            reach
-                .parameters
-                .insert((region, parameters.staging.clone()));
+            let place = |name: &String| (named.target.access.region.clone(), name.clone());
+            let production = place(&parameters.production);
+            reach.production_parameters.insert(production);
+            reach.staging_parameters.insert(place(&parameters.staging));
             let id = |details: &Details| details.distribution.id.clone();
             reach.productions.extend(found.production.as_ref().map(id));
             let staging = found.staging.as_ref();
@@ -218,10 +211,11 @@ async fn of(
         let clients = &account.clients;
         async move {
             let mut reach = Reach::new(access.clone());
-            if let Role::Staging = role {
-                let region = access.region.clone();
-                reach.parameters.insert((region, name.clone()));
-            }
+            let place = (access.region.clone(), name.clone());
+            match role {
+                Role::Production => reach.production_parameters.insert(place),
+                Role::Staging => reach.staging_parameters.insert(place),
+            };
             let check = parameter(clients, name, role, &mut reach).await;
             (check.about(name.clone()), reach)
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, EmbeddedAws, Faults, Rule};
+use stagesweep::rehearsal::{Action, Faults, Rule};
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
@@ -140,8 +140,7 @@ async fn a_job_whose_grant_is_void_stops_and_comes_back_after_a_backoff() {
     let service = world.service("shop");
     world.reject(&service);
     let daemon = world.start("ledger.db");
-    let detached = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
-    world.aws.wait_until(detached, PATIENCE).await.unwrap();
+    world.detached().await;
     // As if another instance had been granted the job, and had died.
     let ledger = rusqlite::Connection::open(world.ledger_path("ledger.db")).unwrap();
     let changed = ledger.execute("UPDATE jobs SET epoch = epoch + 1, holds = 0", []);

@@ -165,6 +165,12 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             })));
     }
 
+    /// Waits until the first policy has been taken off its production distribution.
+    pub(crate) async fn detached(&self) {
+        let detached = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
+        self.aws.wait_until(detached, PATIENCE).await.unwrap();
+    }
+
     /// Waits until the queue has no message left.
     pub(crate) async fn settled(&self) {
         self.aws

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule};
+use stagesweep::rehearsal::{Action, Failure, Rule};
 use stagesweep::target::Targets;
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_untouched};
@@ -13,8 +13,7 @@ async fn a_stop_in_mid_wait_releases_the_message_at_once_and_a_restart_goes_on()
     let service = world.service("shop");
     world.reject(&service);
     let daemon = world.start("ledger.db");
-    let detached = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
-    world.aws.wait_until(detached, PATIENCE).await.unwrap();
+    world.detached().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     let began = tokio::time::Instant::now();
     daemon.stop().await;

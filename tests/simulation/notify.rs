@@ -97,8 +97,7 @@ async fn a_dead_letter_is_told_of_whose_last_receive_came_while_its_job_was_runn
     world.aws.deny("DeleteDistribution");
     world.reject(&service);
     let daemon = world.start_with("ledger.db", ON, false);
-    let detached = |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == 1;
-    world.aws.wait_until(detached, PATIENCE).await.unwrap();
+    world.detached().await;
     // SQS delivers it four times more, although it is held.
     for receives in 2..=5 {
         world.aws.show_messages(&world.queues.url).unwrap();
