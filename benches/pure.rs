@@ -80,7 +80,7 @@ fn core(criterion: &mut Criterion) {
         staging_id: staging.id.clone(),
         staging_domain: Some(staging.domain.clone()),
         policy_id: Some("policy".to_owned()),
-        overwriting: None,
+        ..Binding::default()
     };
     let observed = Observed {
         policies: vec![Policy {
@@ -89,12 +89,13 @@ fn core(criterion: &mut Criterion) {
             staging_domains: vec![staging.domain.clone()],
         }],
         parameter: Some(ParameterVersion {
-            value: staging.id.clone(),
-            version: 2,
+            value: "deleted".to_owned(),
+            version: 3,
             modified_at: None,
         }),
         production: Some(production),
         staging: Some(staging),
+        listed_gone: false,
     };
     let progress = Progress::default();
     criterion.bench_function("plan::decide the detach", |bencher| {

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::aws::iam::Iam;
-use crate::aws::{self, Connector, Principal};
+use crate::aws::{self, AwsError, Connector, Principal};
+use crate::listing::SharedListing;
 use crate::pace::Pace;
 use crate::target::{Access, Role};
 use crate::tasks::Tasks;
@@ -37,6 +38,8 @@ struct Inner {
     telemetry: Arc<Telemetry>,
     tasks: Tasks,
     kept: Mutex<Kept>,
+    /// The ARN of the daemon's own credentials, once it is known.
+    own_arn: tokio::sync::OnceCell<String>,
 }
 
 /// One account, as one role sees it, and the parameters and pipelines of one region.
@@ -46,6 +49,9 @@ pub struct Account {
     pub clients: aws::Account,
     /// Waits for its distributions.
     pub watcher: Watcher,
+    /// What a listing of its distributions shows.
+    pub(crate) listing: Arc<SharedListing>,
+    role: Option<Role>,
     principal: Principal,
 }
 
@@ -88,6 +94,7 @@ impl Accounts {
             telemetry,
             tasks,
             kept: Mutex::default(),
+            own_arn: tokio::sync::OnceCell::new(),
         }))
     }
 
@@ -111,15 +118,32 @@ impl Accounts {
         account
     }
 
+    /// Whether `user`, as SSM's history names whoever wrote, is stagesweep as it works in that account: the
+    /// same role in whatever session, or the very same user. Unknown counts as no.
+    pub async fn is_ours(&self, account: &Account, user: &str) -> bool {
+        match &account.role {
+            Some(role) => role_of(user) == role.arn().rsplit('/').next(),
+            None => {
+                let identity = self.0.connector.identity();
+                let caller = || async { Ok::<_, AwsError>(identity.caller().await?.arn) };
+                let own = self.0.own_arn.get_or_try_init(caller).await;
+                own.is_ok_and(|own| {
+                    own == user || role_of(own).is_some_and(|it| role_of(user) == Some(it))
+                })
+            }
+        }
+    }
+
     /// The clients of an account. CloudFront is global: in every region of it the watcher, the client
     /// and the credentials are the same.
     fn make(&self, access: &Access, elsewhere: Option<&Account>) -> Account {
         let inner = &self.0;
-        let (principal, cloudfront, watcher) = match elsewhere {
+        let (principal, cloudfront, watcher, listing) = match elsewhere {
             Some(same) => (
                 same.principal.clone(),
                 same.clients.cloudfront.clone(),
                 same.watcher.clone(),
+                Arc::clone(&same.listing),
             ),
             None => {
                 let principal = match &access.role {
@@ -133,7 +157,7 @@ impl Accounts {
                     Arc::clone(&inner.telemetry),
                     inner.tasks.clone(),
                 );
-                (principal, cloudfront, watcher)
+                (principal, cloudfront, watcher, Arc::default())
             }
         };
         Account {
@@ -143,6 +167,8 @@ impl Accounts {
                 codepipeline: principal.pipelines(&access.region),
             },
             watcher,
+            listing,
+            role: access.role.clone(),
             principal,
         }
     }
@@ -178,6 +204,12 @@ impl Kept {
             };
         }
     }
+}
+
+/// The name of the role whose session an ARN names.
+fn role_of(user: &str) -> Option<&str> {
+    let (_, session) = user.split_once(":assumed-role/")?;
+    session.split('/').next()
 }
 
 /// What CloudTrail calls the daemon in the accounts of its roles: `stagesweep-QUEUE`.

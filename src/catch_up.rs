@@ -25,23 +25,12 @@ pub use rounds::{CatchUp, MAX_CALLS, Settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use crate::event::{JobKey, Rejection};
+use crate::executions::{Attempt, Category, Seen, Status};
 use crate::target::PipelineArn;
-use crate::verdict::{Attempt, Seen, Status, Verdict, judge};
-
-/// One execution of a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Execution {
-    /// Its id.
-    pub id: String,
-    /// How it is.
-    pub status: Status,
-    /// When it last changed.
-    pub updated_at: Option<Timestamp>,
-}
+use crate::verdict::{Cause, Verdict, judge};
 
 /// Which approvals of a pipeline are looked for.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +61,7 @@ pub enum Found {
 #[must_use]
 pub fn find(approvals: Approvals<'_>, execution_id: &str, seen: &Seen) -> Vec<Found> {
     let wanted = |attempt: &&Attempt| {
-        attempt.approval
+        attempt.category == Category::Approval
             && approvals.stage.is_none_or(|stage| attempt.stage == stage)
             && approvals
                 .action
@@ -111,21 +100,19 @@ fn not_given(
         comment: last.summary.clone(),
     };
     match last.status {
-        Status::Failed => match judge(&rejection, seen) {
+        Status::Failed => match judge(&rejection, Cause::Rejection, seen) {
             Verdict::Stands { timed_out } => Some(Found::Rejected {
                 rejection,
                 timed_out,
             }),
-            Verdict::Retracted(_) | Verdict::Doubtful(_) => None,
+            Verdict::Undecided { .. }
+            | Verdict::StageRuns
+            | Verdict::Retracted(_)
+            | Verdict::Doubtful(_) => None,
         },
         Status::Ended => {
-            // Whether anything came after it is asked as if it had been rejected.
-            let mut seen = seen.clone();
-            for attempt in seen.attempts.iter_mut().filter(|it| it.id == last.id) {
-                attempt.status = Status::Failed;
-            }
-            let stands = matches!(judge(&rejection, &seen), Verdict::Stands { .. });
-            stands.then_some(Found::Ended(rejection))
+            let verdict = judge(&rejection, Cause::EndedExecution, seen);
+            matches!(verdict, Verdict::Stands { .. }).then_some(Found::Ended(rejection))
         }
         Status::InProgress | Status::Succeeded | Status::Ending | Status::Unknown => None,
     }
@@ -176,9 +163,13 @@ pub fn event_of(rejection: &Rejection) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::event::{Kind, parse};
-    use crate::verdict::Stage;
+    use crate::executions::{Stage, StageAction};
+
+    const EXECUTION: &str = "0d3e8c21-5f7a-4b96-8e10-c2a4f6b8d0e2";
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -194,8 +185,10 @@ mod tests {
             updated_at: Some(at(to)),
             by: Some("alex".to_owned()),
             summary: Some("too slow".to_owned()),
-            error_code: None,
-            approval: true,
+            execution_id: EXECUTION.to_owned(),
+            error_code: Some("JobFailed".to_owned()),
+            category: Category::Approval,
+            external_id: None,
         }
     }
 
@@ -205,9 +198,15 @@ mod tests {
         let seen = Seen {
             stages: vec![Stage {
                 name: "Approve".to_owned(),
-                latest: Some(("execution".to_owned(), stage)),
+                latest: Some((EXECUTION.to_owned(), stage)),
                 inbound: Vec::new(),
-                actions: vec![("Review".to_owned(), latest)],
+                actions: vec![StageAction {
+                    name: "Review".to_owned(),
+                    id: latest,
+                    status: Some(stage),
+                    updated_at: None,
+                    awaits_review: false,
+                }],
             }],
             attempts,
         };
@@ -219,13 +218,9 @@ mod tests {
             stage,
             action,
         };
-        let mut found = find(
-            approvals(Some("Approve"), Some("Review")),
-            "execution",
-            &seen,
-        );
-        assert_eq!(find(approvals(None, None), "execution", &seen), found);
-        assert_eq!(find(approvals(Some("Other"), None), "execution", &seen), []);
+        let mut found = find(approvals(Some("Approve"), Some("Review")), EXECUTION, &seen);
+        assert_eq!(find(approvals(None, None), EXECUTION, &seen), found);
+        assert_eq!(find(approvals(Some("Other"), None), EXECUTION, &seen), []);
         assert!(found.len() < 2);
         found.pop()
     }
@@ -240,7 +235,7 @@ mod tests {
         else {
             panic!("not found");
         };
-        assert_eq!(rejection.key.as_str(), "execution/one");
+        assert_eq!(rejection.key.as_str(), format!("{EXECUTION}/one"));
         assert_eq!(rejection.action_execution_id.as_deref(), Some("one"));
         assert_eq!((rejection.as_of, rejection.rejected_at), (at(0), at(1000)));
         assert_eq!(rejection.comment.as_deref(), Some("too slow"));
@@ -268,7 +263,7 @@ mod tests {
         else {
             panic!("not found");
         };
-        assert_eq!(rejection.key.as_str(), "execution/two");
+        assert_eq!(rejection.key.as_str(), format!("{EXECUTION}/two"));
         // Promoted; retried without an attempt so far; none at all; no approval.
         let mut promote = attempt("p", Status::InProgress, 2000, 2000);
         promote.stage = "Promote".to_owned();
@@ -279,7 +274,7 @@ mod tests {
         assert_eq!(found(Status::InProgress, vec![failed()]), None);
         assert_eq!(found(Status::Failed, Vec::new()), None);
         let build = Attempt {
-            approval: false,
+            category: Category::Work,
             ..failed()
         };
         assert_eq!(found(Status::Failed, vec![build]), None);

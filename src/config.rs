@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use self::fault::{Fault, Faults, Place};
 
 use crate::health::socket::Address;
-use crate::target::Targets;
+use crate::target::{Mode, Targets};
 
 /// The file that is read where neither the command line nor the environment names one.
 pub const DEFAULT_PATH: &str = "/etc/stagesweep/config.toml";
@@ -41,7 +41,7 @@ pub const TEXT_VARIABLE: &str = "STAGESWEEP_CONFIG_TOML";
 pub struct Config {
     /// The queue, and how it is read.
     pub queue: Queue,
-    /// How propagation is waited for.
+    /// When a cleanup begins, and how propagation is waited for.
     pub cleanup: Cleanup,
     /// When a message that failed comes back.
     pub retry: Retry,
@@ -80,13 +80,17 @@ pub struct Queue {
     pub visibility_timeout: Duration,
     /// How often the visibility is extended: at most three quarters of the timeout.
     pub heartbeat_interval: Duration,
-    /// How many messages are held at once: 1 to 1000.
+    /// How many jobs work at once: 1 to 1000. Ten times as many messages may wait.
     pub max_in_flight: usize,
 }
 
-/// How propagation is waited for.
+/// When a cleanup begins, and how propagation is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cleanup {
+    /// Whether anything is changed, where its target says nothing else.
+    pub mode: Mode,
+    /// How long a rejection is held before the first change, where its target says nothing else: at most 6 h.
+    pub delay: Duration,
     /// The shortest time between two looks; never zero.
     pub poll_interval_min: Duration,
     /// The longest time between two looks; no shorter than the minimum.
@@ -161,6 +165,8 @@ pub struct Verify {
     pub codepipeline: bool,
     /// What becomes of an approval that timed out; only CodePipeline can tell.
     pub on_timeout: OnTimeout,
+    /// How far a write may be from the action that made it: at most 10 min.
+    pub grace: Duration,
 }
 
 /// What becomes of the deployment whose approval was not given in time.
@@ -188,6 +194,14 @@ pub struct CatchUp {
     pub interval: Duration,
     /// Whether what executions left that ended without a rejection is cleaned, and not only reported.
     pub reclaim: bool,
+}
+
+impl CatchUp {
+    /// Whether it is looked for them at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.interval.is_zero()
+    }
 }
 
 /// Who is told what became of rejections.
@@ -351,10 +365,12 @@ impl Config {
                 },
             health: Health { socket },
             events: Events { allowed_accounts },
-            verify: Verify {
-                codepipeline,
-                on_timeout,
-            },
+            verify:
+                Verify {
+                    codepipeline,
+                    on_timeout,
+                    grace,
+                },
             catch_up: CatchUp { interval, reclaim },
             notify:
                 Notify {
@@ -375,6 +391,8 @@ impl Config {
             max_in_flight,
         } = queue;
         let Cleanup {
+            mode,
+            delay,
             poll_interval_min,
             poll_interval_max,
             propagation_timeout,
@@ -400,6 +418,8 @@ impl Config {
             ("queue.visibility_timeout", time(visibility_timeout)),
             ("queue.heartbeat_interval", time(heartbeat_interval)),
             ("queue.max_in_flight", max_in_flight.to_string()),
+            ("cleanup.mode", mode.to_string()),
+            ("cleanup.delay", time(delay)),
             ("cleanup.poll_interval_min", time(poll_interval_min)),
             ("cleanup.poll_interval_max", time(poll_interval_max)),
             ("cleanup.propagation_timeout", time(propagation_timeout)),
@@ -413,6 +433,7 @@ impl Config {
             ("events.allowed_accounts", accounts.join(",")),
             ("verify.codepipeline", codepipeline.to_string()),
             ("verify.on_timeout", on_timeout.to_string()),
+            ("verify.grace", time(grace)),
             ("catch_up.interval", time(interval)),
             ("catch_up.reclaim", reclaim.to_string()),
             ("notify.event_bus", event_bus.clone()),
@@ -447,17 +468,20 @@ impl Config {
     }
 
     /// The dotted names of what differs in `new` and takes a restart to apply: everything but
-    /// the targets and `telemetry.log_level`.
+    /// the targets, what they take from `[cleanup]`, and `telemetry.log_level`.
     #[must_use]
     pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
         self.settings()
             .into_iter()
             .zip(new.settings())
-            .filter(|((key, old), (_, new))| old != new && *key != "telemetry.log_level")
+            .filter(|((key, old), (_, new))| old != new && !RELOADED.contains(key))
             .map(|((key, _), _)| key)
             .collect()
     }
 }
+
+/// What a reload applies besides the targets.
+const RELOADED: [&str; 3] = ["cleanup.mode", "cleanup.delay", "telemetry.log_level"];
 
 /// Which file to read: the one on the command line, else the one that `STAGESWEEP_CONFIG` names
 /// (unless it is empty), else [`TEXT_VARIABLE`] if it has a text, else [`DEFAULT_PATH`].

@@ -10,7 +10,8 @@
 //!
 //! **Guarantees.** A message is deleted only for a job that the ledger has as done, or if it is a
 //! well-formed event that is no rejection. Whatever else happens to it, it stays in the queue. No
-//! more messages are asked for than there are permits.
+//! more messages are asked for than there are places for their jobs, and permits for themselves: a crowd
+//! that waits takes no place, and where it has taken all permits, it steps back.
 //!
 //! **Races.** A message that comes back while it is held brings the newer receipt handle; that one
 //! is used from then on.
@@ -24,8 +25,10 @@ mod settle;
 mod unasked;
 mod work;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+pub(crate) use work::Origin;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -39,19 +42,24 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::health::{self, NotPolling, Vitals};
 use crate::jobs::Jobs;
+use crate::lasting::Failing;
 use crate::lease::{Leases, Over, Terms};
 use crate::ledger::Ledger;
 use crate::notify::Notifier;
+use crate::place::Places;
 use crate::reconcile::Reconciler;
 use crate::retry::{Backoff, ErrorClass};
 use crate::stop::StopReason;
-use crate::target::Targets;
+use crate::target::{NotAtHome, Targets};
 use crate::tasks::Tasks;
 use crate::telemetry::{Gauges, Telemetry, events};
 
 /// What the poll loop does where it rightly does not poll.
 const FULL: &str = "waiting_for_room";
 const STOPPING: &str = "stopping";
+
+/// So many messages wait for each job that may work, at most.
+const WAITING: usize = 10;
 
 /// Everything a consumer works with.
 #[derive(Debug)]
@@ -79,8 +87,13 @@ pub struct Consumer {
     /// How messages are held, and grants kept beside them.
     terms: Terms,
     targets: RwLock<Arc<Targets>>,
+    /// The daemon's own account and its region, once known.
+    home: OnceLock<(String, String)>,
     leases: Leases,
     jobs: Jobs,
+    /// For the jobs that work.
+    places: Places,
+    /// For every message that is held, of whatever job.
     permits: Arc<Semaphore>,
     deletes: Batcher<()>,
     releases: Batcher<Duration>,
@@ -92,10 +105,14 @@ pub struct Consumer {
     answered: CancellationToken,
     /// Why receiving fails.
     receiving_fails: Mutex<Option<ErrorClass>>,
-    /// By message, at which receive the program of its job said that it cannot be done.
-    said_no: Mutex<HashMap<String, u32>>,
-    /// Since when the ledger fails.
-    ledger_failing: Mutex<Option<Instant>>,
+    /// By message, why it was last given back.
+    given_back: Mutex<HashMap<String, settle::GivenBack>>,
+    /// Of which pipelines the rule was said to ask for the wrong kind of event, and for which.
+    warned: Mutex<HashSet<(&'static str, String)>>,
+    /// The crowds that have stepped back, and when each last did.
+    crowds: Mutex<HashMap<String, Instant>>,
+    /// Whether the ledger fails.
+    ledger_failing: Mutex<Failing>,
     /// When the last message that was released with a delay comes back.
     released_until: Mutex<Option<Instant>>,
 }
@@ -110,6 +127,7 @@ impl Consumer {
         };
         Arc::new(Self {
             targets: RwLock::new(Arc::new(config.targets.clone())),
+            home: OnceLock::new(),
             leases: Leases::new(
                 parts.queue.clone(),
                 terms,
@@ -117,14 +135,17 @@ impl Consumer {
                 parts.tasks.clone(),
             ),
             jobs: Jobs::default(),
-            permits: Arc::new(Semaphore::new(config.queue.max_in_flight)),
+            places: Places::new(config.queue.max_in_flight),
+            permits: Arc::new(Semaphore::new(most_messages(&config))),
             deletes: settle::deletes(parts.queue.clone(), &parts.tasks),
             releases: settle::releases(parts.queue.clone(), &parts.tasks),
             polling: Activity::default(),
             polled_at: Mutex::new(Instant::now()),
             answered: CancellationToken::new(),
             receiving_fails: Mutex::default(),
-            said_no: Mutex::default(),
+            given_back: Mutex::default(),
+            warned: Mutex::default(),
+            crowds: Mutex::default(),
             ledger_failing: Mutex::default(),
             released_until: Mutex::default(),
             parts,
@@ -145,12 +166,31 @@ impl Consumer {
             biased;
             () = consume => {}
             () = self.leases.keep(|over| self.lease_over(over)) => {}
+            () = self.watch_ledger() => {}
         }
     }
 
     /// Replaces the targets. Jobs in flight keep theirs.
-    pub fn set_targets(&self, targets: Targets) {
+    ///
+    /// # Errors
+    /// [`NotAtHome`]; then nothing has changed.
+    pub fn set_targets(&self, targets: Targets) -> Result<(), NotAtHome> {
+        let targets = match self.home.get() {
+            Some((account, region)) => targets.at_home(account, region)?,
+            None => targets,
+        };
         *self.targets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(targets);
+        Ok(())
+    }
+
+    /// From now on it is known where the daemon is; what the queue's URL says comes first.
+    ///
+    /// # Errors
+    /// [`NotAtHome`].
+    pub fn at_home(&self, account: &str, region: &str) -> Result<(), NotAtHome> {
+        let targets = Targets::clone(&self.targets());
+        let _ = self.home.set((account.to_owned(), region.to_owned()));
+        self.set_targets(targets)
     }
 
     /// What is so now.
@@ -185,8 +225,10 @@ impl Consumer {
             polling,
             polled,
             receiving_fails: lock(&self.receiving_fails).map(ErrorClass::code),
-            ledger_fails: lock(&self.ledger_failing).is_some(),
+            ledger_fails: lock(&self.ledger_failing).is_so(),
+            ledger_trouble: self.parts.ledger.trouble(),
             not_polling,
+            mode: self.targets().mode(),
             jobs: jobs.collect(),
         }
     }
@@ -199,6 +241,7 @@ impl Consumer {
     /// Logs the state of every job in flight.
     pub fn report(&self) {
         for report in self.jobs.report() {
+            let _about = report.span.enter();
             self.emit(events::InFlightReported {
                 execution_id: &report.execution_id,
                 activity: report.doing.what,
@@ -217,22 +260,23 @@ impl Consumer {
         self.polling.rest(STOPPING);
         self.jobs.stop_all(StopReason::ShuttingDown);
         // Every message has a permit until it is settled, and nothing takes new ones in any more.
-        let all = u32::try_from(self.config.queue.max_in_flight).unwrap_or(u32::MAX);
+        let all = most_messages(&self.config);
+        let settled = self.permits.acquire_many(poll::whole(all));
         let grace = self.config.shutdown.grace_period;
-        let _ = tokio::time::timeout(grace, self.permits.acquire_many(all)).await;
-        let unsettled = self.config.queue.max_in_flight - self.permits.available_permits();
+        let _ = tokio::time::timeout(grace, settled).await;
+        let unsettled = all - self.permits.available_permits();
         self.emit(events::Stopped { unsettled });
     }
 
     fn lease_over(self: &Arc<Self>, over: Over) {
+        let span = self.leases.span(&over.message_id);
+        let _about = span.enter();
         self.emit(events::LeaseLost {
             message_id: &over.message_id,
             reason: over.reason.code(),
         });
         if let Some(held) = self.jobs.lease_over(&over) {
-            let reason = over.reason.code();
-            let notice = self.dead_letter(&held, held.about.as_ref(), reason, None);
-            self.release(held, Duration::ZERO, reason, notice);
+            self.let_go(held, Duration::ZERO, over.reason);
         }
     }
 
@@ -242,6 +286,11 @@ impl Consumer {
             max: self.config.retry.max_backoff,
         }
     }
+}
+
+/// How many messages may be held: those of the jobs that work, and ten times as many that wait.
+fn most_messages(config: &Config) -> usize {
+    config.queue.max_in_flight.saturating_mul(1 + WAITING)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

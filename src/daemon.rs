@@ -7,17 +7,20 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
+use crate::aws::identity::Identity;
 use crate::aws::{AwsError, Connector};
 use crate::catch_up::{self, CatchUp};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
+use crate::lasting::Failing;
 use crate::ledger::Ledger;
 use crate::notify::Notifier;
 use crate::pace::Pace;
 use crate::programs::Programs;
 use crate::reconcile::{Reconciler, Settings};
 use crate::retry::{Backoff, ErrorClass};
+use crate::target::NotAtHome;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
 
@@ -26,6 +29,9 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// How soon a queue that did not answer is asked again about its redrive policy.
 const SOON: Duration = Duration::from_secs(60);
+
+/// Between two questions to STS whose account the daemon works in.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long the daemon's end waits for notices to be sent. The others are sent at the next start.
 const LAST_NOTICES: Duration = Duration::from_secs(2);
@@ -40,19 +46,28 @@ pub struct Daemon {
     telemetry: Arc<Telemetry>,
     tasks: Tasks,
     catch_up: Option<CatchUp>,
+    identity: Identity,
+    /// The account that the queue's URL names.
+    account: Option<String>,
+    region: String,
     queue_url: String,
     metrics_interval: Duration,
-    targets: usize,
 }
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no queue {queue_url}; check queue.url, the region and the account")]
-pub struct NoSuchQueue {
-    /// The queue's URL.
-    pub queue_url: String,
-    #[source]
-    source: AwsError,
+pub enum CannotStart {
+    /// SQS does not know the queue.
+    #[error("there is no queue {queue_url}; check queue.url, the region and the account")]
+    NoSuchQueue {
+        /// The queue's URL.
+        queue_url: String,
+        /// What SQS says.
+        source: AwsError,
+    },
+    /// The targets do not fit the daemon's own account.
+    #[error(transparent)]
+    NotAtHome(#[from] NotAtHome),
 }
 
 /// The accounts that the jobs of a configuration work in. What is done there beside the jobs belongs to
@@ -85,6 +100,7 @@ pub fn reconciler(
     ledger: Arc<dyn Ledger>,
     telemetry: Arc<Telemetry>,
     programs: Arc<dyn Programs>,
+    clock: Clock,
 ) -> Reconciler {
     let settings = Settings {
         propagation_timeout: config.cleanup.propagation_timeout,
@@ -97,9 +113,13 @@ pub fn reconciler(
             .verify
             .codepipeline
             .then_some(config.verify.on_timeout),
+        grace: config.verify.grace,
     };
-    Reconciler::new(accounts, ledger, telemetry, programs, settings)
+    Reconciler::new(accounts, ledger, telemetry, programs, settings, clock)
 }
+
+/// How often the ledger is asked for jobs that have changed something and are not done.
+const FINISH_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 impl Daemon {
     /// Puts the parts together. Must be called inside a tokio runtime.
@@ -134,6 +154,7 @@ impl Daemon {
             Arc::clone(&ledger),
             Arc::clone(&telemetry),
             programs,
+            clock.clone(),
         )
         .notifying(notifier.clone());
         let parts = Parts {
@@ -145,16 +166,17 @@ impl Daemon {
             telemetry: Arc::clone(&telemetry),
             tasks: tasks.clone(),
         };
+        let region = connector.region().unwrap_or_default().to_owned();
         let settings = catch_up::Settings {
             interval: config.catch_up.interval,
             reclaim: config.catch_up.reclaim,
             on_timeout: config.verify.on_timeout,
             account: config.queue.account.clone(),
-            region: connector.region().unwrap_or_default().to_owned(),
+            region: region.clone(),
         };
         let (queue_url, metrics_interval) =
             (config.queue.url.clone(), config.telemetry.metrics_interval);
-        let targets = config.targets.len();
+        let account = config.queue.account.clone();
         let consumer = Consumer::new(parts, config);
         let catches_up = !settings.interval.is_zero();
         let catch_up = catches_up.then(|| CatchUp {
@@ -168,6 +190,9 @@ impl Daemon {
         });
         Self {
             catch_up,
+            identity: connector.identity(),
+            account,
+            region,
             queue,
             ledger,
             notifier,
@@ -175,7 +200,6 @@ impl Daemon {
             tasks,
             queue_url,
             metrics_interval,
-            targets,
             consumer,
         }
     }
@@ -191,9 +215,9 @@ impl Daemon {
     /// or is dropped, ends there.
     ///
     /// # Errors
-    /// [`NoSuchQueue`]. A queue that cannot be asked now is no error: the daemon may have started
+    /// [`CannotStart`]. A queue that cannot be asked now is no error: the daemon may have started
     /// before its network or its credentials.
-    pub async fn run(&self, stop: CancellationToken, drain: bool) -> Result<(), NoSuchQueue> {
+    pub async fn run(&self, stop: CancellationToken, drain: bool) -> Result<(), CannotStart> {
         let _ended = self.tasks.end_on_drop();
         let checked = tokio::select! {
             biased;
@@ -203,7 +227,7 @@ impl Daemon {
         let attributes = match checked {
             Ok(attributes) => Some(attributes),
             Err(source) if source.class == ErrorClass::NotFound => {
-                return Err(NoSuchQueue {
+                return Err(CannotStart::NoSuchQueue {
                     queue_url: self.queue_url.clone(),
                     source,
                 });
@@ -214,14 +238,21 @@ impl Daemon {
                 None
             }
         };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            home = self.find_home() => home?,
+        }
         let max_receives = attributes.as_ref().map(|it| it.max_receive_count);
         self.notifier
             .expect_dead_letters_after(max_receives.flatten());
         let notifier = self.notifier.clone();
         self.tasks.spawn(async move { notifier.run().await });
+        let targets = self.consumer.targets();
         self.telemetry.emit(events::Started {
             queue_url: &self.queue_url,
-            targets: self.targets,
+            targets: targets.len(),
+            mode: targets.mode(),
             redrive: max_receives,
         });
 
@@ -231,11 +262,43 @@ impl Daemon {
             () = self.catch_up(&stop, drain) => {}
             () = self.write_metrics() => {}
             () = self.prune_ledger() => {}
+            () = self.finish_jobs() => {}
             () = self.learn_redrive(max_receives.is_none()) => {}
         }
-        self.notifier.flush(LAST_NOTICES).await;
-        self.telemetry.flush(self.consumer.gauges());
+        let gauges = self.consumer.gauges();
+        // Jobs that have not ended have used up the grace period.
+        if gauges.in_flight == 0 {
+            self.notifier.flush(LAST_NOTICES).await;
+        }
+        self.telemetry.flush(gauges);
         Ok(())
+    }
+
+    /// Finds the daemon's own account out: a bare name is a pipeline of this account. Where the queue's URL
+    /// does not name the account, nothing is received before STS has.
+    async fn find_home(&self) -> Result<(), NotAtHome> {
+        let mut account = self.account.clone();
+        let mut failing = Failing::default();
+        let account = loop {
+            if let Some(account) = account {
+                break account;
+            }
+            account = match self.identity.caller().await {
+                Ok(caller) => Some(caller.account),
+                Err(error) => {
+                    self.telemetry.emit(events::HomeNotKnown {
+                        error: &error,
+                        phase: failing.failed(),
+                    });
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    None
+                }
+            };
+        };
+        if let Some(took) = failing.recovered() {
+            self.telemetry.emit(events::HomeFound { took });
+        }
+        self.consumer.at_home(&account, &self.region)
     }
 
     /// Looks for lost rejections. Never ends by itself; a drain only empties the queue.
@@ -277,16 +340,23 @@ impl Daemon {
         }
     }
 
+    /// Finishes what has changed something, whatever became of its message.
+    async fn finish_jobs(&self) {
+        let mut ticks = tokio::time::interval(FINISH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.consumer.take_up_unfinished().await;
+        }
+    }
+
     async fn prune_ledger(&self) {
         let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             if let Err(error) = self.ledger.prune().await {
-                self.telemetry.emit(events::LedgerFailing {
-                    error: &error,
-                    first: true,
-                });
+                self.consumer.ledger_failed(&error);
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::event::{self, Kind};
 use crate::history::{Record, State};
 use crate::ledger::LedgerError;
-use crate::target::Resolution;
+use crate::target::{OptionArgument, Resolution};
 use crate::telemetry::chain;
 
 /// How long messages are hidden while they are looked at.
@@ -160,7 +160,15 @@ pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerErr
         .targets
         .resolve(&rejection.pipeline, &rejection.stage, &rejection.action)
     {
-        Resolution::Target(_) => {}
+        Resolution::Target(target) => {
+            if let Some(fault) = target.argument_fault(&rejection) {
+                let detail = format!(
+                    "the program of the target {} cannot be run for it: {fault}",
+                    target.label
+                );
+                return of(OptionArgument::CODE, detail);
+            }
+        }
         Resolution::NoTarget => {
             return of(
                 "no_target",

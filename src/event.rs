@@ -6,15 +6,18 @@
 //! Shape: <https://docs.aws.amazon.com/codepipeline/latest/userguide/detect-state-changes-cloudwatch-events.html>.
 //! Unknown fields are tolerated; numbers come as floats (`1.0`) or, in older events, as integers.
 
+mod malformed;
+
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Number, Value};
+use serde_json::Value;
 
-use crate::target::{PipelineArn, is_name};
+pub use self::malformed::Malformed;
+use crate::target::{PipelineArn, is_name, partition_of};
 
 /// Bodies above this many bytes are malformed. It is SQS's own limit for one message (1 MiB); the
 /// depth of the JSON is bounded by serde_json (128 levels).
@@ -33,9 +36,12 @@ const WHOLE_SECOND: Duration = Duration::from_secs(1);
 /// The `source` of every event CodePipeline emits.
 const SOURCE: &str = "aws.codepipeline";
 
-const ACTION_DETAIL_TYPE: &str = "CodePipeline Action Execution State Change";
-const STAGE_DETAIL_TYPE: &str = "CodePipeline Stage Execution State Change";
-const PIPELINE_DETAIL_TYPE: &str = "CodePipeline Pipeline Execution State Change";
+/// The `detail-type` of an action's change of state: the one kind that tells of rejections.
+pub const ACTION_DETAIL_TYPE: &str = "CodePipeline Action Execution State Change";
+/// That of a stage's.
+pub const STAGE_DETAIL_TYPE: &str = "CodePipeline Stage Execution State Change";
+/// That of a pipeline's.
+pub const PIPELINE_DETAIL_TYPE: &str = "CodePipeline Pipeline Execution State Change";
 
 /// A well-formed CodePipeline event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +51,38 @@ pub struct Event {
     pub account: String,
     /// What the event says.
     pub kind: Kind,
+    /// The stage or the pipeline that failed, where the event is about one of these as a whole.
+    pub failed: Option<Failed>,
+}
+
+/// A stage or a pipeline that failed as a whole. No rejection comes of such an event: a rule that asks for it
+/// asks for the wrong kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The pipeline.
+    pub pipeline: PipelineArn,
+    /// The stage, where the event is about a stage.
+    pub stage: Option<String>,
+}
+
+impl Failed {
+    /// The event's `detail-type`, as rules name it.
+    #[must_use]
+    pub fn detail_type(&self) -> &'static str {
+        match self.stage {
+            Some(_) => STAGE_DETAIL_TYPE,
+            None => PIPELINE_DETAIL_TYPE,
+        }
+    }
+
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self.stage {
+            Some(_) => "failed_stage",
+            None => "failed_pipeline",
+        }
+    }
 }
 
 /// What a well-formed CodePipeline event says.
@@ -144,6 +182,12 @@ impl JobKey {
         Self(format!("{execution_id}/{action_execution_id}"))
     }
 
+    /// The key of the same rejection where it is only observed.
+    #[must_use]
+    pub fn observed(&self) -> Self {
+        Self(format!("{}/observe", self.0))
+    }
+
     fn new(
         execution_id: &str,
         stage: &str,
@@ -174,78 +218,6 @@ impl fmt::Display for JobKey {
     }
 }
 
-/// Why a body is no CodePipeline event that this daemon can read. Such a message is never deleted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Malformed {
-    /// Above [`MAX_BODY_BYTES`].
-    #[error("the body has {bytes} bytes, more than the {MAX_BODY_BYTES} that SQS carries")]
-    TooLarge {
-        /// The body's length.
-        bytes: usize,
-    },
-    /// Not JSON, nested too deeply, or of the wrong shape. Says where and not what: an error of
-    /// serde_json may quote the body, and bodies are not logged.
-    #[error("the body is not an EventBridge envelope: {problem} at line {line}, column {column}")]
-    NotAnEnvelope {
-        /// What is wrong there.
-        problem: &'static str,
-        /// From 1; 0 where the place is not known.
-        line: usize,
-        /// From 1; 0 where the place is not known.
-        column: usize,
-    },
-    /// A field that every such event carries is missing.
-    #[error("the event has no `{field}`")]
-    Missing {
-        /// The field's name, dotted.
-        field: &'static str,
-    },
-    /// A field holds what it cannot hold.
-    #[error("the event's `{field}` is not {expected}")]
-    Invalid {
-        /// The field's name, dotted.
-        field: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// The event was not emitted by CodePipeline.
-    #[error("the event's source is not `{SOURCE}`")]
-    ForeignSource,
-    /// A kind of CodePipeline event that is not known here.
-    #[error("the event's detail-type is none that is known here")]
-    UnknownDetailType,
-}
-
-impl Malformed {
-    fn not_an_envelope(error: &serde_json::Error) -> Self {
-        let problem = match error.classify() {
-            serde_json::error::Category::Io => "it cannot be read",
-            serde_json::error::Category::Syntax => "it is not JSON",
-            serde_json::error::Category::Data => "a field is of another type",
-            serde_json::error::Category::Eof => "it ends in the middle",
-        };
-        Self::NotAnEnvelope {
-            problem,
-            line: error.line(),
-            column: error.column(),
-        }
-    }
-
-    /// A bounded code for logs and metrics.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "too_large",
-            Self::NotAnEnvelope { .. } => "not_an_envelope",
-            Self::Missing { .. } => "missing_field",
-            Self::Invalid { .. } => "invalid_field",
-            Self::ForeignSource => "foreign_source",
-            Self::UnknownDetailType => "unknown_detail_type",
-        }
-    }
-}
-
 #[derive(Deserialize)]
 struct WireEnvelope {
     source: Option<String>,
@@ -268,7 +240,7 @@ struct WireAction {
     action: Option<String>,
     state: Option<String>,
     action_execution_id: Option<String>,
-    pipeline_execution_attempt: Option<Number>,
+    pipeline_execution_attempt: Option<Value>,
     #[serde(rename = "type")]
     action_type: Option<WireActionType>,
     execution_result: Option<WireResult>,
@@ -294,6 +266,15 @@ pub fn parse(body: &str) -> Result<Event, Malformed> {
     if body.len() > MAX_BODY_BYTES {
         return Err(Malformed::TooLarge { bytes: body.len() });
     }
+    read(body).map_err(|error| malformed::wrapper(body).unwrap_or(error))
+}
+
+fn read(body: &str) -> Result<Event, Malformed> {
+    // For serde an array is a struct without names.
+    let start = body.trim_start().as_bytes().first();
+    if start.is_some_and(|first| *first != b'{') {
+        return Err(Malformed::not_an_object(body));
+    }
     let envelope: WireEnvelope =
         serde_json::from_str(body).map_err(|error| Malformed::not_an_envelope(&error))?;
     if required(envelope.source.as_deref(), "source")? != SOURCE {
@@ -306,18 +287,42 @@ pub fn parse(body: &str) -> Result<Event, Malformed> {
             expected: "an account id of 12 digits",
         });
     }
-    let kind = match required(envelope.detail_type.as_deref(), "detail-type")? {
-        STAGE_DETAIL_TYPE | PIPELINE_DETAIL_TYPE => {
-            detail::<Value>(&envelope)?;
-            Kind::NotARejection(NotARejection::NotAnAction)
+    let (kind, failed) = match required(envelope.detail_type.as_deref(), "detail-type")? {
+        detail_type @ (STAGE_DETAIL_TYPE | PIPELINE_DETAIL_TYPE) => {
+            let is_stage = detail_type == STAGE_DETAIL_TYPE;
+            (
+                Kind::NotARejection(NotARejection::NotAnAction),
+                failed(&envelope, account, is_stage)?,
+            )
         }
-        ACTION_DETAIL_TYPE => parse_action(&envelope, account)?,
+        ACTION_DETAIL_TYPE => (parse_action(&envelope, account)?, None),
         _ => return Err(Malformed::UnknownDetailType),
     };
     Ok(Event {
         account: account.to_owned(),
         kind,
+        failed,
     })
+}
+
+/// What failed as a whole, if anything did and the event says which.
+fn failed(
+    envelope: &WireEnvelope,
+    account: &str,
+    is_stage: bool,
+) -> Result<Option<Failed>, Malformed> {
+    let detail: Value = detail(envelope)?;
+    let text = |field: &str| detail.get(field).and_then(Value::as_str);
+    let stage = text("stage").filter(|stage| is_name(stage));
+    if text("state") != Some("FAILED") || is_stage != stage.is_some() {
+        return Ok(None);
+    }
+    // Nothing is done for such an event, so that one which contradicts itself only goes without a warning.
+    let pipeline = pipeline(envelope, text("pipeline"), account).ok();
+    Ok(pipeline.map(|pipeline| Failed {
+        pipeline,
+        stage: stage.map(str::to_owned),
+    }))
 }
 
 fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malformed> {
@@ -335,15 +340,17 @@ fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malforme
         return Ok(Kind::NotARejection(NotARejection::NotAnApproval));
     }
 
-    let execution_id = identifier(action.execution_id.as_deref(), "detail.execution-id")?;
+    let execution_id = execution_id(action.execution_id.as_deref())?;
     let action_execution_id = action
         .action_execution_id
         .as_deref()
         .map(|id| identifier(Some(id), "detail.action-execution-id"))
         .transpose()?;
+    // Where the action has an id of its own, the attempt's number says nothing more.
     let attempt = action
         .pipeline_execution_attempt
         .as_ref()
+        .filter(|_| action_execution_id.is_none())
         .map(attempt)
         .transpose()?;
     let stage = name(action.stage.as_deref(), "detail.stage")?;
@@ -363,7 +370,7 @@ fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malforme
             action_execution_id,
             attempt,
         ),
-        pipeline: pipeline(envelope, &action, account)?,
+        pipeline: pipeline(envelope, action.pipeline.as_deref(), account)?,
         execution_id: execution_id.to_owned(),
         action_execution_id: action_execution_id.map(str::to_owned),
         stage: stage.to_owned(),
@@ -388,10 +395,10 @@ fn parse_action(envelope: &WireEnvelope, account: &str) -> Result<Kind, Malforme
 /// what is deleted.
 fn pipeline(
     envelope: &WireEnvelope,
-    action: &WireAction,
+    name: Option<&str>,
     account: &str,
 ) -> Result<PipelineArn, Malformed> {
-    let name = required(action.pipeline.as_deref(), "detail.pipeline")?;
+    let name = required(name, "detail.pipeline")?;
     let region = required(envelope.region.as_deref(), "region")?;
     if region.len() > MAX_REGION {
         return Err(Malformed::Invalid {
@@ -399,11 +406,7 @@ fn pipeline(
             expected: "a region's code",
         });
     }
-    let partition = match region {
-        region if region.starts_with("cn-") => "aws-cn",
-        region if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    };
+    let partition = partition_of(region);
     let assembled: PipelineArn = format!("arn:{partition}:codepipeline:{region}:{account}:{name}")
         .parse()
         .map_err(|_| Malformed::Invalid {
@@ -457,8 +460,29 @@ fn required<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str, 
     }
 }
 
-/// An id that becomes part of the ledger's key: CodePipeline's are UUIDs; anything of the same
-/// alphabet and at most 100 characters is accepted.
+/// The pipeline execution's id: a UUID as CodePipeline writes it, in small letters.
+fn execution_id(value: Option<&str>) -> Result<&str, Malformed> {
+    const FIELD: &str = "detail.execution-id";
+    let id = required(value, FIELD)?;
+    if !is_uuid(id) {
+        return Err(Malformed::Invalid {
+            field: FIELD,
+            expected: "a UUID in small letters",
+        });
+    }
+    Ok(id)
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}
+
+/// The id of an action's execution. It becomes part of the ledger's key: CodePipeline's are UUIDs, which it
+/// does not document; anything of the same alphabet and at most 100 characters is accepted.
 fn identifier<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str, Malformed> {
     let id = required(value, field)?;
     if id.len() > 100
@@ -468,7 +492,7 @@ fn identifier<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str
     {
         return Err(Malformed::Invalid {
             field,
-            expected: "an execution id",
+            expected: "an action execution's id",
         });
     }
     Ok(id)
@@ -486,7 +510,7 @@ fn name<'a>(value: Option<&'a str>, field: &'static str) -> Result<&'a str, Malf
     Ok(name)
 }
 
-fn attempt(number: &Number) -> Result<u32, Malformed> {
+fn attempt(number: &Value) -> Result<u32, Malformed> {
     let invalid = || Malformed::Invalid {
         field: "detail.pipeline-execution-attempt",
         expected: "a whole number from 1",

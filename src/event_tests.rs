@@ -14,6 +14,7 @@ const STAGE_FAILED: &str = include_str!("../tests/events/stage-failed.json");
 const PIPELINE_FAILED: &str = include_str!("../tests/events/pipeline-failed.json");
 
 const EXECUTION: &str = "3c1e9a54-7b70-4d1c-9a0e-5b8f1c2d7e61";
+const OTHER_EXECUTION: &str = "3c1e9a54-7b70-4d1c-9a0e-5b8f1c2d7e62";
 
 /// A sample with the value at each pointer replaced. The parent must exist.
 fn with(sample: &str, changes: &[(&str, Value)]) -> String {
@@ -120,13 +121,21 @@ fn numbers_come_as_floats_or_integers_and_mean_the_same() {
         ))
     };
     assert_eq!(numbers(json!(3.0), json!(2.0)), numbers(json!(3), json!(2)));
-    for wrong in [json!(0), json!(-1.0), json!(1.5), json!(1e300)] {
-        let body = with(
-            REJECTED,
-            &[("/detail/pipeline-execution-attempt", wrong.clone())],
-        );
+    for wrong in [
+        json!(0),
+        json!(0.0),
+        json!(-1.0),
+        json!(1.5),
+        json!(1e300),
+        json!("1"),
+    ] {
+        let pointer = "/detail/pipeline-execution-attempt";
+        let body = with(REJECTED, &[(pointer, wrong.clone())]);
+        // The action's own id identifies it.
+        assert_eq!(rejection(&body), rejection(REJECTED), "{wrong}");
+        let alone = without(&body, "/detail/action-execution-id");
         let field = "detail.pipeline-execution-attempt";
-        assert_eq!(malformed(&body), ("invalid_field", field), "{wrong}");
+        assert_eq!(malformed(&alone), ("invalid_field", field), "{wrong}");
     }
 }
 
@@ -173,7 +182,8 @@ fn every_malformed_body_has_its_code_and_field() {
         ("", "not_an_envelope"),
         ("rejected!", "not_an_envelope"),
         ("null", "not_an_envelope"),
-        ("[]", "not_an_envelope"),
+        ("7", "not_an_envelope"),
+        ("[", "not_an_envelope"),
         ("{}", "missing_field"),
         (&REJECTED[..REJECTED.len() - 3], "not_an_envelope"),
         (&format!("{REJECTED}{{}}"), "not_an_envelope"),
@@ -181,7 +191,6 @@ fn every_malformed_body_has_its_code_and_field() {
         (&set("/detail-type", json!("Manual")), "unknown_detail_type"),
         (&set("/time", json!(1_756_900_000)), "not_an_envelope"),
         (&set("/detail/stage", json!(["Approve"])), "not_an_envelope"),
-        // The form of a notification, whose detail-type has another name.
         (&without(REJECTED, "/detail-type"), "missing_field"),
     ] {
         assert_eq!(malformed(body).0, code, "{body}");
@@ -226,7 +235,14 @@ fn every_malformed_body_has_its_code_and_field() {
         ("detail.state", ""),
         ("detail.start-time", "2026-09-03"),
         ("detail.execution-id", "a/b"),
-        ("detail.execution-id", &"a".repeat(101)),
+        ("detail.execution-id", "--help"),
+        ("detail.execution-id", "execution"),
+        ("detail.execution-id", &EXECUTION.to_uppercase()),
+        ("detail.execution-id", &EXECUTION.replace('-', "")),
+        ("detail.execution-id", &EXECUTION[1..]),
+        ("detail.execution-id", &format!("{EXECUTION}0")),
+        ("detail.execution-id", &EXECUTION.replacen('-', "0", 1)),
+        ("detail.execution-id", &EXECUTION.replacen('e', "g", 1)),
         ("detail.action-execution-id", ""),
         ("detail.action-execution-id", "../x"),
         ("detail.pipeline", "a:b"),
@@ -237,9 +253,141 @@ fn every_malformed_body_has_its_code_and_field() {
         assert!(about == field || field == "region", "{field}: {about}");
     }
     assert_eq!(
-        malformed(&set("/detail", json!("text"))),
+        malformed(&set("/detail", json!(["text"]))),
         ("invalid_field", "detail")
     );
+}
+
+#[test]
+fn what_wraps_an_event_is_named_with_what_to_set() {
+    let sns = |kind: &str, message: &str| {
+        json!({
+            "Type": kind,
+            "MessageId": "5b4d8a7e-0000-4000-8000-000000000000",
+            "TopicArn": "arn:aws:sns:eu-west-1:210987654321:rejections",
+            "Message": message,
+            "Timestamp": "2026-09-03T14:21:09.123Z",
+            "SignatureVersion": "1",
+        })
+        .to_string()
+    };
+    let event: Value = serde_json::from_str(REJECTED).unwrap();
+    let mut renamed = event.clone();
+    let detail_type = renamed.as_object_mut().unwrap().remove("detail-type");
+    renamed["detailType"] = detail_type.unwrap();
+    renamed["notificationRuleArn"] = json!("arn:aws:codestar-notifications:eu-west-1:2109:rule/1");
+    for (body, code, set) in [
+        (
+            sns("Notification", REJECTED),
+            "sns_notification",
+            "enable raw message delivery on the queue's subscription",
+        ),
+        (
+            sns("SubscriptionConfirmation", "You have chosen to subscribe"),
+            "sns_confirmation",
+            "confirm the subscription",
+        ),
+        (
+            sns("UnsubscribeConfirmation", ""),
+            "sns_confirmation",
+            "raw message delivery",
+        ),
+        ("[]".to_owned(), "array", "a batch size of 1"),
+        (format!(" [{REJECTED}]"), "array", "a message of its own"),
+        // The fields of an event in their order, without names.
+        (
+            json!([
+                event["source"],
+                event["detail-type"],
+                event["account"],
+                event["region"],
+                event["time"],
+                event["resources"],
+                event["detail"]
+            ])
+            .to_string(),
+            "array",
+            "EventBridge Pipes",
+        ),
+        (
+            with(REJECTED, &[("/detail", json!(event["detail"].to_string()))]),
+            "detail_is_text",
+            "take the input transformer off",
+        ),
+        (
+            event["detail"].to_string(),
+            "detail_alone",
+            "take InputPath off",
+        ),
+        (
+            renamed.to_string(),
+            "codestar_notification",
+            "in place of the notification rule",
+        ),
+        (
+            with(REJECTED, &[("/source", json!("com.example.test"))]),
+            "foreign_source",
+            "set the rule's source to `aws.codepipeline`",
+        ),
+        (
+            with(REJECTED, &[("/detail-type", json!("Test"))]),
+            "unknown_detail_type",
+            "set the rule's detail-type to `CodePipeline Action Execution State Change`",
+        ),
+    ] {
+        let error = parse(&body).unwrap_err();
+        assert_eq!(error.code(), code, "{body}");
+        assert!(error.to_string().contains(set), "{code}: {error}");
+    }
+    // Fields of these names in an event as it comes are as good as any other.
+    let named = with(
+        REJECTED,
+        &[
+            ("/Type", json!("Notification")),
+            (
+                "/TopicArn",
+                json!("arn:aws:sns:eu-west-1:210987654321:rejections"),
+            ),
+            ("/detailType", json!(7)),
+        ],
+    );
+    assert_eq!(rejection(&named), rejection(REJECTED));
+}
+
+#[test]
+fn what_failed_as_a_whole_is_named_where_the_event_says_it() {
+    let failed = |body: &str| parse(body).unwrap().failed;
+    let stage = failed(STAGE_FAILED).unwrap();
+    let pipeline = "arn:aws:codepipeline:eu-west-1:210987654321:shop-frontend-pipeline";
+    assert_eq!(stage.pipeline.to_string(), pipeline);
+    assert_eq!(
+        (stage.stage.as_deref(), stage.code()),
+        (Some("Approve"), "failed_stage")
+    );
+    assert_eq!(
+        stage.detail_type(),
+        "CodePipeline Stage Execution State Change"
+    );
+    let whole = failed(PIPELINE_FAILED).unwrap();
+    assert_eq!(whole.pipeline.to_string(), pipeline);
+    assert_eq!(
+        (whole.stage.as_deref(), whole.code()),
+        (None, "failed_pipeline")
+    );
+    assert_eq!(
+        whole.detail_type(),
+        "CodePipeline Pipeline Execution State Change"
+    );
+    for body in [
+        with(STAGE_FAILED, &[("/detail/state", json!("SUCCEEDED"))]),
+        without(STAGE_FAILED, "/detail/stage"),
+        without(STAGE_FAILED, "/detail/pipeline"),
+        with(STAGE_FAILED, &[("/region", json!("eu-west-2"))]),
+        with(PIPELINE_FAILED, &[("/detail/state", json!("STOPPED"))]),
+        REJECTED.to_owned(),
+    ] {
+        assert_eq!(failed(&body), None, "{body}");
+    }
 }
 
 #[test]
@@ -289,7 +437,7 @@ fn a_retried_stage_is_a_new_rejection_and_a_duplicate_is_the_same() {
     assert_ne!(attempt_only(REJECTED), attempt_only(RETRIED));
     assert_eq!(attempt_only(REJECTED), attempt_only(&again));
 
-    let other_execution = with(OLDER, &[("/detail/execution-id", json!("another"))]);
+    let other_execution = with(OLDER, &[("/detail/execution-id", json!(OTHER_EXECUTION))]);
     assert_ne!(rejection(OLDER).key, rejection(&other_execution).key);
     assert_eq!(rejection(OLDER).key, rejection(OLDER).key);
     assert_eq!(
@@ -418,9 +566,9 @@ type Identity = (String, String, String, Option<String>, Option<u32>);
 fn identity() -> impl Strategy<Value = Identity> {
     // Few values, so that two draws are often the same in part.
     let name = || prop::sample::select(vec!["Approve", "approve", "a.b", "attempt-1", "x"]);
-    let id = || prop::sample::select(vec!["e1", "e2", "attempt-1", "Approve"]);
+    let id = || prop::sample::select(vec![EXECUTION, "e2", "attempt-1", "Approve"]);
     (
-        id().prop_map(str::to_owned),
+        prop::sample::select(vec![EXECUTION, OTHER_EXECUTION]).prop_map(str::to_owned),
         name().prop_map(str::to_owned),
         name().prop_map(str::to_owned),
         prop::option::of(id().prop_map(str::to_owned)),
@@ -464,7 +612,7 @@ proptest! {
         if let Err(error) = parse(&event.to_string()) {
             // What is logged of it is bounded, and never the body.
             prop_assert!(!error.code().is_empty());
-            prop_assert!(crate::telemetry::chain(&error).len() < 200);
+            prop_assert!(crate::telemetry::chain(&error).len() < 300);
         }
     }
 
@@ -525,7 +673,7 @@ fn what_logs_and_metrics_are_told_has_its_name() {
 }
 
 #[test]
-fn the_longest_region_and_id_are_taken() {
+fn the_longest_region_and_action_id_are_taken() {
     let region = "a".repeat(MAX_REGION);
     let longest = with(
         REJECTED,
@@ -535,8 +683,16 @@ fn the_longest_region_and_id_are_taken() {
     let longer = with(REJECTED, &[("/region", json!(format!("{region}a")))]);
     assert_eq!(malformed(&longer), ("invalid_field", "region"));
     let id = "a".repeat(100);
-    let longest = with(REJECTED, &[("/detail/execution-id", json!(id))]);
-    assert_eq!(rejection(&longest).execution_id, id);
+    let longest = with(REJECTED, &[("/detail/action-execution-id", json!(id))]);
+    assert_eq!(rejection(&longest).action_execution_id, Some(id.clone()));
+    let longer = with(
+        REJECTED,
+        &[("/detail/action-execution-id", json!(id + "a"))],
+    );
+    assert_eq!(
+        malformed(&longer),
+        ("invalid_field", "detail.action-execution-id")
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::activity::Sign;
 use crate::aws::RECEIVE_MARGIN;
+use crate::ledger::Trouble;
 
 /// Everything that is seen of a running daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +28,12 @@ pub struct Vitals {
     pub receiving_fails: Option<&'static str>,
     /// Whether the ledger fails.
     pub ledger_fails: bool,
+    /// What keeps the ledger from answering at once, if anything does.
+    pub ledger_trouble: Option<Trouble>,
     /// Why it rightly does not poll, if so.
     pub not_polling: Option<NotPolling>,
+    /// The mode of the targets: `act`, `observe` or `mixed`.
+    pub mode: &'static str,
     /// The jobs in flight, the oldest first.
     pub jobs: Vec<Job>,
 }
@@ -36,7 +41,7 @@ pub struct Vitals {
 /// A good reason not to poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotPolling {
-    /// As many messages are held as may be.
+    /// As many jobs work as may.
     Full,
     /// It was asked to stop.
     Stopping,
@@ -169,11 +174,16 @@ impl Vitals {
         let ailment = self.ailment(fresh);
         Report {
             healthy: ailment.is_none(),
-            reason: ailment.as_ref().map(|it| it.code().to_owned()),
+            reason: match (&ailment, &self.ledger_trouble) {
+                (Some(ailment), _) => Some(ailment.code().to_owned()),
+                (None, Some(trouble)) => Some(format!("ledger_{}", trouble.what.code())),
+                (None, None) => None,
+            },
             detail: match &ailment {
                 Some(ailment) => ailment.to_string(),
                 None => self.summary(),
             },
+            mode: Some(self.mode.to_owned()),
             last_poll_ms: self.polled.map(ms),
             in_flight: self.jobs.len(),
         }
@@ -183,7 +193,7 @@ impl Vitals {
     #[must_use]
     pub fn summary(&self) -> String {
         let polls = match (self.not_polling, self.polled) {
-            (Some(NotPolling::Full), _) => "as many messages held as may be".to_owned(),
+            (Some(NotPolling::Full), _) => "as many jobs at work as may be".to_owned(),
             (Some(NotPolling::Stopping), _) => "stopping".to_owned(),
             (None, None) => "waiting for the queue's first answer".to_owned(),
             (None, Some(_)) => match (self.ledger_fails, self.receiving_fails) {
@@ -203,10 +213,17 @@ impl Vitals {
             .iter()
             .map(|(what, count)| format!("{count} {what}"))
             .collect();
-        if activities.is_empty() {
-            format!("{polls}; no job in flight")
-        } else {
-            format!("{polls}; jobs in flight: {}", activities.join(", "))
+        let jobs = match activities.is_empty() {
+            true => "no job in flight".to_owned(),
+            false => format!("jobs in flight: {}", activities.join(", ")),
+        };
+        let mode = match self.mode {
+            "act" => String::new(),
+            mode => format!("; mode {mode}"),
+        };
+        match &self.ledger_trouble {
+            Some(trouble) => format!("{trouble}; {polls}; {jobs}{mode}"),
+            None => format!("{polls}; {jobs}{mode}"),
         }
     }
 }
@@ -216,10 +233,12 @@ impl Vitals {
 pub struct Report {
     /// Whether it does its work.
     pub healthy: bool,
-    /// A bounded code of what keeps it from that.
+    /// A bounded code of what keeps it from that; of a healthy one, of what slows it down.
     pub reason: Option<String>,
     /// The same for people; or what it is doing.
     pub detail: String,
+    /// The mode of the targets: `act`, `observe` or `mixed`; not known of a daemon that does not answer.
+    pub mode: Option<String>,
     /// How long ago the queue last answered a poll, in milliseconds.
     pub last_poll_ms: Option<u64>,
     /// The number of jobs in flight.
@@ -233,6 +252,7 @@ fn ms(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::pulse;
 
     const FRESH: Duration = Duration::from_secs(55);
 
@@ -250,7 +270,9 @@ mod tests {
             polled: Some(Duration::from_secs(3)),
             receiving_fails: None,
             ledger_fails: false,
+            ledger_trouble: None,
             not_polling: None,
+            mode: "act",
             jobs: vec![Job {
                 execution_id: "e-1".to_owned(),
                 doing: sign("detach_propagated", 14, Some(75)),
@@ -303,6 +325,27 @@ mod tests {
         vitals.not_polling = Some(NotPolling::Full);
         assert_eq!(code(&vitals), Some("ledger_fails"));
         assert_eq!(vitals.stuck(), None);
+    }
+
+    /// It does its work, and no restart makes a table faster.
+    #[test]
+    fn a_ledger_that_is_slow_or_throttles_is_named_and_no_reason_for_a_restart() {
+        let mut vitals = well();
+        let latency = Duration::from_millis(3200);
+        for (what, code, words) in [
+            (pulse::Trouble::Slow { latency }, "ledger_slow", "3200 ms"),
+            (pulse::Trouble::Throttled, "ledger_throttled", "throttles"),
+        ] {
+            let table = "stagesweep-ledger".to_owned();
+            vitals.ledger_trouble = Some(Trouble { table, what });
+            let report = vitals.report(FRESH);
+            assert!(report.healthy, "{report:?}");
+            assert_eq!(report.reason.as_deref(), Some(code));
+            let said = report.detail.contains("stagesweep-ledger") && report.detail.contains(words);
+            assert!(said, "{}", report.detail);
+        }
+        vitals.ledger_fails = true;
+        assert_eq!(vitals.report(FRESH).reason.as_deref(), Some("ledger_fails"));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! What is remembered of a job for people: who rejected what, and what was done when.
 //!
 //! No step is decided by it. What is read from it is whether a job that finds nothing left to do has
-//! cleaned up earlier, and which jobs catching up leaves to their messages. A [`Trail`] is bounded, is
+//! cleaned up earlier, which jobs catching up leaves to their messages, and what was reported of a job
+//! before. A [`Trail`] is bounded, is
 //! kept as one text in the job's record, and a text that cannot be read is an empty trail: what is told
 //! of a job must never stop it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::binding::Evidence;
 use crate::event::{JobKey, Rejection};
 use crate::plan::Outcome;
 
@@ -33,6 +36,9 @@ pub struct About {
     /// No message has asked for it: it was found in CodePipeline.
     #[serde(default)]
     pub unasked: bool,
+    /// The message that asked for it was received for the last time.
+    #[serde(default)]
+    pub last_receive: bool,
 }
 
 impl About {
@@ -46,6 +52,7 @@ impl About {
             comment: rejection.comment.as_ref().map(cut),
             rejected_at_ms: rejection.rejected_at.as_millisecond(),
             unasked: false,
+            last_receive: false,
         }
     }
 }
@@ -57,6 +64,56 @@ pub enum Note {
     Began(About),
     /// Something happened in it.
     Entry(Kind, &'static str),
+    /// The run ended: it failed for now, for this reason.
+    Failed(&'static str),
+    /// The run ended: the job is refused, for this reason.
+    Refused(&'static str),
+}
+
+/// The reasons that were reported of a job: one cause is one report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Why runs of it failed for now.
+    failed: BTreeSet<String>,
+    /// Why it was refused.
+    refused: BTreeSet<String>,
+}
+
+impl Told {
+    /// What it says that a run fails for now.
+    #[must_use]
+    pub fn failure(&self, reason: &str) -> News {
+        News::of(&self.failed, reason)
+    }
+
+    /// What it says that the job is refused.
+    #[must_use]
+    pub fn refusal(&self, reason: &str) -> News {
+        News::of(&self.refused, reason)
+    }
+}
+
+/// Whether something was reported before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing of the kind was.
+    First,
+    /// Another cause was.
+    Another,
+    /// This cause was, or is reported elsewhere.
+    Known,
+}
+
+impl News {
+    fn of(told: &BTreeSet<String>, reason: &str) -> Self {
+        if told.contains(reason) {
+            Self::Known
+        } else if told.is_empty() {
+            Self::First
+        } else {
+            Self::Another
+        }
+    }
 }
 
 /// What happened.
@@ -69,6 +126,8 @@ pub enum Kind {
     Applied,
     /// A step's target was gone already.
     WasDone,
+    /// A step that would have been made, had the target not only been observed.
+    Planned,
     /// A wait began.
     Waiting,
     /// A wait ended.
@@ -97,6 +156,9 @@ pub struct Trail {
     pub entries: Vec<Entry>,
     /// How many older entries were dropped.
     pub dropped: u64,
+    /// What was reported.
+    #[serde(default)]
+    pub told: Told,
 }
 
 impl Trail {
@@ -116,11 +178,22 @@ impl Trail {
     /// Adds what happened at `at`.
     pub fn note(&mut self, note: Note, at: Timestamp) {
         let (kind, name) = match note {
-            Note::Began(about) => {
+            Note::Began(mut about) => {
+                // A run that the ledger or a person resumes has no event, and no comment of its own.
+                let earlier = self.about.take().and_then(|about| about.comment);
+                about.comment = about.comment.or(earlier);
                 self.about = Some(about);
                 (Kind::Began, "")
             }
             Note::Entry(kind, name) => (kind, name),
+            Note::Failed(reason) => {
+                self.told.failed.insert(reason.to_owned());
+                (Kind::Ended, reason)
+            }
+            Note::Refused(reason) => {
+                self.told.refused.insert(reason.to_owned());
+                (Kind::Ended, reason)
+            }
         };
         if self.entries.len() >= MAX_ENTRIES {
             self.entries.remove(0);
@@ -137,6 +210,13 @@ impl Trail {
     #[must_use]
     pub fn has_applied(&self) -> bool {
         self.entries.iter().any(|entry| entry.kind == Kind::Applied)
+    }
+
+    /// When its first run began, as far as the entries reach back.
+    #[must_use]
+    pub fn begun_at(&self) -> Option<Timestamp> {
+        let first = self.entries.first()?;
+        Timestamp::from_millisecond(first.at_ms).ok()
     }
 
     /// What its last run came to, if one has ended.
@@ -174,7 +254,7 @@ impl Trail {
                     until_ms: None,
                     ..Span::point(entry)
                 }),
-                Kind::Applied | Kind::WasDone => spans.push(Span::point(entry)),
+                Kind::Applied | Kind::WasDone | Kind::Planned => spans.push(Span::point(entry)),
             }
         }
         spans
@@ -249,6 +329,8 @@ pub struct Record {
     pub production_id: Option<String>,
     /// The staging distribution that it is bound to.
     pub staging_id: Option<String>,
+    /// What else it is bound to, and what it left half way.
+    pub evidence: Evidence,
     /// What happened.
     pub trail: Trail,
 }
@@ -313,7 +395,26 @@ mod tests {
             comment: Some("no \"good\"\n".to_owned()),
             rejected_at_ms: 5,
             unasked: false,
+            last_receive: false,
         }
+    }
+
+    #[test]
+    fn a_run_without_an_event_keeps_the_comment_of_the_one_before() {
+        let mut trail = Trail::default();
+        trail.note(Note::Began(about()), at(10));
+        let resumed = About {
+            comment: None,
+            ..about()
+        };
+        trail.note(Note::Began(resumed), at(20));
+        assert_eq!(trail.about.as_ref(), Some(&about()));
+        let other = About {
+            comment: Some("other".to_owned()),
+            ..about()
+        };
+        trail.note(Note::Began(other.clone()), at(30));
+        assert_eq!(trail.about, Some(other));
     }
 
     #[test]
@@ -325,6 +426,26 @@ mod tests {
         for other in ["", "{}", "[1]", "{\"entries\": 7}"] {
             assert_eq!(Trail::read(other), Trail::default(), "{other}");
         }
+    }
+
+    #[test]
+    fn a_cause_is_news_once_for_a_job_and_its_kind_of_end_is_counted_once() {
+        let mut trail = Trail::default();
+        let failure = |trail: &Trail, reason| Trail::read(&trail.text()).told.failure(reason);
+        assert_eq!(failure(&trail, "throttled"), News::First);
+        trail.note(Note::Failed("throttled"), at(1));
+        trail.note(Note::Entry(Kind::Ended, "shutting_down"), at(2));
+        assert_eq!(failure(&trail, "throttled"), News::Known);
+        assert_eq!(failure(&trail, "access_denied"), News::Another);
+        assert_eq!(trail.told.refusal("policy_shared"), News::First);
+        trail.note(Note::Refused("policy_shared"), at(3));
+        assert_eq!(trail.told.refusal("policy_shared"), News::Known);
+        assert_eq!(trail.last_end(), Some("policy_shared"));
+        // However long it goes on.
+        for ms in 0..1000 {
+            trail.note(Note::Entry(Kind::Applied, "detach_policy"), at(ms));
+        }
+        assert_eq!(failure(&trail, "throttled"), News::Known);
     }
 
     #[test]

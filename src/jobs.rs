@@ -5,15 +5,17 @@
 //! attached to a job that has ended.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::activity::{Activity, Sign};
 use crate::event::{JobKey, Rejection};
 use crate::lease::Over;
+use crate::place::Place;
 use crate::stop::{Stop, StopReason};
 
 /// What a job is about.
@@ -31,8 +33,22 @@ pub(crate) struct HeldMessage {
     pub(crate) receive_count: u32,
     /// What its job is about; `None` until it is attached to one.
     pub(crate) about: Option<About>,
-    /// Its place among those that may be in flight.
+    /// For what is logged of it.
+    pub(crate) span: Span,
+    /// Its place among the messages that may be held.
     pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// A job that is begun.
+#[derive(Debug)]
+pub(crate) struct Begun<'a> {
+    pub(crate) key: &'a JobKey,
+    pub(crate) execution_id: &'a str,
+    /// Who waits for the same: the messages of one production distribution.
+    pub(crate) crowd: &'a str,
+    pub(crate) place: Place,
+    /// For what is logged of it.
+    pub(crate) span: Span,
 }
 
 /// What ends a job, and what watches it.
@@ -40,14 +56,39 @@ pub(crate) struct HeldMessage {
 pub(crate) struct Handle {
     pub(crate) stop: Stop,
     pub(crate) activity: Activity,
+    pub(crate) place: Place,
     pub(crate) started: Instant,
 }
 
 #[derive(Debug)]
 struct InFlight {
     execution_id: String,
+    crowd: String,
+    span: Span,
     handle: Handle,
     messages: Vec<HeldMessage>,
+}
+
+impl InFlight {
+    /// How many of its messages only wait: all but that of a job that works. Those of a job that is told to
+    /// stop do not any more.
+    fn held(&self) -> usize {
+        let works = !self.handle.place.is_left();
+        match self.handle.stop.reason() {
+            Some(_) => 0,
+            None => self.messages.len().saturating_sub(usize::from(works)),
+        }
+    }
+}
+
+/// What stepped back for the sake of others.
+#[derive(Debug)]
+pub(crate) struct SteppedBack {
+    pub(crate) crowd: String,
+    /// How many messages the crowd held before.
+    pub(crate) held: usize,
+    /// What is to be released; `None` if a job was told to stop.
+    pub(crate) message: Option<HeldMessage>,
 }
 
 /// One job, for a report.
@@ -57,60 +98,114 @@ pub(crate) struct Report {
     pub(crate) doing: Sign,
     pub(crate) age: Duration,
     pub(crate) messages: usize,
+    pub(crate) span: Span,
 }
 
 /// All jobs in flight.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs(Mutex<BTreeMap<JobKey, InFlight>>);
+pub(crate) struct Jobs {
+    in_flight: Mutex<BTreeMap<JobKey, InFlight>>,
+    /// Why all were told to stop, and those still to come are.
+    stopping: OnceLock<StopReason>,
+}
 
 impl Jobs {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<JobKey, InFlight>> {
         // Every critical section here is a few assignments; none leaves a half-made state.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches a message to the job of `key`. Returns a handle if that made the job: then the
-    /// caller must work on it, and end it.
-    pub(crate) fn attach(
-        &self,
-        key: &JobKey,
-        execution_id: &str,
-        message: HeldMessage,
-    ) -> Option<Handle> {
+    /// Attaches a message to its job. Returns a handle if that made the job: then the caller must work on
+    /// it, and end it.
+    pub(crate) fn attach(&self, begun: Begun<'_>, message: HeldMessage) -> Option<Handle> {
         let mut jobs = self.lock();
-        if let Some(job) = jobs.get_mut(key) {
+        if let Some(job) = jobs.get_mut(begun.key) {
             job.messages.push(message);
             return None;
         }
-        Some(Self::make(&mut jobs, key, execution_id, vec![message]))
+        Some(self.make(&mut jobs, begun, vec![message]))
     }
 
-    /// Makes the job of `key` without a message; `None` if there is one. The caller must work on it, and
-    /// end it.
-    pub(crate) fn begin(&self, key: &JobKey, execution_id: &str) -> Option<Handle> {
+    /// Makes a job without a message; `None` if there is one. The caller must work on it, and end it.
+    pub(crate) fn begin(&self, begun: Begun<'_>) -> Option<Handle> {
         let mut jobs = self.lock();
-        let new = !jobs.contains_key(key);
-        new.then(|| Self::make(&mut jobs, key, execution_id, Vec::new()))
+        let new = !jobs.contains_key(begun.key);
+        new.then(|| self.make(&mut jobs, begun, Vec::new()))
     }
 
     fn make(
+        &self,
         jobs: &mut BTreeMap<JobKey, InFlight>,
-        key: &JobKey,
-        execution_id: &str,
+        begun: Begun<'_>,
         messages: Vec<HeldMessage>,
     ) -> Handle {
         let handle = Handle {
             stop: Stop::default(),
             activity: Activity::default(),
+            place: begun.place,
             started: Instant::now(),
         };
         let job = InFlight {
-            execution_id: execution_id.to_owned(),
+            execution_id: begun.execution_id.to_owned(),
+            crowd: begun.crowd.to_owned(),
+            span: begun.span,
             handle: handle.clone(),
             messages,
         };
-        jobs.insert(key.clone(), job);
+        jobs.insert(begun.key.clone(), job);
+        if let Some(reason) = self.stopping.get() {
+            handle.stop.now(*reason);
+        }
         handle
+    }
+
+    /// The largest crowd steps back by one message, and by one that was received seldom. Of copies, that is
+    /// returned; a job that waits is told to stop, but for the oldest, and settles its messages then.
+    pub(crate) fn step_back(&self) -> Option<SteppedBack> {
+        let mut jobs = self.lock();
+        let mut crowds = BTreeMap::<&str, usize>::new();
+        for job in jobs.values() {
+            *crowds.entry(&job.crowd).or_default() += job.held();
+        }
+        let (crowd, held) = crowds.into_iter().max_by_key(|(_, held)| *held)?;
+        let crowd = crowd.to_owned();
+        let mut waiting: Vec<_> = jobs
+            .values_mut()
+            .filter(|job| job.crowd == crowd && job.held() > 0)
+            .collect();
+        let copied = waiting.iter_mut().max_by_key(|job| job.messages.len())?;
+        let copies = copied.messages.iter().enumerate().skip(1);
+        let copy = copies.min_by_key(|(_, held)| held.receive_count);
+        let message = copy.map(|(index, _)| index);
+        let message = message.map(|index| copied.messages.remove(index));
+        if message.is_none() {
+            waiting.sort_by_key(|job| job.handle.started);
+            let but_the_oldest = usize::from(waiting.len() > 1);
+            let newest = waiting.into_iter().skip(but_the_oldest).rev();
+            let receives = |job: &&mut InFlight| job.messages.first().map(|it| it.receive_count);
+            newest
+                .min_by_key(receives)?
+                .handle
+                .stop
+                .now(StopReason::Crowded);
+        }
+        Some(SteppedBack {
+            crowd,
+            held,
+            message,
+        })
+    }
+
+    /// How many messages are on their way back for the sake of others.
+    pub(crate) fn stepping_back(&self) -> usize {
+        let jobs = self.lock();
+        let leaving = |job: &&InFlight| job.handle.stop.reason() == Some(StopReason::Crowded);
+        jobs.values()
+            .filter(leaving)
+            .map(|job| job.messages.len())
+            .sum()
     }
 
     /// Whether there is a job of this key.
@@ -153,9 +248,12 @@ impl Jobs {
         Some(job.messages.swap_remove(index))
     }
 
-    /// Tells every job to stop.
+    /// Tells every job to stop, and those that are made from now on.
     pub(crate) fn stop_all(&self, reason: StopReason) {
-        for job in self.lock().values() {
+        let jobs = self.lock();
+        // The first reason stays.
+        let _ = self.stopping.set(reason);
+        for job in jobs.values() {
             job.handle.stop.now(reason);
         }
     }
@@ -175,6 +273,7 @@ impl Jobs {
                 doing: job.handle.activity.sign(),
                 age: job.handle.started.elapsed(),
                 messages: job.messages.len(),
+                span: job.span.clone(),
             })
             .collect();
         reports.sort_by_key(|report| std::cmp::Reverse(report.age));
@@ -189,37 +288,100 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::place::Places;
 
-    #[tokio::test(start_paused = true)]
-    async fn messages_share_their_job_and_leave_it_one_by_one() {
-        let permits = Arc::new(Semaphore::new(9));
-        let message = |id: &str| HeldMessage {
+    fn message(id: &str) -> HeldMessage {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        HeldMessage {
             message_id: id.to_owned(),
             receive_count: 1,
             about: None,
-            _permit: Arc::clone(&permits).try_acquire_owned().unwrap(),
+            span: Span::none(),
+            _permit: permit.unwrap(),
+        }
+    }
+
+    fn key(job: &str) -> JobKey {
+        JobKey::from(job.to_owned())
+    }
+
+    /// A job without a place, of the crowd of a name.
+    fn begun<'a>(key: &'a JobKey, crowd: &'a str) -> Begun<'a> {
+        Begun {
+            key,
+            execution_id: crowd,
+            crowd,
+            place: Places::new(9).none_yet(),
+            span: Span::none(),
+        }
+    }
+
+    #[test]
+    fn the_largest_crowd_steps_back_and_never_who_works_or_came_first() {
+        let jobs = Jobs::default();
+        let step_back = || {
+            let back = jobs.step_back()?;
+            let message = back.message.map(|it| it.message_id);
+            Some((back.crowd, back.held, message.unwrap_or_default()))
         };
-        let key = |job: &str| JobKey::from(job.to_owned());
+        assert_eq!(step_back(), None);
+        let works = Place::uncounted();
+        let copied = key("copied");
+        let begun_with = |place| Begun {
+            place,
+            ..begun(&copied, "shop")
+        };
+        jobs.attach(begun_with(works.clone()), message("a"))
+            .unwrap();
+        assert_eq!(step_back(), None, "one job, which works");
+        for id in ["b", "c", "d"] {
+            assert!(
+                jobs.attach(begun_with(works.clone()), message(id))
+                    .is_none()
+            );
+        }
+        let [first, second] = [key("first"), key("second")];
+        let first_stop = jobs
+            .attach(begun(&first, "blog"), message("x"))
+            .unwrap()
+            .stop;
+        let second_stop = jobs
+            .attach(begun(&second, "blog"), message("y"))
+            .unwrap()
+            .stop;
+        let took =
+            |crowd: &str, held, message: &str| Some((crowd.to_owned(), held, message.to_owned()));
+        assert_eq!(step_back(), took("shop", 3, "b"));
+        // As many wait in both.
+        assert_eq!(step_back(), took("shop", 2, "c"));
+        assert_eq!(step_back(), took("blog", 2, ""));
+        assert_eq!(first_stop.reason(), None);
+        assert_eq!(second_stop.reason(), Some(StopReason::Crowded));
+        assert_eq!(jobs.stepping_back(), 1);
+        assert_eq!(step_back(), took("shop", 1, "d"));
+        assert_eq!(step_back(), took("blog", 1, ""));
+        assert_eq!(step_back(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_share_their_job_and_leave_it_one_by_one() {
         let over = |id: &str| Over {
             message_id: id.to_owned(),
             reason: StopReason::LeaseLost,
         };
         let jobs = Jobs::default();
         let (older, newer) = (key("older"), key("newer"));
-        let handle = jobs.attach(&older, "execution 1", message("a")).unwrap();
-        assert!(jobs.attach(&older, "execution 1", message("b")).is_none());
+        let handle = jobs.attach(begun(&older, "1"), message("a")).unwrap();
+        assert!(jobs.attach(begun(&older, "1"), message("b")).is_none());
         tokio::time::advance(Duration::from_secs(5)).await;
-        jobs.attach(&newer, "execution 2", message("c")).unwrap();
+        jobs.attach(begun(&newer, "2"), message("c")).unwrap();
         assert!(jobs.hold("a", 1) && jobs.hold("b", 1) && jobs.hold("c", 1) && !jobs.hold("d", 1));
         let reports: Vec<_> = jobs
             .report()
             .into_iter()
             .map(|report| (report.execution_id, report.age.as_secs(), report.messages))
             .collect();
-        let expected = [
-            ("execution 1".to_owned(), 5, 2),
-            ("execution 2".to_owned(), 0, 1),
-        ];
+        let expected = [("1".to_owned(), 5, 2), ("2".to_owned(), 0, 1)];
         assert_eq!(reports, expected);
 
         assert!(jobs.lease_over(&over("d")).is_none());

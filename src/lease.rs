@@ -19,8 +19,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::aws::sqs::{MAX_BATCH, Queue};
+use crate::lasting::Failing;
 use crate::stop::StopReason;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
@@ -156,12 +158,11 @@ impl Lease {
         self.failures = 0;
     }
 
-    /// An extension was not confirmed. Returns whether it is the first in a row.
-    pub fn failed(&mut self, now: Instant, rng: &mut fastrand::Rng) -> bool {
+    /// An extension was not confirmed.
+    pub fn failed(&mut self, now: Instant, rng: &mut fastrand::Rng) {
         self.failures += 1;
         let interval = self.terms.retry_interval();
         self.next = now + interval / 2 + interval.mul_f64(rng.f64());
-        self.failures == 1
     }
 
     /// SQS says that the message is not ours any more.
@@ -253,9 +254,17 @@ struct State {
     lease: Lease,
     /// Its end was told, or it is nobody's to extend any more.
     over: bool,
+    /// Whether extending it fails.
+    failing: Failing,
+    /// For what is logged of it.
+    span: Span,
 }
 
 impl Held {
+    fn span(&self) -> Span {
+        lock(&self.state).span.clone()
+    }
+
     /// No extension begins from now on. Returns whether none is under way either, of this one or
     /// of one before it.
     fn stop_extending(&self) -> bool {
@@ -293,12 +302,15 @@ impl Leases {
         }
         let earlier = all.remove(message_id);
         let again = earlier.is_some();
+        let span = earlier.as_ref().map_or_else(Span::none, |it| it.span());
         let held = Held {
             message_id: message_id.to_owned(),
             receipt_handle: tokio::sync::Mutex::new(receipt_handle),
             state: Mutex::new(State {
                 lease: Lease::new(self.0.terms, received_at),
                 over: false,
+                failing: Failing::default(),
+                span,
             }),
             earlier: earlier.filter(|earlier| !earlier.stop_extending()),
         };
@@ -306,6 +318,20 @@ impl Leases {
         drop(all);
         self.0.changed.notify_one();
         again
+    }
+
+    /// From now on it is known what the message is about.
+    pub fn about(&self, message_id: &str, span: &Span) {
+        if let Some(held) = lock(&self.0.held).get(message_id) {
+            lock(&held.state).span = span.clone();
+        }
+    }
+
+    /// The span of what a message that is held is about.
+    #[must_use]
+    pub fn span(&self, message_id: &str) -> Span {
+        let held = lock(&self.0.held).get(message_id).cloned();
+        held.map_or_else(Span::none, |held| held.span())
     }
 
     /// Ends the lease of a message and returns its newest receipt handle, once no call is using it
@@ -421,17 +447,26 @@ impl Inner {
         match reply {
             Ok(results) => {
                 for ((held, by, _), result) in locked.iter().zip(results) {
+                    let span = held.span();
+                    let _about = span.enter();
                     match result {
                         Ok(()) => {
                             let mut state = lock(&held.state);
                             let margin = state.lease.left(now);
                             state.lease.confirmed(sent_at, *by);
+                            let recovered = state.failing.recovered();
                             drop(state);
                             self.telemetry.emit(events::LeaseExtended { margin });
+                            if let Some(took) = recovered {
+                                let message_id = &held.message_id;
+                                self.telemetry
+                                    .emit(events::HeartbeatRecovered { message_id, took });
+                            }
                         }
                         Err(error) => {
                             let mut state = lock(&held.state);
-                            let first = state.lease.failed(now, &mut rng);
+                            state.lease.failed(now, &mut rng);
+                            let phase = state.failing.failed();
                             if error.handle_lost {
                                 state.lease.lost(now);
                             }
@@ -440,7 +475,7 @@ impl Inner {
                             self.telemetry.emit(events::HeartbeatFailed {
                                 message_id,
                                 error: &error,
-                                first,
+                                phase,
                             });
                         }
                     }
@@ -448,12 +483,17 @@ impl Inner {
             }
             Err(error) => {
                 for (held, _, _) in &locked {
-                    let first = lock(&held.state).lease.failed(now, &mut rng);
+                    let span = held.span();
+                    let _about = span.enter();
+                    let mut state = lock(&held.state);
+                    state.lease.failed(now, &mut rng);
+                    let phase = state.failing.failed();
+                    drop(state);
                     let message_id = &held.message_id;
                     self.telemetry.emit(events::HeartbeatFailed {
                         message_id,
                         error: &error,
-                        first,
+                        phase,
                     });
                 }
             }

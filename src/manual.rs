@@ -4,7 +4,8 @@
 //! ledger: beside a running daemon, one job at a time holds a production distribution, whichever
 //! process it is in. Its key names the staging distribution and the version of the parameter that
 //! names it: begun again after it was cut off, it is the same job and goes on from what it finds;
-//! begun for another staging distribution, it is another job. It is bound to what the parameter
+//! begun for another staging distribution, it is another job. An open job of the target that has changed
+//! something, a rejection's too, is gone on with instead, as the daemon would, its program included. It is bound to what the parameter
 //! held when the person was shown it: a deployment that writes the parameter in between is not
 //! touched, and the job ends as superseded.
 //!
@@ -19,17 +20,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::activity::Activity;
+use crate::attribution::OwnStaging;
+use crate::binding::Subject;
+use crate::catch_up::event_of;
 use crate::clock::Clock;
 use crate::event::{JobKey, Rejection};
 use crate::lease::Terms;
-use crate::ledger::{Claim, Ledger, LedgerError, keep, lease_until};
+use crate::ledger::{Claim, Ledger, LedgerError, Unfinished, keep, lease_until};
 use crate::named::Named;
+use crate::place::Place;
 use crate::plan::Outcome;
 use crate::reconcile::{Ended, Job, Reconciler};
 use crate::stop::Stop;
-use crate::target::ResolvedTarget;
+use crate::target::{Mode, Neighbour, ResolvedTarget, Targets};
+use crate::verdict::Cause;
 
 /// What the keys of such jobs begin with.
 const PREFIX: &str = "manual";
@@ -41,6 +48,8 @@ pub struct ByHand {
     pub ledger: Arc<dyn Ledger>,
     /// Carries the job out.
     pub reconciler: Reconciler,
+    /// The targets: which pipelines lead to the same production distribution.
+    pub targets: Arc<Targets>,
     /// Wall-clock time.
     pub clock: Clock,
     /// How long the grant is asked for, and how often it is renewed.
@@ -52,12 +61,12 @@ pub struct ByHand {
 pub struct Order {
     /// The target.
     pub named: Named,
-    /// The staging distribution that the parameter names.
+    /// The staging distribution that the parameter names; of an open job, the one it is bound to.
     pub staging_id: String,
     /// The parameter's version that does.
     pub version: i64,
-    /// When that version was written, by AWS's clock.
-    pub written_at: Option<Timestamp>,
+    /// The open job that is gone on with: the parameter may say `deleted` already.
+    pub resumes: Option<Unfinished>,
 }
 
 /// How it ended.
@@ -75,9 +84,12 @@ pub enum Cleaned {
 }
 
 impl Order {
-    /// The job's key, which also stands for the pipeline execution that nobody knows.
+    /// The job's key. Of a new one it also stands for the pipeline execution that nobody knows.
     #[must_use]
     pub fn key(&self) -> JobKey {
+        if let Some(open) = &self.resumes {
+            return open.key.clone();
+        }
         let pipeline = &self.named.pipeline.name;
         JobKey::from(format!(
             "{PREFIX}/{pipeline}/{}/{}",
@@ -85,25 +97,57 @@ impl Order {
         ))
     }
 
+    fn subject(&self) -> Option<&Subject> {
+        self.resumes.as_ref()?.binding.evidence.subject.as_ref()
+    }
+
+    /// The target. Its program is run at the end of a job that is gone on with, as the daemon would; of one
+    /// that is begun by hand there is no event that a program could read.
+    fn target(&self, rejection: &Rejection) -> ResolvedTarget {
+        let mut target = self.named.target.clone();
+        // A person said yes to what was shown.
+        target.mode = Mode::Act;
+        let rejected = |subject: &Subject| !subject.by_hand && !subject.ended;
+        if !self.subject().is_some_and(rejected) || target.argument_fault(rejection).is_some() {
+            target.program = None;
+        }
+        target
+    }
+
     fn rejection(&self, now: Timestamp) -> Rejection {
         let key = self.key();
-        Rejection {
+        let resumed = self.subject().and_then(|it| it.rejection(key.clone()));
+        resumed.unwrap_or_else(|| Rejection {
             execution_id: key.as_str().to_owned(),
             action_execution_id: None,
             key,
             pipeline: self.named.pipeline.clone(),
             stage: self.named.stage.clone().unwrap_or_default(),
             action: self.named.action.clone().unwrap_or_default(),
-            // The parameter's own time: it needs no two clocks that agree.
-            as_of: self.written_at.unwrap_or(now),
+            as_of: now,
             as_of_uncertainty: Duration::ZERO,
             rejected_at: now,
             comment: Some("cleaned by hand".to_owned()),
-        }
+        })
     }
 }
 
 impl ByHand {
+    /// An open job of the target that has changed something and that nobody works on.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the ledger cannot be read.
+    pub async fn open_job(
+        ledger: &dyn Ledger,
+        named: &Named,
+    ) -> Result<Option<Unfinished>, LedgerError> {
+        let of_target = |it: &Unfinished| {
+            let subject = it.binding.evidence.subject.as_ref();
+            !it.leased && subject.is_some_and(|subject| named.is_about(subject))
+        };
+        Ok(ledger.unfinished().await?.into_iter().find(of_target))
+    }
+
     /// Cleans, until it is done or `stop` tells it to stop at its next step boundary.
     ///
     /// # Errors
@@ -111,6 +155,7 @@ impl ByHand {
     /// then.
     pub async fn clean(&self, order: &Order, stop: &Stop) -> Result<Cleaned, LedgerError> {
         let rejection = order.rejection(self.clock.now());
+        let claimed_at = Instant::now();
         let until = lease_until(&self.clock, self.terms);
         let claim = self
             .ledger
@@ -121,29 +166,45 @@ impl ByHand {
             Claim::Done { outcome } => return Ok(Cleaned::Before(outcome)),
             Claim::Leased { until } => return Ok(Cleaned::Elsewhere { until }),
         };
+        let target = order.target(&rejection);
+        let program = target.program.is_some();
         let job = Job {
+            event: program.then(|| event_of(&rejection).into()),
             rejection,
-            event: None,
-            // There is no event that a program could read.
-            target: ResolvedTarget {
-                program: None,
-                ..order.named.target.clone()
-            },
+            target,
             grant: grant.clone(),
             unasked: false,
+            last_receive: false,
+            by_hand: order.subject().is_none_or(|subject| subject.by_hand),
+            named: order.resumes.is_none().then(|| OwnStaging {
+                id: order.staging_id.clone(),
+                version: order.version,
+            }),
+            cause: match order.subject().is_some_and(|subject| subject.ended) {
+                true => Cause::EndedExecution,
+                false => Cause::Rejection,
+            },
+            neighbours: self.neighbours(order),
             binding,
             stop: stop.clone(),
             activity: Activity::default(),
+            place: Place::uncounted(),
         };
-        // There is no execution that CodePipeline could be asked about.
-        let reconciler = self.reconciler.without_verification();
-        let run = reconciler.run(&job);
+        let run = self.reconciler.run(&job);
         tokio::pin!(run);
         let ended = tokio::select! {
             biased;
             ended = &mut run => ended,
-            () = keep(&*self.ledger, &grant, self.terms, &self.clock, stop, |_| {}) => run.await,
+            () = keep(&*self.ledger, &grant, claimed_at, self.terms, &self.clock, stop, |_| {}) => run.await,
         };
         Ok(Cleaned::Ran(ended))
+    }
+
+    fn neighbours(&self, order: &Order) -> Vec<Neighbour> {
+        let target = &order.named.target;
+        match &target.parameters {
+            Some(parameters) => self.targets.leading_to(parameters, &target.access),
+            None => Vec::new(),
+        }
     }
 }

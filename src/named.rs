@@ -1,9 +1,11 @@
 //! Which target a person means who names a pipeline. Pure: no I/O.
 //!
-//! An event states its pipeline's region and account; a name on a command line does not. Where the
-//! target's pattern has them literally, those are meant; else the ones at hand.
+//! An event states its pipeline's region and account; a name on a command line does not. Such a name is a
+//! pipeline of the queue's own account, in the region that the target's pattern has literally, or else in
+//! the one at hand. A pipeline of another account is named by its ARN.
 
-use crate::target::{PipelineArn, Resolution, ResolvedTarget, Target, Targets};
+use crate::binding::Subject;
+use crate::target::{PipelineArn, Resolution, ResolvedTarget, Target, Targets, partition_of};
 
 /// What a bare name is completed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +40,26 @@ pub struct Named {
     pub target: ResolvedTarget,
 }
 
+impl Named {
+    /// Whether a job is one of this pipeline, and of the stage and action, where the target names them.
+    #[must_use]
+    pub fn is_about(&self, subject: &Subject) -> bool {
+        let same = |wanted: &Option<String>, is: &str| {
+            is.is_empty() || wanted.as_ref().is_none_or(|wanted| wanted == is)
+        };
+        subject.pipeline == self.pipeline.to_string()
+            && same(&self.stage, &subject.stage)
+            && same(&self.action, &subject.action)
+    }
+}
+
 /// Why a name leads to no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotNamed {
     /// No target matches it.
     #[error(
-        "no target matches the pipeline {pipeline:?}; name one that a target matches: {}",
-        .targets.join(", ")
+        "no target matches the pipeline {pipeline:?}; name one that a target matches: {}{}",
+        .targets.join(", "), by_its_arn(.pipeline)
     )]
     NoTarget {
         /// What was named.
@@ -116,7 +131,7 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
     {
         return Err(NotNamed::Pattern {
             pattern: pipeline,
-            example: example(target.pipeline()),
+            example: example(target.pipeline(), home),
         });
     }
     let mut matching: Vec<(&Target, PipelineArn, Resolution)> = targets
@@ -188,33 +203,60 @@ fn arn(text: &str, target: &Target, home: &Home) -> Option<PipelineArn> {
         part.filter(|part| !part.contains('{'))
     };
     let region = literal(3).unwrap_or(&home.region);
-    let partition = literal(1).unwrap_or(match region {
-        region if region.starts_with("cn-") => "aws-cn",
-        region if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    });
-    let account = literal(4).unwrap_or(&home.account);
+    let partition = literal(1).unwrap_or(partition_of(region));
+    let account = &home.account;
     format!("arn:{partition}:codepipeline:{region}:{account}:{text}")
         .parse()
         .ok()
 }
 
-/// A name that the pattern matches.
-pub(crate) fn example(pattern: &str) -> String {
-    let name = pattern.rsplit(':').next().unwrap_or(pattern);
-    let mut parts = name.split('{');
-    let mut example = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        example.push_str("shop");
-        example.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+/// What to do about a name that no target matches.
+fn by_its_arn(pipeline: &str) -> &'static str {
+    match pipeline.contains(':') {
+        true => "",
+        false => {
+            "; a bare name is a pipeline of the queue's own account, and one of another account is \
+                  named by its ARN"
+        }
     }
-    example
+}
+
+/// A name that the pattern matches; an ARN, where the pattern is one of another account than the queue's.
+pub(crate) fn example(pattern: &str, home: &Home) -> String {
+    let parts: Vec<&str> = pattern.split(':').collect();
+    let [arn, partition, service, region, account, name] = parts[..] else {
+        return filled(pattern, "shop");
+    };
+    let name = filled(name, "shop");
+    if account.contains('{') || account == home.account {
+        return name;
+    }
+    let region = match region.contains('{') {
+        true => &home.region,
+        false => region,
+    };
+    let partition = match partition.contains('{') {
+        true => partition_of(region),
+        false => partition,
+    };
+    format!("{arn}:{partition}:{service}:{region}:{account}:{name}")
+}
+
+/// A pattern with this text for each of its captures.
+fn filled(pattern: &str, capture: &str) -> String {
+    let mut parts = pattern.split('{');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str(capture);
+        text.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::TargetSpec;
+    use crate::target::{Surroundings, TargetSpec};
 
     fn targets(pipelines: &[(&str, &str)]) -> Targets {
         let specs: Vec<TargetSpec> = pipelines
@@ -225,10 +267,21 @@ mod tests {
                 action: Some("Approve".to_owned()),
                 production_parameter: Some("/x/production".to_owned()),
                 staging_parameter: Some("/x/staging".to_owned()),
+                // An ARN may take any account.
+                role_arn: pipeline
+                    .starts_with("arn:")
+                    .then(|| "arn:aws:iam::{account}:role/stagesweep".to_owned()),
                 ..TargetSpec::default()
             })
             .collect();
-        Targets::new(&specs).unwrap()
+        Targets::new(&specs, at_home()).unwrap()
+    }
+
+    fn at_home() -> Surroundings {
+        Surroundings {
+            account: Some("123456789012".to_owned()),
+            ..Surroundings::default()
+        }
     }
 
     fn named(targets: &Targets, pipeline: &str, stage: Option<&str>) -> Result<Named, NotNamed> {
@@ -260,6 +313,21 @@ mod tests {
         assert_eq!(found.pipeline.region, "eu-west-1");
         assert_eq!(found.target.label, "{service}-pipeline");
         assert_eq!(named(&targets, arn, None).unwrap().pipeline.name, "landing");
+    }
+
+    #[test]
+    fn a_bare_name_by_hand_is_a_pipeline_of_the_queues_own_account() {
+        let elsewhere = "arn:aws:codepipeline:{region}:210987654321:{service}-pipeline";
+        let targets = targets(&[(elsewhere, "Approve")]);
+        let said = named(&targets, "shop-pipeline", None)
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("named by its ARN"), "{said}");
+        let arn = "arn:aws:codepipeline:eu-west-1:210987654321:shop-pipeline";
+        let said = named(&targets, elsewhere, None).unwrap_err().to_string();
+        assert!(said.contains(&format!("such as {arn:?}")), "{said}");
+        let found = named(&targets, arn, None).unwrap();
+        assert_eq!(found.pipeline.to_string(), arn);
     }
 
     #[test]

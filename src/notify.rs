@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 pub use courier::MAX_WAITING;
 pub use notice::{End, Notice, Subject};
@@ -59,7 +60,11 @@ const BACKOFF: Backoff = Backoff {
 
 /// Whom notices are given to. Clones are the same; the default tells nobody.
 #[derive(Clone, Default)]
-pub struct Notifier(Option<Arc<Inner>>);
+pub struct Notifier(
+    Option<Arc<Inner>>,
+    /// After how many receives a message becomes a dead letter; 0 if that is not known.
+    Arc<AtomicU32>,
+);
 
 struct Inner {
     ledger: Arc<dyn Ledger>,
@@ -71,8 +76,6 @@ struct Inner {
     /// Notices that every courier is done with, to be forgotten.
     settled: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
     told: Mutex<Told>,
-    /// After how many receives a message becomes a dead letter; 0 if that is not known.
-    max_receives: AtomicU32,
 }
 
 /// The notices on their way: by id, how many couriers still have it; none, until the ledger has forgotten it.
@@ -186,17 +189,19 @@ impl Notifier {
             Arc::new(Courier::new(outlet, done, Arc::clone(&telemetry)))
         });
         let couriers = couriers.collect();
-        Self(Some(Arc::new(Inner {
-            ledger,
-            clock,
-            telemetry,
-            tasks,
-            couriers,
-            open,
-            settled: Mutex::new(Some(receiver)),
-            told: Mutex::default(),
-            max_receives: AtomicU32::new(0),
-        })))
+        Self(
+            Some(Arc::new(Inner {
+                ledger,
+                clock,
+                telemetry,
+                tasks,
+                couriers,
+                open,
+                settled: Mutex::new(Some(receiver)),
+                told: Mutex::default(),
+            })),
+            Arc::default(),
+        )
     }
 
     /// Whether anybody is told.
@@ -207,10 +212,14 @@ impl Notifier {
 
     /// After how many receives a message becomes a dead letter, by the queue's redrive policy.
     pub fn expect_dead_letters_after(&self, max_receives: Option<u32>) {
-        if let Some(inner) = &self.0 {
-            let count = max_receives.unwrap_or(0);
-            inner.max_receives.store(count, Ordering::Relaxed);
-        }
+        self.1.store(max_receives.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether a message that was received so often becomes a dead letter next.
+    #[must_use]
+    pub fn is_last_receive(&self, receive_count: u32) -> bool {
+        let max_receives = self.1.load(Ordering::Relaxed);
+        max_receives > 0 && receive_count >= max_receives
     }
 
     /// The notice of a job's end; `None` if nobody is told, there is nothing to tell, or it was told before.
@@ -232,7 +241,7 @@ impl Notifier {
     ) -> Option<Notice> {
         let inner = self.0.as_ref()?;
         let key = &about.0.key;
-        if !matches!(end, End::Done(_)) && !lock(&inner.told).is_first(key, end.kind()) {
+        if !matches!(end, End::Done { .. }) && !lock(&inner.told).is_first(key, end.kind()) {
             return None;
         }
         let subject = Subject {
@@ -252,10 +261,10 @@ impl Notifier {
         job: Option<(&Rejection, &str)>,
     ) -> Option<Notice> {
         let inner = self.0.as_ref()?;
-        let max_receive_count = inner.max_receives.load(Ordering::Relaxed);
-        if max_receive_count == 0 || last.receive_count < max_receive_count {
+        if !self.is_last_receive(last.receive_count) {
             return None;
         }
+        let max_receive_count = self.1.load(Ordering::Relaxed);
         if let Some((rejection, _)) = job {
             // Should it be sent back one day, what is met then is news.
             lock(&inner.told).forget(&rejection.key);
@@ -303,10 +312,11 @@ impl Notifier {
             return;
         }
         let (notifier, carrier) = (self.clone(), Arc::clone(inner));
-        inner.tasks.spawn(async move {
+        let kept = async move {
             notifier.owe(&notice).await;
             carrier.hand(notice);
-        });
+        };
+        inner.tasks.spawn(kept.in_current_span());
     }
 
     /// Carries notices, for ever; first those that an earlier process left. To be called once.

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use crate::aws::cloudfront::{Listed, ListedPolicy};
 
-pub use remove::{ReadRecords, Reading, Removed, Remover, Say, Why};
+pub use remove::{ReadRecords, Reading, Removed, Remover, Said, Say, Why};
 pub use survey::{Survey, SurveyError};
 
 /// Nothing younger is ever an orphan.

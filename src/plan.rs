@@ -29,6 +29,9 @@ pub struct Observed {
     pub policies: Vec<Policy>,
     /// The staging parameter's newest version; `None` if there is no such parameter.
     pub parameter: Option<ParameterVersion>,
+    /// A listing that was begun after the reading shows no staging distribution of that id either, and
+    /// nobody's domain that could be its own in the policy that production names.
+    pub listed_gone: bool,
 }
 
 /// One distribution.
@@ -108,13 +111,13 @@ pub enum Decision {
 /// One change to the account. Each carries what the call needs, taken from one observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Empty production's `ContinuousDeploymentPolicyId`.
-    Detach {
-        /// The ETag of the configuration that was observed.
-        etag: String,
-        /// Our policy, which that configuration names.
-        policy_id: String,
+    /// Write `deleted` to the staging parameter.
+    RecordDeleted {
+        /// The version that still holds our staging distribution's id.
+        version: i64,
     },
+    /// Empty production's `ContinuousDeploymentPolicyId`.
+    Detach(Detachable),
     /// Delete our policy.
     DeletePolicy {
         /// Our policy.
@@ -123,17 +126,9 @@ pub enum Step {
         etag: String,
     },
     /// Set the staging distribution's `Enabled` to false.
-    DisableStaging {
-        /// The ETag of the configuration that was observed.
-        etag: String,
-    },
+    DisableStaging(Disableable),
     /// Delete the staging distribution.
     DeleteStaging(Deletable),
-    /// Write `deleted` to the staging parameter.
-    RecordDeleted {
-        /// The version that still holds our staging distribution's id.
-        version: i64,
-    },
 }
 
 impl Step {
@@ -141,12 +136,93 @@ impl Step {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Detach { .. } => "detach_policy",
-            Self::DeletePolicy { .. } => "delete_policy",
-            Self::DisableStaging { .. } => "disable_staging",
-            Self::DeleteStaging(_) => "delete_staging",
             Self::RecordDeleted { .. } => "record_deleted",
+            Self::Detach(_) => "detach_policy",
+            Self::DeletePolicy { .. } => "delete_policy",
+            Self::DisableStaging(_) => "disable_staging",
+            Self::DeleteStaging(_) => "delete_staging",
         }
+    }
+
+    /// Whether CodePipeline is asked before it.
+    #[must_use]
+    pub fn is_questioned(&self) -> bool {
+        matches!(
+            self,
+            Self::RecordDeleted { .. } | Self::Detach(_) | Self::DisableStaging(_)
+        )
+    }
+}
+
+/// A production distribution from which our policy may be detached: it was observed as one, deployed, and
+/// naming that policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detachable {
+    id: String,
+    etag: String,
+    policy_id: String,
+}
+
+impl Detachable {
+    /// `None` unless the distribution is no staging one, is deployed, and names this policy.
+    pub(crate) fn of(distribution: &Distribution, policy: &Policy) -> Option<Self> {
+        let detachable = !distribution.staging
+            && distribution.deployed
+            && distribution.policy_id.as_ref() == Some(&policy.id);
+        detachable.then(|| Self {
+            id: distribution.id.clone(),
+            etag: distribution.etag.clone(),
+            policy_id: policy.id.clone(),
+        })
+    }
+
+    /// The distribution's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The ETag of the configuration that was observed.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+
+    /// The policy that the configuration names.
+    #[must_use]
+    pub fn policy_id(&self) -> &str {
+        &self.policy_id
+    }
+}
+
+/// A staging distribution that may be disabled: it was observed as one, without aliases, and deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disableable {
+    id: String,
+    etag: String,
+}
+
+impl Disableable {
+    /// `None` unless the distribution says that it is a staging one without aliases, and is deployed.
+    pub(crate) fn of(distribution: &Distribution) -> Option<Self> {
+        let disableable =
+            distribution.staging && distribution.aliases == 0 && distribution.deployed;
+        disableable.then(|| Self {
+            id: distribution.id.clone(),
+            etag: distribution.etag.clone(),
+        })
+    }
+
+    /// The distribution's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The ETag of the configuration that was observed.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.etag
     }
 }
 
@@ -194,11 +270,6 @@ pub enum Wait {
         /// Our policy, where it is known.
         policy_id: Option<String>,
     },
-    /// The newer deployment to replace our policy on production.
-    PolicyReplaced {
-        /// Our policy.
-        policy_id: String,
-    },
     /// The staging distribution to be `Deployed`, still enabled.
     StagingDeployed,
     /// The staging distribution to be `Deployed` and disabled.
@@ -207,6 +278,14 @@ pub enum Wait {
     StagingGone,
     /// A state that forbade the last step to pass, or a reading that lags behind to catch up.
     LookAgain,
+    /// Our policy to be in use nowhere: production does not name it.
+    PolicyUnused {
+        /// The policy.
+        policy_id: String,
+    },
+    /// Evidence that contradicts itself to agree: one reading shows no staging distribution, and another
+    /// source does not bear that out.
+    Evidence,
 }
 
 impl Wait {
@@ -216,11 +295,12 @@ impl Wait {
         match self {
             Self::BothDeployed => "both_deployed",
             Self::Detached { .. } => "detach_propagated",
-            Self::PolicyReplaced { .. } => "policy_replaced",
             Self::StagingDeployed => "staging_deployed",
             Self::StagingDisabled => "disable_propagated",
             Self::StagingGone => "staging_gone",
             Self::LookAgain => "look_again",
+            Self::PolicyUnused { .. } => "policy_unused",
+            Self::Evidence => "evidence_agrees",
         }
     }
 }
@@ -239,8 +319,11 @@ pub enum Outcome {
     /// The rejection was taken back: its stage was retried, or approved after all. Nothing more was
     /// touched.
     Retracted,
-    /// Nobody rejected: the approval was not given in time, and such are left alone.
-    Expired,
+    /// Nobody rejected: CodePipeline names nobody who decided, or the approval was not given in time and
+    /// such are left alone.
+    Undecided,
+    /// The target is only observed: there was something to do, and nothing was done.
+    Observed,
 }
 
 impl Outcome {
@@ -253,26 +336,30 @@ impl Outcome {
             Self::Superseded => "superseded",
             Self::Ran => "ran",
             Self::Retracted => "retracted",
-            Self::Expired => "expired",
+            Self::Undecided => "undecided",
+            Self::Observed => "observed",
         }
     }
 
     /// Whether the rejection still stood at the end: then there is more to be done for it.
     #[must_use]
     pub fn stands(self) -> bool {
-        !matches!(self, Self::Retracted | Self::Expired)
+        !matches!(self, Self::Retracted | Self::Undecided)
     }
 
     /// The outcome of that name.
     #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
+        // What the ledger of an older stagesweep calls it.
+        let code = if code == "expired" { "undecided" } else { code };
         [
             Self::Cleaned,
             Self::AlreadyClean,
             Self::Superseded,
             Self::Ran,
             Self::Retracted,
-            Self::Expired,
+            Self::Undecided,
+            Self::Observed,
         ]
         .into_iter()
         .find(|outcome| outcome.code() == code)
@@ -286,11 +373,14 @@ pub enum Refusal {
     /// The production parameter holds no distribution id, or does not exist.
     #[error("the production parameter does not name a distribution")]
     ProductionParameterInvalid,
-    /// The staging parameter held no distribution id when the approval began, or does not exist.
-    #[error("the staging parameter did not name a distribution when the approval began")]
+    /// The staging parameter holds neither a distribution's id nor `dummy` or `deleted`, or does not exist.
+    #[error("the staging parameter names no distribution, and does not say that there is none")]
     StagingParameterInvalid,
-    /// The parameter's history does not reach back to the start of the approval.
-    #[error("the staging parameter's history does not reach back to the start of the approval")]
+    /// One of the two parameters is a SecureString.
+    #[error("a parameter is a SecureString, which stagesweep does not decrypt")]
+    ParameterIsSecureString,
+    /// The parameter's history does not reach back far enough.
+    #[error("the staging parameter's history does not reach back far enough")]
     HistoryTooShort,
     /// The event has no start time, and the parameter changed in the second of its own time.
     #[error(
@@ -298,6 +388,18 @@ pub enum Refusal {
          deployments was rejected cannot be told"
     )]
     StagingParameterJustWritten,
+    /// A write lies within actions of the rejected execution and of another one.
+    #[error("two executions may have written the staging parameter")]
+    StagingWriterUnclear,
+    /// No write is the rejected execution's.
+    #[error("nothing shows that the rejected execution wrote the staging parameter")]
+    StagingNotWrittenByExecution,
+    /// Too many executions were open beside the rejected one.
+    #[error("too many executions were open beside the rejected one")]
+    TooManyExecutions,
+    /// The event says what CodePipeline does not show.
+    #[error("CodePipeline does not show what the event says")]
+    EventContradictsCodePipeline,
     /// Both parameters name the same distribution.
     #[error("the staging parameter names the production distribution")]
     StagingIsProduction,
@@ -307,6 +409,9 @@ pub enum Refusal {
     /// The production distribution says that it is a staging one.
     #[error("the production distribution is a staging distribution")]
     ProductionIsStaging,
+    /// The production distribution was switched off since the job was bound.
+    #[error("the production distribution was switched off while the job ran")]
+    ProductionDisabled,
     /// The staging distribution does not say that it is one.
     #[error("the staging distribution is not a staging distribution")]
     NotAStagingDistribution,
@@ -316,6 +421,12 @@ pub enum Refusal {
     /// The policy lists our staging distribution and others.
     #[error("the continuous deployment policy lists other staging distributions besides ours")]
     PolicyShared,
+    /// The policy of our staging distribution is attached, and not to production.
+    #[error(
+        "the policy of the staging distribution is in use, and not by the distribution that the production \
+         parameter names"
+    )]
+    PolicyAttachedElsewhere,
 }
 
 impl Refusal {
@@ -325,39 +436,61 @@ impl Refusal {
         match self {
             Self::ProductionParameterInvalid => "production_parameter_invalid",
             Self::StagingParameterInvalid => "staging_parameter_invalid",
+            Self::ParameterIsSecureString => "parameter_is_secure_string",
             Self::HistoryTooShort => "history_too_short",
             Self::StagingParameterJustWritten => "staging_parameter_just_written",
+            Self::StagingWriterUnclear => "staging_writer_unclear",
+            Self::StagingNotWrittenByExecution => "staging_not_written_by_execution",
+            Self::TooManyExecutions => "too_many_executions",
+            Self::EventContradictsCodePipeline => "event_contradicts_codepipeline",
             Self::StagingIsProduction => "staging_is_production",
             Self::ProductionMissing => "production_missing",
             Self::ProductionIsStaging => "production_is_staging",
+            Self::ProductionDisabled => "production_disabled",
             Self::NotAStagingDistribution => "not_a_staging_distribution",
             Self::StagingHasAliases => "staging_has_aliases",
             Self::PolicyShared => "policy_shared",
+            Self::PolicyAttachedElsewhere => "policy_attached_elsewhere",
         }
     }
 }
 
 /// Who owns the staging parameter now, seen from a job bound to `staging_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    /// It still holds our id.
-    Us { version: i64 },
+pub enum Owner {
+    /// It still holds our id, as we know it.
+    Us {
+        /// The version that does.
+        version: i64,
+    },
     /// It holds `dummy` or `deleted`, or does not exist: nobody newer.
     Nobody,
-    /// It has moved on: what it names now is not ours.
+    /// It has moved on to another distribution.
     SomeoneNewer,
+    /// Somebody has written our very id again: they deploy into it.
+    Rewritten,
+    /// It holds something that is no id.
+    Invalid,
 }
 
-fn owner(parameter: Option<&ParameterVersion>, staging_id: &str) -> Owner {
+/// Who owns the staging parameter.
+#[must_use]
+pub fn owner(binding: &Binding, parameter: Option<&ParameterVersion>) -> Owner {
     let Some(parameter) = parameter else {
         return Owner::Nobody;
     };
+    let known = binding
+        .evidence
+        .version
+        .max(binding.evidence.restored.unwrap_or(0));
     match Slot::read(&parameter.value) {
         Slot::Vacant => Owner::Nobody,
-        Slot::Distribution(id) if id == staging_id => Owner::Us {
+        Slot::Distribution(id) if id != binding.staging_id => Owner::SomeoneNewer,
+        Slot::Distribution(_) if parameter.version > known => Owner::Rewritten,
+        Slot::Distribution(_) => Owner::Us {
             version: parameter.version,
         },
-        Slot::Distribution(_) | Slot::Invalid => Owner::SomeoneNewer,
+        Slot::Secure | Slot::Invalid => Owner::Invalid,
     }
 }
 
@@ -368,17 +501,22 @@ pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> De
         Ok(passed) => passed,
         Err(refusal) => return Decision::Refuse(refusal),
     };
-    let owner = owner(observed.parameter.as_ref(), &binding.staging_id);
-
+    let owner = owner(binding, observed.parameter.as_ref());
+    let began = binding.evidence.changed || progress.changed_anything();
+    match owner {
+        Owner::Rewritten => return Decision::Done(Outcome::Superseded),
+        Owner::Invalid if !began => return Decision::Refuse(Refusal::StagingParameterInvalid),
+        _ => {}
+    }
+    if observed.staging.is_none() && !progress.staging_deleted && !observed.listed_gone {
+        return Decision::Wait(Wait::Evidence);
+    }
+    if let Owner::Us { version } = owner {
+        return record(version, own_policy, production, observed, progress);
+    }
     if let Some(policy) = own_policy {
         return if production.policy_id.as_ref() == Some(&policy.id) {
-            detach(
-                policy,
-                production,
-                observed.staging.as_ref(),
-                owner,
-                progress,
-            )
+            detach(policy, production, observed.staging.as_ref(), progress)
         } else {
             delete_policy(policy, production, progress)
         };
@@ -390,8 +528,32 @@ pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> De
     }
     match &observed.staging {
         Some(staging) => take_down(staging, production, progress),
-        None => record(owner, progress),
+        None if owner == Owner::SomeoneNewer => Decision::Done(Outcome::Superseded),
+        None if progress.changed_anything() => Decision::Done(Outcome::Cleaned),
+        None => Decision::Done(Outcome::AlreadyClean),
     }
+}
+
+/// The parameter names our staging distribution: that comes first. Whoever starts after it reads `deleted`.
+fn record(
+    version: i64,
+    own_policy: Option<&Policy>,
+    production: &Distribution,
+    observed: &Observed,
+    progress: &Progress,
+) -> Decision {
+    if progress.recorded.is_some_and(|ours| version < ours) {
+        return Decision::Wait(Wait::LookAgain);
+    }
+    let staging = observed.staging.as_ref();
+    let in_use = own_policy.is_some() || staging.is_some();
+    if in_use && (!production.deployed || staging.is_some_and(|it| !it.deployed)) {
+        return Decision::Wait(Wait::BothDeployed);
+    }
+    if progress.conflict.is_some() {
+        return Decision::Wait(Wait::LookAgain);
+    }
+    Decision::Apply(Step::RecordDeleted { version })
 }
 
 /// Refuses whatever is not provably the job's own. Returns production and our policy, if there is
@@ -409,6 +571,9 @@ fn fences<'a>(
         .ok_or(Refusal::ProductionMissing)?;
     if production.staging {
         return Err(Refusal::ProductionIsStaging);
+    }
+    if binding.evidence.production_enabled && !production.enabled {
+        return Err(Refusal::ProductionDisabled);
     }
     if let Some(staging) = &observed.staging {
         if !staging.staging {
@@ -440,7 +605,6 @@ fn detach(
     policy: &Policy,
     production: &Distribution,
     staging: Option<&Distribution>,
-    owner: Owner,
     progress: &Progress,
 ) -> Decision {
     if progress.detached.as_ref() == Some(&policy.id) {
@@ -449,22 +613,14 @@ fn detach(
             policy_id: Some(policy.id.clone()),
         });
     }
-    if owner == Owner::SomeoneNewer {
-        // Production is theirs to change; they are about to attach their own policy to it.
-        return Decision::Wait(Wait::PolicyReplaced {
-            policy_id: policy.id.clone(),
-        });
-    }
-    if !production.deployed || staging.is_some_and(|staging| !staging.deployed) {
+    if staging.is_some_and(|staging| !staging.deployed) {
         return Decision::Wait(Wait::BothDeployed);
     }
-    if progress.conflict.is_some() {
-        return Decision::Wait(Wait::LookAgain);
+    match Detachable::of(production, policy) {
+        None => Decision::Wait(Wait::BothDeployed),
+        Some(_) if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
+        Some(detachable) => Decision::Apply(Step::Detach(detachable)),
     }
-    Decision::Apply(Step::Detach {
-        etag: production.etag.clone(),
-        policy_id: policy.id.clone(),
-    })
 }
 
 fn delete_policy(policy: &Policy, production: &Distribution, progress: &Progress) -> Decision {
@@ -472,9 +628,12 @@ fn delete_policy(policy: &Policy, production: &Distribution, progress: &Progress
         return Decision::Wait(Wait::LookAgain);
     }
     if progress.conflict.is_some() {
-        // Still in use. While the detach propagates, that is why; afterwards, CloudFront lags.
+        // Still in use. While the detach propagates, that is why; afterwards, CloudFront lags, or another
+        // distribution names it.
         return Decision::Wait(if production.deployed {
-            Wait::LookAgain
+            Wait::PolicyUnused {
+                policy_id: policy.id.clone(),
+            }
         } else {
             Wait::Detached {
                 policy_id: Some(policy.id.clone()),
@@ -509,34 +668,16 @@ fn take_down(staging: &Distribution, production: &Distribution, progress: &Progr
         if progress.disabled {
             return Decision::Wait(Wait::StagingDisabled);
         }
-        if !staging.deployed {
-            return Decision::Wait(Wait::StagingDeployed);
-        }
-        if progress.conflict.is_some() {
-            return Decision::Wait(Wait::LookAgain);
-        }
-        return Decision::Apply(Step::DisableStaging {
-            etag: staging.etag.clone(),
-        });
+        return match Disableable::of(staging) {
+            None => Decision::Wait(Wait::StagingDeployed),
+            Some(_) if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
+            Some(disableable) => Decision::Apply(Step::DisableStaging(disableable)),
+        };
     }
     match Deletable::of(staging) {
         None => Decision::Wait(Wait::StagingDisabled),
         Some(_) if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
         Some(deletable) => Decision::Apply(Step::DeleteStaging(deletable)),
-    }
-}
-
-/// Everything is gone: the parameter is what is left.
-fn record(owner: Owner, progress: &Progress) -> Decision {
-    match owner {
-        Owner::SomeoneNewer => Decision::Done(Outcome::Superseded),
-        Owner::Nobody if progress.changed_anything() => Decision::Done(Outcome::Cleaned),
-        Owner::Nobody => Decision::Done(Outcome::AlreadyClean),
-        Owner::Us { version } if progress.recorded.is_some_and(|ours| version < ours) => {
-            Decision::Wait(Wait::LookAgain)
-        }
-        Owner::Us { .. } if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
-        Owner::Us { version } => Decision::Apply(Step::RecordDeleted { version }),
     }
 }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::binding::Evidence;
 
 const PRODUCTION: &str = "EPRODUCTION111";
 const STAGING: &str = "ESTAGING222222";
@@ -17,6 +18,10 @@ fn binding() -> Binding {
         staging_domain: Some(DOMAIN.to_owned()),
         policy_id: Some(POLICY.to_owned()),
         overwriting: None,
+        evidence: Evidence {
+            version: 2,
+            ..Evidence::default()
+        },
     }
 }
 
@@ -59,15 +64,24 @@ fn untouched() -> Observed {
         staging: Some(distribution(STAGING, DOMAIN, true)),
         policies: vec![policy(POLICY, &[DOMAIN])],
         parameter: Some(parameter(STAGING, 2)),
+        listed_gone: true,
+    }
+}
+
+/// The same after the record: the parameter names it no longer.
+fn recorded() -> Observed {
+    Observed {
+        parameter: Some(parameter("deleted", 3)),
+        ..untouched()
     }
 }
 
 /// Notes an accepted step as the reconciler does.
 fn accept(progress: &mut Progress, step: &Step) {
     match step {
-        Step::Detach { policy_id, .. } => progress.detached = Some(policy_id.clone()),
+        Step::Detach(it) => progress.detached = Some(it.policy_id().to_owned()),
         Step::DeletePolicy { policy_id, .. } => progress.policy_deleted = Some(policy_id.clone()),
-        Step::DisableStaging { .. } => progress.disabled = true,
+        Step::DisableStaging(_) => progress.disabled = true,
         Step::DeleteStaging(_) => progress.staging_deleted = true,
         Step::RecordDeleted { version } => progress.recorded = Some(version + 1),
     }
@@ -95,9 +109,26 @@ fn forbidden(
                 .iter()
                 .all(|it| Some(it) == our_domain)
     };
-    let slot = observed.parameter.as_ref().map(|it| it.value.as_str());
-    let slot_is_newer =
-        slot.is_some_and(|value| ![STAGING, "dummy", "deleted"].contains(&value.trim()));
+    let slot = observed.parameter.as_ref();
+    let names_ours = slot.is_some_and(|it| it.value.trim() == binding.staging_id);
+    if names_ours && slot.is_some_and(|it| it.version > binding.evidence.version) {
+        return Some("somebody has written our id again");
+    }
+    let recorded_since =
+        |it: &ParameterVersion| progress.recorded.is_some_and(|ours| it.version < ours);
+    if names_ours
+        && !matches!(step, Step::RecordDeleted { .. })
+        && !slot.is_some_and(recorded_since)
+    {
+        return Some("before the record");
+    }
+    let junk = slot.is_some_and(|it| matches!(Slot::read(&it.value), Slot::Invalid | Slot::Secure));
+    if junk && !progress.changed_anything() && !binding.evidence.changed {
+        return Some("the parameter holds what is no id");
+    }
+    if staging.is_none() && !progress.staging_deleted && !observed.listed_gone {
+        return Some("one reading is not enough for: it does not exist");
+    }
 
     let Some(production) = production else {
         return Some("production was not seen");
@@ -116,21 +147,20 @@ fn forbidden(
     }
     let our_policy_is_there = observed.policies.iter().any(|policy| lists_ours(&policy));
     match step {
-        Step::Detach { etag, policy_id } => {
-            let policy = observed.policies.iter().find(|it| it.id == *policy_id);
+        Step::Detach(detachable) => {
+            let policy_id = detachable.policy_id();
+            let policy = observed.policies.iter().find(|it| it.id == policy_id);
             if !policy.is_some_and(ours_alone) {
                 return Some("detach: not our policy");
             }
-            if production.policy_id.as_ref() != Some(policy_id) {
+            if production.policy_id.as_deref() != Some(policy_id) {
                 return Some("detach: not attached");
             }
             if !production.deployed || staging.is_some_and(|staging| !staging.deployed) {
                 return Some("detach: before both are deployed");
             }
-            if slot_is_newer {
-                return Some("detach: production is a newer deployment's");
-            }
-            (*etag != production.etag).then_some("detach: another ETag than observed")
+            let matches = detachable.id() == production.id && detachable.etag() == production.etag;
+            (!matches).then_some("detach: another distribution than observed")
         }
         Step::DeletePolicy { policy_id, etag } => {
             let policy = observed.policies.iter().find(|it| it.id == *policy_id);
@@ -143,7 +173,7 @@ fn forbidden(
             let etag_is_its = policy.is_some_and(|policy| policy.etag == *etag);
             (!etag_is_its).then_some("delete policy: another ETag than observed")
         }
-        Step::DisableStaging { etag } => {
+        Step::DisableStaging(disableable) => {
             let Some(staging) = staging else {
                 return Some("disable: no staging distribution");
             };
@@ -157,7 +187,8 @@ fn forbidden(
             if !staging.enabled || !staging.deployed {
                 return Some("disable: not enabled everywhere");
             }
-            (*etag != staging.etag).then_some("disable: another ETag than observed")
+            let matches = disableable.id() == staging.id && disableable.etag() == staging.etag;
+            (!matches).then_some("disable: another distribution than observed")
         }
         Step::DeleteStaging(deletable) => {
             let Some(staging) = staging else {
@@ -173,8 +204,9 @@ fn forbidden(
             (!matches).then_some("delete: another distribution than observed")
         }
         Step::RecordDeleted { version } => {
-            if staging.is_some() || our_policy_is_there {
-                return Some("record: something is left");
+            let in_progress = !production.deployed || staging.is_some_and(|it| !it.deployed);
+            if (staging.is_some() || our_policy_is_there) && in_progress {
+                return Some("record: before both are deployed");
             }
             let still_ours = observed.parameter.as_ref().is_some_and(|parameter| {
                 parameter.version == *version && parameter.value.trim() == binding.staging_id
@@ -315,9 +347,9 @@ impl World {
         };
         let unless = |condition, refused| if condition { Err(refused) } else { Ok(()) };
         match step {
-            Step::Detach { etag, policy_id } => {
-                unless(*etag != production.etag, Refused::Changed)?;
-                assert_eq!(production.policy_id.as_ref(), Some(policy_id));
+            Step::Detach(it) => {
+                unless(it.etag() != production.etag, Refused::Changed)?;
+                assert_eq!(production.policy_id.as_deref(), Some(it.policy_id()));
                 production.policy_id = None;
                 (production.etag, production.deployed) = (new, false);
             }
@@ -333,9 +365,9 @@ impl World {
                 unless(in_use, Refused::Conflict(Conflict::PolicyInUse))?;
                 policies.remove(index);
             }
-            Step::DisableStaging { etag } => {
+            Step::DisableStaging(it) => {
                 let staging = self.now.staging.as_mut().unwrap();
-                unless(*etag != staging.etag, Refused::Changed)?;
+                unless(it.etag() != staging.etag, Refused::Changed)?;
                 let in_use = listed(&staging.domain, &self.now.policies);
                 unless(in_use, Refused::Conflict(Conflict::StagingInUse))?;
                 (staging.etag, staging.enabled, staging.deployed) = (new, false, false);
@@ -361,14 +393,8 @@ impl World {
 
     /// Lets the time pass that a wait takes. Whatever it waits for must come by itself.
     fn pass(&mut self, wait: &Wait) {
-        let etag = self.etag();
         let production = self.now.production.as_mut().unwrap();
         match wait {
-            Wait::PolicyReplaced { policy_id } => {
-                assert_eq!(production.policy_id.as_ref(), Some(policy_id));
-                production.policy_id = Some(NEWER_POLICY.to_owned());
-                (production.etag, production.deployed) = (etag, false);
-            }
             Wait::BothDeployed | Wait::Detached { .. } | Wait::LookAgain => {
                 production.deployed = true;
                 if let Some(staging) = &mut self.now.staging {
@@ -378,7 +404,7 @@ impl World {
             Wait::StagingDeployed | Wait::StagingDisabled => {
                 self.now.staging.as_mut().unwrap().deployed = true;
             }
-            Wait::StagingGone => {}
+            Wait::StagingGone | Wait::PolicyUnused { .. } | Wait::Evidence => {}
         }
         let production = self.now.production.as_ref().unwrap();
         let staging = self.now.staging.as_ref();
@@ -387,11 +413,11 @@ impl World {
             Wait::Detached { policy_id } => {
                 production.deployed && (policy_id.is_none() || production.policy_id != *policy_id)
             }
-            Wait::PolicyReplaced { policy_id } => production.policy_id.as_ref() != Some(policy_id),
             Wait::StagingDeployed => staging.is_none_or(|it| it.deployed),
             Wait::StagingDisabled => staging.is_none_or(|it| it.deployed && !it.enabled),
             Wait::StagingGone => staging.is_none(),
-            Wait::LookAgain => true,
+            Wait::LookAgain | Wait::PolicyUnused { .. } => true,
+            Wait::Evidence => false,
         };
         assert!(over, "{wait:?} would never end");
     }
@@ -443,7 +469,10 @@ fn from_wherever_it_is_resumed_a_job_takes_the_steps_that_are_left_once_in_the_s
         let (world, steps, outcome) = walk(start);
         let newer = start.slot == SlotIs::Newer;
         let mut expected = Vec::new();
-        if start.policy == PolicyIs::Attached && !newer {
+        if start.slot == SlotIs::Ours {
+            expected.push("record_deleted");
+        }
+        if start.policy == PolicyIs::Attached {
             expected.push("detach_policy");
         }
         if start.policy != PolicyIs::Gone {
@@ -454,9 +483,6 @@ fn from_wherever_it_is_resumed_a_job_takes_the_steps_that_are_left_once_in_the_s
         }
         if start.staging != StagingIs::Gone {
             expected.push("delete_staging");
-        }
-        if start.slot == SlotIs::Ours {
-            expected.push("record_deleted");
         }
         assert_eq!(steps, expected, "{start:?}");
 
@@ -469,7 +495,8 @@ fn from_wherever_it_is_resumed_a_job_takes_the_steps_that_are_left_once_in_the_s
         assert_eq!(world.now.staging, None);
         assert!(world.now.policies.iter().all(|it| it.id == NEWER_POLICY));
         let policy = world.now.production.as_ref().unwrap().policy_id.as_deref();
-        assert_eq!(policy, newer.then_some(NEWER_POLICY), "{start:?}");
+        let theirs = newer && start.policy != PolicyIs::Attached;
+        assert_eq!(policy, theirs.then_some(NEWER_POLICY), "{start:?}");
         let slot = world.now.parameter.as_ref().map(|it| it.value.as_str());
         let untouched = match start.slot {
             SlotIs::Ours => Some("deleted"),
@@ -556,13 +583,17 @@ fn any_observed() -> impl Strategy<Value = Observed> {
         prop::option::weighted(0.7, any_distribution(true)),
         policies.prop_shuffle(),
         prop::option::weighted(0.9, any_parameter()),
+        prop::bool::weighted(0.8),
     )
-        .prop_map(|(production, staging, policies, parameter)| Observed {
-            production,
-            staging,
-            policies,
-            parameter,
-        })
+        .prop_map(
+            |(production, staging, policies, parameter, listed_gone)| Observed {
+                production,
+                staging,
+                policies,
+                parameter,
+                listed_gone,
+            },
+        )
 }
 
 fn any_binding() -> impl Strategy<Value = Binding> {
@@ -575,6 +606,10 @@ fn any_binding() -> impl Strategy<Value = Binding> {
             staging_domain,
             policy_id,
             overwriting: None,
+            evidence: Evidence {
+                version: 2,
+                ..Evidence::default()
+            },
         },
     )
 }
@@ -618,8 +653,11 @@ proptest! {
             Decision::Apply(step) => {
                 prop_assert_eq!(forbidden(&binding, &observed, &progress, &step), None, "{:?}", step);
             }
+            Decision::Done(Outcome::Superseded)
+                if owner(&binding, observed.parameter.as_ref()) == Owner::Rewritten => {}
             Decision::Done(outcome) => {
                 prop_assert!(observed.staging.is_none());
+                prop_assert!(observed.listed_gone || progress.staging_deleted);
                 let ours = observed.parameter.as_ref().map(|it| it.value.as_str()) == Some(STAGING);
                 prop_assert!(!ours, "the parameter still names what is gone");
                 if let Some(domain) = &binding.staging_domain {
@@ -627,7 +665,7 @@ proptest! {
                     prop_assert!(!left, "our policy is left");
                 }
                 let newer = observed.parameter.as_ref().is_some_and(|parameter| {
-                    !["dummy", "deleted"].contains(&parameter.value.as_str())
+                    [NEWER, PRODUCTION].contains(&parameter.value.as_str())
                 });
                 prop_assert_eq!(newer, outcome == Outcome::Superseded);
             }
@@ -653,7 +691,7 @@ proptest! {
 #[test]
 fn each_fence_refuses_with_its_reason_whatever_else_is_so() {
     type Change = fn(&mut Binding, &mut Observed);
-    let table: [(Refusal, Change); 7] = [
+    let table: [(Refusal, Change); 8] = [
         (Refusal::StagingIsProduction, |binding, _| {
             binding.staging_id = binding.production_id.clone();
         }),
@@ -662,6 +700,10 @@ fn each_fence_refuses_with_its_reason_whatever_else_is_so() {
         }),
         (Refusal::ProductionIsStaging, |_, observed| {
             observed.production.as_mut().unwrap().staging = true;
+        }),
+        (Refusal::ProductionDisabled, |binding, observed| {
+            binding.evidence.production_enabled = true;
+            observed.production.as_mut().unwrap().enabled = false;
         }),
         (Refusal::NotAStagingDistribution, |_, observed| {
             observed.staging.as_mut().unwrap().staging = false;
@@ -715,15 +757,89 @@ fn only_a_staging_distribution_without_aliases_disabled_everywhere_is_deletable(
 }
 
 #[test]
+fn production_is_detachable_only_as_it_was_seen_and_staging_disableable_alike() {
+    let observed = untouched();
+    let (production, ours) = (observed.production.unwrap(), policy(POLICY, &[DOMAIN]));
+    assert_eq!(Detachable::of(&production, &ours).unwrap().id(), PRODUCTION);
+    let changes: [fn(&mut Distribution); 3] = [
+        |it| it.deployed = false,
+        |it| it.staging = true,
+        |it| it.policy_id = Some(NEWER_POLICY.to_owned()),
+    ];
+    for change in changes {
+        let mut distribution = production.clone();
+        change(&mut distribution);
+        assert_eq!(
+            Detachable::of(&distribution, &ours),
+            None,
+            "{distribution:?}"
+        );
+    }
+    let staging = observed.staging.unwrap();
+    assert_eq!(Disableable::of(&staging).unwrap().id(), STAGING);
+    let changes: [fn(&mut Distribution); 3] = [
+        |it| it.deployed = false,
+        |it| it.staging = false,
+        |it| it.aliases = 1,
+    ];
+    for change in changes {
+        let mut distribution = staging.clone();
+        change(&mut distribution);
+        assert_eq!(Disableable::of(&distribution), None, "{distribution:?}");
+    }
+}
+
+#[test]
 fn someone_elses_policy_stays_attached() {
-    let mut observed = untouched();
+    let mut observed = recorded();
     observed.policies = vec![policy(POLICY, &[NEWER_DOMAIN])];
     let decision = decide(&binding(), &observed, &Progress::default());
     // Nothing lists our staging distribution, so that one can go.
-    let expected = Step::DisableStaging {
-        etag: format!("etag-of-{STAGING}"),
+    let disableable = Disableable::of(observed.staging.as_ref().unwrap()).unwrap();
+    assert_eq!(decision, Decision::Apply(Step::DisableStaging(disableable)));
+}
+
+#[test]
+fn who_writes_our_id_again_deploys_into_it() {
+    let mut observed = untouched();
+    observed.parameter = Some(parameter(STAGING, 3));
+    let superseded = Decision::Done(Outcome::Superseded);
+    let decided = |binding: &Binding| decide(binding, &observed, &Progress::default());
+    assert_eq!(decided(&binding()), superseded);
+    // Unless it was us: the rejection fell away, and stood again.
+    let mut restored = binding();
+    restored.evidence.restored = Some(3);
+    let record = Decision::Apply(Step::RecordDeleted { version: 3 });
+    assert_eq!(decided(&restored), record);
+}
+
+#[test]
+fn what_is_no_id_is_refused_before_the_first_change_and_left_after_it() {
+    for value in ["none", crate::binding::SECURE] {
+        let mut observed = untouched();
+        observed.parameter = Some(parameter(value, 3));
+        let decided = |binding: &Binding| decide(binding, &observed, &Progress::default());
+        let refused = Decision::Refuse(Refusal::StagingParameterInvalid);
+        assert_eq!(decided(&binding()), refused);
+        let mut begun = binding();
+        begun.evidence.changed = true;
+        assert!(matches!(decided(&begun), Decision::Apply(Step::Detach(_))));
+    }
+}
+
+#[test]
+fn one_reading_is_not_enough_for_it_does_not_exist() {
+    let mut observed = recorded();
+    observed.staging = None;
+    observed.listed_gone = false;
+    let decision = decide(&binding(), &observed, &Progress::default());
+    assert_eq!(decision, Decision::Wait(Wait::Evidence));
+    let deleted = Progress {
+        staging_deleted: true,
+        ..Progress::default()
     };
-    assert_eq!(decision, Decision::Apply(expected));
+    let decision = decide(&binding(), &observed, &deleted);
+    assert!(matches!(decision, Decision::Apply(Step::Detach(_))));
 }
 
 #[test]
@@ -774,11 +890,20 @@ fn each_wait_is_for_what_stands_in_the_way() {
             },
         ),
         (
-            "the newer deployment has not attached its policy yet",
-            Wait::PolicyReplaced {
-                policy_id: POLICY.to_owned(),
+            "production is in progress, before the record",
+            Wait::BothDeployed,
+            |it, _| {
+                it.parameter = Some(parameter(STAGING, 2));
+                production(it).deployed = false;
             },
-            |it, _| it.parameter = Some(parameter(NEWER, 3)),
+        ),
+        (
+            "staging is in progress, before the record",
+            Wait::BothDeployed,
+            |it, _| {
+                it.parameter = Some(parameter(STAGING, 2));
+                staging(it).deployed = false;
+            },
         ),
         (
             "production may still route to staging",
@@ -827,7 +952,9 @@ fn each_wait_is_for_what_stands_in_the_way() {
         }),
         (
             "the policy is in use for no reason to be seen",
-            Wait::LookAgain,
+            Wait::PolicyUnused {
+                policy_id: POLICY.to_owned(),
+            },
             |it, done| {
                 detached(it);
                 done.conflict = Some(Conflict::PolicyInUse);
@@ -850,19 +977,17 @@ fn each_wait_is_for_what_stands_in_the_way() {
             "our write is not to be seen yet",
             Wait::LookAgain,
             |it, done| {
-                policy_gone(it);
-                it.staging = None;
+                it.parameter = Some(parameter(STAGING, 2));
                 done.recorded = Some(3);
             },
         ),
         ("the write met another", Wait::LookAgain, |it, done| {
-            policy_gone(it);
-            it.staging = None;
+            it.parameter = Some(parameter(STAGING, 2));
             done.conflict = Some(Conflict::ConcurrentWrite);
         }),
     ];
     for (why, wait, change) in table {
-        let (mut observed, mut progress) = (untouched(), Progress::default());
+        let (mut observed, mut progress) = (recorded(), Progress::default());
         change(&mut observed, &mut progress);
         let decision = decide(&binding(), &observed, &progress);
         assert_eq!(decision, Decision::Wait(wait), "{why}");

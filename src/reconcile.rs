@@ -5,10 +5,14 @@
 //! | this one | a job's run, and the loop over observe, decide, apply or wait |
 //! | `bind` | which distributions a job is about |
 //! | `observe` | a look at everything that a decision needs |
+//! | `observing` | a job whose target is only observed |
+//! | `question` | asking CodePipeline: whether the rejection stands, and who else is at work |
 //! | `apply` | one step, and what its answer tells |
-//! | `wait` | a wait, or a pause before the next look |
-//! | `verify` | whether the rejection still stands, from CodePipeline |
-//! | `record_deleted` | the last step: `deleted` in the staging parameter |
+//! | `questioned` | a step before which CodePipeline is asked, and its turn |
+//! | `delay` | holding a rejection for second thoughts, before anything is changed |
+//! | `hold` | waiting for somebody who is rightly at work, without the turn |
+//! | `wait` | a wait for a propagation, or a pause before the next look |
+//! | `record_deleted` | the first step: `deleted` in the staging parameter, and putting a value back |
 //! | `program` | the target's program, after the cleanup or instead of one |
 //! | `calls` | each call: again where that may help, none after a stop |
 //! | `ended` | how a run ends |
@@ -27,41 +31,53 @@
 mod apply;
 mod bind;
 mod calls;
+mod delay;
 mod ended;
+mod hold;
 mod observe;
+mod observing;
 mod program;
+mod question;
+mod questioned;
 mod record_deleted;
-mod verify;
 mod wait;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use self::bind::complete_binding;
+use self::bind::complete;
 use self::calls::Calls;
 use self::ended::Halt;
-pub use self::ended::{Ended, Failure};
+pub use self::ended::{Done, Ended, Failure, Refused};
 use self::observe::Known;
 pub use self::program::ProgramFailure;
+use self::question::Learned;
 use crate::accounts::{Account, Accounts};
 use crate::activity::Activity;
+use crate::at_work::Scope;
+use crate::attribution::OwnStaging;
 use crate::aws;
 use crate::binding::Binding;
+use crate::clock::Clock;
 use crate::config::OnTimeout;
 use crate::event::Rejection;
 use crate::history::{About, Kind, Note};
+use crate::lasting::Lasting;
 use crate::ledger::{Grant, Ledger, LedgerError};
 use crate::notify::{Notice, Notifier};
-use crate::plan::{Decision, Outcome, Progress, Step, decide};
+use crate::place::Place;
+use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
 use crate::programs::Programs;
 use crate::retry::Backoff;
 use crate::stop::Stop;
-use crate::target::{Parameters, ResolvedTarget};
-use crate::telemetry::Telemetry;
+use crate::target::{Mode, Neighbour, Parameters, ResolvedTarget};
+use crate::telemetry::{Telemetry, events};
+use crate::verdict::Cause;
 
 /// Carries out jobs.
 #[derive(Clone, Debug)]
@@ -72,6 +88,7 @@ pub struct Reconciler {
     programs: Arc<dyn Programs>,
     settings: Settings,
     notifier: Notifier,
+    clock: Clock,
     queues: Arc<ProductionQueues>,
 }
 
@@ -84,9 +101,10 @@ pub struct Settings {
     pub backoff: Backoff,
     /// How long a program may go on once the daemon is stopping, its end included.
     pub grace_period: Duration,
-    /// Whether CodePipeline is asked if a rejection still stands; and what becomes of an approval that
-    /// timed out.
+    /// Whether CodePipeline is asked; and what becomes of an approval that timed out.
     pub verify: Option<OnTimeout>,
+    /// How far a write may be from the action of another execution that made it.
+    pub grace: Duration,
 }
 
 /// One job.
@@ -102,12 +120,24 @@ pub struct Job {
     pub grant: Grant,
     /// No message has asked for it.
     pub unasked: bool,
+    /// Its message was received for the last time: next it is a dead letter.
+    pub last_receive: bool,
+    /// A person began it: there is no execution to ask about.
+    pub by_hand: bool,
+    /// By hand: the staging distribution that the person was shown, and the version that names it.
+    pub named: Option<OwnStaging>,
+    /// What it goes by.
+    pub cause: Cause,
+    /// The pipelines that lead to the same production distribution.
+    pub neighbours: Vec<Neighbour>,
     /// What an earlier claim bound it to.
     pub binding: Option<Binding>,
     /// Tells it to stop.
     pub stop: Stop,
     /// What it is doing, for those who ask.
     pub activity: Activity,
+    /// Its place among those that work; it is left in waits for others.
+    pub place: Place,
 }
 
 impl Reconciler {
@@ -119,8 +149,10 @@ impl Reconciler {
         telemetry: Arc<Telemetry>,
         programs: Arc<dyn Programs>,
         settings: Settings,
+        clock: Clock,
     ) -> Self {
         Self {
+            clock,
             accounts,
             ledger,
             telemetry,
@@ -138,19 +170,12 @@ impl Reconciler {
         self
     }
 
-    /// The same, for jobs that have no pipeline execution to ask CodePipeline about.
-    #[must_use]
-    pub fn without_verification(&self) -> Self {
-        let mut reconciler = self.clone();
-        reconciler.settings.verify = None;
-        reconciler
-    }
-
     /// Works on a job until it ends, and tells the ledger how.
     pub async fn run(&self, job: &Job) -> Ended {
         let began = Instant::now();
         let about = About {
             unasked: job.unasked,
+            last_receive: job.last_receive,
             ..About::of(&job.rejection, &job.target.label)
         };
         self.ledger.note(&job.grant, Note::Began(about));
@@ -159,21 +184,20 @@ impl Reconciler {
             .parameters
             .as_ref()
             .map(|parameters| Run::new(self, job, parameters));
-        let ended = match &mut cleanup {
-            Some(run) => run.work().await.unwrap_or_else(Ended::from),
-            None => Ended::Succeeded(Outcome::Ran),
-        };
-        let ended = match ended {
-            // An earlier run of this job has cleaned, and was cut off then, or its program failed.
-            Ended::Succeeded(Outcome::AlreadyClean) if self.has_applied(job) => {
-                Ended::Succeeded(Outcome::Cleaned)
+        let ended = match (job.target.mode, &mut cleanup) {
+            (Mode::Observe, run) => {
+                let observed = self.observe(job, run.as_mut()).await;
+                observed.unwrap_or_else(Ended::from)
             }
-            ended => ended,
+            (Mode::Act, Some(run)) => run.work().await.unwrap_or_else(Ended::from),
+            (Mode::Act, None) => Outcome::Ran.into(),
         };
-        let ended = match (ended, &job.target.program) {
-            (Ended::Succeeded(outcome), Some(program)) if outcome.stands() => {
-                let verified = cleanup.as_ref().is_some_and(|run| run.verified);
-                let ran = self.run_program(job, program, outcome, verified).await;
+        let program = job.target.program.as_ref();
+        let ended = match (ended, program.filter(|_| job.target.mode == Mode::Act)) {
+            (Ended::Succeeded(done), Some(program)) if done.outcome.stands() => {
+                let known = cleanup.as_ref().map(|run| (run.delayed, run.verified));
+                let known = known.unwrap_or_default();
+                let ran = self.run_program(job, program, done.outcome, known).await;
                 ran.unwrap_or_else(Ended::from)
             }
             (ended, _) => ended,
@@ -184,16 +208,11 @@ impl Reconciler {
         self.close(job, ended, notice).await
     }
 
-    fn has_applied(&self, job: &Job) -> bool {
-        let trail = self.ledger.trail(&job.grant);
-        trail.is_some_and(|trail| trail.has_applied())
-    }
-
     async fn close(&self, job: &Job, ended: Ended, notice: Option<Notice>) -> Ended {
-        let note = |code| self.ledger.note(&job.grant, Note::Entry(Kind::Ended, code));
-        let reason = match &ended {
-            Ended::Succeeded(outcome) => {
-                note(outcome.code());
+        let ends = |code| Note::Entry(Kind::Ended, code);
+        let (reason, note) = match &ended {
+            Ended::Succeeded(Done { outcome, .. }) => {
+                self.ledger.note(&job.grant, ends(outcome.code()));
                 if let Some(notice) = &notice {
                     self.notifier.owe(notice).await;
                 }
@@ -209,13 +228,16 @@ impl Reconciler {
                     Err(error) => Ended::Failed(Failure::Ledger(error)),
                 };
             }
-            Ended::Refused(refusal) => refusal.code(),
-            Ended::ProgramFailed { .. } => "program_failed",
-            Ended::Stopped(reason) => reason.code(),
-            Ended::ProductionBusy { .. } => "production_busy",
-            Ended::Failed(failure) => failure.code(),
+            Ended::Refused(refused) => {
+                let reason = refused.refusal.code();
+                (reason, Note::Refused(reason))
+            }
+            Ended::ProgramFailed { .. } => ("program_failed", Note::Refused("program_failed")),
+            Ended::Stopped(reason) => (reason.code(), ends(reason.code())),
+            Ended::ProductionBusy { .. } => ("production_busy", ends("production_busy")),
+            Ended::Failed(failure) => (failure.code(), Note::Failed(failure.code())),
         };
-        note(reason);
+        self.ledger.note(&job.grant, note);
         if let Some(notice) = notice {
             self.notifier.tell(notice);
         }
@@ -244,13 +266,22 @@ struct Run<'a> {
     job: &'a Job,
     /// What its target names.
     parameters: &'a Parameters,
+    /// What the job is bound to.
+    binding: Binding,
+    /// Which of the binding's staging distributions is worked on.
+    index: usize,
     known: Known,
+    learned: Learned,
     progress: Progress,
     /// Nothing has told yet whether a policy lists our staging distribution.
     list_policies: bool,
     /// CloudFront says that some policy does.
     search_policies: bool,
-    /// This run has heard from CodePipeline that the rejection stands.
+    /// A listing has confirmed that the staging distribution is gone.
+    listed_gone: bool,
+    /// The target's delay is over.
+    delayed: bool,
+    /// CodePipeline has told this run that the rejection stands.
     verified: bool,
     /// When something last moved.
     moved_at: Instant,
@@ -258,8 +289,18 @@ struct Run<'a> {
     changed_at: Option<Instant>,
     /// Looks in a row that led to nothing.
     fruitless: u32,
+    /// The change that CloudFront refused last although it was fresh, and how often in a row.
+    same_refused: Option<(Step, u32)>,
+    /// Changes in a row that failed in a way that the next try may not.
+    failures: u32,
+    /// A change of CloudFront was sent, by this run or an earlier one: it may have taken effect.
+    sent: bool,
+    /// Since when the evidence contradicts itself.
+    contradicted_at: Option<Instant>,
+    /// Since when CloudFront has our policy in use although production does not name it.
+    in_use_since: Option<Instant>,
     /// Our turn at the production distribution.
-    _turn: Option<OwnedMutexGuard<()>>,
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl<'a> Run<'a> {
@@ -272,35 +313,122 @@ impl<'a> Run<'a> {
             account,
             job,
             parameters,
+            binding: Binding::default(),
+            index: 0,
             known: Known::default(),
+            learned: Learned::default(),
             progress: Progress::default(),
             list_policies: true,
             search_policies: false,
+            listed_gone: false,
+            delayed: false,
             verified: false,
             moved_at: Instant::now(),
             changed_at: None,
             fruitless: 0,
-            _turn: None,
+            same_refused: None,
+            failures: 0,
+            sent: false,
+            contradicted_at: None,
+            in_use_since: None,
+            turn: None,
         }
     }
 }
 
 impl Run<'_> {
+    /// Finds out what the job is about, and waits until the delay is over.
+    async fn find_out(&mut self) -> Result<(), Halt> {
+        self.job.activity.set("reading_parameters");
+        self.binding = match &self.job.binding {
+            Some(binding) => binding.clone(),
+            None => self.resolve().await?,
+        };
+        if self.calls.hold_for_delay().await? {
+            // Others may have written since.
+            self.known = Known::default();
+            self.binding = self.resolve().await?;
+        }
+        self.delayed = true;
+        Ok(())
+    }
+
     /// Cleans up, from whatever is found to the end.
     async fn work(&mut self) -> Result<Ended, Halt> {
-        self.job.activity.set("reading_parameters");
-        let mut binding = match &self.job.binding {
-            Some(binding) => binding.clone(),
-            None => match self.resolve().await? {
-                Ok(binding) => binding,
-                Err(ended) => return Ok(ended),
-            },
-        };
-        self.job.activity.rest("waiting_for_its_turn");
-        let turn = self.context.queues.turn(&binding.production_id);
-        self._turn = Some(self.calls.unless_stopped(turn).await?);
-        self.moved_at = Instant::now();
+        self.find_out().await?;
+        self.sent = self.binding.evidence.touched;
+        self.take_turn().await?;
+        let mut superseded = self.binding.evidence.superseded;
+        let mut changed = self.binding.evidence.changed;
+        for index in 0..self.binding.count() {
+            if index > 0 {
+                self.turn_to(index);
+            }
+            superseded |= self.take_down().await? == Outcome::Superseded;
+            changed |= self.progress.changed_anything();
+        }
+        Ok(match (superseded, changed) {
+            (true, _) => Outcome::Superseded,
+            (false, true) => Outcome::Cleaned,
+            (false, false) => Outcome::AlreadyClean,
+        }
+        .into())
+    }
 
+    /// Goes on to another staging distribution of the job.
+    fn turn_to(&mut self, index: usize) {
+        self.index = index;
+        self.progress = Progress::default();
+        self.known = Known::default();
+        (self.list_policies, self.search_policies) = (true, false);
+        self.listed_gone = false;
+    }
+
+    /// Waits for its turn at the production distribution, within this process.
+    async fn take_turn(&mut self) -> Result<(), Halt> {
+        let turn = self.context.queues.turn(&self.binding.production_id);
+        tokio::pin!(turn);
+        self.turn = match (&mut turn).now_or_never() {
+            Some(turn) => Some(turn),
+            None => {
+                self.rest("waiting_for_its_turn");
+                let production_id = &self.binding.production_id;
+                let telemetry = &self.context.telemetry;
+                let say = |since| {
+                    telemetry.emit(events::HeldForTurn {
+                        production_id,
+                        since,
+                    });
+                };
+                say(None);
+                let mut waiting = Lasting::begin();
+                let turn = waiting.until(turn, |took| say(Some(took)));
+                let turn = self.calls.unless_stopped(turn).await?;
+                telemetry.emit(events::TurnTaken {
+                    production_id,
+                    took: waiting.took(),
+                });
+                self.go_on().await?;
+                Some(turn)
+            }
+        };
+        self.moved_at = Instant::now();
+        Ok(())
+    }
+
+    /// Begins to wait for others, for as long as they take.
+    fn rest(&self, what: &'static str) {
+        self.job.activity.rest(what);
+        self.job.place.leave();
+    }
+
+    /// Goes on after such a wait, as soon as there is a place.
+    async fn go_on(&self) -> Result<(), Halt> {
+        self.calls.unless_stopped(self.job.place.take()).await
+    }
+
+    /// Takes one staging distribution down.
+    async fn take_down(&mut self) -> Result<Outcome, Halt> {
         let mut bound = false;
         let mut before_change = None;
         loop {
@@ -309,37 +437,86 @@ impl Run<'_> {
                 Some(observed) => observed,
                 None => {
                     self.job.activity.set("observing");
-                    self.observe(&binding).await?
+                    self.observe().await?
                 }
             };
-            let decision = decide(&binding, &observed, &self.progress);
+            if self.is_modified_by_others().await? {
+                return Ok(Outcome::Superseded);
+            }
+            let decision = decide(&self.binding.about(self.index), &observed, &self.progress);
             if !bound && !matches!(decision, Decision::Refuse(_)) {
-                complete_binding(&mut binding, &observed);
-                self.bind(&binding).await?;
+                complete(&mut self.binding, self.index, &observed);
+                self.hold_production().await?;
+                self.context.telemetry.emit(events::JobBound {
+                    production_id: &self.binding.production_id,
+                    staging_id: &self.binding.about(self.index).staging_id,
+                });
                 bound = true;
-                if let Some(version) = binding.overwriting {
-                    self.mend_overwritten(version).await?;
+                if let Some(version) = self.binding.overwriting
+                    && self.index == 0
+                {
+                    self.restore_overwritten(version).await?;
                     continue;
                 }
             }
+            if decision != Decision::Wait(Wait::Evidence) {
+                self.contradicted_at = None;
+            }
             match decision {
-                Decision::Done(outcome) => return Ok(Ended::Succeeded(outcome)),
-                Decision::Refuse(refusal) => return Ok(Ended::Refused(refusal)),
+                Decision::Done(outcome) => return Ok(outcome),
+                Decision::Refuse(refusal) => return Err(self.fence(refusal, &observed)),
                 Decision::Apply(step) => {
-                    self.verify_before(&step).await?;
                     // What propagates cannot show yet: the core waits for it, whatever a look at
                     // once would say.
-                    let propagates =
-                        matches!(step, Step::Detach { .. } | Step::DisableStaging { .. });
-                    let accepted = self.apply(&mut binding, step).await?;
+                    let propagates = matches!(step, Step::Detach(_) | Step::DisableStaging(_));
+                    let accepted = match step.is_questioned() {
+                        true => self.apply_questioned(step, &observed).await?,
+                        false => self.apply(step).await?,
+                    };
                     if accepted && propagates {
                         before_change = Some(observed);
                         self.changed_at = Some(Instant::now());
                     }
                 }
-                Decision::Wait(wait) => self.wait(&binding, wait).await?,
+                Decision::Wait(wait) => self.wait(wait).await?,
             }
         }
+    }
+
+    /// A fence in words: what was found, where.
+    fn fence(&self, refusal: Refusal, observed: &Observed) -> Halt {
+        let Binding {
+            production_id,
+            staging_id,
+            ..
+        } = &self.binding.about(self.index);
+        let Parameters {
+            production,
+            staging,
+        } = self.parameters;
+        if refusal == Refusal::ProductionDisabled {
+            let trail = self.context.ledger.trail(&self.job.grant);
+            let news = trail.unwrap_or_default().told.refusal(refusal.code());
+            self.context.telemetry.emit(events::ProductionSwitchedOff {
+                production_id,
+                news,
+            });
+        }
+        let parameter = observed.parameter.as_ref();
+        let held = parameter.map_or("nothing", |it| it.value.trim());
+        let found = match refusal {
+            Refusal::StagingParameterInvalid => {
+                format!(
+                    "{staging} holds \"{held}\"; write `deleted` if there is no staging distribution"
+                )
+            }
+            Refusal::PolicyShared => format!("staging {staging_id}, production {production_id}"),
+            Refusal::ProductionMissing
+            | Refusal::ProductionIsStaging
+            | Refusal::ProductionDisabled => format!("{production} holds {production_id}"),
+            _ => format!("{staging} led to {staging_id}"),
+        };
+        self.refuse(refusal, format!("{refusal}: {found}"))
     }
 
     fn note(&self, kind: Kind, name: &'static str) {
@@ -351,6 +528,8 @@ impl Run<'_> {
     fn moved(&mut self) {
         self.moved_at = Instant::now();
         self.fruitless = 0;
+        self.failures = 0;
+        self.in_use_since = None;
         self.progress.conflict = None;
     }
 }
@@ -360,10 +539,24 @@ impl Run<'_> {
 struct ProductionQueues(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl ProductionQueues {
+    /// The turn to work on a production distribution.
     fn turn(&self, production_id: &str) -> impl Future<Output = OwnedMutexGuard<()>> + use<> {
+        self.queue(production_id.to_owned())
+    }
+
+    /// The first place among those who wait for executions that are at work there: only who has it asks.
+    fn first_in_line(
+        &self,
+        production_id: &str,
+        scope: Scope,
+    ) -> impl Future<Output = OwnedMutexGuard<()>> + use<> {
+        self.queue(format!("{production_id} {scope:?}"))
+    }
+
+    fn queue(&self, name: String) -> impl Future<Output = OwnedMutexGuard<()>> + use<> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody holds or waits for are of no use.
         queues.retain(|_, queue| Arc::strong_count(queue) > 1);
-        Arc::clone(queues.entry(production_id.to_owned()).or_default()).lock_owned()
+        Arc::clone(queues.entry(name).or_default()).lock_owned()
     }
 }

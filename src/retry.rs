@@ -14,7 +14,8 @@ pub enum ErrorClass {
     AccessDenied,
     /// The resource does not exist.
     NotFound,
-    /// The ETag is not the newest (`PreconditionFailed`, `InvalidIfMatchVersion`): look again.
+    /// The ETag is not the newest (`PreconditionFailed`, `InvalidIfMatchVersion`), or a condition does not
+    /// hold (`ConditionalCheckFailedException`): look again.
     Changed,
     /// The resource's state forbids the call for now: look again.
     Conflict(Conflict),
@@ -35,7 +36,8 @@ pub enum Conflict {
     NotDisabled,
     /// `ResourceInUse`: something else still refers to the distribution.
     ResourceInUse,
-    /// `TooManyUpdates`: another write to the same parameter is under way.
+    /// `TooManyUpdates`, `ReplicatedWriteConflictException`: another write to the same parameter or item
+    /// is under way.
     ConcurrentWrite,
 }
 

@@ -2,14 +2,19 @@
 //!
 //! SIGTERM and SIGINT stop the daemon within its grace period; a second one ends the process at
 //! once, with a status that is not 0. SIGHUP reloads; SIGUSR1 reports what is in flight.
+//!
+//! **Guarantees.** After the first SIGTERM or SIGINT the daemon ends within the grace period and
+//! `LAST_WORDS`, whatever hangs: a thread that does nothing else sees to it.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::flag;
+use signal_hook::{flag, iterator, low_level};
 use signal_hook_tokio::Signals;
+use tracing::warn;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,12 @@ pub enum Request {
 
 /// The exit status when a second SIGTERM or SIGINT does not wait for the first.
 const IMPATIENT: i32 = 1;
+
+/// What the last metrics and log lines may take above the grace period.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long the line that tells of an end in mid-work has to be written.
+const LAST_LINE: Duration = Duration::from_millis(50);
 
 /// A stream of requests.
 pub struct Requests(Signals);
@@ -60,4 +71,26 @@ impl Requests {
             }
         }
     }
+}
+
+/// Ends the process within `grace` and `LAST_WORDS` once it is asked to stop, with status 0.
+///
+/// # Errors
+/// If the handlers cannot be installed, or no thread can be started.
+pub fn end_within(grace: Duration) -> std::io::Result<()> {
+    let mut stops = iterator::Signals::new([SIGTERM, SIGINT])?;
+    let end = move || {
+        if stops.forever().next().is_none() {
+            return;
+        }
+        let (_never, over) = mpsc::channel::<()>();
+        // Nothing is sent: both end with the time.
+        let _ = over.recv_timeout(grace + LAST_WORDS);
+        warn!("the grace period is over; the process ends although something hangs");
+        let _ = over.recv_timeout(LAST_LINE);
+        // Without the handlers of an exit, which could hang, too.
+        low_level::exit(0)
+    };
+    let thread = std::thread::Builder::new().name("deadline".to_owned());
+    thread.spawn(end).map(drop)
 }

@@ -15,6 +15,8 @@ pub enum StopReason {
     VisibilityCeiling,
     /// The ledger granted the job to someone else, or could not say.
     LedgerLost,
+    /// It waits in the largest crowd, and there is no room left for others.
+    Crowded,
 }
 
 impl StopReason {
@@ -26,6 +28,7 @@ impl StopReason {
             Self::LeaseLost => "lease_lost",
             Self::VisibilityCeiling => "visibility_ceiling",
             Self::LedgerLost => "ledger_lost",
+            Self::Crowded => "crowded",
         }
     }
 }

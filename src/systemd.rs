@@ -184,7 +184,9 @@ mod tests {
             polled: None,
             receiving_fails: None,
             ledger_fails: false,
+            ledger_trouble: None,
             not_polling: None,
+            mode: "act",
             jobs: Vec::new(),
         }
     }

@@ -12,25 +12,30 @@
 
 mod access;
 mod arn;
+mod check;
 mod fault;
 mod index;
+mod neighbours;
 mod overlap;
 mod pattern;
 mod program;
 mod template;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, RoleArnError};
 pub use self::arn::{ArnError, PipelineArn};
-pub(crate) use self::arn::{is_account, is_name};
-pub use self::fault::{NameError, TargetError, TargetProblem};
+pub(crate) use self::arn::{is_account, is_name, partition_of};
+pub use self::fault::{NameError, NotAtHome, TargetError, TargetProblem};
+pub use self::neighbours::Neighbour;
 pub use self::pattern::PatternError;
-pub use self::program::{Program, ProgramError, ProgramSpec, TRY_AGAIN};
+pub use self::program::{OptionArgument, Program, ProgramError, ProgramSpec, TRY_AGAIN};
 pub use self::template::{ParameterNameError, TemplateError};
 
-use self::access::{AccessTemplates, check_region, parse_external_id, parse_role_arn};
-use self::fault::check_name;
+use crate::event::JobKey;
+
+use self::access::AccessTemplates;
 use self::index::Index;
 use self::pattern::{Match, PipelinePattern};
 use self::template::{OF_THE_EVENT, Template, Values, check_parameter_name};
@@ -39,16 +44,39 @@ use self::template::{OF_THE_EVENT, Template, Values, check_parameter_name};
 /// (CodePipeline API reference: `PipelineDeclaration`, `StageDeclaration`, `ActionDeclaration`).
 const MAX_NAME: usize = 100;
 
-/// Why a key must be there.
-const NEEDED: &str = "every target that cleans needs it";
-
-/// Why a key of the cleanup must be there.
-const NEEDED_TO_CLEAN: &str =
-    "a target that cleans needs both parameters, one that does not needs `run`";
-
 /// Whether CodePipeline allows `byte` in the name of a pipeline, a stage or an action.
 const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'@' | b'-' | b'_')
+}
+
+/// Whether anything is changed for a rejection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Act,
+    /// It is only told what would be.
+    Observe,
+}
+
+impl Mode {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Act, Self::Observe];
+
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Act => "act",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
 }
 
 /// One target as the user wrote it, nothing checked yet.
@@ -64,14 +92,34 @@ pub struct TargetSpec {
     pub production_parameter: Option<String>,
     /// The parameter that names the staging distribution; may use the pipeline's captures.
     pub staging_parameter: Option<String>,
-    /// The role to assume; may use the pipeline's captures.
+    /// The one stage whose actions make and change staging distributions, literally; any, if there is none.
+    pub deploy_stage: Option<String>,
+    /// Whether anything is changed.
+    pub mode: Mode,
+    /// How long a rejection is held before the first change.
+    pub delay: Duration,
+    /// The role to assume for the distributions and parameters; may use the pipeline's captures.
     pub role_arn: Option<String>,
-    /// What the role's trust policy asks for; may use the pipeline's captures.
+    /// The role as which CodePipeline is asked; may use the pipeline's captures.
+    pub pipeline_role_arn: Option<String>,
+    /// What the roles' trust policies ask for; may use the pipeline's captures.
     pub external_id: Option<String>,
     /// The region of the parameters, if it is not the pipeline's; may use its captures.
     pub region: Option<String>,
     /// What is run, after the cleanup where there is one.
     pub program: Option<ProgramSpec>,
+}
+
+/// What targets are checked and matched with, besides what is written in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The queue's account, which is the daemon's own: a bare name is a pipeline of this account. While
+    /// the account is not known, a bare name matches no pipeline.
+    pub account: Option<String>,
+    /// The queue's region, where known: pipelines are looked for there whose region nothing else says.
+    pub region: Option<String>,
+    /// Whether CodePipeline is asked before anything is changed: there must be somebody who may ask.
+    pub asks_codepipeline: bool,
 }
 
 /// A checked target.
@@ -98,6 +146,11 @@ struct Work {
     staging: Option<Staging>,
     /// Then run this.
     program: Option<Program>,
+    mode: Mode,
+    /// Only so long after the rejection.
+    delay: Duration,
+    /// As whom, and where.
+    access: AccessTemplates,
 }
 
 /// What leads to the distributions.
@@ -105,7 +158,7 @@ struct Work {
 struct Staging {
     production_parameter: Template,
     staging_parameter: Template,
-    access: AccessTemplates,
+    deploy_stage: Option<String>,
 }
 
 /// Every target of a configuration; no two of them overlap.
@@ -113,10 +166,15 @@ struct Staging {
 pub struct Targets {
     targets: Vec<Target>,
     index: Index,
+    surroundings: Surroundings,
 }
 
 /// What the targets say about one approval action.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is made, one at a time"
+)]
 pub enum Resolution {
     /// Exactly one target applies, in exactly one way.
     Target(ResolvedTarget),
@@ -134,8 +192,7 @@ pub enum Resolution {
         /// Why not.
         error: ParameterNameError,
     },
-    /// A target applies, but its role or region cannot be used, or leads into another account than
-    /// the event's.
+    /// A target applies, but a role or the region that it comes to cannot be used.
     InvalidAccess {
         /// The target's pipeline pattern as written.
         label: String,
@@ -151,10 +208,45 @@ pub struct ResolvedTarget {
     pub label: String,
     /// What leads to the distributions, if a staging distribution is to be taken down.
     pub parameters: Option<Parameters>,
-    /// As whom, and where, all of it is looked at and changed.
+    /// As whom, and where, the distributions and parameters are looked at and changed.
     pub access: Access,
+    /// As whom, and where, CodePipeline is asked about the pipeline.
+    pub pipeline_access: Access,
+    /// The stage that holds the approval; any, if there is none.
+    pub stage: Option<String>,
+    /// The one stage whose actions make and change staging distributions; any, if there is none.
+    pub deploy_stage: Option<String>,
+    /// Whether anything is changed.
+    pub mode: Mode,
+    /// How long a rejection is held before the first change.
+    pub delay: Duration,
     /// What is to be run then.
     pub program: Option<Program>,
+}
+
+impl ResolvedTarget {
+    /// The key of a rejection's job. What was only observed is not done for who acts.
+    #[must_use]
+    pub fn key(&self, rejection: &JobKey) -> JobKey {
+        match self.mode {
+            Mode::Act => rejection.clone(),
+            Mode::Observe => rejection.observed(),
+        }
+    }
+
+    /// Who waits for the same: all that is to be done at one production distribution. A program waits for
+    /// nobody.
+    #[must_use]
+    pub fn crowd(&self, execution_id: &str) -> String {
+        let Some(parameters) = &self.parameters else {
+            return execution_id.to_owned();
+        };
+        let Access { role, region } = &self.access;
+        match role {
+            None => format!("{} in {region}", parameters.production),
+            Some(role) => format!("{} in {region} as {}", parameters.production, role.arn()),
+        }
+    }
 }
 
 /// The names of the two parameters of one pipeline.
@@ -167,162 +259,31 @@ pub struct Parameters {
 }
 
 impl Target {
-    /// Checks one entry; `index` only labels the errors. Where what it does is faulty, when it applies may
-    /// still be sound.
-    fn check(index: usize, spec: &TargetSpec) -> (Option<Trigger>, Result<Work, Vec<TargetError>>) {
-        let mut errors = Vec::new();
-        let mut fail_at = |key: Option<&'static str>, element, problem| {
-            errors.push(TargetError {
-                index,
-                key,
-                element,
-                problem,
-            });
-        };
-        let nothing_to_do = spec.program.is_none()
-            && spec.production_parameter.is_none()
-            && spec.staging_parameter.is_none();
-        if nothing_to_do {
-            fail_at(None, None, TargetProblem::NothingToDo);
-        }
-        let mut fail = |key, problem| fail_at(Some(key), None, problem);
-
-        let pipeline = PipelinePattern::parse(&spec.pipeline)
-            .map_err(|error| fail("pipeline", error.into()))
-            .ok();
-        // A program may be for every approval of a pipeline. What is deleted must be named.
-        let cleans = spec.program.is_none()
-            || spec.production_parameter.is_some()
-            || spec.staging_parameter.is_some();
-        let mut named = true;
-        for (key, name) in [("stage", &spec.stage), ("action", &spec.action)] {
-            let problem = match name {
-                Some(name) => check_name(name).err().map(TargetProblem::Name),
-                None => (cleans && !nothing_to_do).then_some(TargetProblem::Missing(NEEDED)),
-            };
-            named &= problem.is_none() && (name.is_some() || !cleans);
-            if let Some(problem) = problem {
-                fail(key, problem);
-            }
-        }
-        // Without the pattern nobody knows which captures there are.
-        let pattern = pipeline.as_ref();
-        let staging = if nothing_to_do {
-            Self::check_access(spec, pattern, &mut fail);
-            None
-        } else if cleans {
-            Self::check_staging(spec, pattern, &mut fail)
-        } else {
-            let keys = [
-                ("role_arn", &spec.role_arn),
-                ("external_id", &spec.external_id),
-                ("region", &spec.region),
-            ];
-            for (key, _) in keys.into_iter().filter(|(_, value)| value.is_some()) {
-                fail(key, TargetProblem::NothingToAccess);
-            }
-            None
-        };
-        let program = spec.program.as_ref().and_then(|program| {
-            Program::check(program, pattern, &mut |key, element, error| {
-                fail_at(Some(key), element, error.into());
-            })
-        });
-
-        let work = if errors.is_empty() {
-            Ok(Work { staging, program })
-        } else {
-            Err(errors)
-        };
-        let trigger = pipeline.filter(|_| named).map(|pipeline| Trigger {
-            pipeline,
-            stage: spec.stage.clone(),
-            action: spec.action.clone(),
-        });
-        (trigger, work)
-    }
-
-    /// Checks what leads to the distributions.
-    fn check_staging(
-        spec: &TargetSpec,
-        pattern: Option<&PipelinePattern>,
-        fail: &mut impl FnMut(&'static str, TargetProblem),
-    ) -> Option<Staging> {
-        let mut template = |key, written: &Option<String>| match written {
-            Some(written) => Template::parse(written, pattern, check_parameter_name)
-                .map_err(|error| fail(key, error.into()))
-                .ok(),
-            None => {
-                fail(key, TargetProblem::Missing(NEEDED_TO_CLEAN));
-                None
-            }
-        };
-        let production = template("production_parameter", &spec.production_parameter);
-        let staging = template("staging_parameter", &spec.staging_parameter);
-        if production.is_some() && production == staging {
-            fail("staging_parameter", TargetProblem::SameParameter);
-        }
-        let access = Self::check_access(spec, pattern, fail);
-        Some(Staging {
-            production_parameter: production?,
-            staging_parameter: staging?,
-            access,
-        })
-    }
-
-    /// Checks the keys that say as whom and where; what is faulty is left out.
-    fn check_access(
-        spec: &TargetSpec,
-        pattern: Option<&PipelinePattern>,
-        fail: &mut impl FnMut(&'static str, TargetProblem),
-    ) -> AccessTemplates {
-        let mut access = AccessTemplates::default();
-        match spec
-            .role_arn
-            .as_deref()
-            .map(|it| parse_role_arn(it, pattern))
-        {
-            None => {}
-            Some(Err(error)) => fail("role_arn", error.into()),
-            Some(Ok((template, account))) => {
-                if let (Some(role), Some(pipeline)) =
-                    (account, pattern.and_then(PipelinePattern::account))
-                    && role != pipeline
-                {
-                    let pipeline = pipeline.to_owned();
-                    fail("role_arn", TargetProblem::RoleAccount { role, pipeline });
-                }
-                access.role_arn = Some(template);
-            }
-        }
-        if let Some(written) = &spec.external_id {
-            access.external_id = parse_external_id(written, pattern)
-                .map_err(|error| fail("external_id", error.into()))
-                .ok();
-            if spec.role_arn.is_none() {
-                fail("external_id", TargetProblem::ExternalIdWithoutRole);
-            }
-        }
-        if let Some(written) = &spec.region {
-            access.region = Template::parse(written, pattern, check_region)
-                .map_err(|error| fail("region", error.into()))
-                .ok();
-        }
-        access
-    }
-
     /// The keys that say as whom and where, as far as they are set, with their templates.
     pub fn access(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let access = self.work.staging.iter().map(|staging| &staging.access);
-        access
-            .flat_map(|access| {
-                [
-                    ("role_arn", &access.role_arn),
-                    ("external_id", &access.external_id),
-                    ("region", &access.region),
-                ]
-            })
-            .filter_map(|(key, template)| Some((key, template.as_ref()?.to_string())))
+        let access = &self.work.access;
+        [
+            ("role_arn", &access.role_arn),
+            ("pipeline_role_arn", &access.pipeline_role_arn),
+            ("external_id", &access.external_id),
+            ("region", &access.region),
+        ]
+        .into_iter()
+        .filter_map(|(key, template)| Some((key, template.as_ref()?.to_string())))
+    }
+
+    /// Whether its parameters are, or may be, in another account than the daemon's own, or in another
+    /// region than the pipeline's: by a role, or by a region of its own.
+    #[must_use]
+    pub fn deploys_elsewhere(&self) -> bool {
+        self.work.access.role_arn.is_some() || self.work.access.region.is_some()
+    }
+
+    /// The one account that its pipelines are in, where the configuration says; for a bare name the
+    /// queue's.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.trigger.pipeline.account()
     }
 
     /// The pipeline, or pattern of pipelines, as written.
@@ -341,6 +302,35 @@ impl Target {
     #[must_use]
     pub fn action(&self) -> Option<&str> {
         self.trigger.action.as_deref()
+    }
+
+    /// The one stage whose actions make and change staging distributions; any, if there is none.
+    #[must_use]
+    pub fn deploy_stage(&self) -> Option<&str> {
+        self.work.staging.as_ref()?.deploy_stage.as_deref()
+    }
+
+    /// The templates of the production and of the staging parameter, if there are any.
+    #[must_use]
+    pub fn parameters(&self) -> Option<(String, String)> {
+        let staging = self.work.staging.as_ref()?;
+        let written = |template: &Template| template.to_string();
+        Some((
+            written(&staging.production_parameter),
+            written(&staging.staging_parameter),
+        ))
+    }
+
+    /// Whether anything is changed: the target's own mode, else what is set for all.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.work.mode
+    }
+
+    /// How long a rejection is held before the first change: the target's own, else what is set for all.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.work.delay
     }
 
     /// What is run, if anything is.
@@ -371,10 +361,9 @@ impl Target {
         let program = self.work.program.as_ref();
         let program = program.map(|program| program.fill_in(&values));
         let staging = self.work.staging.as_ref();
-        let own = AccessTemplates::default();
-        let access = staging.map_or(&own, |staging| &staging.access);
-        let access = match access.render(pipeline, &values) {
-            Ok(access) => access,
+        let home = self.trigger.pipeline.home();
+        let (access, pipeline_access) = match self.work.access.render(pipeline, home, &values) {
+            Ok(both) => both,
             Err(error) => return Resolution::InvalidAccess { label, error },
         };
         match staging.map(|staging| staging.render(&values)).transpose() {
@@ -382,6 +371,11 @@ impl Target {
                 label,
                 parameters,
                 access,
+                pipeline_access,
+                stage: self.trigger.stage.clone(),
+                deploy_stage: self.deploy_stage().map(str::to_owned),
+                mode: self.work.mode,
+                delay: self.work.delay,
                 program,
             }),
             Err(error) => Resolution::InvalidParameter { label, error },
@@ -394,7 +388,7 @@ impl Target {
     #[must_use]
     pub fn leads_elsewhere(&self, region: &str) -> bool {
         let arn: Vec<&str> = self.pipeline().split(':').collect();
-        self.access().next().is_some() || (arn.len() == 6 && arn[3] != region)
+        self.deploys_elsewhere() || (arn.len() == 6 && arn[3] != region)
     }
 
     /// Whether the staging parameter of some pipeline may have this name, by its template alone.
@@ -443,49 +437,6 @@ impl Staging {
 }
 
 impl Targets {
-    /// Checks every entry, and every pair whose pipelines, stages and actions are sound for overlap.
-    ///
-    /// # Errors
-    ///
-    /// Everything that is wrong with any of the entries, in their order.
-    pub fn new(specs: &[TargetSpec]) -> Result<Self, Vec<TargetError>> {
-        let mut errors = Vec::new();
-        let mut checked = Self::default();
-        // Of each entry whose trigger is sound, the rest of it may be faulty: the trigger and the entry.
-        let mut triggers: Vec<(usize, Trigger)> = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            let (trigger, work) = Target::check(index, spec);
-            let work = work.map_err(|found| errors.extend(found)).ok();
-            let Some(trigger) = trigger else { continue };
-            for place in checked.index.rivals(&trigger) {
-                let (other, earlier) = &triggers[place];
-                if let Some(example) = overlap::example(&trigger.pipeline, &earlier.pipeline) {
-                    errors.push(TargetError {
-                        index,
-                        key: Some("pipeline"),
-                        element: None,
-                        problem: TargetProblem::Overlap {
-                            other: *other,
-                            other_pipeline: earlier.pipeline.as_str().to_owned(),
-                            example,
-                        },
-                    });
-                }
-            }
-            // Without any fault there is one target for each trigger, at the same place.
-            checked.index.add(triggers.len(), &trigger);
-            triggers.push((index, trigger.clone()));
-            checked
-                .targets
-                .extend(work.map(|work| Target { trigger, work }));
-        }
-        if errors.is_empty() {
-            Ok(checked)
-        } else {
-            Err(errors)
-        }
-    }
-
     /// Finds the one target that an approval action belongs to.
     #[must_use]
     pub fn resolve(&self, pipeline: &PipelineArn, stage: &str, action: &str) -> Resolution {
@@ -496,9 +447,26 @@ impl Targets {
             .unwrap_or(Resolution::NoTarget)
     }
 
+    /// The queue's account, while it is known.
+    #[must_use]
+    pub fn home(&self) -> Option<&str> {
+        self.surroundings.account.as_deref()
+    }
+
     /// The targets in the order in which they were written.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Target> {
         self.targets.iter()
+    }
+
+    /// The mode of all targets; `mixed` where they differ.
+    #[must_use]
+    pub fn mode(&self) -> &'static str {
+        let mut modes = self.iter().map(Target::mode);
+        let first = modes.next().unwrap_or_default();
+        match modes.all(|mode| mode == first) {
+            true => first.code(),
+            false => "mixed",
+        }
     }
 
     /// How many targets there are.

@@ -15,88 +15,33 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::event::Rejection;
+use crate::executions::{Attempt, Category, Seen, Stage, Status, later};
 
 /// An event's time is in whole seconds: what began so shortly after it may have begun before.
 const ROUNDING: Duration = Duration::from_secs(1);
 
+/// The code of an approval that a person rejected (from captures of real events).
+const REJECTED: &str = "JobFailed";
+
 /// No approval times out sooner (CodePipeline API reference: `ActionDeclaration.timeoutInMinutes`).
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// What is seen of one pipeline and one of its executions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Every action that the execution ran, each attempt by itself, in any order.
-    pub attempts: Vec<Attempt>,
-    /// The pipeline's stages, in their order.
-    pub stages: Vec<Stage>,
-}
-
-/// One run of one action.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// The action execution's id.
-    pub id: Option<String>,
-    /// The stage.
-    pub stage: String,
-    /// The action.
-    pub action: String,
-    /// How it is.
-    pub status: Status,
-    /// When it began.
-    pub started_at: Option<Timestamp>,
-    /// When it last changed.
-    pub updated_at: Option<Timestamp>,
-    /// The ARN of whoever changed it.
-    pub by: Option<String>,
-    /// What CodePipeline says of its result, or the reviewer.
-    pub summary: Option<String>,
-    /// The code of its error.
-    pub error_code: Option<String>,
-    /// It is a manual approval, as far as that is said.
-    pub approval: bool,
-}
-
-/// The status of an action or a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It runs, or waits for a reviewer.
-    InProgress,
-    /// It failed.
-    Failed,
-    /// It succeeded.
-    Succeeded,
-    /// It was ended with its execution, or is not to run.
-    Ended,
-    /// It is being ended.
-    Ending,
-    /// It says something that is not known here, or nothing.
-    Unknown,
-}
-
-/// A stage of the pipeline as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// Its name.
-    pub name: String,
-    /// The execution that was in it last, and how it is there.
-    pub latest: Option<(String, Status)>,
-    /// The executions that wait to enter it.
-    pub inbound: Vec<String>,
-    /// Its actions, each with the id of its latest execution.
-    pub actions: Vec<(String, Option<String>)>,
-}
-
 /// Whether a rejection still stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It does.
     Stands {
         /// Nobody rejected: the approval was not given in time.
         timed_out: bool,
     },
+    /// Nobody decided: CodePipeline ended the approval by itself, as one that cannot notify anybody.
+    Undecided {
+        /// The code of the attempt's error.
+        code: Option<String>,
+    },
+    /// The execution's own actions beside the approval still run: the stage has not failed yet.
+    StageRuns,
     /// It does not any more.
     Retracted(Retraction),
     /// That cannot be told.
@@ -112,6 +57,17 @@ pub enum Retraction {
     Approved,
     /// The execution runs, or ran, in a later stage.
     Promoted,
+}
+
+impl Doubt {
+    /// Whether the event says what CodePipeline does not show: an event that stays so is refused.
+    #[must_use]
+    pub fn contradicts_event(self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchAttempt | Self::OtherAction | Self::NotFailed
+        )
+    }
 }
 
 impl Retraction {
@@ -132,6 +88,9 @@ pub enum Doubt {
     /// The execution has no such attempt.
     #[error("CodePipeline knows no such attempt of the approval")]
     NoSuchAttempt,
+    /// The attempt is of another stage or action than the event says.
+    #[error("CodePipeline shows this attempt in another stage or action")]
+    OtherAction,
     /// The attempt has not failed.
     #[error("CodePipeline does not say that this attempt of the approval failed")]
     NotFailed,
@@ -146,31 +105,97 @@ pub enum Doubt {
     StageNotFailed,
 }
 
+/// What a job goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// An approval failed.
+    Rejection,
+    /// An execution ended while its approval waited: its attempt was abandoned.
+    EndedExecution,
+}
+
 /// Decides whether a rejection still stands.
 #[must_use]
-pub fn judge(rejection: &Rejection, seen: &Seen) -> Verdict {
-    match attempt_of(rejection, &seen.attempts) {
-        Err(doubt) => Verdict::Doubtful(doubt),
-        Ok(ours) => match retraction(rejection, ours, seen) {
-            Err(doubt) => Verdict::Doubtful(doubt),
-            Ok(Some(retraction)) => Verdict::Retracted(retraction),
-            Ok(None) => Verdict::Stands {
-                timed_out: timed_out(ours, rejection.comment.as_deref()),
-            },
-        },
+pub fn judge(rejection: &Rejection, cause: Cause, seen: &Seen) -> Verdict {
+    let ours = match attempt_of(rejection, &seen.attempts) {
+        Ok(ours) => ours,
+        Err(doubt) => return Verdict::Doubtful(doubt),
+    };
+    let decided = match retraction(rejection, cause, ours, seen) {
+        Err(doubt) => return Verdict::Doubtful(doubt),
+        Ok(Some(retraction)) => return Verdict::Retracted(retraction),
+        Ok(None) => decided(ours, cause, rejection.comment.as_deref()),
+    };
+    match decided {
+        Verdict::Stands { .. } if stage_runs(rejection, ours, seen) => Verdict::StageRuns,
+        decided => decided,
     }
+}
+
+/// The attempt of a rejection, as far as its own record shows that it was rejected; and whether nobody decided
+/// in time.
+///
+/// # Errors
+/// The verdict, where it was not, or where that cannot be told.
+pub fn attempt<'a>(
+    rejection: &Rejection,
+    cause: Cause,
+    attempts: &'a [Attempt],
+) -> Result<(&'a Attempt, bool), Verdict> {
+    let ours = attempt_of(rejection, attempts).map_err(Verdict::Doubtful)?;
+    match ours.status {
+        Status::Succeeded => return Err(Verdict::Retracted(Retraction::Approved)),
+        Status::Failed => {}
+        Status::Ended if cause == Cause::EndedExecution => {}
+        _ => return Err(Verdict::Doubtful(Doubt::NotFailed)),
+    }
+    match decided(ours, cause, rejection.comment.as_deref()) {
+        Verdict::Stands { timed_out } => Ok((ours, timed_out)),
+        verdict => Err(verdict),
+    }
+}
+
+/// Who decided, of an attempt that failed.
+fn decided(ours: &Attempt, cause: Cause, comment: Option<&str>) -> Verdict {
+    let timed_out = cause == Cause::Rejection && timed_out(ours, comment);
+    let rejected = ours.by.is_some() || ours.error_code.as_deref() == Some(REJECTED);
+    if cause == Cause::Rejection && !timed_out && !rejected {
+        let code = ours.error_code.clone();
+        return Verdict::Undecided { code };
+    }
+    Verdict::Stands { timed_out }
+}
+
+/// Whether actions of the execution, beside the approval and no approvals themselves, still run in its
+/// stage.
+fn stage_runs(rejection: &Rejection, ours: &Attempt, seen: &Seen) -> bool {
+    seen.attempts.iter().any(|it| {
+        it != ours
+            && it.stage == rejection.stage
+            && it.category != Category::Approval
+            && it.status == Status::InProgress
+    })
 }
 
 /// The attempt that the event is about: the one of its id. Older events have none: it is the last that
 /// began before it; or the very last, if that was rejected again, as the event of that one has the same
 /// key and would be a duplicate.
-fn attempt_of<'a>(rejection: &Rejection, attempts: &'a [Attempt]) -> Result<&'a Attempt, Doubt> {
-    let mut of_action = attempts.iter().filter(|attempt| is_of(attempt, rejection));
+///
+/// # Errors
+/// [`Doubt`] where there is none.
+pub fn attempt_of<'a>(
+    rejection: &Rejection,
+    attempts: &'a [Attempt],
+) -> Result<&'a Attempt, Doubt> {
     if let Some(id) = &rejection.action_execution_id {
-        return of_action
-            .find(|attempt| attempt.id.as_ref() == Some(id))
-            .ok_or(Doubt::NoSuchAttempt);
+        let mut of_id = attempts.iter().filter(|it| it.id.as_ref() == Some(id));
+        let found = of_id.next().ok_or(Doubt::NoSuchAttempt)?;
+        return match is_of(found, rejection) {
+            true => Ok(found),
+            false => Err(Doubt::OtherAction),
+        };
     }
+    let of_action = attempts.iter().filter(|attempt| is_of(attempt, rejection));
     let mut timed = of_action
         .map(|attempt| Ok((attempt.started_at.ok_or(Doubt::NoTime)?, attempt)))
         .collect::<Result<Vec<_>, _>>()?;
@@ -191,12 +216,14 @@ fn is_of(attempt: &Attempt, rejection: &Rejection) -> bool {
 /// How the rejection was taken back, if it was.
 fn retraction(
     rejection: &Rejection,
+    cause: Cause,
     ours: &Attempt,
     seen: &Seen,
 ) -> Result<Option<Retraction>, Doubt> {
     match ours.status {
         Status::Succeeded => return Ok(Some(Retraction::Approved)),
         Status::Failed => {}
+        Status::Ended if cause == Cause::EndedExecution => {}
         Status::InProgress | Status::Ended | Status::Ending | Status::Unknown => {
             return Err(Doubt::NotFailed);
         }
@@ -215,7 +242,7 @@ fn moved_on(
     seen: &Seen,
 ) -> Result<Option<Retraction>, Doubt> {
     let began = ours.started_at.ok_or(Doubt::NoTime)?;
-    let ended = ours.updated_at.unwrap_or(rejection.rejected_at);
+    let ended = ours.updated_at.ok_or(Doubt::NoTime)?;
     let earlier = |stage: &str| {
         let mut before = seen.stages.iter().map(|it| it.name.as_str());
         before
@@ -280,16 +307,21 @@ fn of_stages(
         // Another execution came to the stage since: only the latest one can be retried.
         return Ok(None);
     }
-    let newer = stage.actions.iter().any(|(action, id)| {
-        let known = seen.attempts.iter().any(|attempt| attempt.id == *id);
-        *action == rejection.action && id.is_some() && ours.id.is_some() && !known
+    let newer = stage.actions.iter().any(|it| {
+        let known = seen.attempts.iter().any(|attempt| attempt.id == it.id);
+        it.name == rejection.action && it.id.is_some() && ours.id.is_some() && !known
     });
+    // Another action of the stage that began before the approval ended keeps the stage from failing.
+    let beside_runs = seen
+        .attempts
+        .iter()
+        .any(|it| it != ours && it.stage == rejection.stage && it.status == Status::InProgress);
     match status {
         _ if newer => Ok(Some(Retraction::Retried)),
         Status::Succeeded => Ok(Some(Retraction::Approved)),
         Status::Failed | Status::Ended => Ok(None),
-        // It may have been retried without any action having begun yet, or another action of it may
-        // still run beside the approval.
+        Status::InProgress if beside_runs => Ok(None),
+        // It may have been retried without any action having begun yet.
         Status::InProgress | Status::Ending | Status::Unknown => Err(Doubt::StageNotFailed),
     }
 }
@@ -314,14 +346,11 @@ fn timed_out(ours: &Attempt, comment: Option<&str>) -> bool {
     }
     let lasted = ours.started_at.zip(ours.updated_at);
     let too_short = lasted.is_some_and(|(from, to)| to < later(from, SHORTEST_TIMEOUT));
+    let ended_as_rejected = ours.error_code.as_deref() == Some(REJECTED);
     match ours.summary.as_deref().or(comment) {
-        None | Some("") => !too_short,
+        None | Some("") => ended_as_rejected && !too_short,
         Some(text) => says(text) && !text.starts_with("Rejected by"),
     }
-}
-
-fn later(at: Timestamp, by: Duration) -> Timestamp {
-    at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
+use jiff::Timestamp;
+
 use super::*;
 use crate::event::JobKey;
+use crate::executions::StageAction;
 
 const EXECUTION: &str = "execution";
 
@@ -35,8 +38,13 @@ fn attempt(id: &str, stage: &str, action: &str, status: Status, from: i64, to: i
         updated_at: Some(at(to)),
         by: Some("arn:aws:iam::123456789012:user/alex".to_owned()),
         summary: Some("too slow".to_owned()),
+        execution_id: EXECUTION.to_owned(),
         error_code: Some("JobFailed".to_owned()),
-        approval: action == "Review",
+        category: match action {
+            "Review" | "Second" => Category::Approval,
+            _ => Category::Work,
+        },
+        external_id: None,
     }
 }
 
@@ -50,7 +58,13 @@ fn stage(name: &str, latest: Option<(&str, Status)>, id: Option<&str>) -> Stage 
         name: name.to_owned(),
         latest: latest.map(|(id, status)| (id.to_owned(), status)),
         inbound: Vec::new(),
-        actions: vec![(action.to_owned(), id.map(str::to_owned))],
+        actions: vec![StageAction {
+            name: action.to_owned(),
+            id: id.map(str::to_owned),
+            status: latest.map(|(_, status)| status),
+            updated_at: None,
+            awaits_review: false,
+        }],
     }
 }
 
@@ -73,10 +87,10 @@ fn seen() -> Seen {
 fn judged(change: impl FnOnce(&mut Rejection, &mut Seen)) -> Verdict {
     let (mut rejection, mut seen) = (rejection(), seen());
     change(&mut rejection, &mut seen);
-    let verdict = judge(&rejection, &seen);
+    let verdict = judge(&rejection, Cause::Rejection, &seen);
     // The order of what CodePipeline lists means nothing.
     seen.attempts.reverse();
-    assert_eq!(judge(&rejection, &seen), verdict);
+    assert_eq!(judge(&rejection, Cause::Rejection, &seen), verdict);
     verdict
 }
 
@@ -94,9 +108,16 @@ fn a_rejection_stands_as_long_as_nothing_came_after_it() {
         judged(|_, seen| seen.stages[1].latest = Some((EXECUTION.to_owned(), Status::Ended))),
         STANDS
     );
-    // An action beside it that began before it was rejected.
-    let beside = attempt("beside", "Approve", "Probe", Status::InProgress, 0, 1);
-    assert_eq!(judged(|_, seen| seen.attempts.push(beside)), STANDS);
+    // An action beside it that began before it was rejected: the stage goes on for so long.
+    let runs = Some((EXECUTION.to_owned(), Status::InProgress));
+    for (action, verdict) in [("Probe", Verdict::StageRuns), ("Second", STANDS)] {
+        let beside = attempt("beside", "Approve", action, Status::InProgress, 0, 1);
+        let judged = judged(|_, seen| {
+            seen.attempts.push(beside);
+            seen.stages[1].latest = runs.clone();
+        });
+        assert_eq!(judged, verdict, "{action}");
+    }
     // Whatever its clock says, an earlier stage is no promotion.
     assert_eq!(
         judged(|_, seen| seen.attempts[1].started_at = Some(at(5000))),
@@ -108,7 +129,7 @@ fn a_rejection_stands_as_long_as_nothing_came_after_it() {
         rejection.rejected_at = at(3000);
         seen.attempts
             .push(review("two", Status::Failed, 2000, 3000));
-        seen.stages[1].actions[0].1 = Some("two".to_owned());
+        seen.stages[1].actions[0].id = Some("two".to_owned());
     });
     assert_eq!(second, STANDS);
 }
@@ -142,7 +163,7 @@ fn what_only_the_pipelines_state_shows_counts_too() {
     let of = |change: fn(&mut Seen)| judged(|_, seen| change(seen));
     let ours = |status| Some((EXECUTION.to_owned(), status));
     assert_eq!(
-        of(|seen| seen.stages[1].actions[0].1 = Some("two".to_owned())),
+        of(|seen| seen.stages[1].actions[0].id = Some("two".to_owned())),
         Verdict::Retracted(Retraction::Retried)
     );
     assert_eq!(
@@ -172,7 +193,11 @@ fn what_is_missing_or_contradicts_itself_is_no_yes() {
     );
     assert_eq!(
         doubt(|seen| seen.attempts[0].action = "Other".to_owned()),
-        Doubt::NoSuchAttempt
+        Doubt::OtherAction
+    );
+    assert_eq!(
+        doubt(|seen| seen.attempts[0].updated_at = None),
+        Doubt::NoTime
     );
     for status in [Status::InProgress, Status::Ended, Status::Unknown] {
         let verdict = judged(|_, seen| seen.attempts[0].status = status);
@@ -263,7 +288,6 @@ fn a_timeout_is_told_from_a_rejection_by_what_a_person_leaves() {
         }
     };
     assert!(timed_out(|_, _| {}));
-    assert!(timed_out(|_, it| it.error_code = None));
     assert!(timed_out(|_, it| it.summary = Some("Timed out.".into())));
     assert!(timed_out(
         |it, _| it.comment = Some("The approval expired".into())
@@ -288,4 +312,42 @@ fn a_timeout_is_told_from_a_rejection_by_what_a_person_leaves() {
         it.updated_at = Some(at(299));
         it.summary = Some("Timed out.".into());
     }));
+}
+
+#[test]
+fn an_approval_that_nobody_decided_is_no_rejection() {
+    let undecided = |change: fn(&mut Attempt)| {
+        judged(|_, seen| {
+            seen.attempts[0].by = None;
+            seen.attempts[0].summary = Some("The topic cannot be used".to_owned());
+            change(&mut seen.attempts[0]);
+        })
+    };
+    for code in [Some("ConfigurationError"), Some("PermissionError"), None] {
+        let code = code.map(str::to_owned);
+        let verdict = judged(|_, seen| {
+            seen.attempts[0].by = None;
+            seen.attempts[0].summary = None;
+            seen.attempts[0].error_code.clone_from(&code);
+        });
+        assert_eq!(verdict, Verdict::Undecided { code });
+    }
+    assert_eq!(undecided(|_| {}), STANDS);
+    let decided = undecided(|it| {
+        it.error_code = Some("ConfigurationError".to_owned());
+        it.by = Some("alex".to_owned());
+    });
+    assert_eq!(decided, STANDS);
+}
+
+#[test]
+fn an_execution_that_was_ended_is_judged_by_its_abandoned_attempt() {
+    let (rejection, mut seen) = (rejection(), seen());
+    seen.attempts[0].status = Status::Ended;
+    seen.attempts[0].by = None;
+    seen.attempts[0].error_code = None;
+    seen.stages[1].latest = Some((EXECUTION.to_owned(), Status::Ended));
+    assert_eq!(judge(&rejection, Cause::EndedExecution, &seen), STANDS);
+    let doubt = judge(&rejection, Cause::Rejection, &seen);
+    assert_eq!(doubt, Verdict::Doubtful(Doubt::NotFailed));
 }

@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::activity::Activity;
 use crate::aws::AwsError;
 use crate::aws::cloudfront::{CloudFront, Sighting};
+use crate::lasting::Failing;
 use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::tasks::Tasks;
@@ -61,6 +62,10 @@ struct Inner {
     joined: Notify,
     tasks: Tasks,
     task: Mutex<Option<AbortHandle>>,
+    /// By distribution, whether it cannot be looked at.
+    failing: Mutex<BTreeMap<String, Failing>>,
+    /// Whether no list can be read.
+    unlisted: Mutex<Failing>,
 }
 
 /// One wait's place. The last one to go ends the watcher's task.
@@ -128,6 +133,8 @@ impl Watcher {
             joined: Notify::new(),
             tasks,
             task: Mutex::default(),
+            failing: Mutex::default(),
+            unlisted: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -312,18 +319,32 @@ impl Inner {
         let now = Instant::now();
         match done {
             Done::Asked { ask, began, answer } => match answer {
-                Ok(sighting) => lock(&self.looks).seen(&ask, &sighting),
-                Err(error) if error.class.is_transient() => {
-                    let pause = |failures| backoff.delay(failures, rng);
-                    let failures = lock(&self.looks).failed_for_now(&ask, began, pause, now);
-                    if failures == 1 {
-                        self.telemetry.emit(events::LookFailing {
-                            distribution_id: &ask.id,
-                            error: &error,
+                Ok(sighting) => {
+                    let failed = lock(&self.failing).remove(&ask.id);
+                    if let Some(took) = failed.and_then(|mut it| it.recovered()) {
+                        let distribution_id = &ask.id;
+                        self.telemetry.emit(events::LookRecovered {
+                            distribution_id,
+                            took,
                         });
                     }
+                    lock(&self.looks).seen(&ask, &sighting);
                 }
-                Err(error) => lock(&self.looks).failed(&ask, began, &Arc::new(error)),
+                Err(error) if error.class.is_transient() => {
+                    let pause = |failures| backoff.delay(failures, rng);
+                    lock(&self.looks).failed_for_now(&ask, began, pause, now);
+                    let mut failing = lock(&self.failing);
+                    self.telemetry.emit(events::LookFailing {
+                        distribution_id: &ask.id,
+                        error: &error,
+                        phase: failing.entry(ask.id.clone()).or_default().failed(),
+                    });
+                }
+                Err(error) => {
+                    // Its job fails, and says so.
+                    lock(&self.failing).remove(&ask.id);
+                    lock(&self.looks).failed(&ask, began, &Arc::new(error));
+                }
             },
             Done::Listed {
                 number,
@@ -331,9 +352,18 @@ impl Inner {
                 answer,
             } => {
                 let asks = match answer {
-                    Ok(listing) => lock(&self.looks).listed(number, listing),
+                    Ok(listing) => {
+                        let recovered = lock(&self.unlisted).recovered();
+                        if let Some(took) = recovered {
+                            self.telemetry.emit(events::ListingRecovered { took });
+                        }
+                        lock(&self.looks).listed(number, listing)
+                    }
                     Err(error) => {
-                        self.telemetry.emit(events::ListingFailed { error: &error });
+                        self.telemetry.emit(events::ListingFailed {
+                            error: &error,
+                            phase: lock(&self.unlisted).failed(),
+                        });
                         let unlisted = if error.class.is_transient() {
                             UNLISTED
                         } else {

@@ -35,6 +35,22 @@ resource "aws_cloudwatch_log_metric_filter" "orphans_found" {
   }
 }
 
+# The daemon found production switched off while a job ran. Only the message itself counts: a reviewer's comment
+# with the same words does not.
+resource "aws_cloudwatch_log_metric_filter" "production_switched_off" {
+  name           = "${var.name}-production-switched-off"
+  log_group_name = aws_cloudwatch_log_group.this.name
+  pattern        = "{ $.message = \"production was switched off while this job ran*\" }"
+
+  metric_transformation {
+    namespace     = local.namespace
+    name          = "ProductionSwitchedOff"
+    value         = "1"
+    default_value = "0"
+    unit          = "Count"
+  }
+}
+
 locals {
   # docs/OPERATIONS.md says what to do about each.
   alarms = {
@@ -75,17 +91,41 @@ locals {
       missing     = "notBreaching"
     }
     cleanups-failed = {
-      description = "Cleanups fail again and again, or are refused. docs/OPERATIONS.md, CleanupsFailed."
+      description = "Three jobs failed for now within an hour. Look at the Reason that they share. docs/OPERATIONS.md, CleanupsFailed."
       namespace   = local.namespace
       metric      = "CleanupsFailed"
       dimensions  = null
       statistic   = "Sum"
-      period      = 900
+      period      = 3600
       evaluations = 1
-      # What fails once for now is tried again, and is nobody's business.
+      # A job counts once. One that fails alone is tried again, or becomes a dead letter, which has an alarm.
       threshold  = 3
       comparison = "GreaterThanOrEqualToThreshold"
       missing    = "notBreaching"
+    }
+    cleanups-refused = {
+      description = "A job was refused, and nothing more is touched. Its ERROR line says why. docs/OPERATIONS.md, CleanupsRefused."
+      namespace   = local.namespace
+      metric      = "CleanupsRefused"
+      dimensions  = null
+      statistic   = "Sum"
+      period      = 300
+      evaluations = 1
+      threshold   = 0
+      comparison  = "GreaterThanThreshold"
+      missing     = "notBreaching"
+    }
+    production-disabled = {
+      description = "A production distribution was switched off during a job. docs/OPERATIONS.md, ProductionDisabled."
+      namespace   = local.namespace
+      metric      = "ProductionSwitchedOff"
+      dimensions  = null
+      statistic   = "Sum"
+      period      = 60
+      evaluations = 1
+      threshold   = 0
+      comparison  = "GreaterThanThreshold"
+      missing     = "notBreaching"
     }
     orphans = {
       description = "Staging distributions are left that nobody will take down. docs/OPERATIONS.md, Orphans."

@@ -111,6 +111,17 @@ data "aws_iam_policy_document" "cleanup" {
     actions   = ["cloudfront:ListContinuousDeploymentPolicies", "cloudfront:ListDistributions"]
     resources = ["*"]
   }
+
+  # What the rejected execution did, whether the rejection still stands, and who else is at work.
+  statement {
+    sid = "Pipelines"
+    actions = [
+      "codepipeline:GetPipelineState",
+      "codepipeline:ListActionExecutions",
+      "codepipeline:ListPipelineExecutions",
+    ]
+    resources = local.pipeline_arn
+  }
 }
 
 resource "aws_iam_role_policy" "ledger" {
@@ -123,7 +134,7 @@ resource "aws_iam_role_policy" "ledger" {
     Statement = [{
       Sid      = "Ledger"
       Effect   = "Allow"
-      Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
+      Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"]
       Resource = aws_dynamodb_table.ledger[0].arn
     }]
   })
@@ -141,38 +152,6 @@ resource "aws_iam_role_policy" "target_roles" {
       Effect   = "Allow"
       Action   = "sts:AssumeRole"
       Resource = var.target_role_arns
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "verification" {
-  count = var.verify_pipelines ? 1 : 0
-
-  name = "verification"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "Verification"
-      Effect   = "Allow"
-      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions"]
-      Resource = local.pipeline_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "catch_up" {
-  count = var.catch_up_interval != null ? 1 : 0
-
-  name = "catch-up"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "CatchUp"
-      Effect   = "Allow"
-      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions", "codepipeline:ListPipelineExecutions"]
-      Resource = local.pipeline_arn
     }]
   })
 }
@@ -275,8 +254,8 @@ resource "aws_iam_role_policy" "key" {
   })
 }
 
-# What `doctor` reads beyond what the daemon does: what becomes of an event before and after the daemon, whether
-# the pipelines have the approvals, and what this role allows.
+# What `doctor` reads beyond what the daemon does: what becomes of an event before and after the daemon, and what
+# this role allows.
 resource "aws_iam_role_policy" "doctor" {
   name   = "doctor"
   role   = aws_iam_role.daemon.id
@@ -303,12 +282,6 @@ data "aws_iam_policy_document" "doctor" {
   }
 
   statement {
-    sid       = "Approvals"
-    actions   = ["codepipeline:GetPipelineState"]
-    resources = local.pipeline_arn
-  }
-
-  statement {
     sid       = "OwnPermissions"
     actions   = ["iam:SimulatePrincipalPolicy"]
     resources = [aws_iam_role.daemon.arn]
@@ -319,23 +292,6 @@ data "aws_iam_policy_document" "doctor" {
     sid       = "FindParameters"
     actions   = ["ssm:DescribeParameters"]
     resources = ["*"]
-  }
-}
-
-# What `orphans` reads beyond what the daemon and `doctor` do: the open jobs. A ledger that is a file takes none.
-resource "aws_iam_role_policy" "orphans" {
-  count = local.has_table && var.orphans_schedule != null ? 1 : 0
-
-  name   = "orphans"
-  role   = aws_iam_role.daemon.id
-  policy = data.aws_iam_policy_document.orphans.json
-}
-
-data "aws_iam_policy_document" "orphans" {
-  statement {
-    sid       = "ReadTheLedger"
-    actions   = ["dynamodb:Scan"]
-    resources = aws_dynamodb_table.ledger[*].arn
   }
 }
 

@@ -12,7 +12,9 @@ variable "targets" {
     action               = string
     production_parameter = string
     staging_parameter    = string
+    deploy_stage         = optional(string)
     role_arn             = optional(string)
+    pipeline_role_arn    = optional(string)
     external_id          = optional(string)
     region               = optional(string)
   }))
@@ -73,9 +75,9 @@ variable "delete_only_tagged" {
 }
 
 variable "verify_pipelines" {
-  description = "Whether CodePipeline is asked, before anything is changed, whether a rejection still stands."
+  description = "Whether CodePipeline is asked what a rejected execution did, whether the rejection stands, and who else is at work; false is for who cannot ask."
   type        = bool
-  default     = false
+  default     = true
 }
 
 variable "catch_up_interval" {

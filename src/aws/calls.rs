@@ -1,5 +1,5 @@
-//! Counts every attempt of every call, and every throttling answer; tells the account's limiter of
-//! the latter.
+//! Counts every attempt of every call, and every throttling answer; tells the account's limiter which
+//! attempts were answered and which were throttled.
 
 use std::sync::Arc;
 
@@ -52,16 +52,23 @@ impl Intercept for CountCalls {
     }
 }
 
-/// An interceptor that tells a limiter of every throttled attempt.
+/// An interceptor that tells a limiter what became of every attempt.
 #[derive(Debug)]
 pub(super) struct TellLimiter(pub(super) Limiter);
 
 /// When the attempt that is under way was sent.
 #[derive(Debug)]
-struct SentAt(Instant);
+pub(super) struct SentAt(pub(super) Instant);
 
 impl Storable for SentAt {
     type Storer = StoreReplace<Self>;
+}
+
+impl SentAt {
+    /// The attempt is being sent.
+    pub(super) fn now(config: &mut ConfigBag) {
+        config.interceptor_state().store_put(Self(Instant::now()));
+    }
 }
 
 impl Intercept for TellLimiter {
@@ -75,7 +82,7 @@ impl Intercept for TellLimiter {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        config.interceptor_state().store_put(SentAt(Instant::now()));
+        SentAt::now(config);
         Ok(())
     }
 
@@ -85,25 +92,34 @@ impl Intercept for TellLimiter {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if is_throttled(context)
-            && let Some(SentAt(sent)) = config.load::<SentAt>()
+        if let Some(SentAt(sent)) = config.load::<SentAt>()
             && let Some(metadata) = config.load::<Metadata>()
         {
-            self.0.throttled(metadata.name(), *sent);
+            if is_throttled(context) {
+                self.0.throttled(metadata.name(), *sent);
+            } else {
+                self.0.answered(metadata.name(), *sent);
+            }
         }
         Ok(())
     }
 }
 
-/// CloudFront throttles as a 400, SSM and SQS with other codes; all say so in the body.
-fn is_throttled(context: &AfterDeserializationInterceptorContextRef<'_>) -> bool {
+/// CloudFront throttles as a 400, the others with codes of their own; all say so in the body.
+pub(super) fn is_throttled(context: &AfterDeserializationInterceptorContextRef<'_>) -> bool {
     let response = context.response();
+    let says = |body: &[u8], code: &[u8]| body.windows(code.len()).any(|window| window == code);
     response.status().as_u16() >= 400
-        && response.body().bytes().is_some_and(|body| {
-            body.windows(THROTTLED.len())
-                .any(|window| window == THROTTLED)
-        })
+        && response
+            .body()
+            .bytes()
+            .is_some_and(|body| THROTTLED.iter().any(|code| says(body, code)))
 }
 
-/// What `Throttling`, `ThrottlingException`, `RequestThrottled` and `KmsThrottled` share.
-const THROTTLED: &[u8] = b"Throttl";
+/// What `Throttling`, `ThrottlingException`, `RequestThrottled` and `KmsThrottled` share; and DynamoDB's own
+/// two, `ProvisionedThroughputExceededException` and `RequestLimitExceeded`.
+const THROTTLED: [&[u8]; 3] = [
+    b"Throttl",
+    b"ProvisionedThroughputExceeded",
+    b"RequestLimitExceeded",
+];

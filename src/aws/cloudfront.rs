@@ -15,17 +15,20 @@ use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationI
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
-use super::limiter::{Gate, Kind};
+use super::limiter::{Gate, Kind, Turn};
 pub use inventory::{Details, Listed, ListedPolicy};
 
 use crate::activity::Activity;
-use crate::plan::{Deletable, Distribution, Policy};
+use crate::plan::{Deletable, Detachable, Disableable, Distribution, Policy};
 use crate::stop::Stop;
+
+const UPDATE_DISTRIBUTION: &str = "UpdateDistribution";
 
 const LIST_DISTRIBUTIONS: &str = "ListDistributions";
 
@@ -64,6 +67,14 @@ pub struct Reading {
     pub version: Version,
     /// Its `Comment`.
     pub comment: String,
+}
+
+/// A change of one element of a distribution's configuration, ready to be sent.
+#[derive(Debug)]
+pub struct PreparedUpdate {
+    id: String,
+    etag: String,
+    body: String,
 }
 
 /// What a distribution's configuration names of other services. CloudFront may check whether whoever
@@ -354,19 +365,45 @@ impl CloudFront {
         Err(AwsError::unusable(OPERATION, "the pages do not end"))
     }
 
-    /// Changes one element of a distribution's configuration (GetDistributionConfig, then
-    /// UpdateDistribution with `If-Match`). Every other byte is put back as it was read.
+    /// Waits until a change may be made.
+    ///
+    /// # Errors
+    /// The job was told to stop: the change must not be made.
+    pub async fn change_turn(&self) -> Result<Turn, AwsError> {
+        self.1.turn(Kind::Change, UPDATE_DISTRIBUTION).await
+    }
+
+    /// Reads the configuration from which a policy is to be detached (GetDistributionConfig), and changes
+    /// that one element. Every other byte is as it was read.
     ///
     /// # Errors
     /// [`AwsError`]; of class [`Changed`](crate::retry::ErrorClass::Changed) if the configuration
-    /// is no longer the one of `etag`.
-    pub async fn update(&self, id: &str, etag: &str, edit: Edit<'_>) -> Result<(), AwsError> {
-        const READ: &str = "GetDistributionConfig";
-        const WRITE: &str = "UpdateDistribution";
+    /// is no longer the one that was decided upon.
+    pub async fn prepare_detach(
+        &self,
+        production: &Detachable,
+    ) -> Result<PreparedUpdate, AwsError> {
+        let edit = Edit::detach(production.policy_id());
+        self.prepare(production.id(), production.etag(), edit).await
+    }
 
-        // The change's turn comes before the read, so that what is read is not old by then.
-        let _turn = self.1.turn(Kind::Change, WRITE).await?;
-        let reading = self.1.turn(Kind::Read, READ).await?;
+    /// As [`CloudFront::prepare_detach`], for a staging distribution that is to be disabled.
+    ///
+    /// # Errors
+    /// As [`CloudFront::prepare_detach`].
+    pub async fn prepare_disable(&self, staging: &Disableable) -> Result<PreparedUpdate, AwsError> {
+        self.prepare(staging.id(), staging.etag(), Edit::disable())
+            .await
+    }
+
+    async fn prepare(
+        &self,
+        id: &str,
+        etag: &str,
+        edit: Edit<'_>,
+    ) -> Result<PreparedUpdate, AwsError> {
+        const READ: &str = "GetDistributionConfig";
+        let _turn = self.1.turn(Kind::Read, READ).await?;
         let raw = RawBody::default();
         let output = self
             .0
@@ -377,7 +414,6 @@ impl CloudFront {
             .send()
             .await
             .map_err(from_sdk(READ))?;
-        drop(reading);
         if output.e_tag.as_deref() != Some(etag) {
             return Err(AwsError::changed(
                 READ,
@@ -385,22 +421,38 @@ impl CloudFront {
             ));
         }
         let xml = raw.take().ok_or_else(|| lacking(READ, "body"))?;
-        let edited = edit::apply(&xml, edit).map_err(|error| AwsError::unusable(READ, error))?;
+        let body = edit::apply(&xml, edit).map_err(|error| AwsError::unusable(READ, error))?;
+        Ok(PreparedUpdate {
+            id: id.to_owned(),
+            etag: etag.to_owned(),
+            body,
+        })
+    }
 
+    /// Makes a prepared change (UpdateDistribution with `If-Match`), once: whether a change whose reply was
+    /// lost took effect, the distribution tells.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn update(&self, update: PreparedUpdate, _turn: Turn) -> Result<(), AwsError> {
+        let PreparedUpdate { id, etag, body } = update;
         self.0
             .update_distribution()
             .id(id)
             .if_match(etag)
             .customize()
+            .config_override(
+                aws_sdk_cloudfront::config::Builder::new().retry_config(RetryConfig::disabled()),
+            )
             .mutate_request(move |request| {
                 let headers = request.headers_mut();
                 headers.insert("content-type", "application/xml");
-                headers.insert("content-length", edited.len().to_string());
-                *request.body_mut() = SdkBody::from(edited.clone());
+                headers.insert("content-length", body.len().to_string());
+                *request.body_mut() = SdkBody::from(body.clone());
             })
             .send()
             .await
-            .map_err(from_sdk(WRITE))?;
+            .map_err(from_sdk(UPDATE_DISTRIBUTION))?;
         Ok(())
     }
 

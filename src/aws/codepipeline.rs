@@ -3,19 +3,27 @@
 use aws_sdk_codepipeline::primitives::DateTime;
 use aws_sdk_codepipeline::types::{
     ActionCategory, ActionExecutionDetail, ActionExecutionFilter, ActionExecutionStatus,
-    PipelineExecutionStatus, StageExecutionStatus, StageState,
+    ActionState, ExecutionMode, PipelineExecutionStatus, PipelineExecutionSummary,
+    StageExecutionStatus, StageState,
 };
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
 use crate::activity::Activity;
-use crate::catch_up::Execution;
+use crate::at_work::Activities;
+use crate::executions::{Attempt, Category, Execution, Mode, Seen, Stage, StageAction, Status};
+use crate::retry::ErrorClass;
 use crate::stop::Stop;
-use crate::verdict::{Attempt, Seen, Stage, Status};
 
 /// CodePipeline's largest page of action executions (API reference: `ListActionExecutions`).
 const PAGE: i32 = 100;
+
+/// In PARALLEL mode so many pages of actions tell who is at work.
+const NEWEST_PAGES: usize = 2;
+
+/// So many executions before the one that is asked about are looked at.
+const BEFORE: usize = 100;
 
 /// CodePipeline's largest page of pipelines (API reference: `ListPipelines`). An account has 1000 in a
 /// region unless more are granted.
@@ -48,6 +56,37 @@ impl CodePipeline {
         Ok(Seen { attempts, stages })
     }
 
+    /// What tells who is at work in a pipeline (GetPipelineState; in PARALLEL mode ListActionExecutions too).
+    /// The mode is asked for (ListPipelineExecutions) where it is not known. A pipeline that does not exist
+    /// runs nothing.
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn activity(
+        &self,
+        pipeline: &str,
+        mode: Option<Mode>,
+    ) -> Result<Activities, AwsError> {
+        let (stages, mode) = match mode {
+            Some(mode) => (self.stages(pipeline).await, Ok(mode)),
+            None => tokio::join!(self.stages(pipeline), self.mode(pipeline)),
+        };
+        let stages = match stages {
+            Err(error) if error.class == ErrorClass::NotFound => return Ok(Activities::default()),
+            stages => stages?,
+        };
+        let mode = mode?;
+        let newest = match mode {
+            Mode::Locked => Vec::new(),
+            Mode::Parallel => self.newest_attempts(pipeline).await?,
+        };
+        Ok(Activities {
+            stages,
+            mode,
+            newest,
+        })
+    }
+
     /// Every action execution of a pipeline's execution (ListActionExecutions).
     ///
     /// # Errors
@@ -57,35 +96,60 @@ impl CodePipeline {
         pipeline: &str,
         execution_id: &str,
     ) -> Result<Vec<Attempt>, AwsError> {
+        let attempts = self
+            .actions(pipeline, Some(execution_id), MAX_PAGES)
+            .await?;
+        let ours = attempts.into_iter();
+        Ok(ours.filter(|it| it.execution_id == execution_id).collect())
+    }
+
+    /// The newest two hundred action executions of a pipeline, of whatever execution
+    /// (ListActionExecutions).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn newest_attempts(&self, pipeline: &str) -> Result<Vec<Attempt>, AwsError> {
+        self.actions(pipeline, None, NEWEST_PAGES).await
+    }
+
+    /// At most `pages` pages; of one execution, all of them or an error.
+    async fn actions(
+        &self,
+        pipeline: &str,
+        execution_id: Option<&str>,
+        pages: usize,
+    ) -> Result<Vec<Attempt>, AwsError> {
         const OPERATION: &str = "ListActionExecutions";
-        let filter = ActionExecutionFilter::builder()
-            .pipeline_execution_id(execution_id)
-            .build();
+        let filter = execution_id.map(|id| {
+            ActionExecutionFilter::builder()
+                .pipeline_execution_id(id)
+                .build()
+        });
         let mut attempts = Vec::new();
         let mut next_token = None;
-        for _ in 0..MAX_PAGES {
+        for _ in 0..pages {
             let _turn = self.1.turn(Kind::Read, OPERATION).await?;
             let page = self
                 .0
                 .list_action_executions()
                 .pipeline_name(pipeline)
-                .filter(filter.clone())
+                .set_filter(filter.clone())
                 .max_results(PAGE)
                 .set_next_token(next_token)
                 .send()
                 .await
                 .map_err(from_sdk(OPERATION))?;
             let details = page.action_execution_details.unwrap_or_default();
-            let ours = details
-                .into_iter()
-                .filter(|detail| detail.pipeline_execution_id.as_deref() == Some(execution_id));
-            attempts.extend(ours.map(attempt));
+            attempts.extend(details.into_iter().map(attempt));
             next_token = page.next_token.filter(|token| !token.is_empty());
             if next_token.is_none() {
                 return Ok(attempts);
             }
         }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        match execution_id {
+            None => Ok(attempts),
+            Some(_) => Err(AwsError::unusable(OPERATION, "the pages do not end")),
+        }
     }
 
     /// The newest hundred executions of a pipeline, the newest first (ListPipelineExecutions).
@@ -93,34 +157,69 @@ impl CodePipeline {
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn executions(&self, pipeline: &str) -> Result<Vec<Execution>, AwsError> {
+        let (executions, _) = self.page_of_executions(pipeline, PAGE, None).await?;
+        Ok(executions)
+    }
+
+    /// The executions of a pipeline back to the hundredth before that one, or before the moment at which
+    /// it began where the pipeline does not have it; the newest first (ListPipelineExecutions).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn executions_around(
+        &self,
+        pipeline: &str,
+        execution_id: &str,
+        began: Timestamp,
+    ) -> Result<Vec<Execution>, AwsError> {
+        let mut executions = Vec::new();
+        let mut next_token = None;
+        for _ in 0..MAX_PAGES {
+            let (page, next) = self.page_of_executions(pipeline, PAGE, next_token).await?;
+            executions.extend(page);
+            let older = executions.iter().position(|it: &Execution| {
+                it.id == execution_id || it.started_at.is_some_and(|at| at < began)
+            });
+            let enough = older.is_some_and(|older| executions.len() > older + BEFORE);
+            next_token = next;
+            if enough || next_token.is_none() {
+                executions.truncate(older.map_or(usize::MAX, |older| older + 1 + BEFORE));
+                return Ok(executions);
+            }
+        }
+        let operation = "ListPipelineExecutions";
+        Err(AwsError::unusable(operation, "the pages do not end"))
+    }
+
+    /// The mode in which a pipeline runs its newest execution (ListPipelineExecutions).
+    ///
+    /// # Errors
+    /// [`AwsError`] for every failure.
+    pub async fn mode(&self, pipeline: &str) -> Result<Mode, AwsError> {
+        let (newest, _) = self.page_of_executions(pipeline, 1, None).await?;
+        Ok(newest.first().map(|it| it.mode).unwrap_or_default())
+    }
+
+    async fn page_of_executions(
+        &self,
+        pipeline: &str,
+        size: i32,
+        next_token: Option<String>,
+    ) -> Result<(Vec<Execution>, Option<String>), AwsError> {
         const OPERATION: &str = "ListPipelineExecutions";
         let _turn = self.1.turn(Kind::Read, OPERATION).await?;
         let page = self
             .0
             .list_pipeline_executions()
             .pipeline_name(pipeline)
-            .max_results(PAGE)
+            .max_results(size)
+            .set_next_token(next_token)
             .send()
             .await
             .map_err(from_sdk(OPERATION))?;
         let summaries = page.pipeline_execution_summaries.unwrap_or_default();
-        let executions = summaries.into_iter().filter_map(|summary| {
-            Some(Execution {
-                id: summary.pipeline_execution_id?,
-                status: match summary.status? {
-                    PipelineExecutionStatus::InProgress => Status::InProgress,
-                    PipelineExecutionStatus::Failed => Status::Failed,
-                    PipelineExecutionStatus::Succeeded => Status::Succeeded,
-                    PipelineExecutionStatus::Stopping => Status::Ending,
-                    PipelineExecutionStatus::Cancelled
-                    | PipelineExecutionStatus::Stopped
-                    | PipelineExecutionStatus::Superseded => Status::Ended,
-                    _ => Status::Unknown,
-                },
-                updated_at: summary.last_update_time.as_ref().and_then(timestamp),
-            })
-        });
-        Ok(executions.collect())
+        let executions = summaries.into_iter().filter_map(execution).collect();
+        Ok((executions, page.next_token.filter(|it| !it.is_empty())))
     }
 
     /// The names of the pipelines (ListPipelines), of the first thousand of them.
@@ -163,26 +262,29 @@ impl CodePipeline {
 fn attempt(detail: ActionExecutionDetail) -> Attempt {
     let kind = detail.input.and_then(|input| input.action_type_id);
     let result = detail.output.and_then(|output| output.execution_result);
-    let (summary, error) = result
-        .map(|result| (result.external_execution_summary, result.error_details))
+    let (external_id, summary, error) = result
+        .map(|result| {
+            let summary = result.external_execution_summary;
+            (result.external_execution_id, summary, result.error_details)
+        })
         .unwrap_or_default();
     Attempt {
+        execution_id: detail.pipeline_execution_id.unwrap_or_default(),
         id: detail.action_execution_id,
         stage: detail.stage_name.unwrap_or_default(),
         action: detail.action_name.unwrap_or_default(),
-        status: match detail.status {
-            Some(ActionExecutionStatus::InProgress) => Status::InProgress,
-            Some(ActionExecutionStatus::Failed) => Status::Failed,
-            Some(ActionExecutionStatus::Succeeded) => Status::Succeeded,
-            Some(ActionExecutionStatus::Abandoned) => Status::Ended,
-            _ => Status::Unknown,
-        },
+        status: action_status(detail.status.as_ref()),
         started_at: detail.start_time.as_ref().and_then(timestamp),
         updated_at: detail.last_update_time.as_ref().and_then(timestamp),
         by: detail.updated_by.filter(|by| !by.is_empty()),
         summary: summary.filter(|summary| !summary.is_empty()),
         error_code: error.and_then(|error| error.code),
-        approval: kind.is_some_and(|kind| kind.category == ActionCategory::Approval),
+        category: match kind.map(|kind| kind.category) {
+            Some(ActionCategory::Source) => Category::Source,
+            Some(ActionCategory::Approval) => Category::Approval,
+            _ => Category::Work,
+        },
+        external_id,
     }
 }
 
@@ -206,13 +308,52 @@ fn stage(state: StageState) -> Stage {
             (latest.pipeline_execution_id, status)
         }),
         inbound: inbound.map(|it| it.pipeline_execution_id).collect(),
-        actions: actions
-            .map(|action| {
-                let latest = action.latest_execution;
-                let id = latest.and_then(|latest| latest.action_execution_id);
-                (action.action_name.unwrap_or_default(), id)
-            })
-            .collect(),
+        actions: actions.map(stage_action).collect(),
+    }
+}
+
+fn stage_action(action: ActionState) -> StageAction {
+    let latest = action.latest_execution.as_ref();
+    StageAction {
+        name: action.action_name.unwrap_or_default(),
+        id: latest.and_then(|latest| latest.action_execution_id.clone()),
+        status: latest.map(|latest| action_status(latest.status.as_ref())),
+        updated_at: latest
+            .and_then(|latest| latest.last_status_change.as_ref())
+            .and_then(timestamp),
+        awaits_review: latest.is_some_and(|latest| latest.token.is_some()),
+    }
+}
+
+fn execution(summary: PipelineExecutionSummary) -> Option<Execution> {
+    Some(Execution {
+        id: summary.pipeline_execution_id?,
+        status: match summary.status? {
+            PipelineExecutionStatus::InProgress => Status::InProgress,
+            PipelineExecutionStatus::Failed => Status::Failed,
+            PipelineExecutionStatus::Succeeded => Status::Succeeded,
+            PipelineExecutionStatus::Stopping => Status::Ending,
+            PipelineExecutionStatus::Cancelled
+            | PipelineExecutionStatus::Stopped
+            | PipelineExecutionStatus::Superseded => Status::Ended,
+            _ => Status::Unknown,
+        },
+        started_at: summary.start_time.as_ref().and_then(timestamp),
+        updated_at: summary.last_update_time.as_ref().and_then(timestamp),
+        mode: match summary.execution_mode {
+            Some(ExecutionMode::Parallel) => Mode::Parallel,
+            _ => Mode::Locked,
+        },
+    })
+}
+
+fn action_status(status: Option<&ActionExecutionStatus>) -> Status {
+    match status {
+        Some(ActionExecutionStatus::InProgress) => Status::InProgress,
+        Some(ActionExecutionStatus::Failed) => Status::Failed,
+        Some(ActionExecutionStatus::Succeeded) => Status::Succeeded,
+        Some(ActionExecutionStatus::Abandoned) => Status::Ended,
+        _ => Status::Unknown,
     }
 }
 

@@ -1,7 +1,8 @@
 //! DynamoDB: one table of records with a text key, written under conditions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
@@ -9,13 +10,18 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
+    BeforeTransmitInterceptorContextRef,
+};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use super::calls::{SentAt, is_throttled};
 use super::error::{AwsError, from_sdk};
+use super::pulse::Pulse;
 
 /// The name of the table's partition key. It has no sort key.
 pub const KEY: &str = "pk";
@@ -119,19 +125,39 @@ pub enum Updated {
 /// So that instances whose clocks differ mean the same by a time in an item. It shows at most one
 /// second and the way of an answer less than the time it is there, and never more.
 #[derive(Debug, Default)]
-pub struct ServerTime(Mutex<Option<(Timestamp, Instant)>>);
+pub struct ServerTime(Mutex<Option<Dated>>);
+
+/// What an answer said of the time.
+#[derive(Clone, Copy, Debug)]
+struct Dated {
+    date: Timestamp,
+    at: Instant,
+    /// From the request to the answer.
+    took: Duration,
+}
 
 impl ServerTime {
-    fn learn(&self, date: Timestamp) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, Instant::now()));
+    fn learn(&self, date: Timestamp, took: Duration) {
+        let at = Instant::now();
+        *self.lock() = Some(Dated { date, at, took });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Dated>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time there; `None` before the first answer.
     #[must_use]
     pub fn now(&self) -> Option<Timestamp> {
-        let (date, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let Dated { date, at, .. } = (*self.lock())?;
         let since = SignedDuration::try_from(at.elapsed()).ok()?;
         date.checked_add(since).ok()
+    }
+
+    /// How much later than [`now`](Self::now) it may be there, but for a second: the answer took so long.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.lock().map(|dated| dated.took).unwrap_or_default()
     }
 }
 
@@ -144,16 +170,49 @@ impl Intercept for LearnTime {
         "LearnTime"
     }
 
+    fn read_before_transmit(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        SentAt::now(config);
+        Ok(())
+    }
+
     fn read_before_deserialization(
         &self,
         context: &BeforeDeserializationInterceptorContextRef<'_>,
         _components: &RuntimeComponents,
-        _config: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
         let date = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
         if let Some(date) = date {
-            self.0.learn(date.timestamp());
+            let took = config.load::<SentAt>().map(|sent| sent.0.elapsed());
+            self.0.learn(date.timestamp(), took.unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+/// An interceptor that sees which answers throttle.
+#[derive(Debug)]
+pub(super) struct FeelPulse(pub(super) Arc<Pulse>);
+
+impl Intercept for FeelPulse {
+    fn name(&self) -> &'static str {
+        "FeelPulse"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if is_throttled(context) {
+            self.0.throttled();
         }
         Ok(())
     }
@@ -165,6 +224,7 @@ pub struct Table {
     client: aws_sdk_dynamodb::Client,
     name: String,
     time: Arc<ServerTime>,
+    pulse: Arc<Pulse>,
 }
 
 impl Table {
@@ -172,8 +232,14 @@ impl Table {
         client: aws_sdk_dynamodb::Client,
         name: String,
         time: Arc<ServerTime>,
+        pulse: Arc<Pulse>,
     ) -> Self {
-        Self { client, name, time }
+        Self {
+            client,
+            name,
+            time,
+            pulse,
+        }
     }
 
     /// The table's name.
@@ -188,20 +254,25 @@ impl Table {
         &self.time
     }
 
+    /// How it answers.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     /// An item as it is, read consistently (GetItem); `None` if there is none.
     ///
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn item(&self, key: &str) -> Result<Option<Item>, AwsError> {
-        let output = self
+        let call = self
             .client
             .get_item()
             .table_name(&self.name)
             .key(KEY, AttributeValue::S(key.to_owned()))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(from_sdk("GetItem"))?;
+            .consistent_read(true);
+        let output = self.pulse.of(call.send()).await;
+        let output = output.map_err(from_sdk("GetItem"))?;
         Ok(output.item.map(Item::from))
     }
 
@@ -213,14 +284,12 @@ impl Table {
         let mut items = Vec::new();
         let mut from = None;
         loop {
-            let output = self
+            let page = self
                 .client
                 .scan()
                 .table_name(&self.name)
-                .set_exclusive_start_key(from)
-                .send()
-                .await
-                .map_err(from_sdk("Scan"))?;
+                .set_exclusive_start_key(from);
+            let output = self.pulse.of(page.send()).await.map_err(from_sdk("Scan"))?;
             items.extend(output.items.unwrap_or_default().into_iter().map(Item::from));
             from = output.last_evaluated_key.filter(|key| !key.is_empty());
             if from.is_none() {
@@ -238,7 +307,7 @@ impl Table {
         let values: HashMap<_, _> = values
             .map(|(name, value)| (name.to_owned(), attribute(value)))
             .collect();
-        let reply = self
+        let call = self
             .client
             .update_item()
             .table_name(&self.name)
@@ -248,10 +317,8 @@ impl Table {
             // An empty map is refused.
             .set_expression_attribute_values((!values.is_empty()).then_some(values))
             .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(OnFailure::AllOld)
-            .send()
-            .await;
-        match reply {
+            .return_values_on_condition_check_failure(OnFailure::AllOld);
+        match self.pulse.of(call.send()).await {
             Ok(output) => Ok(Updated::Written(
                 output.attributes.map(Item::from).unwrap_or_default(),
             )),

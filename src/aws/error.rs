@@ -42,6 +42,11 @@ impl AwsError {
         }
     }
 
+    /// The pages of a list do not end.
+    pub(crate) fn endless(operation: &'static str) -> Self {
+        Self::unusable(operation, "the pages do not end")
+    }
+
     /// The configuration that was read is no longer the one that was decided upon.
     pub(crate) fn changed(operation: &'static str, why: &'static str) -> Self {
         Self {
@@ -193,21 +198,28 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         | "UnrecognizedClientException"
         | "ExpiredToken"
         | "ExpiredTokenException"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed"
         | "SignatureDoesNotMatch"
         | "InvalidSignatureException"
         | "IncompleteSignature"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
+        | "NotAuthorized"
         | "OptInRequired"
+        | "RegionDisabledException"
         | "InvalidSecurity"
         | "KmsAccessDenied"
         | "NotAuthorizedForSourceException"
         | "NotAuthorizedForDetailTypeException"
-        | "KMS.AccessDeniedException" => ErrorClass::AccessDenied,
+        | "KMS.AccessDeniedException"
+        | "KmsOptInRequired"
+        | "KMS.OptInRequired" => ErrorClass::AccessDenied,
 
         "NoSuchDistribution"
         | "NoSuchContinuousDeploymentPolicy"
         | "ParameterNotFound"
+        | "ParameterVersionNotFound"
         | "PipelineNotFoundException"
         | "PipelineExecutionNotFoundException"
         | "QueueDoesNotExist"
@@ -215,27 +227,79 @@ fn classify_code(code: &str) -> Option<ErrorClass> {
         | "NoSuchEntity"
         | "ResourceNotFoundException" => ErrorClass::NotFound,
 
-        "PreconditionFailed" | "InvalidIfMatchVersion" => ErrorClass::Changed,
+        "PreconditionFailed" | "InvalidIfMatchVersion" | "ConditionalCheckFailedException" => {
+            ErrorClass::Changed
+        }
 
         "ContinuousDeploymentPolicyInUse" => ErrorClass::Conflict(PolicyInUse),
         "StagingDistributionInUse" => ErrorClass::Conflict(StagingInUse),
         "DistributionNotDisabled" => ErrorClass::Conflict(NotDisabled),
         "ResourceInUse" => ErrorClass::Conflict(ResourceInUse),
-        "TooManyUpdates" | "TransactionConflictException" => ErrorClass::Conflict(ConcurrentWrite),
-
-        "InvalidArgument" | "MalformedDetail" => ErrorClass::Rejected,
+        "TooManyUpdates" | "TransactionConflictException" | "ReplicatedWriteConflictException" => {
+            ErrorClass::Conflict(ConcurrentWrite)
+        }
 
         "InternalError"
         | "InternalFailure"
         | "InternalServerError"
         | "InternalServiceError"
+        | "InternalException"
+        | "InvalidEndpointException"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
         | "RequestTimeout"
         | "RequestTimeoutException" => ErrorClass::Unavailable,
+
+        // The status would say "not there" or "not allowed" of some of them.
+        "AWS.SimpleQueueService.BatchEntryIdsNotDistinct"
+        | "AWS.SimpleQueueService.EmptyBatchRequest"
+        | "AWS.SimpleQueueService.InvalidBatchEntryId"
+        | "AWS.SimpleQueueService.TooManyEntriesInBatchRequest"
+        | "AWS.SimpleQueueService.UnsupportedOperation"
+        | "BatchEntryIdsNotDistinct"
+        | "CNAMEAlreadyExists"
+        | "EmptyBatchRequest"
+        | "EntityNotFound"
+        | "HierarchyLevelLimitExceededException"
+        | "HierarchyTypeMismatchException"
+        | "InconsistentQuantities"
+        | "IncompatiblePolicyException"
+        | "ItemCollectionSizeLimitExceededException"
+        | "KMS.DisabledException"
+        | "KMS.InvalidKeyUsageException"
+        | "KMS.InvalidStateException"
+        | "KMS.NotFoundException"
+        | "KmsDisabled"
+        | "KmsInvalidKeyUsage"
+        | "KmsInvalidState"
+        | "KmsNotFound"
+        | "NoSuchCachePolicy"
+        | "NoSuchFieldLevelEncryptionConfig"
+        | "NoSuchOrigin"
+        | "NoSuchOriginRequestPolicy"
+        | "NoSuchRealtimeLogConfig"
+        | "NoSuchResponseHeadersPolicy"
+        | "PackedPolicyTooLarge"
+        | "ParameterAlreadyExists"
+        | "ParameterLimitExceeded"
+        | "ParameterMaxVersionLimitExceeded"
+        | "ParameterPatternMismatchException"
+        | "PoliciesLimitExceededException"
+        | "PolicyEvaluation"
+        | "RealtimeLogConfigOwnerMismatch"
+        | "TrustedKeyGroupDoesNotExist"
+        | "TrustedSignerDoesNotExist"
+        | "UnsupportedOperation"
+        | "UnsupportedParameterType"
+        | "ValidationError"
+        | "ValidationException" => ErrorClass::Rejected,
+        _ if REFUSALS.iter().any(|refusal| code.starts_with(refusal)) => ErrorClass::Rejected,
         _ => return None,
     })
 }
+
+/// How codes begin that refuse what was sent, whatever it is. The ones of another class stand above.
+const REFUSALS: [&str; 5] = ["Illegal", "Invalid", "Malformed", "Missing", "TooMany"];
 
 fn classify_status(status: u16) -> ErrorClass {
     match status {
@@ -249,3 +313,7 @@ fn classify_status(status: u16) -> ErrorClass {
         _ => ErrorClass::Unavailable,
     }
 }
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

@@ -6,6 +6,12 @@
 //! count too. In half a minute without a throttled call the rate doubles again. So at a
 //! limit that nobody knows, about one call in half a minute is throttled, however many ask.
 //!
+//! Not all throttling depends on the rate of these calls: others may use the account up, and a service
+//! in trouble throttles by chance. A limit that throttles a rate lets less than half of the calls
+//! through at twice that rate, and less than a quarter at four times that rate; so on the way down to a
+//! limit hardly two are answered. Where `UNRELATED` were and a call is throttled all the same, slowing
+//! down makes no difference: for `RELIEF` calls are not paced, unless most of them are throttled.
+//!
 //! **Guarantees.** First come, first served, reads and changes apart. One change at a time, and
 //! `READS` reads. Whoever waits here has not begun its call: it may go away, and a job that is
 //! told to stop does. `Pressure` is pure.
@@ -13,12 +19,14 @@
 //! **Not handled.** Attempts that the SDK makes by itself are not held back here: there are two more
 //! for a call at the most, with its own pauses before them.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
 
 use super::error::AwsError;
 use crate::activity::Activity;
@@ -38,8 +46,29 @@ const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
 /// In this time without a throttled call the rate doubles.
 const RECOVERY: Duration = Duration::from_secs(30);
 
-/// Beyond so many halvings a rate does not fall: a read every 2.56 s, a change every 32 s.
-const MOST_HALVINGS: f64 = 7.0;
+/// Calls of a kind are no further apart than this, which keeps a limit of two a minute
+/// for both kinds together.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(64);
+
+/// So many calls answered on the way down, at rates well above the one that is still throttled, are
+/// twice as many as a limit would have let through.
+const UNRELATED: usize = 4;
+
+/// A rate is well above another by so many halvings.
+const WELL_ABOVE: f64 = 0.75;
+
+/// After so many calls answered in a row, slowing down has helped, whatever happened before.
+const HELPED: usize = 12;
+
+/// For so long an answer tells something about a call that is throttled later.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// A call that follows the one before it within so many intervals shows what its rate brings. One that
+/// comes later would have come no earlier at any rate.
+const PACED: f64 = 6.0;
+
+/// How long calls are not paced after slowing down has made no difference. Then it is tried again.
+const RELIEF: Duration = Duration::from_secs(60);
 
 /// What a call is to the limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,21 +80,69 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// What a call of an operation is.
+    pub(super) fn of(operation: &str) -> Self {
+        if ["Describe", "Get", "List"]
+            .iter()
+            .any(|reads| operation.starts_with(reads))
+        {
+            Self::Read
+        } else {
+            Self::Change
+        }
+    }
+
     fn interval(self) -> Duration {
         match self {
             Self::Read => READ_INTERVAL,
             Self::Change => CHANGE_INTERVAL,
         }
     }
+
+    /// How often its rate can be halved.
+    fn most_halvings(self) -> f64 {
+        1.0 + LONGEST_INTERVAL.div_duration_f64(self.interval()).log2()
+    }
 }
 
 /// What throttled calls have taught.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Pressure {
     /// The last throttled call that counted: when it was, and the halvings since then.
     throttled: Option<(Instant, f64)>,
     /// When the last read and the last change were begun.
     begun: [Option<Instant>; 2],
+    /// When the last attempts of those that have been answered or throttled were sent.
+    sent: [Option<Instant>; 2],
+    /// What became of the reads and of the changes since slowing down last helped.
+    since: [Since; 2],
+    relief: Option<Relief>,
+}
+
+/// Calls of one kind that were answered.
+#[derive(Debug, Default)]
+struct Since {
+    /// Those of late that were paced: when each was sent, and the halvings then.
+    paced: VecDeque<(Instant, f64)>,
+    /// How many there were since the last throttled call that counted.
+    in_a_row: usize,
+}
+
+/// Calls are not paced, because slowing down has made no difference.
+#[derive(Clone, Copy, Debug)]
+struct Relief {
+    until: Instant,
+    answered: [usize; 2],
+    throttled: [usize; 2],
+}
+
+/// What is new about a throttled call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lesson {
+    /// Calls are paced from now on.
+    SlowDown,
+    /// Calls are no longer paced: slowing down has made no difference.
+    Unrelated,
 }
 
 impl Pressure {
@@ -76,17 +153,78 @@ impl Pressure {
         Some(halvings - recovered).filter(|halvings| *halvings > 0.0)
     }
 
-    /// A call that was sent at `sent` was throttled. Answers whether that was news: calls had not
-    /// been paced until then.
-    fn throttled(&mut self, sent: Instant, now: Instant) -> bool {
-        // What was under way already when the rate fell says nothing about the lower rate.
-        if self.throttled.is_some_and(|(at, _)| sent <= at) {
-            return false;
+    /// What was under way already when the rate fell says nothing about the lower rate.
+    fn is_late(&self, sent: Instant) -> bool {
+        self.throttled.is_some_and(|(at, _)| sent <= at)
+    }
+
+    fn interval(kind: Kind, halvings: f64) -> Duration {
+        let interval = kind.interval().mul_f64((halvings - 1.0).exp2());
+        interval.min(LONGEST_INTERVAL)
+    }
+
+    /// A call that was sent at `sent` was answered.
+    fn answered(&mut self, kind: Kind, sent: Instant) {
+        let before = self.sent[kind as usize].replace(sent);
+        if let Some(relief) = &mut self.relief {
+            relief.answered[kind as usize] += 1;
+        }
+        if self.is_late(sent) {
+            return;
+        }
+        let halvings = self.halvings(sent);
+        let since = &mut self.since[kind as usize];
+        since.in_a_row += 1;
+        if let (Some(halvings), Some(before)) = (halvings, before)
+            && sent.duration_since(before) < Self::interval(kind, halvings).mul_f64(PACED)
+        {
+            since.paced.push_back((sent, halvings));
+            let old = since.paced.partition_point(|(at, _)| *at + MEMORY < sent);
+            since.paced.drain(..old);
+        }
+    }
+
+    /// A call that was sent at `sent` was throttled.
+    fn throttled(&mut self, kind: Kind, sent: Instant, now: Instant) -> Option<Lesson> {
+        self.sent[kind as usize] = Some(sent);
+        if self.is_late(sent) {
+            return None;
+        }
+        if let Some(relief) = &mut self.relief
+            && now < relief.until
+        {
+            let throttled = &mut relief.throttled[kind as usize];
+            *throttled += 1;
+            if *throttled <= relief.answered[kind as usize] + UNRELATED {
+                return None;
+            }
         }
         let before = self.halvings(now);
-        let halvings = (before.unwrap_or(0.0) + 1.0).min(MOST_HALVINGS);
-        self.throttled = Some((now, halvings));
-        before.is_none()
+        let halvings = before.unwrap_or(0.0);
+        let since = &self.since[kind as usize];
+        let well_above =
+            |(at, then): &&(Instant, f64)| now < *at + MEMORY && then + WELL_ABOVE <= halvings;
+        let faster = since.paced.iter().filter(well_above).count();
+        if since.in_a_row < HELPED && faster >= UNRELATED {
+            self.since = Default::default();
+            self.throttled = None;
+            self.relief = Some(Relief {
+                until: now + RELIEF,
+                answered: [0; 2],
+                throttled: [0; 2],
+            });
+            return Some(Lesson::Unrelated);
+        }
+        for since in &mut self.since {
+            if since.in_a_row >= HELPED || before.is_none() {
+                *since = Since::default();
+            }
+            since.in_a_row = 0;
+        }
+        let lower = halvings.max((halvings + 1.0).min(kind.most_halvings()));
+        self.throttled = Some((now, lower));
+        self.relief = None;
+        before.is_none().then_some(Lesson::SlowDown)
     }
 
     /// When the next call of a kind may begin, as things stand at `now`.
@@ -94,7 +232,7 @@ impl Pressure {
         let Some(halvings) = self.halvings(now) else {
             return now;
         };
-        let interval = kind.interval().mul_f64((halvings - 1.0).exp2());
+        let interval = Self::interval(kind, halvings);
         let throttled = self.throttled.map(|(at, _)| at);
         let last = self.begun[kind as usize].max(throttled);
         last.map_or(now, |last| now.max(last + interval))
@@ -122,7 +260,7 @@ struct Inner {
 
 /// Leave to make one call; to be kept until it has been answered.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub struct Turn {
     _slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -146,14 +284,26 @@ impl Limiter {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An attempt that was sent at `sent` has been answered, and not throttled.
+    pub(super) fn answered(&self, operation: &str, sent: Instant) {
+        self.pressure().answered(Kind::of(operation), sent);
+    }
+
     /// An attempt that was sent at `sent` has been throttled.
     pub(super) fn throttled(&self, operation: &str, sent: Instant) {
-        let news = self.pressure().throttled(sent, Instant::now());
-        if news {
-            self.0.telemetry.emit(events::AccountThrottled {
+        let kind = Kind::of(operation);
+        let lesson = self.pressure().throttled(kind, sent, Instant::now());
+        match lesson {
+            Some(Lesson::SlowDown) => self.0.telemetry.emit(events::AccountThrottled {
                 service: self.0.service,
                 operation,
-            });
+            }),
+            Some(Lesson::Unrelated) => warn!(
+                aws.service = self.0.service,
+                aws.operation = operation,
+                "throttled whatever the rate; calls of the account to this service do not slow down"
+            ),
+            None => {}
         }
     }
 

@@ -20,6 +20,7 @@ pub mod eventbridge;
 pub mod iam;
 pub mod identity;
 pub mod limiter;
+pub mod pulse;
 pub mod sqs;
 pub mod ssm;
 mod sts;
@@ -215,15 +216,17 @@ impl Connector {
     #[must_use]
     pub fn table(&self, name: &str) -> dynamodb::Table {
         let time = Arc::new(dynamodb::ServerTime::default());
+        let pulse = Arc::new(pulse::Pulse::default());
         let client = aws_sdk_dynamodb::config::Builder::from(&self.sdk)
             .retry_config(retry())
             .retry_partition(partition("dynamodb"))
             .timeout_config(timeouts())
             .interceptor(CountCalls(self.telemetry.clone()))
             .interceptor(dynamodb::LearnTime(Arc::clone(&time)))
+            .interceptor(dynamodb::FeelPulse(Arc::clone(&pulse)))
             .build();
         let client = aws_sdk_dynamodb::Client::from_conf(client);
-        dynamodb::Table::new(client, name.to_owned(), time)
+        dynamodb::Table::new(client, name.to_owned(), time, pulse)
     }
 
     /// The event buses of `region`, or of the daemon's own region.

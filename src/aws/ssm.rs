@@ -1,13 +1,14 @@
 //! SSM Parameter Store: the parameters that name the distributions.
 
 use aws_sdk_ssm::primitives::DateTime;
+use aws_sdk_ssm::types::ParameterType;
 use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
-use super::limiter::{Gate, Kind};
+use super::limiter::{Gate, Kind, Turn};
 use crate::activity::Activity;
-use crate::binding::ParameterVersion;
+use crate::binding::{ParameterChange, ParameterVersion, SECURE};
 use crate::stop::Stop;
 
 /// An account may have 100,000 parameters; twice that many pages' worth means the paging goes in
@@ -19,15 +20,6 @@ const HISTORY_PAGE: i32 = 50;
 
 /// SSM keeps 100 versions; twice that many pages' worth means the paging goes in circles.
 const MAX_HISTORY_PAGES: usize = 20;
-
-/// A version of a parameter, and who wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParameterChange {
-    /// The version.
-    pub version: ParameterVersion,
-    /// The ARN of whoever wrote it.
-    pub by: Option<String>,
-}
 
 /// The parameters of one account.
 #[derive(Clone, Debug)]
@@ -57,7 +49,7 @@ impl ParameterStore {
             .parameter
             .ok_or_else(|| AwsError::unusable("GetParameter", "the reply has no parameter"))?;
         Ok(Some(ParameterVersion {
-            value: parameter.value.unwrap_or_default(),
+            value: plain(parameter.r#type.as_ref(), parameter.value),
             version: parameter.version,
             modified_at: parameter.last_modified_date.as_ref().and_then(timestamp),
         }))
@@ -100,7 +92,7 @@ impl ParameterStore {
                     .into_iter()
                     .map(|version| ParameterChange {
                         version: ParameterVersion {
-                            value: version.value.unwrap_or_default(),
+                            value: plain(version.r#type.as_ref(), version.value),
                             version: version.version,
                             modified_at: version.last_modified_date.as_ref().and_then(timestamp),
                         },
@@ -146,6 +138,14 @@ impl ParameterStore {
         Err(AwsError::unusable(OPERATION, "the pages do not end"))
     }
 
+    /// Waits until a change may be made.
+    ///
+    /// # Errors
+    /// The job was told to stop: the change must not be made.
+    pub async fn change_turn(&self) -> Result<Turn, AwsError> {
+        self.1.turn(Kind::Change, "PutParameter").await
+    }
+
     /// Overwrites the parameter (PutParameter) and returns the version that this made.
     ///
     /// SSM has no compare-and-set: the caller must compare the version with the one it read. The
@@ -153,8 +153,7 @@ impl ParameterStore {
     ///
     /// # Errors
     /// [`AwsError`] for every failure.
-    pub async fn overwrite(&self, name: &str, value: &str) -> Result<i64, AwsError> {
-        let _turn = self.1.turn(Kind::Change, "PutParameter").await?;
+    pub async fn overwrite(&self, name: &str, value: &str, _turn: Turn) -> Result<i64, AwsError> {
         let output = self
             .0
             .put_parameter()
@@ -169,6 +168,14 @@ impl ParameterStore {
             .await
             .map_err(from_sdk("PutParameter"))?;
         Ok(output.version)
+    }
+}
+
+/// The value, or what stands for that of a SecureString.
+fn plain(kind: Option<&ParameterType>, value: Option<String>) -> String {
+    match kind {
+        Some(ParameterType::SecureString) => SECURE.to_owned(),
+        _ => value.unwrap_or_default(),
     }
 }
 

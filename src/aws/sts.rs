@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::error::{AwsError, from_sdk};
+use crate::lasting::{Failing, Phase};
 use crate::retry::ErrorClass;
 use crate::target::Role;
 use crate::telemetry::{Telemetry, events};
@@ -36,6 +37,8 @@ pub(super) struct AssumedRole {
     telemetry: Arc<Telemetry>,
     /// The last failure, unless the role could be assumed since.
     failed: Mutex<Option<(Instant, NotAssumed)>>,
+    /// Since when it cannot be assumed.
+    failing: Mutex<Failing>,
 }
 
 /// A role that could not be assumed.
@@ -62,6 +65,7 @@ impl AssumedRole {
             session_name,
             telemetry,
             failed: Mutex::default(),
+            failing: Mutex::default(),
         }
     }
 
@@ -75,22 +79,28 @@ impl AssumedRole {
         match self.assume().await {
             Ok(credentials) => {
                 *self.failed() = None;
+                let failed = self.failing().recovered();
                 let until = credentials
                     .expiry()
                     .and_then(|at| Timestamp::try_from(at).ok());
                 self.telemetry.emit(events::RoleAssumed {
                     role_arn: self.role.arn(),
                     until,
+                    failed,
                 });
                 Ok(credentials)
             }
             Err(error) => {
-                if failed.is_none_or(|(_, earlier)| earlier.class != error.class) {
-                    self.telemetry.emit(events::RoleNotAssumed {
-                        role_arn: self.role.arn(),
-                        error: &error,
-                    });
-                }
+                let lasts = self.failing().failed();
+                let phase = match failed {
+                    Some((_, earlier)) if earlier.class == error.class => lasts,
+                    _ => Phase::Begins,
+                };
+                self.telemetry.emit(events::RoleNotAssumed {
+                    role_arn: self.role.arn(),
+                    error: &error,
+                    phase,
+                });
                 let failure = NotAssumed {
                     role: self.role.arn().to_owned(),
                     class: error.class,
@@ -125,6 +135,11 @@ impl AssumedRole {
             Some(expiry),
             OPERATION,
         ))
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, Failing> {
+        // Every critical section here is an assignment.
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self) -> std::sync::MutexGuard<'_, Option<(Instant, NotAssumed)>> {

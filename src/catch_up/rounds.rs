@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Approvals, Execution, Found, event_of, find};
+use super::{Approvals, Found, event_of, find};
 use crate::accounts::Accounts;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
@@ -16,16 +16,18 @@ use crate::aws::identity::Identity;
 use crate::binding::{AsOf, Slot, as_of};
 use crate::clock::Clock;
 use crate::config::OnTimeout;
-use crate::consumer::Consumer;
+use crate::consumer::{Consumer, Origin};
 use crate::event::{JobKey, Rejection};
+use crate::executions::{Execution, Status};
+use crate::lasting::Failing;
 use crate::ledger::Ledger;
 use crate::named::{self, Home, Named, Wanted};
 use crate::orphans::MIN_AGE;
 use crate::preview;
 use crate::retry::ErrorClass;
 use crate::target::{Access, PipelineArn, ResolvedTarget, Targets};
-use crate::telemetry::{Telemetry, events};
-use crate::verdict::Status;
+use crate::telemetry::{Telemetry, events, span_of};
+use crate::verdict::Cause;
 
 /// A round makes no more calls of CodePipeline; the next one goes on where it stopped.
 pub const MAX_CALLS: usize = 100;
@@ -80,6 +82,8 @@ pub struct CatchUp {
 /// What the rounds of one daemon have learned.
 #[derive(Default)]
 struct Memory {
+    /// The targets of the last round.
+    targets: Option<Arc<Targets>>,
     /// Where the next round begins.
     from: usize,
     /// By pipeline the execution with which its next look begins, where the last one had no calls left.
@@ -90,6 +94,10 @@ struct Memory {
     settled: Arc<Mutex<BTreeSet<JobKey>>>,
     /// Approvals whose remains were reported: execution, stage and action.
     reported: BTreeSet<(String, String, String)>,
+    /// By pipeline, whether it cannot be looked at; under an empty name, whether all cannot.
+    failing: BTreeMap<String, Failing>,
+    /// Those of them that failed in this round.
+    failed: BTreeSet<String>,
 }
 
 /// One pipeline and the approvals of it that targets are about.
@@ -134,11 +142,12 @@ impl CatchUp {
 
     async fn round(&self, memory: &mut Memory) {
         let mut tally = Tally::default();
+        memory.failed.clear();
         let home = match self.home().await {
             Ok(home) => home,
-            Err(error) => return self.failed("", &error),
+            Err(error) => return self.failed(memory, "", &error),
         };
-        let watched = self.watched(&home, &mut tally).await;
+        let watched = self.watched(&home, memory, &mut tally).await;
         let count = watched.len();
         let mut left = count;
         for turn in 0..count {
@@ -147,7 +156,10 @@ impl CatchUp {
                 break;
             }
             match self.look(watched, memory, &mut tally).await {
-                Ok(true) => left -= 1,
+                Ok(true) => {
+                    left -= 1;
+                    self.recovered(memory, &watched.pipeline.to_string());
+                }
                 // The rest of it has to wait until its turn comes again: the others are not to wait for it.
                 Ok(false) => {
                     left -= 1;
@@ -155,7 +167,7 @@ impl CatchUp {
                 }
                 Err(error) => {
                     left -= 1;
-                    self.failed(&watched.pipeline.to_string(), &error);
+                    self.failed(memory, &watched.pipeline.to_string(), &error);
                 }
             }
         }
@@ -170,9 +182,28 @@ impl CatchUp {
         });
     }
 
-    fn failed(&self, pipeline: &str, error: &AwsError) {
-        self.telemetry
-            .emit(events::CatchUpFailed { pipeline, error });
+    fn failed(&self, memory: &mut Memory, pipeline: &str, error: &AwsError) {
+        memory.failed.insert(pipeline.to_owned());
+        let failing = memory.failing.entry(pipeline.to_owned()).or_default();
+        self.telemetry.emit(events::CatchUpFailed {
+            pipeline,
+            error,
+            phase: failing.failed(),
+        });
+    }
+
+    fn recovered(&self, memory: &mut Memory, pipeline: &str) {
+        if memory.failed.contains(pipeline) {
+            return;
+        }
+        if let Some(took) = memory
+            .failing
+            .remove(pipeline)
+            .and_then(|mut it| it.recovered())
+        {
+            let event = events::CatchUpRecovered { pipeline, took };
+            self.telemetry.emit(event);
+        }
     }
 
     async fn home(&self) -> Result<Home, AwsError> {
@@ -187,36 +218,48 @@ impl CatchUp {
     }
 
     /// The pipelines that are looked at, each once, in a fixed order.
-    async fn watched(&self, home: &Home, tally: &mut Tally) -> Vec<Watched> {
+    async fn watched(&self, home: &Home, memory: &mut Memory, tally: &mut Tally) -> Vec<Watched> {
         let targets = self.consumer.targets();
+        let same = |last: &Arc<Targets>| Arc::ptr_eq(last, &targets);
+        if !memory.targets.as_ref().is_some_and(same) {
+            // What was observed may be to be done now.
+            memory.looked.clear();
+            memory.targets = Some(Arc::clone(&targets));
+        }
         let patterns = targets.iter().any(|it| it.pipeline().contains('{'));
         let names = match patterns {
-            false => Vec::new(),
+            false => {
+                self.recovered(memory, "");
+                Vec::new()
+            }
             true => {
                 tally.calls += 1;
                 let own = self.codepipeline(&Access {
                     role: None,
                     region: home.region.clone(),
                 });
-                own.names().await.unwrap_or_else(|error| {
-                    self.failed("", &error);
-                    Vec::new()
-                })
+                match own.names().await {
+                    Ok(names) => {
+                        self.recovered(memory, "");
+                        names
+                    }
+                    Err(error) => {
+                        self.failed(memory, "", &error);
+                        Vec::new()
+                    }
+                }
             }
         };
         let mut found: BTreeMap<PipelineArn, Watched> = BTreeMap::new();
         for named in approvals(&targets, &names, home) {
-            let role = named.target.access.role.clone();
-            let askable = role.is_some() || named.pipeline.account == home.account;
+            let access = named.target.pipeline_access.clone();
+            let askable = access.role.is_some() || named.pipeline.account == home.account;
             if !askable || !self.consumer.allows_account(&named.pipeline.account) {
                 continue;
             }
             let pipeline = named.pipeline.clone();
             let watched = found.entry(pipeline.clone()).or_insert_with(|| Watched {
-                access: Access {
-                    role,
-                    region: pipeline.region.clone(),
-                },
+                access,
                 pipeline,
                 approvals: Vec::new(),
             });
@@ -273,7 +316,7 @@ impl CatchUp {
                 Ok(seen) => seen,
                 // The others can be looked at all the same.
                 Err(error) => {
-                    self.failed(&pipeline.to_string(), &error);
+                    self.failed(memory, &pipeline.to_string(), &error);
                     continue;
                 }
             };
@@ -305,7 +348,7 @@ impl CatchUp {
         tally: &mut Tally,
     ) -> bool {
         let age = |rejection: &Rejection| self.clock.since(rejection.rejected_at);
-        let (rejection, ended, left_alone) = match found {
+        let (mut rejection, ended, left_alone) = match found {
             Found::Rejected {
                 rejection,
                 timed_out,
@@ -315,6 +358,7 @@ impl CatchUp {
             }
             Found::Ended(rejection) => (rejection, true, !self.settings.reclaim),
         };
+        rejection.key = named.target.key(&rejection.key);
         let known = lock(&memory.settled).contains(&rejection.key)
             || self
                 .ledger
@@ -341,7 +385,7 @@ impl CatchUp {
             }
             let reported = self.report(&rejection, &named.target, memory).await;
             return reported.unwrap_or_else(|error| {
-                self.failed(&pipeline.to_string(), &error);
+                self.failed(memory, &pipeline.to_string(), &error);
                 tally.unreported = Some(pipeline.clone());
                 false
             });
@@ -355,6 +399,10 @@ impl CatchUp {
             }
         }
         tally.found += 1;
+        let cause = match ended {
+            true => Cause::EndedExecution,
+            false => Cause::Rejection,
+        };
         let (key, settled) = (rejection.key.clone(), Arc::clone(&memory.settled));
         let event = target
             .program
@@ -364,7 +412,13 @@ impl CatchUp {
             lock(&settled).insert(key);
         };
         self.consumer
-            .take_up(rejection, event, target, !ended, Box::new(when_done))
+            .take_up(
+                rejection,
+                event,
+                target,
+                Origin::CatchUp { cause },
+                Box::new(when_done),
+            )
             .await;
         false
     }
@@ -389,7 +443,7 @@ impl CatchUp {
             return Ok(true);
         };
         let account = self.accounts.get(&target.access);
-        let left = preview::look(&account.clients, parameters).await?;
+        let left = preview::look(&account.clients, parameters, None).await?;
         memory.reported.insert(place);
         let versions: Vec<_> = left.staging_parameter.into_iter().collect();
         // What a newer deployment has overwritten is what `orphans` tells of.
@@ -397,6 +451,8 @@ impl CatchUp {
             && let Slot::Distribution(staging_id) = Slot::read(&version.value)
             && left.staging.is_some()
         {
+            let span = span_of(rejection, Some(&target.label));
+            let _about = span.enter();
             self.telemetry.emit(events::RemainsFound {
                 execution_id: &rejection.execution_id,
                 pipeline: &rejection.pipeline.name,
@@ -438,7 +494,7 @@ pub(crate) fn approvals(targets: &Targets, names: &[String], home: &Home) -> Vec
             let Ok(named) = named::find(targets, wanted, home) else {
                 continue;
             };
-            // What was listed is in the daemon's own account and region, whatever the pattern says.
+            // What was listed is in the queue's own account and region, whatever the pattern says.
             let listed =
                 named.pipeline.account == home.account && named.pipeline.region == home.region;
             if named.target.label == target.pipeline() && (listed || !pattern) {

@@ -39,6 +39,16 @@ pub fn check(
     }
     for target in config.targets.iter() {
         writeln!(out, "  {:<29}{target}", "target")?;
+        if let Some(stage) = target.deploy_stage() {
+            writeln!(out, "    {:<27}{stage}", "deploy_stage")?;
+        }
+        if target.mode() != config.cleanup.mode {
+            writeln!(out, "    {:<27}{}", "mode", target.mode())?;
+        }
+        if target.delay() != config.cleanup.delay {
+            let delay = humantime::format_duration(target.delay());
+            writeln!(out, "    {:<27}{delay}", "delay")?;
+        }
         for (key, template) in target.access() {
             writeln!(out, "    {key:<27}{template}")?;
         }

@@ -13,16 +13,19 @@ use tokio::time::Instant;
 
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, describe, moment, print, print_json};
-use super::{FATAL, plan};
+use super::{FATAL, open_job, plan};
 use crate::accounts::Accounts;
 use crate::binding::Slot;
+use crate::clock::Clock;
 use crate::daemon;
 use crate::history::{self, State, usual_propagation};
 use crate::lease::Terms;
+use crate::ledger::{Ledger, Unfinished};
 use crate::manual::{ByHand, Cleaned, Order};
-use crate::preview::{End, Forecast, Planned, look};
+use crate::named::Named;
+use crate::preview::{End, Forecast, Found, Planned, look};
 use crate::programs::Processes;
-use crate::reconcile::Ended;
+use crate::reconcile::{Done, Ended, Refused};
 use crate::signals::{Request, Requests};
 use crate::stop::{Stop, StopReason};
 use crate::tasks::Tasks;
@@ -66,27 +69,33 @@ pub(super) async fn clean(
             named.target.label
         );
     };
-    let found = look(&account.clients, parameters).await?;
+    let ledger = setup.ledger_beside().await?;
+    let resumes = ByHand::open_job(&*ledger, &named).await?;
+    let bound = resumes.as_ref().map(|open| open.binding.clone());
+    let found = look(&account.clients, parameters, bound).await?;
     let forecast = found.forecast();
-    let style = Style::stdout();
+    let records = setup.history().await.unwrap_or_default();
+    let resumed = resumes.as_ref();
+    let resumed = resumed.and_then(|open| open_job::of_key(&records, &open.key));
     if !options.json {
+        let style = Style::stdout();
         let mut text = plan::heading(&named, style);
         text.push_str(&plan::inventory(parameters, &found, &setup.clock, style));
-        text.push_str(&plan::steps(&found, &forecast, style));
+        match &resumes {
+            Some(open) => text.push_str(&left(open, resumed, &forecast, &setup.clock, style)),
+            None => text.push_str(&plan::steps(&forecast, style)),
+        }
         print(&text)?;
     }
-    let staging = found.staging_parameter.as_ref();
-    let staging = staging.filter(|_| !matches!(forecast.end, End::Refused(_)));
-    let order = staging.and_then(|parameter| match Slot::read(&parameter.value) {
-        Slot::Distribution(id) => Some(Order {
-            named: named.clone(),
-            staging_id: id.to_owned(),
-            version: parameter.version,
-            written_at: parameter.modified_at,
-        }),
-        Slot::Vacant | Slot::Invalid => None,
-    });
-    let Some(order) = order else {
+    let Some(order) = order(&named, resumes, &found, &forecast) else {
+        if let Some(record) = at_work(&records, &named) {
+            eprintln!(
+                "stagesweep: {}; nothing was changed. Watch it with `stagesweep history show {}`",
+                being_cleaned(record),
+                record.execution_id()
+            );
+            return Ok(FATAL);
+        }
         if options.json {
             print_json(&plan::document(&named, parameters, &found, &forecast))?;
         }
@@ -98,7 +107,74 @@ pub(super) async fn clean(
     if !options.yes && !confirmed(&order)? {
         return Ok(FATAL);
     }
-    perform(&setup, accounts, &order, &forecast, options, milestones).await
+    let done = resumed.map(open_job::done).unwrap_or_default();
+    let shown = Shown { forecast, done };
+    perform(
+        &setup, accounts, ledger, &order, &shown, options, milestones,
+    )
+    .await
+}
+
+/// What the person was shown.
+struct Shown<'a> {
+    forecast: Forecast,
+    /// The steps that earlier runs of the job have done.
+    done: Vec<&'a str>,
+}
+
+/// What is to be cleaned: the open job, or else what the parameter names.
+fn order(
+    named: &Named,
+    resumes: Option<Unfinished>,
+    found: &Found,
+    forecast: &Forecast,
+) -> Option<Order> {
+    let named = named.clone();
+    if let Some(open) = resumes {
+        return Some(Order {
+            named,
+            staging_id: open.binding.staging_id.clone(),
+            version: open.binding.evidence.version,
+            resumes: Some(open),
+        });
+    }
+    let parameter = found.staging_parameter.as_ref();
+    let parameter = parameter.filter(|_| !matches!(forecast.end, End::Refused(_)))?;
+    match Slot::read(&parameter.value) {
+        Slot::Distribution(id) => Some(Order {
+            named,
+            staging_id: id.to_owned(),
+            version: parameter.version,
+            resumes: None,
+        }),
+        Slot::Vacant | Slot::Secure | Slot::Invalid => None,
+    }
+}
+
+/// What an open job has done already, and what is left of it.
+fn left(
+    open: &Unfinished,
+    record: Option<&history::Record>,
+    forecast: &Forecast,
+    clock: &Clock,
+    style: Style,
+) -> String {
+    let heading = "An open job, which this goes on with";
+    let mut text = match record {
+        Some(record) => open_job::told(record, heading, clock, style),
+        None => format!("\n{}\n  {}\n", style.bold(heading), open.key.as_str()),
+    };
+    text.push_str(&format!("\n{}\n", style.bold("What is left of it")));
+    text.push_str(&plan::listed(forecast, style));
+    let more = open.binding.evidence.more.iter();
+    let more: Vec<&str> = more.map(|staged| staged.id.as_str()).collect();
+    if !more.is_empty() {
+        let more = more.join(", ");
+        text.push_str(&format!(
+            "  Then the same for the execution's other ones: {more}.\n"
+        ));
+    }
+    text
 }
 
 /// Asks the person at the terminal.
@@ -108,8 +184,12 @@ fn confirmed(order: &Order) -> anyhow::Result<bool> {
         "there is no terminal to ask on: add --yes to take {} down",
         order.staging_id
     );
+    let ask = match order.resumes {
+        Some(_) => "Go on taking down",
+        None => "Take down",
+    };
     print!(
-        "\nTake down the staging distribution {} of {}? [y/N] ",
+        "\n{ask} the staging distribution {} of {}? [y/N] ",
         order.staging_id, order.named.pipeline.name
     );
     std::io::stdout().flush()?;
@@ -125,12 +205,12 @@ fn confirmed(order: &Order) -> anyhow::Result<bool> {
 async fn perform(
     setup: &Setup,
     accounts: Accounts,
+    ledger: Arc<dyn Ledger>,
     order: &Order,
-    forecast: &Forecast,
+    shown: &Shown<'_>,
     options: &Options,
     mut milestones: mpsc::UnboundedReceiver<Milestone>,
 ) -> anyhow::Result<u8> {
-    let ledger = setup.ledger_beside().await?;
     let by_hand = ByHand {
         reconciler: daemon::reconciler(
             &setup.config,
@@ -138,8 +218,10 @@ async fn perform(
             Arc::clone(&ledger),
             Arc::clone(&setup.telemetry),
             Arc::new(Processes),
+            setup.clock.clone(),
         ),
         ledger,
+        targets: Arc::new(setup.config.targets.clone()),
         clock: setup.clock.clone(),
         terms: Terms {
             visibility_timeout: setup.config.queue.visibility_timeout,
@@ -150,7 +232,7 @@ async fn perform(
     // Only an estimate hangs on it.
     let usual = usual_propagation(&setup.history().await.unwrap_or_default());
     let began = Instant::now();
-    let mut progress = (!options.json).then(|| Progress::new(forecast, usual, began));
+    let mut progress = (!options.json).then(|| Progress::new(&shown.forecast, usual, began));
 
     let stop = Stop::default();
     let cleaning = by_hand.clean(order, &stop);
@@ -185,7 +267,7 @@ async fn perform(
     }
     let verdict = verdict(setup, order, cleaned?).await;
     if options.json {
-        let steps = forecast.steps.iter().map(Planned::name);
+        let steps = shown.forecast.steps.iter().map(Planned::name);
         print_json(&json!({
             "pipeline": order.named.pipeline.to_string(),
             "staging_id": order.staging_id,
@@ -193,6 +275,8 @@ async fn perform(
             "clean": verdict.clean,
             "code": verdict.code,
             "detail": verdict.detail,
+            "resumed": order.resumes.is_some(),
+            "done_before": shown.done,
             "planned": steps.collect::<Vec<_>>(),
             "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         }))?;
@@ -219,7 +303,7 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
             return Verdict {
                 clean: true,
                 code: outcome.code().to_owned(),
-                detail: format!("{staging} was taken down by hand before; nothing was changed."),
+                detail: format!("{staging} was taken down before; nothing was changed."),
             };
         }
         Cleaned::Elsewhere { until } => {
@@ -227,7 +311,7 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
                 clean: false,
                 code: "leased_elsewhere".to_owned(),
                 detail: format!(
-                    "{staging} is being taken down by hand elsewhere; should that have been \
+                    "{staging} is being taken down elsewhere; should that have been \
                      killed, try again after {}",
                     moment(until)
                 ),
@@ -236,15 +320,21 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
         Cleaned::Ran(ended) => ended,
     };
     let (clean, code, detail) = match ended {
-        Ended::Succeeded(outcome) => (
+        Ended::Succeeded(Done { outcome, detail }) => (
             true,
             outcome.code(),
-            format!("{staging}: {}.", describe(outcome.code())),
+            match detail {
+                None => format!("{staging}: {}.", describe(outcome.code())),
+                Some(detail) => format!("{staging}: {} ({detail}).", describe(outcome.code())),
+            },
         ),
-        Ended::Refused(refusal) => (
+        Ended::Refused(Refused { refusal, detail }) => (
             false,
             refusal.code(),
-            format!("refused: {refusal}; nothing more is touched"),
+            format!(
+                "refused ({}): {detail}; nothing more is touched",
+                refusal.code()
+            ),
         ),
         Ended::ProgramFailed { status } => (
             false,
@@ -287,6 +377,19 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
     }
 }
 
+/// The job of the target's pipeline that somebody works on now: the parameter may say `deleted` already.
+fn at_work<'a>(records: &'a [history::Record], named: &Named) -> Option<&'a history::Record> {
+    let mut records = records.iter();
+    records.find(|record| record.state == State::Working && record.pipeline == named.pipeline.name)
+}
+
+fn being_cleaned(record: &history::Record) -> String {
+    format!(
+        "execution {} is being cleaned right now on the same production distribution",
+        record.execution_id()
+    )
+}
+
 /// Who holds the production distribution.
 fn busy(records: &[history::Record], order: &Order) -> String {
     let key = order.key();
@@ -296,10 +399,7 @@ fn busy(records: &[history::Record], order: &Order) -> String {
             && record.key != key
     });
     match other {
-        Some(record) => format!(
-            "execution {} is being cleaned right now on the same production distribution",
-            record.execution_id()
-        ),
+        Some(record) => being_cleaned(record),
         None => "another job works on the same production distribution".to_owned(),
     }
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
-use crate::doctor::{Check, Preflight, Status, without_region};
-use crate::target::is_account;
+use crate::doctor::{Check, Preflight, Status, not_at_home, without_region};
+use crate::target::{NotAtHome, is_account};
 use crate::tasks::Tasks;
 
 /// What `doctor` takes.
@@ -37,9 +37,16 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
-    // Without a region there is no telling where to look.
-    let Ok(setup) = Setup::new(config, |telemetry| telemetry).await else {
-        return show(&without_region(), options.json);
+    let setup = match Setup::new(config, |telemetry| telemetry).await {
+        Ok(setup) => setup,
+        Err(error) => {
+            let checks = match error.downcast_ref::<NotAtHome>() {
+                Some(error) => not_at_home(error),
+                // There is no telling where to look.
+                None => without_region(),
+            };
+            return show(&checks, options.json);
+        }
     };
     let mut named = Vec::new();
     for pipeline in &options.pipelines {

@@ -50,6 +50,7 @@ fn unwell(reason: &str, detail: String) -> Report {
         healthy: false,
         reason: Some(reason.to_owned()),
         detail,
+        mode: None,
         last_poll_ms: None,
         in_flight: 0,
     }

@@ -27,8 +27,8 @@ pub(super) struct Options {
     /// Only jobs of this pipeline.
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
-    /// Only jobs that came to this: cleaned, already_clean, superseded, working, open, or the
-    /// reason for which the last run ended.
+    /// Only jobs that came to this: cleaned, already_clean, superseded, retracted, undecided,
+    /// working, open, or the reason for which the last run ended.
     #[arg(long, value_name = "CODE")]
     outcome: Option<String>,
     /// Only jobs that began within this time.
@@ -246,6 +246,8 @@ fn document(record: &Record) -> Value {
         "took_ms": u64::try_from(record.took().as_millis()).unwrap_or(u64::MAX),
         "production_id": record.production_id,
         "staging_id": record.staging_id,
+        "more_staging_ids": record.evidence.more.iter().map(|it| &it.id).collect::<Vec<_>>(),
+        "left": record.evidence.left,
         "steps": record.steps(),
         "entries": entries.map(|entry| json!({
             "at": time(entry.at_ms),

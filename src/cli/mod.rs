@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -13,6 +14,8 @@ mod dead_letters;
 mod doctor;
 pub mod health;
 mod history;
+mod iam_policy;
+mod open_job;
 mod orphans;
 pub mod pages;
 mod plan;
@@ -58,6 +61,7 @@ enum Verb {
     },
     /// Show what is there, and the steps that a rejection would take now. Changes nothing.
     ///
+    /// A job of the target that has changed something and is not done is shown too.
     /// Exits with 0; with 1 if the rejection would be refused, or AWS cannot be asked; with 78 on a
     /// bad configuration.
     #[command(after_help = "Example:\n  stagesweep plan shop-frontend-pipeline")]
@@ -72,9 +76,11 @@ enum Verb {
     },
     /// Take one staging distribution down by hand, with the daemon's own steps and fences.
     ///
-    /// It is safe beside a running daemon: both follow one ledger. Ctrl-C stops it at the next step
-    /// boundary; run again, it goes on from there. Exits with 0 if nothing is left behind, 1 if
-    /// something is, 78 on a bad configuration.
+    /// It is safe beside a running daemon: both follow one ledger. A job of the target that has changed
+    /// something and that nobody works on is gone on with instead. While another execution is at work on
+    /// the production distribution, it waits. Ctrl-C stops it at the next step boundary; run again, it
+    /// goes on from there. Exits with 0 if nothing is left behind, 1 if something is, 78 on a bad
+    /// configuration.
     #[command(after_help = "Example:\n  stagesweep clean shop-frontend-pipeline --yes")]
     Clean {
         #[command(flatten)]
@@ -88,9 +94,9 @@ enum Verb {
     ///
     /// With --delete it takes them down in the safe order, each after a question. It never touches
     /// what was changed within the last hour, what a parameter names, what is attached to a
-    /// production distribution, or what an open job is bound to. Exits with 0; with 1 if something
-    /// could not be taken down, or the account or the ledger could not be read; with 78 on a bad
-    /// configuration.
+    /// production distribution, or what an open job is bound to, and waits while an execution behind its
+    /// approval is at work. Exits with 0; with 1 if something could not be taken down, or the account or
+    /// the ledger could not be read; with 78 on a bad configuration.
     #[command(
         after_help = "Examples:\n  stagesweep orphans\n  stagesweep orphans --delete --min-age 1d"
     )]
@@ -140,6 +146,19 @@ enum Verb {
         config: ConfigArgument,
         #[command(flatten)]
         options: history::Options,
+    },
+    /// Write the least IAM policy for this configuration. Calls nobody.
+    ///
+    /// It is the daemon's; with --operator that of whoever uses the other verbs; with --role that of a role in
+    /// another account which targets name. A * stands for what the configuration leaves open.
+    /// Exits with 0, or 78 on a bad configuration or a role that no target names.
+    #[command(after_help = "Examples:\n  stagesweep iam-policy > policy.json\n  \
+                            stagesweep iam-policy --operator")]
+    IamPolicy {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        options: iam_policy::Options,
     },
     /// Ask the running daemon of this configuration whether it does its work.
     ///
@@ -197,48 +216,55 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
                 &mut err,
             )?)
         }
+        Verb::IamPolicy { config, options } => {
+            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+            let (path, environment) = (config.path(), environment());
+            let written =
+                iam_policy::iam_policy(&path, &environment, &options, &mut out, &mut err)?;
+            Ok(written)
+        }
         Verb::Health { config, json } => {
             let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
             let (path, environment) = (config.path(), environment());
             let asked = health::health(&path, &environment, json, &mut out, &mut err);
-            Ok(runtime()?.block_on(asked)?)
+            block_on(async { Ok(asked.await?) })
         }
         Verb::Pages { directory } => {
             pages::write(&directory)?;
             Ok(0)
         }
-        Verb::Run { config, drain } => runtime()?.block_on(run::run(config.path(), drain)),
+        Verb::Run { config, drain } => block_on(run::run(config.path(), drain)),
         Verb::Plan {
             config,
             target,
             json,
-        } => runtime()?.block_on(plan::plan(&config.path(), &target, json)),
+        } => block_on(plan::plan(&config.path(), &target, json)),
         Verb::Clean {
             config,
             target,
             options,
-        } => runtime()?.block_on(clean::clean(&config.path(), &target, &options)),
-        Verb::History { config, options } => {
-            runtime()?.block_on(history::history(&config.path(), &options))
-        }
-        Verb::Orphans { config, options } => {
-            runtime()?.block_on(orphans::orphans(&config.path(), &options))
-        }
-        Verb::Doctor { config, options } => {
-            runtime()?.block_on(doctor::doctor(&config.path(), &options))
-        }
+        } => block_on(clean::clean(&config.path(), &target, &options)),
+        Verb::History { config, options } => block_on(history::history(&config.path(), &options)),
+        Verb::Orphans { config, options } => block_on(orphans::orphans(&config.path(), &options)),
+        Verb::Doctor { config, options } => block_on(doctor::doctor(&config.path(), &options)),
         Verb::DeadLetters { config, options } => {
-            runtime()?.block_on(dead_letters::dead_letters(&config.path(), &options))
+            block_on(dead_letters::dead_letters(&config.path(), &options))
         }
         #[cfg(feature = "rehearsal")]
-        Verb::Rehearse(options) => runtime()?.block_on(rehearse::rehearse(options)),
+        Verb::Rehearse(options) => block_on(rehearse::rehearse(options)),
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// What is left of a verb's tasks has so long to end. A name lookup or a disk that hangs does not end.
+const LAST_TASKS: Duration = Duration::from_millis(500);
+
+fn block_on<T>(verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
+        .build()?;
+    let done = runtime.block_on(verb);
+    runtime.shutdown_timeout(LAST_TASKS);
+    done
 }
 
 /// The process's environment, as the configuration takes it.

@@ -13,15 +13,17 @@ use serde_json::{Value, json};
 
 use super::FATAL;
 use super::setup::{Setup, load};
-use super::terminal::{Style, describe, line, moment, print, print_json, rough};
+use super::terminal::{Style, describe, held, line, moment, print, print_json, rough};
+use crate::aws::codepipeline::CodePipeline;
 use crate::lease::Terms;
 use crate::ledger::LedgerError;
 use crate::orphans::{
-    MIN_AGE, QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge,
+    MIN_AGE, QUOTA, Removed, Remover, Report, Said, StagingFinding, Survey, Verdict, judge,
 };
 use crate::pace::Pace;
 use crate::signals::{Request, Requests};
 use crate::stop::{Stop, StopReason};
+use crate::target::{Access, Neighbour, Parameters};
 use crate::tasks::Tasks;
 use crate::telemetry::chain;
 use crate::watch::Watcher;
@@ -158,6 +160,37 @@ fn confirmed(orphan: &Chosen) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
+/// The pipelines of all slots: which of them an orphan was of, nobody knows for certain.
+async fn pipelines(
+    setup: &Setup,
+    survey: &Survey,
+    tasks: &Tasks,
+) -> anyhow::Result<Vec<(CodePipeline, Neighbour)>> {
+    if !setup.config.verify.codepipeline {
+        return Ok(Vec::new());
+    }
+    let access = Access {
+        role: None,
+        region: setup.connector.region().unwrap_or_default().to_owned(),
+    };
+    let accounts = setup.accounts(tasks);
+    let mut pipelines: Vec<(CodePipeline, Neighbour)> = Vec::new();
+    for staging in survey.slots().await? {
+        let production = String::new();
+        let parameters = Parameters {
+            production,
+            staging,
+        };
+        for neighbour in survey.targets.leading_to(&parameters, &access) {
+            if pipelines.iter().all(|(_, known)| *known != neighbour) {
+                let account = accounts.get(&neighbour.access);
+                pipelines.push((account.clients.codepipeline.clone(), neighbour));
+            }
+        }
+    }
+    Ok(pipelines)
+}
+
 /// Takes down what was chosen; each with why it was left, if it was.
 async fn delete(
     setup: &Arc<Setup>,
@@ -170,6 +203,7 @@ async fn delete(
     let _ended = tasks.end_on_drop();
     let quiet = options.json;
     let reader = Arc::clone(setup);
+    let pipelines = pipelines(setup, &survey, &tasks).await?;
     let remover = Remover {
         watcher: Watcher::new(
             survey.account.cloudfront.clone(),
@@ -192,11 +226,13 @@ async fn delete(
             heartbeat_interval: config.queue.heartbeat_interval,
         },
         propagation_timeout: config.cleanup.propagation_timeout,
+        pipelines,
         say: Box::new(move |id, what| {
             if !quiet {
                 let said = match what {
-                    "disable_propagated" => format!("waiting for {}", describe(what)),
-                    step => describe(step).to_owned(),
+                    Said::Did(step) => describe(step).to_owned(),
+                    Said::WaitsFor(wait) => format!("waiting for {}", describe(wait)),
+                    Said::Held(by) => held(by),
                 };
                 line(&format!("{id}  {said}"));
             }

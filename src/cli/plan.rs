@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::FATAL;
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, plain, print, print_json, when};
+use super::{FATAL, open_job};
 use crate::aws::cloudfront::Details;
 use crate::binding::ParameterVersion;
 use crate::clock::Clock;
@@ -15,7 +15,7 @@ use crate::named::Named;
 use crate::plan::{Step, Wait};
 use crate::preview::{End, Forecast, Found, Planned, look};
 use crate::programs;
-use crate::target::{Parameters, Program};
+use crate::target::{Mode, Parameters, Program};
 use crate::tasks::Tasks;
 use crate::telemetry::chain;
 
@@ -46,14 +46,22 @@ pub(super) async fn plan(
         return Ok(0);
     };
     let account = setup.accounts(&tasks).get(&named.target.access);
-    let found = look(&account.clients, parameters).await?;
+    let found = look(&account.clients, parameters, None).await?;
     let forecast = found.forecast();
+    // Without a ledger there is no job.
+    let records = setup.history().await.unwrap_or_default();
+    let open = open_job::of(&records, &named);
     if as_json {
-        print_json(&document(&named, parameters, &found, &forecast))?;
+        let mut document = document(&named, parameters, &found, &forecast);
+        document["open_job"] = open.map_or(Value::Null, open_job::document);
+        print_json(&document)?;
     } else {
         let mut text = heading(&named, style);
         text.push_str(&inventory(parameters, &found, &setup.clock, style));
-        text.push_str(&steps(&found, &forecast, style));
+        if let Some(record) = open {
+            text.push_str(&open_job::announced(record, &setup.clock, style));
+        }
+        text.push_str(&steps(&forecast, style));
         if let End::Done(_) | End::Open = forecast.end {
             text.push_str(&program(&named, style));
         }
@@ -76,6 +84,9 @@ pub(super) fn heading(named: &Named, style: Style) -> String {
     );
     if let Some(role) = &named.target.access.role {
         let _ = writeln!(text, "as {}", role.arn());
+    }
+    if named.target.mode == Mode::Observe {
+        text.push_str("mode observe: the daemon changes nothing, and says what it would do\n");
     }
     text
 }
@@ -163,14 +174,26 @@ fn distribution(details: &Details, clock: &Clock, style: Style) -> String {
 }
 
 /// What would be done.
-pub(super) fn steps(found: &Found, forecast: &Forecast, style: Style) -> String {
+pub(super) fn steps(forecast: &Forecast, style: Style) -> String {
     let mut text = format!("\n{}\n", style.bold("What a rejection would do now"));
+    if !forecast.steps.is_empty() {
+        let whose =
+            "of the execution that made this staging distribution, while no other is at work";
+        let _ = writeln!(text, "  {}", style.dim(whose));
+    }
+    text.push_str(&listed(forecast, style));
+    text
+}
+
+/// The steps, and the end.
+pub(super) fn listed(forecast: &Forecast, style: Style) -> String {
+    let mut text = String::new();
     let mut number = 0;
     for planned in &forecast.steps {
         let _ = match planned {
             Planned::Apply(step) => {
                 number += 1;
-                writeln!(text, "  {number}. {}", instruction(step, found))
+                writeln!(text, "  {number}. {}", instruction(step))
             }
             Planned::Wait(wait) => writeln!(text, "     {}", style.dim(waiting(wait))),
         };
@@ -195,20 +218,17 @@ pub(super) fn steps(found: &Found, forecast: &Forecast, style: Style) -> String 
     text
 }
 
-fn instruction(step: &Step, found: &Found) -> String {
-    let id = |details: &Option<Details>| {
-        let id = details.as_ref().map(|it| it.distribution.id.clone());
-        id.unwrap_or_default()
-    };
+fn instruction(step: &Step) -> String {
     match step {
-        Step::Detach { policy_id, .. } => {
-            let production = id(&found.production);
-            format!("detach policy {policy_id} from production {production}")
+        Step::Detach(it) => {
+            format!(
+                "detach policy {} from production {}",
+                it.policy_id(),
+                it.id()
+            )
         }
         Step::DeletePolicy { policy_id, .. } => format!("delete policy {policy_id}"),
-        Step::DisableStaging { .. } => {
-            format!("disable the staging distribution {}", id(&found.staging))
-        }
+        Step::DisableStaging(it) => format!("disable the staging distribution {}", it.id()),
         Step::DeleteStaging(staging) => format!("delete the staging distribution {}", staging.id()),
         Step::RecordDeleted { .. } => "set the staging parameter to `deleted`".to_owned(),
     }
@@ -218,11 +238,12 @@ fn waiting(wait: &Wait) -> &'static str {
     match wait {
         Wait::BothDeployed => "wait until both distributions are deployed",
         Wait::Detached { .. } => "wait until the detach has propagated (usually minutes)",
-        Wait::PolicyReplaced { .. } => "wait until the newer deployment has replaced the policy",
         Wait::StagingDeployed => "wait until the staging distribution is deployed",
         Wait::StagingDisabled => "wait until the disable has propagated (usually minutes)",
         Wait::StagingGone => "wait until the staging distribution is gone",
         Wait::LookAgain => "look again",
+        Wait::PolicyUnused { .. } => "wait until nothing uses the policy",
+        Wait::Evidence => "wait until CloudFront's answers agree",
     }
 }
 
@@ -302,13 +323,19 @@ fn identity(named: &Named) -> Value {
         "target": named.target.label,
         "stage": named.stage,
         "action": named.action,
+        "mode": named.target.mode.code(),
         "program": named.target.program.as_ref().map(Program::words),
-        "program_fault": named.target.program.as_ref().and_then(program_fault),
+        "program_fault": program_fault(named),
     })
 }
 
-/// Why the program could not be started on this machine, as far as its file tells.
-fn program_fault(program: &Program) -> Option<String> {
+/// Why the program could not be run for this pipeline, or not be started on this machine, as far as its
+/// file tells.
+fn program_fault(named: &Named) -> Option<String> {
+    let program = named.target.program.as_ref()?;
+    if let Some(fault) = program.fault_of(&named.pipeline.name) {
+        return Some(format!("is not run for this pipeline: {fault}"));
+    }
     let looked = programs::look(program.path());
     looked.err().map(|error| chain(&error))
 }
@@ -322,9 +349,9 @@ fn program(named: &Named, style: Style) -> String {
                 style.bold("The program that a rejection would run then"),
                 plain(&program.to_string())
             );
-            if let Some(fault) = program_fault(program) {
+            if let Some(fault) = program_fault(named) {
                 let fault = format!("{} {fault}", program.path().display());
-                let told = style.bad("On this machine it could not be started:");
+                let told = style.bad("It could not be run from here:");
                 let _ = writeln!(text, "  {told} {}", plain(&fault));
             }
             text

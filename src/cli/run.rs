@@ -16,7 +16,7 @@ use crate::daemon::Daemon;
 use crate::health::{self, socket};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::programs::Processes;
-use crate::signals::{Request, Requests};
+use crate::signals::{self, Request, Requests};
 use crate::systemd::Systemd;
 use crate::telemetry::logging::{self, LevelHandle, Logging};
 use crate::telemetry::{Form, Telemetry, chain, events};
@@ -50,6 +50,8 @@ pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
 
     // Before anything that takes time: a signal must never find the default handler, which would
     // end the process without a word.
+    signals::end_within(config.shutdown.grace_period)
+        .context("nothing would see to an end in time")?;
     let requests = Requests::listen().context("signal handlers could not be installed")?;
     let status = serve(
         config,
@@ -218,7 +220,14 @@ fn reload(
         });
         return;
     }
-    daemon.consumer().set_targets(new.targets.clone());
+    if let Err(error) = daemon.consumer().set_targets(new.targets.clone()) {
+        // It was in force until now, and so can be again.
+        let _ = level.set(&current.telemetry.log_level);
+        telemetry.emit(events::ReloadFailed {
+            faults: &error.to_string(),
+        });
+        return;
+    }
     let needs_restart = current.restart_required(&new);
     telemetry.emit(events::Reloaded {
         targets: new.targets.len(),

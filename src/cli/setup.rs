@@ -62,18 +62,33 @@ pub(super) fn load(path: &Path) -> Result<Config, u8> {
 
 impl Setup {
     /// Takes credentials and region from the environment, and counts with `telemetry`.
+    ///
+    /// # Errors
+    /// If there is no region; or [`NotAtHome`](crate::target::NotAtHome).
     pub(super) async fn new(
-        config: Config,
+        mut config: Config,
         telemetry: impl FnOnce(Telemetry) -> Telemetry,
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let telemetry = Arc::new(telemetry(Telemetry::new(clock.clone())));
         let region = config.queue.region.clone();
         let connector = Connector::from_environment(&clock, region, Arc::clone(&telemetry)).await;
-        anyhow::ensure!(
-            connector.region().is_some(),
-            "no AWS region: set AWS_REGION, or region in the AWS profile"
-        );
+        let Some(region) = connector.region() else {
+            anyhow::bail!("no AWS region: set AWS_REGION, or region in the AWS profile");
+        };
+        let account = match &config.queue.account {
+            Some(account) => Some(account.clone()),
+            // Where STS does not answer, a pipeline is named by its ARN.
+            None => connector
+                .identity()
+                .caller()
+                .await
+                .ok()
+                .map(|it| it.account),
+        };
+        if let Some(account) = account {
+            config.targets = config.targets.at_home(&account, region)?;
+        }
         Ok(Self {
             config,
             clock,

@@ -119,15 +119,25 @@ pub(super) fn describe(code: &str) -> &str {
         "record_deleted" => "parameter set to `deleted`",
         "both_deployed" => "both distributions to be deployed",
         "detach_propagated" => "the detach to propagate",
-        "policy_replaced" => "the newer deployment to replace the policy",
         "staging_deployed" => "the staging distribution to be deployed",
         "disable_propagated" => "the disable to propagate",
         "staging_gone" => "the staging distribution to be gone",
+        "evidence_agrees" => "CloudFront's answers to agree",
+        "delay" => "the target's delay to be over",
+        "execution_at_work" => "another execution to end its work",
+        "production_busy" => "another job of the same production distribution",
         "cleaned" => "cleaned",
         "already_clean" => "already clean",
-        "superseded" => "superseded by a newer deployment",
+        "superseded" => "superseded by another deployment",
+        "observed" => "observed: nothing was changed",
+        "run_program" => "the program run",
         "ran" => "the program ran",
         "running_program" => "the program to end",
         other => other,
     }
+}
+
+/// What is waited for, in words, where somebody else has to end first.
+pub(super) fn held(by: &str) -> String {
+    format!("held: {}; goes on once that has ended", plain(by))
 }

@@ -15,7 +15,7 @@ use super::{
     CatchUp, Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat,
     MetricsSink, Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify,
 };
-use crate::target::is_account;
+use crate::target::{Mode, Surroundings, is_account};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,6 +31,12 @@ const SQS_MAX_VISIBILITY: Duration = HOUR.saturating_mul(12);
 /// slip, and every job in flight costs a share of CloudFront's request rate.
 const MAX_IN_FLIGHT: i64 = 1000;
 
+/// With the longest propagation behind it, a message is done before SQS's ceiling of 12 h.
+pub(super) const MAX_DELAY: Duration = HOUR.saturating_mul(6);
+
+/// Over a longer time than this, the times of writes say nothing.
+const MAX_GRACE: Duration = Duration::from_secs(10 * 60);
+
 /// Checks everything; `None` only after at least one fault was reported.
 pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> {
     let mut reader = Reader { layers, faults };
@@ -45,7 +51,12 @@ pub(super) fn check(layers: &Layers, faults: &mut Vec<Fault>) -> Option<Config> 
     let catch_up = reader.catch_up();
     let notify = reader.notify();
     let telemetry = reader.telemetry();
-    let targets = reader.targets();
+    let surroundings = Surroundings {
+        account: queue.as_ref().and_then(|queue| queue.account.clone()),
+        region: queue.as_ref().and_then(|queue| queue.region.clone()),
+        asks_codepipeline: verify.as_ref().is_some_and(|verify| verify.codepipeline),
+    };
+    let targets = reader.targets(surroundings, events.as_ref(), cleanup.as_ref());
     let (queue, events) = (queue?, events?);
     if queue.account.is_none() && events.allowed_accounts.is_empty() {
         reader.fault(
@@ -122,6 +133,8 @@ impl Reader<'_> {
     }
 
     fn cleanup(&mut self) -> Option<Cleanup> {
+        let mode = self.one_of("cleanup.mode", &Mode::ALL.map(|it| (it.code(), it)));
+        let delay = self.duration("cleanup.delay", &Bounds::new(Duration::ZERO, MAX_DELAY));
         let poll = Bounds::new(MILLISECOND, HOUR);
         let poll_interval_min = self.duration("cleanup.poll_interval_min", &poll);
         let poll_interval_max = self.duration("cleanup.poll_interval_max", &poll);
@@ -150,6 +163,8 @@ impl Reader<'_> {
             );
         }
         Some(Cleanup {
+            mode: mode?,
+            delay: delay?,
             poll_interval_min: poll_interval_min?,
             poll_interval_max: poll_interval_max?,
             propagation_timeout: propagation_timeout?,
@@ -265,9 +280,12 @@ impl Reader<'_> {
                 "only CodePipeline can tell that an approval timed out",
             );
         }
+        let grace = Bounds::new(Duration::ZERO, MAX_GRACE);
+        let grace = self.duration("verify.grace", &grace);
         Some(Verify {
             codepipeline: codepipeline?,
             on_timeout: on_timeout?,
+            grace: grace?,
         })
     }
 

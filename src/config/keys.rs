@@ -20,12 +20,14 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 30] = [
+pub(super) const KEYS: [(&str, &str, Kind); 33] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
     ("queue", "heartbeat_interval", Kind::Duration),
     ("queue", "max_in_flight", Kind::Count),
+    ("cleanup", "mode", Kind::Text),
+    ("cleanup", "delay", Kind::Duration),
     ("cleanup", "poll_interval_min", Kind::Duration),
     ("cleanup", "poll_interval_max", Kind::Duration),
     ("cleanup", "propagation_timeout", Kind::Duration),
@@ -39,6 +41,7 @@ pub(super) const KEYS: [(&str, &str, Kind); 30] = [
     ("events", "allowed_accounts", Kind::List),
     ("verify", "codepipeline", Kind::Flag),
     ("verify", "on_timeout", Kind::Text),
+    ("verify", "grace", Kind::Duration),
     ("catch_up", "interval", Kind::Duration),
     ("catch_up", "reclaim", Kind::Flag),
     ("notify", "event_bus", Kind::Text),
@@ -57,13 +60,17 @@ pub(super) const KEYS: [(&str, &str, Kind); 30] = [
 pub(super) const TARGETS: &str = "targets";
 
 /// The keys of one target.
-pub(super) const TARGET_KEYS: [(&str, Kind); 12] = [
+pub(super) const TARGET_KEYS: [(&str, Kind); 16] = [
     ("pipeline", Kind::Text),
     ("stage", Kind::Text),
     ("action", Kind::Text),
     ("production_parameter", Kind::Text),
     ("staging_parameter", Kind::Text),
+    ("deploy_stage", Kind::Text),
+    ("mode", Kind::Text),
+    ("delay", Kind::Duration),
     ("role_arn", Kind::Text),
+    ("pipeline_role_arn", Kind::Text),
     ("external_id", Kind::Text),
     ("region", Kind::Text),
     ("run", Kind::List),

@@ -4,19 +4,29 @@ use std::time::Duration;
 
 use ::config::ValueKind;
 
+use super::checked::MAX_DELAY;
 use super::fault::{Fault, Place};
 use super::formats::{parse_duration, quoted};
 use super::keys;
 use super::layers::RawTarget;
 use super::reader::{Reader, shown};
-use crate::target::{ProgramSpec, TargetError, TargetProblem, TargetSpec, Targets};
+use super::{Cleanup, Events};
+use crate::target::{
+    Mode, ProgramSpec, Surroundings, TargetError, TargetProblem, TargetSpec, Targets,
+};
 
 /// A program must have ended before its message has been invisible for 12 hours.
 const MAX_PROGRAM_TIMEOUT: Duration = Duration::from_secs(11 * 60 * 60);
 
 impl Reader<'_> {
-    /// Every target; `None` only after at least one fault was reported.
-    pub(super) fn targets(&mut self) -> Option<Targets> {
+    /// Every target; `None` only after at least one fault was reported. `events` and `cleanup` are left out
+    /// where they are faulty.
+    pub(super) fn targets(
+        &mut self,
+        surroundings: Surroundings,
+        events: Option<&Events>,
+        cleanup: Option<&Cleanup>,
+    ) -> Option<Targets> {
         let entries = &self.layers.targets;
         if self.layers.tainted.contains(keys::TARGETS) {
             return None;
@@ -31,11 +41,14 @@ impl Reader<'_> {
         for (index, entry) in entries.iter().enumerate() {
             sound &= entry.tainted.is_empty();
             let before = self.faults.len();
-            specs.push(self.target(index, entry));
+            specs.push(self.target(index, entry, cleanup));
             sound &= self.faults.len() == before;
         }
-        let errors = match Targets::new(&specs) {
-            Ok(targets) => return sound.then_some(targets),
+        let errors = match Targets::new(&specs, surroundings) {
+            Ok(targets) => {
+                sound &= events.is_none_or(|events| self.events_accepted(&targets, events));
+                return sound.then_some(targets);
+            }
             Err(errors) => errors,
         };
         for TargetError {
@@ -79,9 +92,37 @@ impl Reader<'_> {
         None
     }
 
+    /// Whether each target's events are accepted, as far as the configuration names the accounts.
+    fn events_accepted(&mut self, targets: &Targets, events: &Events) -> bool {
+        let Some(home) = targets.home() else {
+            return true;
+        };
+        let mut all = true;
+        for (index, target) in targets.iter().enumerate() {
+            let foreign = target
+                .account()
+                .filter(|&account| account != home && !events.allowed_accounts.contains(account));
+            let set = self.layers.targets[index].values.get("pipeline");
+            if let (Some(account), Some((value, place))) = (foreign, set) {
+                all = false;
+                let message = format!(
+                    "{} is of account {account}, whose events are not accepted: add {account} to \
+                     events.allowed_accounts",
+                    written(value)
+                );
+                self.fault_at(
+                    place.clone(),
+                    &format!("targets[{index}].pipeline"),
+                    message,
+                );
+            }
+        }
+        all
+    }
+
     /// An entry as it is written. What is of the wrong type stands as an empty value, so that the other
     /// keys, and the other elements of a list, are checked all the same.
-    fn target(&mut self, index: usize, entry: &RawTarget) -> TargetSpec {
+    fn target(&mut self, index: usize, entry: &RawTarget, cleanup: Option<&Cleanup>) -> TargetSpec {
         let mut fault = |place: &Place, key: &str, message: String| {
             self.faults.push(Fault {
                 place: place.clone(),
@@ -116,11 +157,28 @@ impl Reader<'_> {
         }
         let set = |key: &str| entry.values.contains_key(key) || entry.tainted.contains(key);
         let has_program = set("run");
-        let mut timeout = None;
-        if let Some((value, place)) = entry.values.get("timeout") {
-            match program_timeout(&value.to_string()) {
-                Ok(found) => timeout = Some(found),
-                Err(problem) => fault(place, "timeout", format!("{} {problem}", written(value))),
+        let mut duration = |key: &str, min, max| {
+            let (value, place) = entry.values.get(key)?;
+            match bounded(&value.to_string(), min, max) {
+                Ok(found) => Some(found),
+                Err(problem) => {
+                    fault(place, key, format!("{} {problem}", written(value)));
+                    None
+                }
+            }
+        };
+        let timeout = duration("timeout", Duration::from_nanos(1), MAX_PROGRAM_TIMEOUT);
+        let delay = duration("delay", Duration::ZERO, MAX_DELAY);
+        let mut mode = None;
+        if let Some((value, place)) = entry.values.get("mode") {
+            let written = written(value);
+            mode = Mode::ALL
+                .into_iter()
+                .find(|it| quoted(it.code()) == written);
+            if mode.is_none() {
+                let [act, observe] = Mode::ALL.map(|it| quoted(it.code()));
+                let message = format!("{written} is unknown; expected {act} or {observe}");
+                fault(place, "mode", message);
             }
         }
         // Without a cleanup it is the lack of a program that is at fault.
@@ -135,9 +193,13 @@ impl Reader<'_> {
             pipeline: pipeline.unwrap_or_default(),
             stage: text("stage"),
             action: text("action"),
+            deploy_stage: text("deploy_stage"),
+            mode: mode.or(cleanup.map(|it| it.mode)).unwrap_or_default(),
+            delay: delay.or(cleanup.map(|it| it.delay)).unwrap_or_default(),
             production_parameter: text("production_parameter"),
             staging_parameter: text("staging_parameter"),
             role_arn: text("role_arn"),
+            pipeline_role_arn: text("pipeline_role_arn"),
             external_id: text("external_id"),
             region: text("region"),
             program: has_program.then(|| ProgramSpec {
@@ -153,14 +215,11 @@ impl Reader<'_> {
     }
 }
 
-/// How long a program may run: shorter than SQS keeps its message invisible.
-fn program_timeout(text: &str) -> Result<Duration, String> {
+/// A duration between two others.
+fn bounded(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("must be longer than zero".to_owned()),
-        found if found > MAX_PROGRAM_TIMEOUT => Err(format!(
-            "is longer than the maximum of {}",
-            shown(MAX_PROGRAM_TIMEOUT)
-        )),
+        found if found < min => Err("must be longer than zero".to_owned()),
+        found if found > max => Err(format!("is longer than the maximum of {}", shown(max))),
         found => Ok(found),
     }
 }

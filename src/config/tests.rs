@@ -50,6 +50,8 @@ fn the_least_file_gets_the_defaults() {
             "queue.visibility_timeout=2m",
             "queue.heartbeat_interval=1m",
             "queue.max_in_flight=64",
+            "cleanup.mode=act",
+            "cleanup.delay=0s",
             "cleanup.poll_interval_min=2s",
             "cleanup.poll_interval_max=15s",
             "cleanup.propagation_timeout=1h 30m",
@@ -61,8 +63,9 @@ fn the_least_file_gets_the_defaults() {
             "ledger.table=",
             "health.socket=",
             "events.allowed_accounts=",
-            "verify.codepipeline=false",
+            "verify.codepipeline=true",
             "verify.on_timeout=clean",
+            "verify.grace=2s",
             "catch_up.interval=0s",
             "catch_up.reclaim=false",
             "notify.event_bus=",
@@ -267,16 +270,16 @@ fn a_queue_without_an_account_needs_allowed_ones() {
 #[test]
 fn only_codepipeline_tells_that_an_approval_timed_out() {
     let ignore = ("STAGESWEEP__VERIFY__ON_TIMEOUT", "ignore");
+    let unasked = ("STAGESWEEP__VERIFY__CODEPIPELINE", "false");
     assert_eq!(
-        faults(GOOD, &[ignore]),
+        faults(GOOD, &[ignore, unasked]),
         [
             "STAGESWEEP__VERIFY__ON_TIMEOUT: verify.on_timeout: verify.on_timeout (\"ignore\") means \
-             nothing with verify.codepipeline (\"false\", the default): only CodePipeline can tell \
-             that an approval timed out"
+             nothing with verify.codepipeline (\"false\"): only CodePipeline can tell that an approval \
+             timed out"
         ]
     );
-    let verify = ("STAGESWEEP__VERIFY__CODEPIPELINE", "true");
-    let config = parse(GOOD, &[ignore, verify]).unwrap();
+    let config = parse(GOOD, &[ignore]).unwrap();
     assert!(config.verify.codepipeline);
     assert_eq!(config.verify.on_timeout, OnTimeout::Ignore);
 }
@@ -340,11 +343,65 @@ fn overlapping_targets_are_a_fault_of_the_later_one() {
 }
 
 #[test]
+fn a_targets_own_delay_comes_before_that_for_all() {
+    let delays = |text: &str, variables: &[(&str, &str)]| {
+        let config = parse(text, variables).unwrap();
+        config.targets.iter().map(|it| it.delay().as_secs()).sum()
+    };
+    let for_all = [("STAGESWEEP__CLEANUP__DELAY", "6h")];
+    let own = format!("{GOOD}delay = \"90s\"\n");
+    let found: [u64; 4] = [
+        delays(GOOD, &[]),
+        delays(GOOD, &for_all),
+        delays(&own, &[]),
+        delays(&own, &for_all),
+    ];
+    assert_eq!(found, [0, 6 * 60 * 60, 90, 90]);
+    let long = format!("{GOOD}delay = \"7h\"\n");
+    assert_eq!(
+        faults(&long, &[("STAGESWEEP__CLEANUP__DELAY", "361m")]),
+        [
+            r#"c.toml:11:9: targets[0].delay: "7h" is longer than the maximum of 6h"#,
+            r#"STAGESWEEP__CLEANUP__DELAY: cleanup.delay: "361m" is longer than the maximum of 6h"#,
+        ]
+    );
+}
+
+#[test]
+fn a_targets_own_mode_comes_before_that_for_all() {
+    let mode =
+        |text: &str, variables: &[(&str, &str)]| parse(text, variables).unwrap().targets.mode();
+    let for_all = [("STAGESWEEP__CLEANUP__MODE", "observe")];
+    let [act, observe] = ["act", "observe"].map(|own| format!("{GOOD}mode = \"{own}\"\n"));
+    assert_eq!(mode(GOOD, &[]), "act");
+    assert_eq!(mode(GOOD, &for_all), "observe");
+    assert_eq!(mode(&act, &for_all), "act");
+    assert_eq!(mode(&observe, &[]), "observe");
+    let other = GOOD
+        .split_once("[[targets]]")
+        .unwrap()
+        .1
+        .replace("-frontend", "-backend");
+    assert_eq!(mode(&format!("{observe}[[targets]]{other}"), &[]), "mixed");
+    let wrong = format!("{GOOD}mode = \"dry-run\"\n");
+    assert_eq!(
+        faults(&wrong, &[("STAGESWEEP__CLEANUP__MODE", "")]),
+        [
+            r#"c.toml:11:8: targets[0].mode: "dry-run" is unknown; expected "act" or "observe""#,
+            r#"STAGESWEEP__CLEANUP__MODE: cleanup.mode: "" is unknown; expected "act" or "observe""#,
+        ]
+    );
+}
+
+#[test]
 fn a_reload_takes_targets_and_the_log_level_only() {
     let old = parse(GOOD, &[]).unwrap();
     let text = GOOD.replace("\"Approve\"", "\"Review\"");
     let new = parse(&text, &[("STAGESWEEP__TELEMETRY__LOG_LEVEL", "debug")]).unwrap();
     assert_ne!(old, new);
+    assert_eq!(old.restart_required(&new), [""; 0]);
+    let [mode, delay] = ["STAGESWEEP__CLEANUP__MODE", "STAGESWEEP__CLEANUP__DELAY"];
+    let new = parse(GOOD, &[(mode, "observe"), (delay, "1h")]).unwrap();
     assert_eq!(old.restart_required(&new), [""; 0]);
     let new = parse(
         GOOD,

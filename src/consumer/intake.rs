@@ -5,17 +5,22 @@
 
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
-use super::Consumer;
+use super::poll::Room;
 use super::settle::{Disposition, Settlement};
-use super::work::{Origin, job_span};
+use super::work::Origin;
+use super::{Consumer, lock};
 use crate::aws::sqs::Message;
-use crate::event::{self, Kind, Rejection};
-use crate::jobs::{About, Handle, HeldMessage};
-use crate::target::{Resolution, ResolvedTarget};
-use crate::telemetry::events;
+use crate::event::{self, Event, Failed, Kind, Rejection};
+use crate::jobs::{About, Begun, Handle, HeldMessage};
+use crate::place::Reserved;
+use crate::target::{OptionArgument, PipelineArn, Resolution, ResolvedTarget, Targets};
+use crate::telemetry::{events, span_of};
+
+/// So many warnings of events of the wrong kind are remembered.
+const MAX_WARNED: usize = 1024;
 
 /// A job that was made for a message, and that somebody must work on and end.
 struct New {
@@ -26,16 +31,24 @@ struct New {
     event: Option<Arc<str>>,
     target: ResolvedTarget,
     handle: Handle,
+    span: Span,
+}
+
+/// A message that makes no job.
+struct Unfit {
+    disposition: Disposition,
+    /// For what is logged of it.
+    span: Span,
 }
 
 impl Consumer {
     /// Decides what each message of one receive is, and what becomes of it. Every message takes one
-    /// of the permits.
-    pub(super) fn take_in(
-        self: &Arc<Self>,
-        messages: Vec<Message>,
-        mut permits: OwnedSemaphorePermit,
-    ) {
+    /// of the permits, and every job that is made one of the places.
+    pub(super) fn take_in(self: &Arc<Self>, messages: Vec<Message>, room: Room) {
+        let Room {
+            mut permits,
+            mut places,
+        } = room;
         let received_at = Instant::now();
         let (mut new, mut settled) = (Vec::new(), Vec::new());
         for message in messages {
@@ -48,21 +61,26 @@ impl Consumer {
             let Some(held) = self.hold(message.message_id, handle, received_at, count) else {
                 continue;
             };
-            let held = HeldMessage {
+            let mut held = HeldMessage {
                 message_id: held,
                 receive_count: message.receive_count,
                 about: None,
+                span: Span::none(),
                 _permit: permit,
             };
             match self.read(&message.body) {
-                Err(disposition) => settled.push(Settlement {
-                    held,
-                    about: None,
-                    disposition,
-                }),
+                Err(Unfit { disposition, span }) => {
+                    self.leases.about(&held.message_id, &span);
+                    held.span = span;
+                    settled.push(Settlement {
+                        held,
+                        about: None,
+                        disposition,
+                    });
+                }
                 Ok((rejection, target)) => {
                     let event = target.program.is_some().then(|| message.body.into());
-                    new.extend(self.attach(held, *rejection, event, target));
+                    new.extend(self.attach(held, *rejection, event, target, &mut places));
                 }
             }
         }
@@ -81,6 +99,8 @@ impl Consumer {
     ) -> Option<String> {
         let again = self.leases.hold(&message_id, handle, received_at);
         if again && self.jobs.hold(&message_id, receive_count) {
+            let span = self.leases.span(&message_id);
+            let _about = span.enter();
             self.emit(events::MessageRedelivered {
                 message_id: &message_id,
             });
@@ -90,23 +110,60 @@ impl Consumer {
     }
 
     /// A rejection and its target, or what to do with a message that has none.
-    fn read(&self, body: &str) -> Result<(Box<Rejection>, ResolvedTarget), Disposition> {
-        let reject = |reason, detail| Disposition::Reject { reason, detail };
-        let event = event::parse(body)
-            .map_err(|error| reject(error.code(), crate::telemetry::chain(&error)))?;
+    fn read(&self, body: &str) -> Result<(Box<Rejection>, ResolvedTarget), Unfit> {
+        let event = match event::parse(body) {
+            Ok(event) => event,
+            Err(error) => {
+                return Err(Unfit {
+                    disposition: Disposition::Refuse {
+                        reason: error.code(),
+                        detail: crate::telemetry::chain(&error),
+                        quick: true,
+                    },
+                    span: Span::none(),
+                });
+            }
+        };
+        let span = match &event.kind {
+            Kind::Rejection(rejection) => span_of(rejection, None),
+            Kind::NotARejection(_) => Span::none(),
+        };
+        self.target_of(event)
+            .map_err(|disposition| Unfit { disposition, span })
+    }
+
+    fn target_of(&self, event: Event) -> Result<(Box<Rejection>, ResolvedTarget), Disposition> {
+        let refuse = |reason, detail| Disposition::Refuse {
+            reason,
+            detail,
+            quick: true,
+        };
+        // What the configuration says may change: a rolling update may bring the target.
+        let no_target = |reason, detail| Disposition::Refuse {
+            reason,
+            detail,
+            quick: false,
+        };
         if !self.config.allows_account(&event.account) {
             let detail = format!(
                 "the event comes from account {}, which is neither the queue's nor in \
                  events.allowed_accounts",
                 event.account
             );
-            return Err(reject("foreign_account", detail));
+            return Err(refuse("foreign_account", detail));
         }
-        let rejection = match event.kind {
+        let mut rejection = match event.kind {
             Kind::Rejection(rejection) => rejection,
-            Kind::NotARejection(why) => return Err(Disposition::Delete { reason: why.code() }),
+            Kind::NotARejection(why) => {
+                let failed = event.failed.filter(|failed| self.is_ours(&failed.pipeline));
+                let reason = match failed {
+                    Some(failed) => self.wrong_kind(&failed),
+                    None => why.code(),
+                };
+                return Err(Disposition::Delete { reason });
+            }
         };
-        let targets = Arc::clone(&self.targets.read().unwrap_or_else(PoisonError::into_inner));
+        let targets = self.present_targets();
         let what = || {
             format!(
                 "pipeline {}, stage {}, action {}",
@@ -114,20 +171,35 @@ impl Consumer {
             )
         };
         match targets.resolve(&rejection.pipeline, &rejection.stage, &rejection.action) {
-            Resolution::Target(target) => Ok((rejection, target)),
-            Resolution::InvalidAccess { label, error } => Err(reject(
+            Resolution::Target(target) => match target.argument_fault(&rejection) {
+                None => {
+                    rejection.key = target.key(&rejection.key);
+                    Ok((rejection, target))
+                }
+                Some(fault) => Err(refuse(
+                    OptionArgument::CODE,
+                    format!(
+                        "the program of the target {} cannot be run for {}: {fault}",
+                        target.label,
+                        what()
+                    ),
+                )),
+            },
+            Resolution::InvalidAccess { label, error } => Err(no_target(
                 error.code(),
                 format!("the target {label} cannot be used for {}: {error}", what()),
             )),
-            Resolution::NoTarget => Err(reject("no_target", format!("no target for {}", what()))),
-            Resolution::Ambiguous { label } => Err(reject(
+            Resolution::NoTarget => {
+                Err(no_target("no_target", format!("no target for {}", what())))
+            }
+            Resolution::Ambiguous { label } => Err(no_target(
                 "ambiguous_target",
                 format!(
                     "the target {label} can be read in more than one way for {}",
                     what()
                 ),
             )),
-            Resolution::InvalidParameter { label, error } => Err(reject(
+            Resolution::InvalidParameter { label, error } => Err(no_target(
                 "invalid_parameter_name",
                 format!(
                     "the target {label} names no valid parameters for {}: {error}",
@@ -137,6 +209,32 @@ impl Consumer {
         }
     }
 
+    fn present_targets(&self) -> Arc<Targets> {
+        Arc::clone(&self.targets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a target is for this pipeline, whatever its stage and action.
+    fn is_ours(&self, pipeline: &PipelineArn) -> bool {
+        let targets = self.present_targets();
+        let mut targets = targets.iter();
+        targets.any(|target| target.resolve(pipeline) != Resolution::NoTarget)
+    }
+
+    /// A stage or a pipeline of ours failed as a whole: said once for each pipeline and kind. The reason.
+    fn wrong_kind(&self, failed: &Failed) -> &'static str {
+        let mut warned = lock(&self.warned);
+        if warned.len() >= MAX_WARNED {
+            warned.clear();
+        }
+        if warned.insert((failed.code(), failed.pipeline.to_string())) {
+            self.emit(events::WrongKindOfEvent {
+                pipeline: &failed.pipeline,
+                detail_type: failed.detail_type(),
+            });
+        }
+        failed.code()
+    }
+
     /// Attaches the message to the job of its rejection. The job, if there was none.
     fn attach(
         &self,
@@ -144,16 +242,25 @@ impl Consumer {
         rejection: Rejection,
         event: Option<Arc<str>>,
         target: ResolvedTarget,
+        places: &mut Reserved,
     ) -> Option<New> {
         let (message_id, receive_count) = (held.message_id.clone(), held.receive_count);
         held.about = Some(About {
             rejection: rejection.clone(),
             target: target.label.clone(),
         });
-        let attached = self
-            .jobs
-            .attach(&rejection.key, &rejection.execution_id, held);
-        let Some(handle) = attached else {
+        let span = span_of(&rejection, Some(&target.label));
+        held.span = span.clone();
+        self.leases.about(&message_id, &span);
+        let begun = Begun {
+            key: &rejection.key,
+            execution_id: &rejection.execution_id,
+            crowd: &target.crowd(&rejection.execution_id),
+            place: places.place(),
+            span: span.clone(),
+        };
+        let Some(handle) = self.jobs.attach(begun, held) else {
+            let _about = span.enter();
             self.emit(events::DuplicateSuppressed {
                 message_id: &message_id,
                 execution_id: &rejection.execution_id,
@@ -168,6 +275,7 @@ impl Consumer {
             event,
             target,
             handle,
+            span,
         })
     }
 
@@ -186,7 +294,8 @@ impl Consumer {
             let mut settled = Vec::new();
             for job in new {
                 if done.contains(&job.rejection.key) {
-                    let disposition = consumer.done_before(&job.message_id, &job.rejection);
+                    let done = || consumer.done_before(&job.message_id, &job.rejection);
+                    let disposition = job.span.in_scope(done);
                     let about = About {
                         rejection: job.rejection,
                         target: job.target.label,
@@ -208,8 +317,8 @@ impl Consumer {
             event,
             target,
             handle,
+            span,
         } = job;
-        let span = job_span(&rejection, &target);
         let consumer = Arc::clone(self);
         let label = target.label.clone();
         let task = async move {
@@ -231,9 +340,7 @@ impl Consumer {
             };
             consumer.settle(consumer.end(about, disposition));
         };
-        self.parts
-            .tasks
-            .spawn(tracing::Instrument::instrument(task, span));
+        self.parts.tasks.spawn(task.instrument(span));
     }
 
     /// Ends a job. All its messages are to be settled alike.

@@ -1,9 +1,9 @@
 //! Polling: how many receives are under way, and what happens when they fail.
 //!
 //! **Guarantees.** An idle queue is asked by one long poll at a time. Each receive that comes back
-//! full adds another, up to a tenth of the permits; an empty one takes them back to one. A receive
-//! asks for no more messages than it has permits, and a further one is begun only with permits for a
-//! whole batch. The last completed poll is never later than [`Gauges::poll_age`] says.
+//! full adds another, up to a tenth of the places; an empty one takes them back to one. A receive
+//! asks for no more messages than it has places and permits, and a further one is begun only with those for
+//! a whole batch. The last completed poll is never later than [`Gauges::poll_age`] says.
 //!
 //! **Races.** Receives that are under way when the daemon stops are dropped: messages that SQS was
 //! just handing out come back when their visibility timeout ends.
@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Consumer, FULL, lock};
 use crate::aws::sqs::{MAX_BATCH, Message};
 use crate::aws::{AwsError, RECEIVE_MARGIN};
+use crate::lasting::{self, Phase};
+use crate::place::Reserved;
 use crate::retry::{Backoff, ErrorClass};
 use crate::telemetry::events;
 
@@ -40,8 +42,16 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a receive came to.
 struct Received {
-    permits: OwnedSemaphorePermit,
+    room: Room,
     result: Result<Vec<Message>, AwsError>,
+}
+
+/// Where the messages of one receive go.
+pub(super) struct Room {
+    /// One for each message.
+    pub(super) permits: OwnedSemaphorePermit,
+    /// One for each job that they make.
+    pub(super) places: Reserved,
 }
 
 impl Consumer {
@@ -60,38 +70,38 @@ impl Consumer {
                 biased;
                 () = stop.cancelled() => return,
                 Some(received) = under_way.next() => received,
-                permits = self.ready(failing.until, only), if more => {
-                    under_way.push(self.receive(permits, self.wait_time(drain || !only)));
+                room = self.ready(failing.until, only), if more => {
+                    under_way.push(self.receive(room, self.wait_time(drain || !only)));
                     continue;
                 }
             };
-            let Received { permits, result } = received;
+            let Received { room, result } = received;
             let messages = match result {
                 Ok(messages) => messages,
                 Err(error) => {
                     receivers.failed();
                     *lock(&self.receiving_fails) = Some(error.class);
-                    if failing.failed(error.class, self.backoff(), Instant::now()) {
-                        self.emit(events::ReceiveFailing {
-                            class: error.class,
-                            error: &error,
-                        });
-                    }
+                    let phase = failing.failed(error.class, self.backoff(), Instant::now());
+                    self.emit(events::ReceiveFailing {
+                        class: error.class,
+                        error: &error,
+                        phase,
+                    });
                     continue;
                 }
             };
             *lock(&self.polled_at) = Instant::now();
             *lock(&self.receiving_fails) = None;
             self.answered.cancel();
-            if let Some(failures) = failing.recovered() {
-                self.emit(events::ReceiveRecovered { failures });
+            if let Some((failures, took)) = failing.recovered() {
+                self.emit(events::ReceiveRecovered { failures, took });
             }
-            receivers.received(permits.num_permits(), messages.len());
+            receivers.received(room.permits.num_permits(), messages.len());
             if !messages.is_empty() {
                 self.emit(events::MessagesReceived {
                     count: messages.len(),
                 });
-                self.take_in(messages, permits);
+                self.take_in(messages, room);
             } else if drain && under_way.is_empty() {
                 if self.drained().await {
                     return;
@@ -118,8 +128,8 @@ impl Consumer {
         }
     }
 
-    /// The permits of the next receive, once one may begin: after `pause`, and while the ledger works.
-    async fn ready(&self, pause: Option<Instant>, only: bool) -> OwnedSemaphorePermit {
+    /// Room for the next receive, once one may begin: after `pause`, and while the ledger works.
+    async fn ready(self: &Arc<Self>, pause: Option<Instant>, only: bool) -> Room {
         if let Some(pause) = pause {
             if only {
                 let left = pause.saturating_duration_since(Instant::now());
@@ -130,21 +140,26 @@ impl Consumer {
         if only {
             self.polling.rest(FULL);
         }
-        let permits = self.take_permits(only).await;
+        let batch = MAX_BATCH.min(self.config.queue.max_in_flight);
+        // The only receive makes do with one.
+        let least = if only { 1 } else { batch };
+        let places = self.places.reserve(least, batch).await;
+        let permits = self.take_permits(least, places.number()).await;
         self.ledger_works().await;
-        permits
+        Room { permits, places }
     }
 
-    /// As many permits as one receive can use. The only receive makes do with one.
-    async fn take_permits(&self, only: bool) -> OwnedSemaphorePermit {
-        let batch = whole(MAX_BATCH.min(self.config.queue.max_in_flight));
-        let least = if only { 1 } else { batch };
-        let permits = Arc::clone(&self.permits).acquire_many_owned(least);
+    /// Permits from `least` to `most`. Where there is not one for the only receive, somebody steps back.
+    async fn take_permits(self: &Arc<Self>, least: usize, most: usize) -> OwnedSemaphorePermit {
+        if least == 1 {
+            self.make_room(least);
+        }
+        let permits = Arc::clone(&self.permits).acquire_many_owned(whole(least));
         // The semaphore is never closed.
         let Ok(mut permits) = permits.await else {
             return std::future::pending().await;
         };
-        while permits.num_permits() < batch as usize {
+        while permits.num_permits() < most {
             let Ok(another) = Arc::clone(&self.permits).try_acquire_owned() else {
                 break;
             };
@@ -153,11 +168,12 @@ impl Consumer {
         permits
     }
 
-    async fn receive(&self, permits: OwnedSemaphorePermit, wait: Duration) -> Received {
+    async fn receive(&self, room: Room, wait: Duration) -> Received {
         let visibility = self.config.queue.visibility_timeout;
         let queue = &self.parts.queue;
-        let result = queue.receive(permits.num_permits(), visibility, wait).await;
-        Received { permits, result }
+        let most = room.permits.num_permits();
+        let result = queue.receive(most, visibility, wait).await;
+        Received { room, result }
     }
 
     /// Whether nothing is left to do.
@@ -166,15 +182,21 @@ impl Consumer {
             return false;
         }
         match self.parts.queue.attributes().await {
-            Ok(queue) => queue.visible + queue.in_flight + queue.delayed == 0,
+            // A job that the ledger has open may have begun meanwhile.
+            Ok(queue) => {
+                queue.visible + queue.in_flight + queue.delayed == 0 && self.jobs.len() == 0
+            }
             // Not allowed to ask: then what was released here must have come back, and nothing
             // else have come.
-            Err(_) => lock(&self.released_until).is_none_or(|until| until < Instant::now()),
+            Err(error) if error.class == ErrorClass::AccessDenied => {
+                lock(&self.released_until).is_none_or(|until| until < Instant::now())
+            }
+            Err(_) => false,
         }
     }
 }
 
-fn whole(number: usize) -> u32 {
+pub(super) fn whole(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
@@ -213,6 +235,7 @@ impl Receivers {
 #[derive(Debug, Default)]
 struct Failing {
     class: Option<ErrorClass>,
+    lasting: lasting::Failing,
     failures: u32,
     /// Failures in a row, where those that were under way together count as one.
     rounds: u32,
@@ -221,22 +244,25 @@ struct Failing {
 }
 
 impl Failing {
-    /// A receive has failed. Returns whether that is the first failure, or of another kind than the
-    /// last.
-    fn failed(&mut self, class: ErrorClass, backoff: Backoff, now: Instant) -> bool {
+    /// A receive has failed. One of another kind than the last begins anew.
+    fn failed(&mut self, class: ErrorClass, backoff: Backoff, now: Instant) -> Phase {
         self.failures += 1;
         if self.until.is_none_or(|until| until <= now) {
             self.rounds += 1;
             self.until = Some(now + self.pause(class, backoff));
         }
-        self.class.replace(class) != Some(class)
+        let phase = self.lasting.failed();
+        match self.class.replace(class) {
+            Some(earlier) if earlier == class => phase,
+            _ => Phase::Begins,
+        }
     }
 
-    /// After a success: how many failures it ended.
-    fn recovered(&mut self) -> Option<u32> {
-        let failures = self.failures;
-        let ended = std::mem::take(self);
-        ended.class.map(|_| failures)
+    /// After a success: how many failures it ended, and for how long they went on.
+    fn recovered(&mut self) -> Option<(u32, Duration)> {
+        let mut ended = std::mem::take(self);
+        let took = ended.lasting.recovered()?;
+        Some((ended.failures, took))
     }
 
     /// How long to stay away. A network comes back by itself; what is denied or gone, someone
@@ -288,15 +314,15 @@ mod tests {
         let class = ErrorClass::Rejected;
         let start = Instant::now();
         let mut failing = Failing::default();
-        assert!(failing.failed(class, backoff, start));
+        assert_eq!(failing.failed(class, backoff, start), Phase::Begins);
         let first = failing.until.unwrap();
         for _ in 0..5 {
-            assert!(!failing.failed(class, backoff, start));
+            assert_eq!(failing.failed(class, backoff, start), Phase::Quiet);
         }
         assert_eq!(failing.until, Some(first));
-        assert!(!failing.failed(class, backoff, first));
+        assert_eq!(failing.failed(class, backoff, first), Phase::Quiet);
         assert!(failing.until.unwrap() - first <= 2 * backoff.initial);
-        assert_eq!(failing.recovered(), Some(7));
+        assert_eq!(failing.recovered(), Some((7, Duration::ZERO)));
         assert_eq!(failing.recovered(), None);
         assert_eq!(failing.until, None);
     }

@@ -5,19 +5,23 @@
 //! event that is no rejection. Whatever else happens to a message, it stays in the queue. Its permit
 //! is free again when SQS has answered for it, not earlier.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Consumer, lock};
 use crate::aws::sqs::Queue;
 use crate::batch::{Batcher, SettleError};
-use crate::jobs::{About, HeldMessage};
+use crate::history::News;
+use crate::jobs::{About, HeldMessage, SteppedBack};
 use crate::lease::VISIBILITY_CEILING;
 use crate::notify::{LastReceive, Notice};
+use crate::stop::StopReason;
 use crate::tasks::Tasks;
 use crate::telemetry::events;
 
@@ -25,11 +29,24 @@ use crate::telemetry::events;
 /// usually moved it to the dead-letter queue by then. Where there is none, it must not spin.
 const QUICK_RECEIVES: u32 = 10;
 
+/// For so long a message of the largest crowd is hidden, while there is no room for others.
+const CROWDED: Duration = Duration::from_secs(15 * 60);
+
 /// The reason of a message whose program said that it cannot be done.
 pub(super) const PROGRAM_FAILED: &str = "program_failed";
 
-/// So many of them are remembered.
-const MAX_SAID_NO: usize = 4096;
+/// So many messages are remembered that were given back.
+const MAX_GIVEN_BACK: usize = 4096;
+
+/// Why a message was given back.
+#[derive(Clone, Copy)]
+pub(super) struct GivenBack {
+    reason: &'static str,
+    /// At which receive.
+    receive_count: u32,
+    /// It was counted as refused.
+    counted: bool,
+}
 
 /// A message and what is to be done with it.
 pub(super) struct Settlement {
@@ -57,9 +74,11 @@ pub(super) enum Disposition {
         reason: &'static str,
     },
     /// To the dead-letter queue, by way of the redrive policy.
-    Reject {
+    Refuse {
         reason: &'static str,
         detail: String,
+        /// What is wrong lies in the message itself, or its program said no: no time changes that.
+        quick: bool,
     },
 }
 
@@ -69,6 +88,8 @@ pub(super) enum Delay {
     /// By receive count.
     Backoff,
     Until(Timestamp),
+    /// For the sake of others.
+    Crowded,
 }
 
 /// Deletes in batches.
@@ -104,6 +125,8 @@ impl Consumer {
                 about,
                 disposition,
             } = settlement;
+            let span = held.span.clone();
+            let _about = span.enter();
             match disposition {
                 Disposition::Delete { reason } => deletions.push(Deletion {
                     held,
@@ -117,21 +140,27 @@ impl Consumer {
                             .backoff()
                             .delay(held.receive_count, &mut fastrand::Rng::new()),
                         Delay::Until(until) => self.until(until),
+                        Delay::Crowded => CROWDED,
                     };
+                    self.given_back(&held, reason);
                     let notice = self.dead_letter(&held, about.as_deref(), reason, None);
                     self.release(held, delay, reason, notice);
                 }
-                Disposition::Reject { reason, detail } => {
-                    if reason == PROGRAM_FAILED {
-                        self.remember_no(&held);
-                    }
-                    self.emit(events::MessageRejected {
+                Disposition::Refuse {
+                    reason,
+                    detail,
+                    quick,
+                } => {
+                    let news = self.refuses(&held, reason, about.is_some());
+                    self.emit(events::MessageRefused {
                         message_id: &held.message_id,
                         receive_count: held.receive_count,
                         reason,
                         detail: &detail,
+                        news,
                     });
-                    let delay = match held.receive_count.checked_sub(QUICK_RECEIVES) {
+                    let at_once = if quick { QUICK_RECEIVES } else { 0 };
+                    let delay = match held.receive_count.checked_sub(at_once) {
                         None | Some(0) => Duration::ZERO,
                         Some(more) => self.backoff().delay(more, &mut fastrand::Rng::new()),
                     };
@@ -145,21 +174,54 @@ impl Consumer {
         }
     }
 
-    /// A program that says no is not asked again at each receive on the way to the dead-letter queue.
-    fn remember_no(&self, held: &HeldMessage) {
-        let mut said_no = lock(&self.said_no);
-        if said_no.len() >= MAX_SAID_NO {
-            said_no.clear();
-        }
-        said_no.insert(held.message_id.clone(), held.receive_count);
+    /// A message is refused: what that says. Of one with a job the job's refusal is reported. What was said
+    /// of a message elsewhere, or before a restart, is not known: then its first receive is the one that counts.
+    fn refuses(&self, held: &HeldMessage, reason: &'static str, has_job: bool) -> News {
+        let mut given_back = self.lock_given_back();
+        let earlier = given_back.get(&held.message_id).copied();
+        let news = match earlier {
+            _ if has_job => News::Known,
+            _ if held.receive_count <= 1 => News::First,
+            Some(earlier) if earlier.reason == reason => News::Known,
+            Some(earlier) if earlier.counted => News::Another,
+            Some(_) => News::First,
+            None => News::Known,
+        };
+        let this = GivenBack {
+            reason,
+            receive_count: held.receive_count,
+            counted: news == News::First || earlier.is_some_and(|earlier| earlier.counted),
+        };
+        given_back.insert(held.message_id.clone(), this);
+        news
     }
 
-    /// Whether the program of this message has said no at an earlier receive. One that was sent back from
-    /// the dead-letter queue is received for the first time again.
+    /// A message is given back, to come again. What it was refused for is remembered rather than that.
+    fn given_back(&self, held: &HeldMessage, reason: &'static str) {
+        let this = GivenBack {
+            reason,
+            receive_count: held.receive_count,
+            counted: false,
+        };
+        let mut given_back = self.lock_given_back();
+        given_back.entry(held.message_id.clone()).or_insert(this);
+    }
+
+    fn lock_given_back(&self) -> MutexGuard<'_, HashMap<String, GivenBack>> {
+        let mut given_back = lock(&self.given_back);
+        if given_back.len() >= MAX_GIVEN_BACK {
+            given_back.clear();
+        }
+        given_back
+    }
+
+    /// Whether the program of this message has said no at an earlier receive: it is not asked again at each
+    /// one on the way to the dead-letter queue. A message that was sent back from there is received for the
+    /// first time again.
     pub(super) fn has_said_no(&self, message_id: &str, receive_count: u32) -> bool {
-        lock(&self.said_no)
-            .get(message_id)
-            .is_some_and(|earlier| *earlier < receive_count)
+        let given_back = lock(&self.given_back);
+        let earlier = given_back.get(message_id);
+        earlier.is_some_and(|it| it.reason == PROGRAM_FAILED && it.receive_count < receive_count)
     }
 
     /// The only place that deletes messages.
@@ -183,9 +245,11 @@ impl Consumer {
                         // The whole of it, with its permit: only now is the message settled.
                         let HeldMessage {
                             message_id,
+                            span,
                             _permit,
                             ..
                         } = held;
+                        let _about = span.enter();
                         match result {
                             Ok(()) => telemetry.emit(events::MessageDeleted {
                                 message_id: &message_id,
@@ -238,7 +302,8 @@ impl Consumer {
             let mut until = lock(&self.released_until);
             *until = (*until).max(Some(Instant::now() + delay));
         }
-        self.parts.tasks.spawn(async move {
+        let span = held.span.clone();
+        let released = async move {
             if let Some(notice) = notice {
                 let notifier = &consumer.parts.notifier;
                 notifier.owe(&notice).await;
@@ -254,9 +319,11 @@ impl Consumer {
                 Box::new(move |result| {
                     let HeldMessage {
                         message_id,
+                        span,
                         _permit,
                         ..
                     } = held;
+                    let _about = span.enter();
                     match result {
                         Ok(()) => telemetry.emit(events::MessageReleased {
                             message_id: &message_id,
@@ -271,7 +338,38 @@ impl Consumer {
                     }
                 }),
             );
-        });
+        };
+        self.parts.tasks.spawn(released.instrument(span));
+    }
+
+    /// Makes room for so many messages: the largest crowds step back.
+    pub(super) fn make_room(self: &Arc<Self>, least: usize) {
+        let room = self.permits.available_permits() + self.jobs.stepping_back();
+        let back = (room..least).map_while(|_| self.jobs.step_back());
+        for SteppedBack {
+            crowd,
+            held,
+            message,
+        } in back
+        {
+            let said = lock(&self.crowds).insert(crowd.clone(), Instant::now());
+            if said.is_none() {
+                self.emit(events::CrowdStepsBack {
+                    crowd: &crowd,
+                    held,
+                });
+            }
+            if let Some(message) = message {
+                self.let_go(message, CROWDED, StopReason::Crowded);
+            }
+        }
+        lock(&self.crowds).retain(|_, last| last.elapsed() < 2 * CROWDED);
+    }
+
+    /// Gives back a message whose job goes on without it.
+    pub(super) fn let_go(self: &Arc<Self>, held: HeldMessage, delay: Duration, why: StopReason) {
+        let notice = self.dead_letter(&held, held.about.as_ref(), why.code(), None);
+        self.release(held, delay, why.code(), notice);
     }
 
     /// From now until then, and a second more, so that what ends then has ended.

@@ -1,17 +1,24 @@
 //! Jobs that no message asked for: rejections whose events were lost ([`crate::catch_up`]).
 //!
-//! **Guarantees.** Such a job is one of the jobs in flight like any other, holds a permit until it ends,
+//! **Guarantees.** Such a job is one of the jobs in flight like any other, has a place and a permit like any other,
 //! and is stopped with them. Messages that arrive for it meanwhile are attached to it and settled at its
 //! end.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::Consumer;
 use super::settle::Disposition;
-use super::work::{Origin, job_span};
+use super::work::Origin;
+use tracing::Instrument;
+
+use crate::catch_up::event_of;
 use crate::event::{JobKey, Rejection};
-use crate::jobs::About;
-use crate::target::{ResolvedTarget, Targets};
+use crate::history::News;
+use crate::jobs::{About, Begun};
+use crate::ledger::Unfinished;
+use crate::target::{Mode, Neighbour, OptionArgument, Resolution, ResolvedTarget, Targets};
+use crate::telemetry::{events, span_of};
 
 /// What is run once a job need not be begun again.
 pub(crate) type WhenDone = Box<dyn FnOnce() + Send>;
@@ -32,29 +39,100 @@ impl Consumer {
         self.jobs.has(key)
     }
 
+    /// The pipelines that lead to the same production distribution as this target.
+    pub(super) fn neighbours(&self, target: &ResolvedTarget) -> Vec<Neighbour> {
+        match &target.parameters {
+            Some(parameters) => self.targets().leading_to(parameters, &target.access),
+            None => Vec::new(),
+        }
+    }
+
+    /// Goes on with the jobs that have changed something and that nobody works on: their messages may have
+    /// expired, have been purged, or be dead letters.
+    pub(crate) async fn take_up_unfinished(self: &Arc<Self>) {
+        let unfinished = match self.parts.ledger.unfinished().await {
+            Ok(unfinished) => unfinished,
+            Err(error) => {
+                self.ledger_failed(&error);
+                return;
+            }
+        };
+        for Unfinished { key, binding, .. } in unfinished.into_iter().filter(|it| !it.leased) {
+            let subject = binding.evidence.subject.as_ref();
+            let Some(rejection) = subject.and_then(|subject| subject.rejection(key.clone())) else {
+                continue;
+            };
+            if self.works_on(&key) {
+                continue;
+            }
+            let found =
+                self.targets()
+                    .resolve(&rejection.pipeline, &rejection.stage, &rejection.action);
+            let Resolution::Target(mut target) = found else {
+                self.emit(events::UnfinishedWithoutTarget {
+                    rejection: &rejection,
+                    staging_id: &binding.staging_id,
+                });
+                continue;
+            };
+            // What an earlier mode has begun is finished.
+            target.mode = Mode::Act;
+            let without_event = subject.is_some_and(|it| it.by_hand || it.ended);
+            if without_event || target.argument_fault(&rejection).is_some() {
+                target.program = None;
+            }
+            let event = target
+                .program
+                .is_some()
+                .then(|| event_of(&rejection).into());
+            self.take_up(rejection, event, target, Origin::Ledger, Box::new(|| {}))
+                .await;
+        }
+    }
+
     /// Begins a job, as soon as there is room for one; not if there is one for that rejection. Can be
-    /// dropped until then. `verify` has CodePipeline asked where that is configured. `when_done` is run
-    /// at its end if it is done, or must not be done.
+    /// dropped until then. `when_done` is run at its end if it is done, or must not be done.
     pub(crate) async fn take_up(
         self: &Arc<Self>,
         rejection: Rejection,
         event: Option<Arc<str>>,
         target: ResolvedTarget,
-        verify: bool,
+        origin: Origin<'static>,
         when_done: WhenDone,
     ) {
-        // The semaphore is never closed.
+        let span = span_of(&rejection, Some(&target.label));
+        if let Some(fault) = target.argument_fault(&rejection) {
+            let _about = span.enter();
+            self.emit(events::JobRefused {
+                work: events::Work::Program,
+                execution_id: &rejection.execution_id,
+                reason: OptionArgument::CODE,
+                detail: &fault.to_string(),
+                took: Duration::ZERO,
+                news: News::First,
+            });
+            return when_done();
+        }
+        // So that who stops waits for it, too. The semaphore is never closed.
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
             return;
         };
-        let Some(handle) = self.jobs.begin(&rejection.key, &rejection.execution_id) else {
+        // What is reserved for messages still to come does not keep it from beginning.
+        let place = self.places.none_yet();
+        place.take().await;
+        let begun = Begun {
+            key: &rejection.key,
+            execution_id: &rejection.execution_id,
+            crowd: &target.crowd(&rejection.execution_id),
+            place,
+            span: span.clone(),
+        };
+        let Some(handle) = self.jobs.begin(begun) else {
             return;
         };
-        let span = job_span(&rejection, &target);
         let consumer = Arc::clone(self);
         let label = target.label.clone();
         let task = async move {
-            let origin = Origin::CatchUp { verify };
             let disposition = consumer
                 .work(origin, rejection.clone(), event, target, handle)
                 .await;
@@ -68,8 +146,6 @@ impl Consumer {
             consumer.settle(consumer.end(about, disposition));
             drop(permit);
         };
-        self.parts
-            .tasks
-            .spawn(tracing::Instrument::instrument(task, span));
+        self.parts.tasks.spawn(task.instrument(span));
     }
 }

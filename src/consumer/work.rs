@@ -11,21 +11,48 @@ use tokio::time::Instant;
 
 use super::settle::{Delay, Disposition, PROGRAM_FAILED};
 use super::{Consumer, lock};
+use crate::binding::{Binding, Subject};
 use crate::event::Rejection;
+use crate::history::{News, Note, Told};
 use crate::jobs::Handle;
+use crate::lasting::Lasting;
 use crate::ledger::{Claim, Grant, LedgerError, keep, lease_until};
 use crate::notify::End;
-use crate::reconcile::{Ended, Failure, Job};
+use crate::plan::Outcome;
+use crate::reconcile::{Done, Ended, Failure, Job, Refused};
 use crate::stop::{Stop, StopReason};
 use crate::target::ResolvedTarget;
 use crate::telemetry::events::{self, Work};
+use crate::verdict::Cause;
 
 /// Between two tries of a ledger that fails, no pause is longer.
 const MAX_LEDGER_PAUSE: Duration = Duration::from_secs(20);
 
+/// While another instance works on a job, the ledger is asked again after this, and then more rarely.
+const FIRST_CLAIM_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_CLAIM_PAUSE: Duration = Duration::from_secs(10);
+
+/// The message of an open job that was released is back within this and twice the longest backoff.
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(60 * 60);
+
+/// A ledger that is slow or throttles is looked at again after this.
+const TROUBLED_PAUSE: Duration = Duration::from_secs(30);
+
+/// The reason of a job that panicked.
+const PANICKED: &str = "panicked";
+
+/// A run of a job, for its lines.
+struct Run<'a> {
+    work: Work,
+    execution_id: &'a str,
+    handle: &'a Handle,
+    /// What was reported of the job before.
+    told: Told,
+}
+
 /// Where a job comes from.
 #[derive(Clone, Copy)]
-pub(super) enum Origin<'a> {
+pub(crate) enum Origin<'a> {
     /// A message asked for it.
     Message {
         /// The message's id.
@@ -34,9 +61,11 @@ pub(super) enum Origin<'a> {
     },
     /// It was found, and no message asked for it.
     CatchUp {
-        /// Whether CodePipeline is asked before anything is changed, where that is configured.
-        verify: bool,
+        /// What it goes by.
+        cause: Cause,
     },
+    /// The ledger has it as one that has changed something and is not done.
+    Ledger,
 }
 
 impl Consumer {
@@ -49,43 +78,52 @@ impl Consumer {
         target: ResolvedTarget,
         handle: Handle,
     ) -> Disposition {
-        let work = Work::of(&target);
         let ledger = &self.parts.ledger;
-        let until = lease_until(&self.parts.clock, self.terms);
-        let claim = ledger
-            .claim(&rejection.key, &rejection.pipeline.name, until)
-            .await;
         let execution_id = rejection.execution_id.clone();
+        let mut run = Run {
+            work: Work::of(&target),
+            execution_id: &execution_id,
+            handle: &handle,
+            told: Told::default(),
+        };
+        handle.activity.rest("waiting_for_room");
+        tokio::select! {
+            biased;
+            reason = handle.stop.stopped() => {
+                return self.disposition(&run, Ended::Stopped(reason));
+            }
+            () = handle.place.take() => {}
+        }
+        handle.activity.set("claiming");
+        let (claim, claimed_at) = self.claim(&origin, &rejection, &handle).await;
         let (grant, binding) = match claim {
             Ok(Claim::Granted { grant, binding }) => (grant, binding),
             Ok(Claim::Done { .. }) => {
                 return match origin {
                     Origin::Message { id, .. } => self.done_before(id, &rejection),
-                    Origin::CatchUp { .. } => Disposition::Delete {
+                    Origin::CatchUp { .. } | Origin::Ledger => Disposition::Delete {
                         reason: "duplicate",
                     },
                 };
             }
             Ok(Claim::Leased { until }) => {
-                if let Origin::Message { id, .. } = origin {
-                    self.emit(events::DuplicateSuppressed {
-                        message_id: id,
-                        execution_id: &execution_id,
-                        job: "leased_elsewhere",
-                    });
-                }
-                let delay = Delay::Until(until);
-                return Disposition::Release {
-                    delay,
-                    reason: "leased_elsewhere",
+                return match handle.stop.reason() {
+                    Some(reason) => self.disposition(&run, Ended::Stopped(reason)),
+                    // Whoever works on it finishes it.
+                    None => Disposition::Release {
+                        delay: Delay::Until(until),
+                        reason: "leased_elsewhere",
+                    },
                 };
             }
             Err(error) => {
-                return self.failed(work, &execution_id, &Failure::Ledger(error), &handle);
+                return self.failed(&run, &Failure::Ledger(error));
             }
         };
         self.ledger_worked();
-        if let Origin::CatchUp { verify } = origin {
+        let trail = ledger.trail(&grant).unwrap_or_default();
+        run.told = trail.told;
+        if let Origin::CatchUp { cause } = origin {
             if let Some(reason) = self.asked_for(&grant) {
                 // Its message comes back, or is a dead letter for somebody to send back: what the ledger
                 // says of it stays as it is.
@@ -94,11 +132,13 @@ impl Consumer {
                     reason: "asked_for",
                 };
             }
-            self.emit(events::LostRejectionFound {
-                rejection: &rejection,
-                ended_without: !verify,
-                age: self.parts.clock.since(rejection.rejected_at),
-            });
+            if trail.about.is_none() {
+                self.emit(events::LostRejectionFound {
+                    rejection: &rejection,
+                    ended_without: cause == Cause::EndedExecution,
+                    age: self.parts.clock.since(rejection.rejected_at),
+                });
+            }
         }
         if let Origin::Message {
             id: message_id,
@@ -108,50 +148,64 @@ impl Consumer {
             && self.has_said_no(message_id, receive_count)
         {
             self.give_up(&grant, PROGRAM_FAILED).await;
-            return Disposition::Reject {
+            return Disposition::Refuse {
                 reason: PROGRAM_FAILED,
                 detail: "the program has said so at an earlier receive".to_owned(),
+                quick: true,
             };
         }
         self.emit(events::JobStarted {
-            work,
+            work: run.work,
             rejection: &rejection,
             event_age: self.parts.clock.since(rejection.rejected_at),
             resumed: binding.is_some(),
         });
 
         let about = (rejection.clone(), target.label.clone());
+        let neighbours = self.neighbours(&target);
         let job = Job {
             rejection,
             event,
             target,
             grant: grant.clone(),
             unasked: matches!(origin, Origin::CatchUp { .. }),
+            last_receive: match origin {
+                Origin::Message { receive_count, .. } => {
+                    self.parts.notifier.is_last_receive(receive_count)
+                }
+                Origin::CatchUp { .. } | Origin::Ledger => false,
+            },
+            by_hand: bound_by_hand(binding.as_ref()),
+            named: None,
+            cause: match origin {
+                Origin::CatchUp { cause } => cause,
+                Origin::Message { .. } => Cause::Rejection,
+                Origin::Ledger => cause_of(binding.as_ref()),
+            },
+            neighbours,
             binding,
             stop: handle.stop.clone(),
             activity: handle.activity.clone(),
+            place: handle.place.clone(),
         };
-        let reconciler = match origin {
-            Origin::CatchUp { verify: false } => self.parts.reconciler.without_verification(),
-            _ => self.parts.reconciler.clone(),
-        };
+        let reconciler = self.parts.reconciler.clone();
         // A task of its own, so that a panic ends this job and no other.
-        let run = self
+        let task = self
             .parts
             .tasks
             .spawn(tracing::Instrument::in_current_span(async move {
                 reconciler.run(&job).await
             }));
         let ended = {
-            tokio::pin!(run);
+            tokio::pin!(task);
             tokio::select! {
                 biased;
-                ended = &mut run => ended,
-                () = self.keep_grant(&grant, &handle.stop) => run.await,
+                ended = &mut task => ended,
+                () = self.keep_grant(&grant, claimed_at, &handle.stop) => task.await,
             }
         };
         match ended {
-            Ok(Some(ended)) => self.disposition(work, &execution_id, ended, &handle),
+            Ok(Some(ended)) => self.disposition(&run, ended),
             // The daemon has ended, and this task with it.
             Ok(None) => Disposition::Release {
                 delay: Delay::None,
@@ -161,13 +215,14 @@ impl Consumer {
                 let took = handle.started.elapsed();
                 let detail = panic_message(error);
                 self.emit(events::JobPanicked {
-                    work,
+                    work: run.work,
                     execution_id: &execution_id,
                     detail: &detail,
                     took,
+                    news: run.told.failure(PANICKED),
                 });
                 let end = End::Failed {
-                    reason: "panicked",
+                    reason: PANICKED,
                     detail,
                 };
                 let notifier = &self.parts.notifier;
@@ -175,22 +230,89 @@ impl Consumer {
                 if let Some(notice) = notifier.of_run(about, grant.epoch, &end, took) {
                     notifier.tell(notice);
                 }
-                if let Err(error) = ledger.release(&grant, "panicked").await {
+                ledger.note(&grant, Note::Failed(PANICKED));
+                if let Err(error) = ledger.release(&grant, PANICKED).await {
                     self.ledger_failed(&error);
                 }
                 Disposition::Release {
                     delay: Delay::Backoff,
-                    reason: "panicked",
+                    reason: PANICKED,
                 }
             }
         }
     }
 
+    /// Asks for the job, and says when it asked last. A message waits while another instance works on it, and so
+    /// finds it done, or takes it over.
+    async fn claim(
+        &self,
+        origin: &Origin<'_>,
+        rejection: &Rejection,
+        handle: &Handle,
+    ) -> (Result<Claim, LedgerError>, Instant) {
+        let ledger = &self.parts.ledger;
+        let mut pause = FIRST_CLAIM_PAUSE;
+        let mut waiting: Option<Lasting> = None;
+        loop {
+            let asked_at = Instant::now();
+            let until = lease_until(&self.parts.clock, self.terms);
+            let claim = ledger
+                .claim(&rejection.key, &rejection.pipeline.name, until)
+                .await;
+            let (Ok(Claim::Leased { until }), Origin::Message { id, .. }) = (&claim, origin) else {
+                if let Some(waiting) = waiting {
+                    self.emit(events::HeldElsewhereEnded {
+                        took: waiting.took(),
+                    });
+                }
+                return (claim, asked_at);
+            };
+            let since = match &mut waiting {
+                Some(waiting) => waiting.again(),
+                None => {
+                    self.emit(events::DuplicateSuppressed {
+                        message_id: id,
+                        execution_id: &rejection.execution_id,
+                        job: "leased_elsewhere",
+                    });
+                    None
+                }
+            };
+            if waiting.is_none() || since.is_some() {
+                self.emit(events::HeldElsewhere {
+                    execution_id: &rejection.execution_id,
+                    until: *until,
+                    since,
+                });
+            }
+            waiting.get_or_insert_with(Lasting::begin);
+            handle.activity.rest("leased_elsewhere");
+            handle.place.leave();
+            let again = async {
+                tokio::time::sleep(pause).await;
+                handle.place.take().await;
+            };
+            tokio::select! {
+                biased;
+                _ = handle.stop.stopped() => return (claim, asked_at),
+                () = again => {}
+            }
+            pause = pause.mul_f64(1.5).min(LONGEST_CLAIM_PAUSE);
+        }
+    }
+
     /// What the last run of a job came to that a message has asked for; `None` if none has.
+    ///
+    /// A message that has not come back for so long, and was not received for the last time, exists no more:
+    /// then none does.
     fn asked_for(&self, grant: &Grant) -> Option<String> {
         let trail = self.parts.ledger.trail(grant)?;
-        let asked = trail.about.as_ref().is_some_and(|about| !about.unasked);
-        asked.then(|| trail.last_end().unwrap_or("asked_for").to_owned())
+        let about = trail.about.as_ref().filter(|about| !about.unasked)?;
+        let last = trail.entries.last().map_or(0, |entry| entry.at_ms);
+        let silent = self.parts.clock.now_ms().saturating_sub(last);
+        let comes_back = (COMES_BACK_WITHIN + 2 * self.config.retry.max_backoff).as_millis();
+        let gone = !about.last_receive && u128::try_from(silent).is_ok_and(|it| it > comes_back);
+        (!gone).then(|| trail.last_end().unwrap_or("asked_for").to_owned())
     }
 
     /// Gives a grant back that nothing was done under.
@@ -212,36 +334,31 @@ impl Consumer {
         }
     }
 
-    fn disposition(
-        &self,
-        work: Work,
-        execution_id: &str,
-        ended: Ended,
-        handle: &Handle,
-    ) -> Disposition {
-        let took = handle.started.elapsed();
+    fn disposition(&self, run: &Run<'_>, ended: Ended) -> Disposition {
+        let Run {
+            work, execution_id, ..
+        } = *run;
+        let took = run.handle.started.elapsed();
         match ended {
-            Ended::Succeeded(outcome) => {
+            Ended::Succeeded(Done { outcome, detail }) => {
                 self.emit(events::JobSucceeded {
                     work,
                     execution_id,
                     outcome,
+                    // What was left half way is a warning of its own.
+                    detail: detail.as_deref().filter(|_| outcome == Outcome::Observed),
                     took,
                 });
                 Disposition::Delete {
                     reason: outcome.code(),
                 }
             }
-            Ended::Refused(refusal) => self.refused(
-                work,
-                execution_id,
-                refusal.code(),
-                refusal.to_string(),
-                took,
-            ),
+            Ended::Refused(Refused { refusal, detail }) => {
+                self.refused(run, work, refusal.code(), detail)
+            }
             Ended::ProgramFailed { status } => {
                 let detail = format!("the program's exit status is {status}");
-                self.refused(Work::Program, execution_id, PROGRAM_FAILED, detail, took)
+                self.refused(run, Work::Program, PROGRAM_FAILED, detail)
             }
             Ended::Stopped(reason) => {
                 self.emit(events::JobStopped {
@@ -252,7 +369,10 @@ impl Consumer {
                 });
                 let delay = match reason {
                     StopReason::LedgerLost => Delay::Backoff,
-                    _ => Delay::None,
+                    StopReason::Crowded => Delay::Crowded,
+                    StopReason::ShuttingDown
+                    | StopReason::LeaseLost
+                    | StopReason::VisibilityCeiling => Delay::None,
                 };
                 Disposition::Release {
                     delay,
@@ -272,84 +392,124 @@ impl Consumer {
                     reason,
                 }
             }
-            Ended::Failed(failure) => self.failed(work, execution_id, &failure, handle),
+            Ended::Failed(failure) => self.failed(run, &failure),
         }
     }
 
     fn refused(
         &self,
+        run: &Run<'_>,
         work: Work,
-        execution_id: &str,
         reason: &'static str,
         detail: String,
-        took: Duration,
     ) -> Disposition {
         self.emit(events::JobRefused {
             work,
-            execution_id,
+            execution_id: run.execution_id,
             reason,
             detail: &detail,
-            took,
+            took: run.handle.started.elapsed(),
+            news: run.told.refusal(reason),
         });
-        Disposition::Reject { reason, detail }
+        Disposition::Refuse {
+            reason,
+            detail,
+            // What AWS shows may lag; what a program says is final.
+            quick: reason == PROGRAM_FAILED,
+        }
     }
 
-    fn failed(
-        &self,
-        work: Work,
-        execution_id: &str,
-        failure: &Failure,
-        handle: &Handle,
-    ) -> Disposition {
-        if let Failure::Ledger(error) = failure {
-            self.ledger_failed(error);
+    fn failed(&self, run: &Run<'_>, failure: &Failure) -> Disposition {
+        let reason = failure.code();
+        let mut news = run.told.failure(reason);
+        if let Failure::Ledger(error) = failure
+            && self.ledger_failed(error)
+        {
+            news = News::Known;
         }
         let work = match failure {
             Failure::Program(_) => Work::Program,
-            _ => work,
+            _ => run.work,
         };
         self.emit(events::JobFailed {
             work,
-            execution_id,
-            reason: failure.code(),
+            execution_id: run.execution_id,
+            reason,
             detail: &failure.detail(),
-            took: handle.started.elapsed(),
+            took: run.handle.started.elapsed(),
+            news,
         });
         Disposition::Release {
             delay: Delay::Backoff,
-            reason: failure.code(),
+            reason,
         }
     }
 
     /// Renews the right to work on a job. Returns when that right is lost, having told the job.
-    async fn keep_grant(&self, grant: &Grant, stop: &Stop) {
+    async fn keep_grant(&self, grant: &Grant, claimed_at: Instant, stop: &Stop) {
         let (ledger, clock) = (&*self.parts.ledger, &self.parts.clock);
         let heard = |renewed: Result<(), &LedgerError>| match renewed {
             Ok(()) => self.ledger_worked(),
-            Err(error) => self.ledger_failed(error),
+            Err(error) => {
+                self.ledger_failed(error);
+            }
         };
-        keep(ledger, grant, self.terms, clock, stop, heard).await;
+        keep(ledger, grant, claimed_at, self.terms, clock, stop, heard).await;
     }
 
-    fn ledger_failed(&self, error: &LedgerError) {
+    /// The ledger answered with an error: whether that is a failure of it, which is reported as such.
+    pub(crate) fn ledger_failed(&self, error: &LedgerError) -> bool {
         if matches!(error, LedgerError::NotOwner { .. }) {
             // It works, and says no.
-            return;
+            return false;
         }
-        let first = lock(&self.ledger_failing).replace(Instant::now()).is_none();
-        self.emit(events::LedgerFailing { error, first });
+        let phase = lock(&self.ledger_failing).failed();
+        self.emit(events::LedgerFailing { error, phase });
+        true
     }
 
     fn ledger_worked(&self) {
-        if lock(&self.ledger_failing).take().is_some() {
-            self.emit(events::LedgerRecovered);
+        let recovered = lock(&self.ledger_failing).recovered();
+        if let Some(took) = recovered {
+            self.emit(events::LedgerRecovered { took });
+        }
+    }
+
+    /// Says when the ledger's table is slow or throttles, that it still is, and when it is not any more.
+    pub(super) async fn watch_ledger(&self) {
+        let ledger = &self.parts.ledger;
+        loop {
+            let trouble = ledger.troubled().await;
+            let mut lasting = Lasting::begin();
+            self.emit(events::LedgerTroubled {
+                trouble: &trouble,
+                since: None,
+            });
+            loop {
+                tokio::time::sleep(TROUBLED_PAUSE).await;
+                // Nobody else may ask for hours.
+                if let Err(error) = ledger.check().await {
+                    self.ledger_failed(&error);
+                }
+                let Some(still) = ledger.trouble() else { break };
+                if let Some(took) = lasting.again() {
+                    self.emit(events::LedgerTroubled {
+                        trouble: &still,
+                        since: Some(took),
+                    });
+                }
+            }
+            self.emit(events::LedgerUntroubled {
+                table: &trouble.table,
+                took: lasting.took(),
+            });
         }
     }
 
     /// Returns at once if the ledger works, else as soon as it does again.
     pub(super) async fn ledger_works(&self) {
         let mut failures = 0;
-        while lock(&self.ledger_failing).is_some() {
+        while lock(&self.ledger_failing).is_so() {
             failures += 1;
             let pause = self.backoff().delay(failures, &mut fastrand::Rng::new());
             self.polling
@@ -357,20 +517,28 @@ impl Consumer {
             tokio::time::sleep(pause.min(MAX_LEDGER_PAUSE)).await;
             match self.parts.ledger.check().await {
                 Ok(()) => self.ledger_worked(),
-                Err(error) => self.ledger_failed(&error),
+                Err(error) => {
+                    self.ledger_failed(&error);
+                }
             }
         }
     }
 }
 
-/// What every log line of a job carries.
-pub(super) fn job_span(rejection: &Rejection, target: &ResolvedTarget) -> tracing::Span {
-    tracing::info_span!(
-        "job",
-        execution.id = rejection.execution_id,
-        pipeline = rejection.pipeline.name,
-        target = target.label,
-    )
+/// Whether a person began the job that is bound so.
+fn bound_by_hand(binding: Option<&Binding>) -> bool {
+    subject(binding).is_some_and(|subject| subject.by_hand)
+}
+
+fn cause_of(binding: Option<&Binding>) -> Cause {
+    match subject(binding).is_some_and(|subject| subject.ended) {
+        true => Cause::EndedExecution,
+        false => Cause::Rejection,
+    }
+}
+
+fn subject(binding: Option<&Binding>) -> Option<&Subject> {
+    binding?.evidence.subject.as_ref()
 }
 
 fn panic_message(error: tokio::task::JoinError) -> String {

@@ -32,7 +32,7 @@ pub(super) async fn examine(config: &Config, connector: &Connector, clock: &Cloc
                 Err(error) => Check::call(
                     NAME,
                     &error,
-                    "dynamodb:GetItem and dynamodb:UpdateItem on it",
+                    "dynamodb:GetItem, dynamodb:UpdateItem and dynamodb:Scan on it",
                 ),
             }
             .about(config.ledger.table.clone())

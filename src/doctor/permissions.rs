@@ -2,7 +2,7 @@
 
 use super::questions::{Reach, of_a_cleanup, of_reading, of_the_daemon, principal};
 use super::queue_policy::QueuePolicy;
-use super::{Check, LIST, Scene, mend};
+use super::{Check, Scene, mend};
 use crate::aws::AwsError;
 use crate::aws::iam::{Decision, Iam, Question, Verdict};
 use crate::aws::identity::Caller;
@@ -203,8 +203,6 @@ fn judge(action: &'static str, decisions: &[Decision], elsewhere: Option<&str>) 
             (Verdict::NotAllowed, Some(elsewhere)) => {
                 Check::warning(action, format!("{said}; {elsewhere}"), remedy)
             }
-            // The daemon then asks for each distribution by itself.
-            _ if action == LIST => Check::warning(action, said, remedy),
             _ => Check::failure(action, said, remedy),
         };
     }

@@ -8,10 +8,10 @@ use crate::accounts::Accounts;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
 use crate::catch_up::approvals;
+use crate::executions::Stage;
 use crate::named::{self, Named};
 use crate::retry::ErrorClass;
 use crate::target::{Access, PipelineArn, Resolution};
-use crate::verdict::Stage;
 
 const NAME: &str = "codepipeline";
 const LIST: &str = "codepipeline:ListPipelines";
@@ -48,14 +48,14 @@ pub(super) async fn examine(scene: &Scene<'_>) -> Vec<Check> {
     let home = &scene.home;
     let asks = Asks {
         verify: config.verify.codepipeline,
-        catch_up: !config.catch_up.interval.is_zero(),
+        catch_up: config.catch_up.is_on(),
     };
     let mut checks = Vec::new();
     let mut wanted: Vec<&Named> = scene.named.iter().collect();
     let patterns = config.targets.iter().any(|it| it.pipeline().contains('{'));
     let mut listed = Vec::new();
     if asks.catch_up && patterns {
-        let own = codepipeline(accounts, None, &home.region);
+        let own = codepipeline(accounts, &scene.access());
         match own.names().await {
             Ok(names) => {
                 checks.push(Check::ok(LIST, "allowed"));
@@ -75,17 +75,22 @@ pub(super) async fn examine(scene: &Scene<'_>) -> Vec<Check> {
     wanted.extend(&scene.told);
     let mut seen = BTreeSet::new();
     wanted.retain(|named| {
-        let role = named.target.access.role.is_some();
         let place = (
             named.pipeline.clone(),
             named.stage.clone(),
             named.action.clone(),
         );
-        (role || named.pipeline.account == home.account) && seen.insert(place)
+        // Where CodePipeline is asked, there is somebody who may: that is checked with the configuration.
+        let askable =
+            named.target.pipeline_access.role.is_some() || named.pipeline.account == home.account;
+        askable && seen.insert(place)
     });
     let looks = wanted.into_iter().map(|named| async move {
         let surely = scene.named.contains(named);
-        pipeline(accounts, asks, named, surely).await
+        match elsewhere(scene, named) {
+            Some(check) => Some(check.about(named.pipeline.name.clone())),
+            None => pipeline(accounts, asks, named, surely).await,
+        }
     });
     checks.extend(at_once(looks).await.into_iter().flatten());
     checks.extend(patterns_alone(scene, asks, &seen).await);
@@ -105,15 +110,21 @@ async fn patterns_alone(scene: &Scene<'_>, asks: Asks, seen: &Seen) -> Vec<Check
         if !target.pipeline().contains('{') || seen.iter().any(resolves) {
             continue;
         }
-        let name = named::example(target.pipeline());
+        let name = named::example(target.pipeline(), &scene.home);
         let example = resolved(config, &scene.home, &name, target).filter(|named| {
-            named.target.access.role.is_none() && named.pipeline.account == scene.home.account
+            let asked_as = &named.target.pipeline_access.role;
+            asked_as.is_none() && named.pipeline.account == scene.home.account
         });
         if asks.verify
             && let Some(named) = example
         {
-            let client = codepipeline(scene.asked.accounts, None, &named.pipeline.region);
-            if let Err(check) = readable(&client, asks, &named.pipeline.name).await {
+            let elsewhere = elsewhere(scene, &named);
+            let client = codepipeline(scene.asked.accounts, &named.target.pipeline_access);
+            let denied = match elsewhere {
+                Some(check) => Some(check),
+                None => readable(&client, asks, &named.pipeline.name).await.err(),
+            };
+            if let Some(check) = denied {
                 checks.push(check.about(target.to_string()));
                 continue;
             }
@@ -128,25 +139,47 @@ async fn patterns_alone(scene: &Scene<'_>, asks: Asks, seen: &Seen) -> Vec<Check
     checks
 }
 
-fn codepipeline(accounts: &Accounts, role: Option<&Access>, region: &str) -> CodePipeline {
-    let access = Access {
-        role: role.and_then(|it| it.role.clone()),
-        region: region.to_owned(),
-    };
-    accounts.get(&access).clients.codepipeline.clone()
+fn codepipeline(accounts: &Accounts, access: &Access) -> CodePipeline {
+    accounts.get(access).clients.codepipeline.clone()
+}
+
+/// Whether the daemon's own credentials, as which CodePipeline would be asked, are of another account than
+/// the pipeline: an answer would be about another pipeline of the same name.
+fn elsewhere(scene: &Scene<'_>, named: &Named) -> Option<Check> {
+    let own = scene.own_account.as_deref()?;
+    let pipeline = &named.pipeline.account;
+    let asked_as = &named.target.pipeline_access.role;
+    (asked_as.is_none() && own != pipeline).then(|| {
+        Check::failure(
+            NAME,
+            format!(
+                "the pipeline is of account {pipeline}, and CodePipeline would be asked with credentials \
+                 of account {own}"
+            ),
+            format!(
+                "add pipeline_role_arn, a role of account {pipeline}; or give the daemon credentials of \
+                 this account"
+            ),
+        )
+    })
 }
 
 /// `surely`: somebody names it. Nothing is said of one that only a parameter's name tells and that is not
 /// there.
 async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named, surely: bool) -> Option<Check> {
-    let PipelineArn { name, region, .. } = &named.pipeline;
-    let client = codepipeline(accounts, Some(&named.target.access), region);
+    let PipelineArn {
+        name,
+        region,
+        account,
+        ..
+    } = &named.pipeline;
+    let client = codepipeline(accounts, &named.target.pipeline_access);
     let check = match readable(&client, asks, name).await {
         Err(check) => check,
         Ok(None) if !surely => return None,
         Ok(None) => Check::warning(
             NAME,
-            format!("there is no such pipeline in {region}"),
+            format!("there is no such pipeline in {region} of account {account}"),
             "check the target's pipeline, the region and the account",
         ),
         Ok(Some(stages)) if stages.iter().all(|stage| stage.actions.is_empty()) => Check::warning(
@@ -158,7 +191,8 @@ async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named, surely: bool) 
             Some(said) => Check::failure(
                 NAME,
                 said,
-                "check the target's stage and action: a rejection of another is none of the daemon's",
+                "check the target's stage, action and deploy_stage: a rejection of another is none of the \
+                 daemon's",
             ),
             None => Check::ok(NAME, "it has the approval, and may be asked about"),
         },
@@ -186,12 +220,9 @@ async fn readable(
             }
             _ => {}
         }
-    }
-    if asks.catch_up {
         match client.executions(pipeline).await {
             Err(error) if !absent(&error) => {
-                let check = asks.denied(&error, "codepipeline:ListPipelineExecutions");
-                return Err(check.at_most_a_warning());
+                return Err(asks.denied(&error, "codepipeline:ListPipelineExecutions"));
             }
             _ => {}
         }
@@ -202,6 +233,30 @@ async fn readable(
 /// What the target names and the pipeline does not have. A pipeline has stages, and a stage actions: a
 /// reply without any tells nothing.
 fn lacking(named: &Named, stages: &[Stage]) -> Option<String> {
+    let place = |name: &String| stages.iter().position(|it| it.name == *name);
+    if let Some(deploy) = named
+        .target
+        .deploy_stage
+        .as_ref()
+        .filter(|_| !stages.is_empty())
+    {
+        let approval = named.stage.as_ref().and_then(place);
+        match (place(deploy), approval) {
+            (None, _) => {
+                let there: Vec<&str> = stages.iter().map(|it| it.name.as_str()).collect();
+                let there = there.join(", ");
+                return Some(format!(
+                    "it has no stage {deploy:?}, which is the target's deploy_stage; its stages: {there}"
+                ));
+            }
+            (Some(deploys), Some(approves)) if deploys > approves => {
+                return Some(format!(
+                    "its stage {deploy:?}, which is the target's deploy_stage, comes after the approval's"
+                ));
+            }
+            _ => {}
+        }
+    }
     let stages: Vec<&Stage> = match &named.stage {
         None => stages.iter().collect(),
         Some(wanted) => {
@@ -216,7 +271,7 @@ fn lacking(named: &Named, stages: &[Stage]) -> Option<String> {
     };
     let wanted = named.action.as_ref()?;
     let actions = stages.iter().flat_map(|stage| &stage.actions);
-    let there: Vec<&str> = actions.map(|(name, _)| name.as_str()).collect();
+    let there: Vec<&str> = actions.map(|action| action.name.as_str()).collect();
     if there.is_empty() || there.contains(&wanted.as_str()) {
         return None;
     }
@@ -232,10 +287,20 @@ fn lacking(named: &Named, stages: &[Stage]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::executions::StageAction;
     use crate::named::{Home, Wanted};
-    use crate::target::{ProgramSpec, TargetSpec, Targets};
+    use crate::target::{ProgramSpec, Surroundings, TargetSpec, Targets};
 
     fn said(stage: Option<&str>, action: Option<&str>, stages: &[Stage]) -> Option<String> {
+        said_of(stage, action, None, stages)
+    }
+
+    fn said_of(
+        stage: Option<&str>,
+        action: Option<&str>,
+        deploy_stage: Option<&str>,
+        stages: &[Stage],
+    ) -> Option<String> {
         let spec = TargetSpec {
             pipeline: "shop".to_owned(),
             stage: stage.map(str::to_owned),
@@ -256,7 +321,13 @@ mod tests {
             stage: None,
             action: None,
         };
-        let named = named::find(&Targets::new(&[spec]).unwrap(), wanted, &home).unwrap();
+        let surroundings = Surroundings {
+            account: Some(home.account.clone()),
+            ..Surroundings::default()
+        };
+        let targets = Targets::new(&[spec], surroundings).unwrap();
+        let mut named = named::find(&targets, wanted, &home).unwrap();
+        named.target.deploy_stage = deploy_stage.map(str::to_owned);
         lacking(&named, stages)
     }
 
@@ -265,7 +336,16 @@ mod tests {
             name: name.to_owned(),
             latest: None,
             inbound: Vec::new(),
-            actions: actions.iter().map(|it| ((*it).to_owned(), None)).collect(),
+            actions: actions
+                .iter()
+                .map(|it| StageAction {
+                    name: (*it).to_owned(),
+                    id: None,
+                    status: None,
+                    updated_at: None,
+                    awaits_review: false,
+                })
+                .collect(),
         }
     }
 
@@ -279,7 +359,15 @@ mod tests {
             let lost = said(stage, Some("Deny"), &all).unwrap();
             assert!(lost.contains("its actions: Fetch"), "{lost}");
         }
+        let deploys = |stage| said_of(Some("Review"), Some("Approve"), Some(stage), &all);
+        assert_eq!(deploys("Source"), None);
+        assert_eq!(deploys("Review"), None);
+        let lost = deploys("Deploy").unwrap();
+        assert!(lost.contains("its stages: Source, Review"), "{lost}");
+        let late = said_of(Some("Source"), Some("Fetch"), Some("Review"), &all);
+        assert!(late.unwrap().contains("comes after the approval's"));
         // Nothing is told by a reply that lists none.
+        assert_eq!(said_of(None, None, Some("Deploy"), &[]), None);
         assert_eq!(said(Some("Review"), Some("Approve"), &[]), None);
         let bare = [stage("Review", &[])];
         assert_eq!(said(Some("Review"), Some("Approve"), &bare), None);

@@ -9,6 +9,10 @@ use crate::config::LedgerBackend;
 use crate::notify::DETAIL_TYPE;
 use crate::target::Access;
 
+const STATE: &str = "codepipeline:GetPipelineState";
+const ACTIONS: &str = "codepipeline:ListActionExecutions";
+const EXECUTIONS: &str = "codepipeline:ListPipelineExecutions";
+
 /// What the daemon would change in one account, by what was found there.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
@@ -167,7 +171,20 @@ pub(super) fn of_reading(
             questions.push(Question::of(action, ["*".to_owned()]));
         }
     }
-    questions.extend(table(scene, principal).map(|arn| Question::of("dynamodb:GetItem", [arn])));
+    if let Some(arn) = table(scene, principal) {
+        let reads = ["dynamodb:GetItem", "dynamodb:Scan"];
+        questions.extend(reads.map(|action| Question::of(action, [arn.clone()])));
+    }
+    if scene.asked.config.verify.codepipeline {
+        let asked = scene.named.iter().chain(&scene.told).filter(|named| {
+            named.target.pipeline_access.role.is_none() && named.pipeline.account == account
+        });
+        let pipelines: BTreeSet<String> = asked.map(|it| it.pipeline.to_string()).collect();
+        let pipelines: Vec<String> = pipelines.into_iter().collect();
+        for action in [STATE, ACTIONS, EXECUTIONS] {
+            questions.push(Question::of(action, pipelines.clone()));
+        }
+    }
     questions.retain(|it| !it.resources.is_empty());
     questions
 }

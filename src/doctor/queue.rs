@@ -8,8 +8,9 @@ use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
 use crate::retry::ErrorClass;
 
-/// With fewer receives, a failure that would have passed ends in the dead-letter queue.
-const FEW_RECEIVES: u32 = 3;
+/// With fewer receives, a failure that would have passed ends in the dead-letter queue, and so does a rejection
+/// whose target a rolling update is just bringing: ten of them are some 25 minutes, by the default backoff.
+const FEW_RECEIVES: u32 = 10;
 
 /// With more, a message that can never be handled is tried for days.
 const MANY_RECEIVES: u32 = 100;
@@ -105,7 +106,9 @@ fn redrive(attributes: &QueueAttributes) -> Check {
     match count {
         ..FEW_RECEIVES => Check::warning(
             NAME,
-            format!("{said}: a failure that would pass ends there too"),
+            format!(
+                "{said}: a failure that would pass, or a target that a rolling update brings, ends there too"
+            ),
             "set maxReceiveCount to 10",
         ),
         MANY_RECEIVES.. => Check::warning(
@@ -173,7 +176,7 @@ fn dead_letters(queue: &QueueAttributes, dead: &QueueAttributes) -> Check {
         return Check::warning(
             NAME,
             format!("{waiting} message(s) wait in it"),
-            "read the reason in the daemon's log (`message rejected`), mend it, and redrive them",
+            "read the reason in the daemon's log (`refused`, `failed for now`), mend it, and redrive them",
         );
     }
     // A message keeps the time it was first sent at: in a shorter retention it would be gone at once.
@@ -270,6 +273,7 @@ mod tests {
         };
         assert_eq!(of(None), Status::Failure);
         assert_eq!(of(Some(1)), Status::Warning);
+        assert_eq!(of(Some(9)), Status::Warning);
         assert_eq!(of(Some(10)), Status::Ok);
         assert_eq!(of(Some(1000)), Status::Warning);
     }

@@ -12,6 +12,7 @@ use crate::aws::AwsError;
 use crate::aws::eventbridge::{DEFAULT_BUS, EventBridge, Rule, RuleTarget};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
+use crate::event::{ACTION_DETAIL_TYPE, PIPELINE_DETAIL_TYPE, STAGE_DETAIL_TYPE};
 use crate::event_pattern::admits;
 use crate::named::Named;
 use crate::retry::ErrorClass;
@@ -211,7 +212,7 @@ fn of_pipeline(named: &Named) -> Value {
 fn rejection(stage: Option<&str>, action: Option<&str>) -> Value {
     let mut event = json!({
         "source": "aws.codepipeline",
-        "detail-type": "CodePipeline Action Execution State Change",
+        "detail-type": ACTION_DETAIL_TYPE,
         "detail": {
             "state": "FAILED",
             "type": { "owner": "AWS", "category": "Approval", "provider": "Manual" },
@@ -322,8 +323,18 @@ fn pattern_fault(rule: &Rule, rejections: &[Rejection]) -> Option<Check> {
         events.any(|event| admits(&pattern, &event) != Some(false))
     };
     if !comes("FAILED") {
-        let said = "its pattern lets no rejection of any target through";
-        return Some(Check::failure(NAME, said, remedy));
+        return Some(match whole(&pattern, rejections) {
+            Some(detail_type) => Check::failure(
+                NAME,
+                format!("it asks for `{detail_type}`, of which no rejection comes"),
+                format!("set its pattern's detail-type to `{ACTION_DETAIL_TYPE}`"),
+            ),
+            None => Check::failure(
+                NAME,
+                "its pattern lets no rejection of any target through",
+                remedy,
+            ),
+        });
     }
     comes("SUCCEEDED").then(|| {
         Check::warning(
@@ -332,6 +343,20 @@ fn pattern_fault(rule: &Rule, rejections: &[Rejection]) -> Option<Check> {
             "add \"state\": [\"FAILED\"] to its pattern's detail",
         )
     })
+}
+
+/// The kind of event that a pattern asks for, where that is a stage or a pipeline as a whole.
+fn whole(pattern: &Value, rejections: &[Rejection]) -> Option<&'static str> {
+    let events = || rejections.iter().flat_map(|it| &it.events);
+    [STAGE_DETAIL_TYPE, PIPELINE_DETAIL_TYPE]
+        .into_iter()
+        .find(|detail_type| {
+            events().any(|event| {
+                let mut event = event.clone();
+                event["detail-type"] = json!(detail_type);
+                admits(pattern, &event) != Some(false)
+            })
+        })
 }
 
 fn delivery_faults(target: &RuleTarget) -> Vec<Check> {
@@ -442,6 +467,17 @@ mod tests {
             (
                 patterned(r#"{"detail": {"stage": ["Other"]}}"#),
                 "no rejection",
+            ),
+            (
+                patterned(r#"{"detail-type": ["CodePipeline Stage Execution State Change"]}"#),
+                "`CodePipeline Stage Execution",
+            ),
+            (
+                patterned(
+                    r#"{"detail-type": ["CodePipeline Pipeline Execution State Change"],
+                    "detail": {"pipeline": ["shop"], "state": ["FAILED"]}}"#,
+                ),
+                "`CodePipeline Pipeline Execution",
             ),
             (
                 after(|it| it.rule.arn = format!("{RULE}-2")),

@@ -108,7 +108,7 @@ pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Vec<Reach>) {
 
 /// A staging parameter that the target can come to, and its region.
 fn example(scene: &Scene<'_>, target: &Target) -> Option<(String, String)> {
-    let name = named::example(target.pipeline());
+    let name = named::example(target.pipeline(), &scene.home);
     let target = resolved(scene.asked.config, &scene.home, &name, target)?.target;
     Some((target.access.region, target.parameters?.staging))
 }
@@ -149,7 +149,7 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
         return (check.about(about), reach);
     };
     let account = accounts.get(&named.target.access);
-    let check = match look(&account.clients, parameters).await {
+    let check = match look(&account.clients, parameters, None).await {
         Err(error) => Check::call(
             PIPELINE,
             &error,
@@ -175,7 +175,7 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
                         forecast.steps.len()
                     ),
                 ),
-                End::Open => Check::ok(PIPELINE, "a rejection would wait for a newer deployment"),
+                End::Open => Check::ok(PIPELINE, "a rejection would wait for what others do"),
                 End::Refused(refusal) => Check::failure(
                     PIPELINE,
                     format!("a rejection would be refused: {refusal}"),

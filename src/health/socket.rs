@@ -165,6 +165,7 @@ mod tests {
             healthy: true,
             reason: None,
             detail: "polling".to_owned(),
+            mode: Some("act".to_owned()),
             last_poll_ms: Some(7),
             in_flight: 0,
         }

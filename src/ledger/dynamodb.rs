@@ -18,7 +18,11 @@
 //! [`MARGIN`](time::MARGIN); a lease counts as over only that much after its end. An instance that finds its
 //! reading was off writes again.
 //!
-//! **Not handled here.** Throughput and outages: they are errors, and nothing is processed then.
+//! **Writes.** A call of the ledger writes each item it is about once; a second time only where its reading of the
+//! time was off. A cleanup on its own makes eight, besides a renewal each heartbeat interval.
+//!
+//! **Not handled here.** Throughput and outages: they are errors, and nothing is processed then. A table that is
+//! slow, or throttles, is said to be so ([`Ledger::troubled`]).
 //! Making the table. Removing old items: DynamoDB does, by the attribute `expires`.
 
 mod item;
@@ -32,9 +36,11 @@ use jiff::Timestamp;
 use self::item::{BindingChange, CHECK, binding, is_granted, job_item, record};
 use self::time::{expiry, lapsed, later};
 use super::trails::Trails;
-use super::{Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, RETENTION};
-use crate::aws::AwsError;
+use super::{
+    Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, RETENTION, Trouble, Unfinished,
+};
 use crate::aws::dynamodb::{Table, Update, Updated, Value};
+use crate::aws::{AwsError, pulse};
 use crate::binding::Binding;
 use crate::clock::Clock;
 use crate::event::JobKey;
@@ -115,6 +121,11 @@ impl DynamoDbLedger {
         move |source| LedgerError::Table { table, source }
     }
 
+    fn trouble_of(&self, what: pulse::Trouble) -> Trouble {
+        let table = self.table.name().to_owned();
+        Trouble { table, what }
+    }
+
     /// A write that only the holder of a grant may make.
     async fn granted(
         &self,
@@ -158,7 +169,6 @@ impl Ledger for DynamoDbLedger {
         pipeline: &str,
         until: Timestamp,
     ) -> Result<Claim, LedgerError> {
-        let length = self.length(until);
         let (now, updated) = self
             .timed(|now| Update {
                 key: job_item(key),
@@ -172,7 +182,7 @@ impl Ledger for DynamoDbLedger {
                     // So that epochs stay above those of an item that has expired.
                     (":first", now.as_millisecond().into()),
                     (":one", 1.into()),
-                    (":until", later(now, length)),
+                    (":until", later(now, self.length(until))),
                     (":lapsed", lapsed(now).into()),
                     (":now", now.as_millisecond().into()),
                     (":expires", expiry(now, OPEN_RETENTION)),
@@ -251,12 +261,27 @@ impl Ledger for DynamoDbLedger {
         }
     }
 
+    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
+        self.give_back(grant).await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+        let items = self.table.scan().await.map_err(self.failed())?;
+        let lapsed = lapsed(self.now().await?);
+        let found = items.iter().filter_map(|it| item::unfinished(it, lapsed));
+        let mut found: Vec<_> = found.collect();
+        found.sort_by(|one, other| (one.0, &one.1.key).cmp(&(other.0, &other.1.key)));
+        Ok(found
+            .into_iter()
+            .map(|(_, unfinished)| unfinished)
+            .collect())
+    }
+
     async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
-        let length = self.length(until);
         self.granted(grant, RENEW, IS_GRANTED, |now| {
             vec![
                 (":open", "open".into()),
-                (":until", later(now, length)),
+                (":until", later(now, self.length(until))),
                 (":expires", expiry(now, OPEN_RETENTION)),
             ]
         })
@@ -334,6 +359,15 @@ impl Ledger for DynamoDbLedger {
 
     async fn prune(&self) -> Result<usize, LedgerError> {
         Ok(0)
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let what = self.table.pulse().trouble()?;
+        Some(self.trouble_of(what))
+    }
+
+    async fn troubled(&self) -> Trouble {
+        self.trouble_of(self.table.pulse().troubled().await)
     }
 }
 

@@ -35,7 +35,7 @@ use tokio::sync::Semaphore;
 
 use super::records::{GUEST, Records};
 use super::trails::Trails;
-use super::{Bound, Claim, Grant, Ledger, LedgerError};
+use super::{Bound, Claim, Grant, Ledger, LedgerError, Unfinished};
 use crate::binding::Binding;
 use crate::clock::Clock;
 use crate::event::JobKey;
@@ -299,6 +299,16 @@ impl Ledger for EmbeddedLedger {
             records.bind(grant, &binding, now)
         })
         .await
+    }
+
+    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
+        self.granted(grant, |records, grant| records.yield_production(grant))
+            .await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+        let now = self.clock.now();
+        self.on_disk(move |records| records.unfinished(now)).await
     }
 
     async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {

@@ -60,6 +60,7 @@ fn binding(production: &str) -> Binding {
         staging_domain: Some("d222.cloudfront.net".to_owned()),
         policy_id: None,
         overwriting: None,
+        evidence: Default::default(),
     }
 }
 
@@ -279,7 +280,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
         error,
         LedgerError::NewerSchema {
             found: 7,
-            known: 3,
+            known: 4,
             ..
         }
     ));
@@ -296,7 +297,8 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it
     let database = Connection::open(place.path()).unwrap();
     database
         .execute_batch(
-            "ALTER TABLE jobs DROP COLUMN trail; DROP TABLE notices; PRAGMA user_version = 1",
+            "ALTER TABLE jobs DROP COLUMN trail; ALTER TABLE jobs DROP COLUMN evidence;
+             ALTER TABLE jobs DROP COLUMN changed; DROP TABLE notices; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(database);

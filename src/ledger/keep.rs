@@ -11,18 +11,21 @@ use crate::clock::Clock;
 use crate::lease::Terms;
 use crate::stop::{Stop, StopReason};
 
-/// Renews a grant for as long as it is polled. Returns when the grant is lost, having told the work.
-/// `heard` is told what the ledger answered, each time.
+/// Renews a grant for as long as it is polled. Returns when the grant is lost, having told the work. It was
+/// asked for at `claimed_at`. `heard` is told what the ledger answered, each time.
 pub async fn keep(
     ledger: &dyn Ledger,
     grant: &Grant,
+    claimed_at: Instant,
     terms: Terms,
     clock: &Clock,
     stop: &Stop,
     heard: impl Fn(Result<(), &LedgerError>),
 ) {
-    let mut valid_until = Instant::now() + terms.visibility_timeout;
-    let mut next = terms.heartbeat_interval;
+    let mut valid_until = claimed_at + terms.visibility_timeout;
+    let mut next = terms
+        .heartbeat_interval
+        .saturating_sub(claimed_at.elapsed());
     loop {
         tokio::time::sleep(next).await;
         let asked_at = Instant::now();
@@ -56,7 +59,7 @@ mod tests {
 
     use async_trait::async_trait;
 
-    use super::super::{Bound, Claim};
+    use super::super::{Bound, Claim, Unfinished};
     use super::*;
     use crate::binding::Binding;
     use crate::event::JobKey;
@@ -102,6 +105,14 @@ mod tests {
             unreachable!("it is only renewed")
         }
 
+        async fn yield_production(&self, _: &Grant) -> Result<(), LedgerError> {
+            unreachable!("it is only renewed")
+        }
+
+        async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+            unreachable!("it is only renewed")
+        }
+
         async fn complete(&self, _: &Grant, _: Outcome) -> Result<(), LedgerError> {
             unreachable!("it is only renewed")
         }
@@ -121,7 +132,18 @@ mod tests {
 
     /// In which second the work is told to stop, within ten minutes.
     async fn told(fails: Range<u64>, void_from: u64, takes: Duration) -> Option<u64> {
+        told_after(Duration::ZERO, fails, void_from, takes).await
+    }
+
+    /// The same, where the claim itself took a while.
+    async fn told_after(
+        claim: Duration,
+        fails: Range<u64>,
+        void_from: u64,
+        takes: Duration,
+    ) -> Option<u64> {
         let began = Instant::now();
+        tokio::time::advance(claim).await;
         let ledger = Weather {
             began,
             fails,
@@ -135,7 +157,7 @@ mod tests {
         };
         let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
         let stop = Stop::default();
-        let kept = keep(&ledger, &grant, TERMS, &clock, &stop, |_| {});
+        let kept = keep(&ledger, &grant, began, TERMS, &clock, &stop, |_| {});
         let lost = tokio::time::timeout(600 * SECOND, kept).await.is_ok();
         assert_eq!(stop.reason(), lost.then_some(StopReason::LedgerLost));
         lost.then(|| began.elapsed().as_secs())
@@ -157,5 +179,8 @@ mod tests {
         // The lease runs from when it was asked for at 30, not from the answer at 40.
         let slowly = 10 * SECOND;
         assert_eq!(told(31..NEVER, NEVER, slowly).await, Some(132));
+        // And that of the claim from when the claim was asked for.
+        let claim = 10 * SECOND;
+        assert_eq!(told_after(claim, 0..NEVER, NEVER, at_once).await, Some(102));
     }
 }

@@ -23,6 +23,7 @@ mod records;
 mod trails;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +34,7 @@ pub use embedded::EmbeddedLedger;
 pub use keep::{keep, lease_until};
 pub use records::Records;
 
-use crate::aws::AwsError;
+use crate::aws::{AwsError, pulse};
 use crate::binding::Binding;
 use crate::event::JobKey;
 use crate::history::{Note, Trail};
@@ -60,6 +61,10 @@ pub struct Grant {
 }
 
 /// The answer to a claim.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each job, and it is taken apart at once"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// The job is this instance's.
@@ -93,6 +98,32 @@ pub enum Bound {
     },
 }
 
+/// A job that has changed something and is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The job.
+    pub key: JobKey,
+    /// What it is bound to.
+    pub binding: Binding,
+    /// Somebody works on it, or has died less than a lease ago.
+    pub leased: bool,
+}
+
+/// A ledger that answers, and not at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The table.
+    pub table: String,
+    /// What is wrong with it.
+    pub what: pulse::Trouble,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the ledger's table {} {}", self.table, self.what)
+    }
+}
+
 /// Where the ledger is kept.
 #[async_trait]
 pub trait Ledger: Send + Sync + std::fmt::Debug {
@@ -123,6 +154,19 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// [`LedgerError::NotOwner`] if the grant is void; [`LedgerError::BoundOtherwise`] if the job
     /// is bound to other distributions; others if the ledger fails.
     async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError>;
+
+    /// Gives the production distribution back while the job waits for somebody else, and keeps the grant. A
+    /// void grant is no error.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError>;
+
+    /// The open jobs that have changed something, the oldest first.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError>;
 
     /// Extends the right to work on a job.
     ///
@@ -184,6 +228,16 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// If it cannot.
     async fn check(&self) -> Result<(), LedgerError>;
+
+    /// What keeps the ledger from answering at once, if anything does. A file has none.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
+
+    /// Waits until there is such trouble.
+    async fn troubled(&self) -> Trouble {
+        std::future::pending().await
+    }
 
     /// Forgets done jobs after [`RETENTION`], and open ones that nobody works on after
     /// [`OPEN_RETENTION`]. Returns how many records went.
@@ -340,7 +394,9 @@ mod remedy {
             ErrorClass::NotFound => {
                 "create it with the partition key pk of type String, or set another ledger.table"
             }
-            ErrorClass::AccessDenied => "allow dynamodb:GetItem and dynamodb:UpdateItem on it",
+            ErrorClass::AccessDenied => {
+                "allow dynamodb:GetItem, dynamodb:UpdateItem and dynamodb:Scan on it"
+            }
             ErrorClass::Rejected => "its key must be the partition key pk of type String alone",
             _ => "it is tried again",
         }

@@ -323,6 +323,7 @@ fn binding((production, staging, policy): Ids) -> Binding {
         staging_domain: Some(format!("d{staging}.cloudfront.net")),
         policy_id: policy.map(|policy| format!("policy {policy}")),
         overwriting: policy.map(|policy| i64::try_from(policy).unwrap()),
+        evidence: Default::default(),
     }
 }
 

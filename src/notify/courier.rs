@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::notice::Notice;
 use super::outlet::{NotTaken, Outlet};
+use crate::lasting::Failing;
 use crate::retry::Backoff;
 use crate::telemetry::{Telemetry, events};
 
@@ -72,6 +73,7 @@ impl Courier {
     /// Carries, for ever.
     pub(super) async fn carry(&self) {
         let mut failures = 0;
+        let mut failing = Failing::default();
         loop {
             let batch = self.batch(failures).await;
             let results = self.outlet.take(&batch).await;
@@ -79,6 +81,8 @@ impl Courier {
             for (notice, result) in batch.iter().zip(results) {
                 match result {
                     Ok(()) => {
+                        let span = notice.span();
+                        let _about = span.enter();
                         self.telemetry.emit(events::Notified {
                             outlet: self.outlet.name(),
                             id: &notice.id,
@@ -93,9 +97,10 @@ impl Courier {
                 }
             }
             let Some(why) = failed else {
-                if failures > 0 {
+                if let Some(took) = failing.recovered() {
                     self.telemetry.emit(events::NotifyingRecovered {
                         outlet: self.outlet.name(),
+                        took,
                     });
                 }
                 failures = 0;
@@ -108,7 +113,7 @@ impl Courier {
                 detail: &why,
                 waiting: self.waiting().len(),
                 delay,
-                first: failures == 1,
+                phase: failing.failed(),
             });
             tokio::time::sleep(delay).await;
         }
@@ -138,6 +143,8 @@ impl Courier {
     }
 
     fn drop(&self, notice: &Notice, why: &str) {
+        let span = notice.span();
+        let _about = span.enter();
         self.telemetry.emit(events::NoticeDropped {
             outlet: self.outlet.name(),
             id: &notice.id,

@@ -5,10 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::Span;
 
 use crate::event::Rejection;
 use crate::plan::Outcome;
-use crate::reconcile::{Ended, Failure};
+use crate::reconcile::{Done, Ended, Failure, Refused};
+use crate::telemetry::job_span;
 
 /// The reviewer's comment and the words of an error are told up to so many characters: with them a notice
 /// stays far below what one entry of PutEvents may have.
@@ -25,11 +27,30 @@ pub struct Notice {
     pub detail: String,
 }
 
+impl Notice {
+    /// For what is logged of it: the span of the job that it is about, if it is about one.
+    pub(super) fn span(&self) -> Span {
+        let detail: Value = serde_json::from_str(&self.detail).unwrap_or_default();
+        let field = |name: &str| detail[name].as_str();
+        match (field("pipeline"), field("execution_id")) {
+            (Some(pipeline), Some(execution_id)) => {
+                job_span(pipeline, execution_id, field("target"))
+            }
+            _ => Span::none(),
+        }
+    }
+}
+
 /// The end of something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// The job is done.
-    Done(Outcome),
+    Done {
+        /// How.
+        outcome: Outcome,
+        /// What people need to know of it.
+        detail: Option<String>,
+    },
     /// The job must not be done.
     Refused {
         /// A bounded code.
@@ -76,10 +97,13 @@ impl End {
     #[must_use]
     pub fn of(ended: &Ended) -> Option<Self> {
         Some(match ended {
-            Ended::Succeeded(outcome) => Self::Done(*outcome),
-            Ended::Refused(refusal) => Self::Refused {
+            Ended::Succeeded(Done { outcome, detail }) => Self::Done {
+                outcome: *outcome,
+                detail: detail.clone(),
+            },
+            Ended::Refused(Refused { refusal, detail }) => Self::Refused {
                 reason: refusal.code(),
-                detail: refusal.to_string(),
+                detail: detail.clone(),
             },
             Ended::ProgramFailed { status } => Self::Refused {
                 reason: "program_failed",
@@ -104,7 +128,7 @@ impl End {
     #[must_use]
     pub fn outcome(&self) -> &'static str {
         match self {
-            Self::Done(outcome) => outcome.code(),
+            Self::Done { outcome, .. } => outcome.code(),
             Self::Refused { .. } => "refused",
             Self::Failed { .. } => "failed",
             Self::DeadLettered { .. } => "dead_lettered",
@@ -115,7 +139,7 @@ impl End {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Done(outcome) => outcome.code(),
+            Self::Done { outcome, .. } => outcome.code(),
             Self::Refused { reason, .. }
             | Self::Failed { reason, .. }
             | Self::DeadLettered { reason, .. } => reason,
@@ -141,7 +165,12 @@ impl End {
         });
         let id = match self {
             // A job is done once, whichever run finds it so.
-            Self::Done(_) => format!("{key}/done"),
+            Self::Done { detail: words, .. } => {
+                if let Some(words) = words {
+                    detail["detail"] = json!(cut(words));
+                }
+                format!("{key}/done")
+            }
             Self::Refused { detail: words, .. } | Self::Failed { detail: words, .. } => {
                 detail["detail"] = json!(cut(words));
                 format!("{key}/{}/{}/{}", self.outcome(), self.reason(), subject.run)
@@ -234,11 +263,16 @@ mod tests {
     #[test]
     fn a_notice_says_what_became_of_whose_rejection_and_where_to_look() {
         let rejection = rejection();
-        let (notice, detail) = told(&End::Done(Outcome::Superseded), &rejection);
+        let done = End::Done {
+            outcome: Outcome::Superseded,
+            detail: Some("left: nothing".to_owned()),
+        };
+        let (notice, detail) = told(&done, &rejection);
         assert_eq!(notice.id, format!("{}/done", rejection.key.as_str()));
         assert_eq!(notice.resources, [rejection.pipeline.to_string()]);
         assert_eq!(detail["id"], notice.id);
         assert_eq!(detail["outcome"], "superseded");
+        assert_eq!(detail["detail"], "left: nothing");
         assert_eq!(detail["execution_id"], rejection.execution_id);
         assert_eq!(detail["pipeline"], rejection.pipeline.name);
         assert_eq!(detail["duration_seconds"], 341.5);
@@ -253,13 +287,13 @@ mod tests {
     #[test]
     fn each_end_that_means_something_to_people_is_told_and_no_other() {
         let until = "2026-08-24T06:30:00Z".parse().unwrap();
-        let refused = Ended::Refused(Refusal::StagingHasAliases);
+        let refused = Ended::Refused(Refused {
+            refusal: Refusal::StagingHasAliases,
+            detail: "in words".to_owned(),
+        });
         let busy = Ended::ProductionBusy { until };
         for (ended, expected) in [
-            (
-                Ended::Succeeded(Outcome::Cleaned),
-                Some(("cleaned", "cleaned")),
-            ),
+            (Outcome::Cleaned.into(), Some(("cleaned", "cleaned"))),
             (refused, Some(("refused", "staging_has_aliases"))),
             (
                 Ended::ProgramFailed { status: 3 },

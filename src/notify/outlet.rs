@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::Instrument;
 
 use super::notice::Notice;
 use crate::aws::AwsError;
@@ -136,7 +137,7 @@ impl Outlet for Program {
             };
             let stop = Stop::default();
             let finish = self.programs.run(&invocation, &stop, &told);
-            let why = match finish.await {
+            let why = match finish.instrument(notice.span()).await {
                 Ok(Finish::Exited(0)) => None,
                 Ok(Finish::Exited(status)) => Some(format!("exit status {status}")),
                 Ok(Finish::Signalled(signal)) => Some(format!("ended by signal {signal}")),

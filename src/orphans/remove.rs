@@ -18,17 +18,19 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::survey::{Survey, SurveyError, bound};
+use crate::at_work::{self, Known, Scope};
 use crate::aws::AwsError;
-use crate::aws::edit::Edit;
+use crate::aws::codepipeline::CodePipeline;
 use crate::binding::Binding;
 use crate::clock::Clock;
 use crate::event::JobKey;
 use crate::history::{About, Kind, Note, Record};
 use crate::lease::Terms;
 use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError, keep, lease_until};
-use crate::plan::{Deletable, Distribution, Outcome};
+use crate::plan::{Deletable, Disableable, Distribution, Outcome};
 use crate::retry::{Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
+use crate::target::Neighbour;
 use crate::watch::{Until, Watcher};
 
 /// What the keys of removals begin with.
@@ -37,14 +39,29 @@ const PREFIX: &str = "orphan/";
 /// Between two tries of what CloudFront refuses for now.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Between two questions whether an execution is at work: the first pause, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// Reads what the ledger knows of the jobs.
 pub type ReadRecords = Box<dyn Fn() -> Reading + Send + Sync>;
 
 /// What [`ReadRecords`] answers.
 pub type Reading = BoxFuture<'static, Result<Vec<Record>, LedgerError>>;
 
-/// Tells a person of one orphan's step or wait, by its name.
-pub type Say = Box<dyn Fn(&str, &str) + Send + Sync>;
+/// What a person is told while an orphan is taken down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// A step was made.
+    Did(&'static str),
+    /// A wait began.
+    WaitsFor(&'static str),
+    /// An execution is at work, which is waited for: which one, and where.
+    Held(&'a str),
+}
+
+/// Tells a person what happens to an orphan, by its id.
+pub type Say = Box<dyn Fn(&str, Said<'_>) + Send + Sync>;
 
 /// Takes orphans down.
 pub struct Remover {
@@ -62,6 +79,8 @@ pub struct Remover {
     pub terms: Terms,
     /// How long the propagation of the disable may take.
     pub propagation_timeout: Duration,
+    /// The pipelines whose executions may still use an orphan.
+    pub pipelines: Vec<(CodePipeline, Neighbour)>,
     /// How a person is told of each step.
     pub say: Say,
 }
@@ -142,6 +161,7 @@ impl Remover {
         stop: &Stop,
     ) -> Result<(), Why> {
         let key = JobKey::from(format!("{PREFIX}{id}"));
+        let claimed_at = Instant::now();
         let until = lease_until(&self.clock, self.terms);
         let grant = match self.ledger.claim(&key, "", until).await? {
             Claim::Granted { grant, .. } => grant,
@@ -159,6 +179,7 @@ impl Remover {
                 comment: Some("orphan removed by hand".to_owned()),
                 rejected_at_ms: self.clock.now_ms(),
                 unasked: false,
+                last_receive: false,
             }),
         );
         let work = self.take_down(id, policy_id, &grant, stop);
@@ -166,7 +187,7 @@ impl Remover {
         let ended = tokio::select! {
             biased;
             ended = &mut work => ended,
-            () = keep(&*self.ledger, &grant, self.terms, &self.clock, stop, |_| {}) => work.await,
+            () = keep(&*self.ledger, &grant, claimed_at, self.terms, &self.clock, stop, |_| {}) => work.await,
         };
         match ended {
             Ok(()) => {
@@ -198,6 +219,7 @@ impl Remover {
             staging_domain: None,
             policy_id: policy_id.map(str::to_owned),
             overwriting: None,
+            evidence: Default::default(),
         };
         if let Bound::ProductionBusy { until } = self.ledger.bind(grant, &binding).await? {
             return Err(Why::Elsewhere { until });
@@ -212,7 +234,7 @@ impl Remover {
                 .await?;
             self.did(grant, id, "delete_policy");
         }
-        let deadline = Instant::now() + self.propagation_timeout;
+        let mut deadline = Instant::now() + self.propagation_timeout;
         // Unless we disabled it, nobody knows when that was.
         let mut disabled_at = None;
         loop {
@@ -220,26 +242,31 @@ impl Remover {
             let Some(staging) = self.look(id).await? else {
                 return Ok(());
             };
-            let result = if staging.enabled {
-                let cloudfront = &self.survey.account.cloudfront;
-                let disabled = cloudfront.update(id, &staging.etag, Edit::disable()).await;
-                if disabled.is_ok() {
-                    disabled_at = Some(Instant::now());
-                    self.did(grant, id, "disable_staging");
-                }
-                disabled
-            } else if let Some(deletable) = Deletable::of(&staging) {
-                self.still_an_orphan(id).await?;
-                let cloudfront = &self.survey.account.cloudfront;
-                let deleted = cloudfront.delete_distribution(&deletable).await;
-                if deleted.is_ok() {
-                    self.did(grant, id, "delete_staging");
-                }
-                deleted
-            } else {
-                self.wait(id, disabled_at, deadline, grant, stop).await?;
-                continue;
-            };
+            let result =
+                if let Some(disableable) = Disableable::of(&staging).filter(|_| staging.enabled) {
+                    if let Some(held) = self.nobody_at_work(id, grant, stop).await? {
+                        // That may have taken longer than any propagation.
+                        deadline += held;
+                        self.still_an_orphan(id).await?;
+                    }
+                    let disabled = self.disable(&disableable).await;
+                    if disabled.is_ok() {
+                        disabled_at = Some(Instant::now());
+                        self.did(grant, id, "disable_staging");
+                    }
+                    disabled
+                } else if let Some(deletable) = Deletable::of(&staging) {
+                    self.still_an_orphan(id).await?;
+                    let cloudfront = &self.survey.account.cloudfront;
+                    let deleted = cloudfront.delete_distribution(&deletable).await;
+                    if deleted.is_ok() {
+                        self.did(grant, id, "delete_staging");
+                    }
+                    deleted
+                } else {
+                    self.wait(id, disabled_at, deadline, grant, stop).await?;
+                    continue;
+                };
             match result {
                 Ok(()) => {}
                 // Gone, or changed since: the next look tells.
@@ -267,9 +294,60 @@ impl Remover {
         }
     }
 
+    /// Waits until no execution is at work that may have read the orphan's id before it was overwritten.
+    /// Answers for how long, if anybody was.
+    async fn nobody_at_work(
+        &self,
+        id: &str,
+        grant: &Grant,
+        stop: &Stop,
+    ) -> Result<Option<Duration>, Why> {
+        const HELD: &str = "execution_at_work";
+        let (mut since, mut pause) = (None, FIRST_PAUSE);
+        for (pipelines, neighbour) in &self.pipelines {
+            loop {
+                let name = &neighbour.pipeline.name;
+                let shown = pipelines.activity(name, None).await?;
+                let question = at_work::Question {
+                    execution_id: None,
+                    approval_stage: neighbour.stage.as_deref(),
+                    deploy_stage: neighbour.deploy_stage.as_deref(),
+                    scope: Scope::BehindApproval,
+                    now: self.clock.now(),
+                };
+                let known = Known::of(&shown.newest);
+                let Some(busy) = at_work::find(question, &shown, &known) else {
+                    break;
+                };
+                if since.is_none() {
+                    since = Some(Instant::now());
+                    self.ledger.note(grant, Note::Entry(Kind::Waiting, HELD));
+                    (self.say)(id, Said::Held(&busy.said(name)));
+                }
+                tokio::select! {
+                    biased;
+                    reason = stop.stopped() => return Err(Why::Stopped(reason)),
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
+            }
+        }
+        if since.is_some() {
+            self.ledger.note(grant, Note::Entry(Kind::Waited, HELD));
+        }
+        Ok(since.map(|since| since.elapsed()))
+    }
+
+    async fn disable(&self, staging: &Disableable) -> Result<(), AwsError> {
+        let cloudfront = &self.survey.account.cloudfront;
+        let update = cloudfront.prepare_disable(staging).await?;
+        let turn = cloudfront.change_turn().await?;
+        cloudfront.update(update, turn).await
+    }
+
     fn did(&self, grant: &Grant, id: &str, step: &'static str) {
         self.ledger.note(grant, Note::Entry(Kind::Applied, step));
-        (self.say)(id, step);
+        (self.say)(id, Said::Did(step));
     }
 
     /// The distribution, as long as it is a staging one without aliases.
@@ -330,7 +408,7 @@ impl Remover {
     ) -> Result<(), Why> {
         const WAIT: &str = "disable_propagated";
         self.ledger.note(grant, Note::Entry(Kind::Waiting, WAIT));
-        (self.say)(id, WAIT);
+        (self.say)(id, Said::WaitsFor(WAIT));
         tokio::select! {
             biased;
             reason = stop.stopped() => return Err(Why::Stopped(reason)),

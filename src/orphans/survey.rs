@@ -61,7 +61,7 @@ impl Survey {
             .iter()
             .filter_map(|parameter| match Slot::read(&parameter.value) {
                 Slot::Distribution(id) => Some((id.to_owned(), parameter.name.clone())),
-                Slot::Vacant | Slot::Invalid => None,
+                Slot::Vacant | Slot::Secure | Slot::Invalid => None,
             })
             .collect();
         let unnamed = staging.iter().any(|it| !named.contains_key(&it.id));
@@ -89,6 +89,15 @@ impl Survey {
             .into_iter()
             .find(|it| Slot::read(&it.value) == Slot::Distribution(staging_id))
             .map(|it| it.name))
+    }
+
+    /// The names of all staging parameters.
+    ///
+    /// # Errors
+    /// [`AwsError`] if a call fails.
+    pub async fn slots(&self) -> Result<Vec<String>, AwsError> {
+        let parameters = self.parameters().await?;
+        Ok(parameters.into_iter().map(|it| it.name).collect())
     }
 
     /// By policy, the production distribution that names it. The list of distributions does not
@@ -187,6 +196,10 @@ pub(super) fn bound(records: &[Record]) -> BTreeMap<String, String> {
         .iter()
         .filter(|record| !matches!(record.state, State::Done(_)))
         .filter(|record| !super::remove::is_removal(&record.key))
-        .filter_map(|record| Some((record.staging_id.clone()?, record.key.as_str().to_owned())))
+        .flat_map(|record| {
+            let more = record.evidence.more.iter().map(|staged| &staged.id);
+            let ids = record.staging_id.iter().chain(more);
+            ids.map(|id| (id.clone(), record.key.as_str().to_owned()))
+        })
         .collect()
 }

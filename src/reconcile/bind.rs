@@ -1,98 +1,513 @@
-//! Which distributions a job is about: read from its target's parameters once, and kept in the ledger.
+//! Which distributions a job is about: found out once, and kept in the ledger.
 //!
-//! What a parameter says is read as of the approval, never as it is now ([`crate::binding`]).
+//! What the execution did decides ([`crate::attribution`]). Where CodePipeline is not to be asked, the start
+//! of the approval decides ([`crate::binding::as_of`]).
 
-use super::{Ended, Failure, Halt, Run};
-use crate::binding::{AsOf, Binding, Slot, as_of, is_uncertain};
-use crate::event::Rejection;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+
+use super::{Ended, Failure, Halt, Refused, Run};
+use crate::attribution::{
+    Attribution, Candidate, Evidence as Writes, MAX_OTHERS, NARROW, Others, OwnStaging,
+    Undecidable, WhyNothing, attribute, build_of, others_candidates, own_candidates,
+};
+use crate::binding::{
+    AsOf, Binding, Evidence, ParameterChange, Slot, Staged, Subject, as_of, is_uncertain,
+};
+use crate::config::OnTimeout;
+use crate::executions::{Attempt, earlier, later};
 use crate::ledger::Bound;
 use crate::plan::{Observed, Outcome, Refusal};
+use crate::target::Neighbour;
 use crate::telemetry::events;
+use crate::verdict::{self, Doubt};
 
 impl Run<'_> {
-    /// Finds out which distributions the rejection is about; or that it is about none.
-    pub(super) async fn resolve(&self) -> Result<Result<Binding, Ended>, Halt> {
-        let (ssm, parameters) = (&self.clients.ssm, self.parameters);
-        let production = self
-            .calls
-            .call(|| ssm.parameter(&parameters.production))
-            .await?;
-        let production = production
-            .map(|parameter| parameter.value)
-            .unwrap_or_default();
-        let Slot::Distribution(production_id) = Slot::read(&production) else {
-            return Ok(Err(Ended::Refused(Refusal::ProductionParameterInvalid)));
+    /// Finds out which distributions the job is about; or that it is about none.
+    pub(super) async fn resolve(&mut self) -> Result<Binding, Halt> {
+        let production_id = self.production_id().await?;
+        let mut binding = if let Some(named) = &self.job.named {
+            bound_to(&production_id, &[OwnStaging::clone(named)])
+        } else if self.context.settings.verify.is_some() {
+            self.by_execution(&production_id).await?
+        } else {
+            self.by_time(&production_id).await?
         };
+        let ended = self.job.cause == verdict::Cause::EndedExecution;
+        binding.evidence.subject = Some(Subject::of(&self.job.rejection, self.job.by_hand, ended));
+        Ok(binding)
+    }
 
-        let current = self
-            .calls
-            .call(|| ssm.parameter(&parameters.staging))
-            .await?;
-        let Some(current) = current else {
-            return Ok(Err(Ended::Refused(Refusal::StagingParameterInvalid)));
+    async fn production_id(&self) -> Result<String, Halt> {
+        let name = &self.parameters.production;
+        let parameter = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
+        let Some(parameter) = parameter else {
+            return Err(self.refuse(
+                Refusal::ProductionParameterInvalid,
+                format!("{name} does not exist in {}: create it, or correct the target's production_parameter or region", self.region()),
+            ));
         };
-        let mut versions = vec![current];
-        let Rejection {
-            as_of: moment,
-            as_of_uncertainty: uncertainty,
-            ..
-        } = self.job.rejection;
-        let earliest = moment.checked_sub(uncertainty).unwrap_or(moment);
-        if as_of(&versions, earliest) == AsOf::NeedsHistory {
-            versions = self.calls.call(|| ssm.history(&parameters.staging)).await?;
+        match Slot::read(&parameter.value) {
+            Slot::Distribution(id) => Ok(id.to_owned()),
+            Slot::Secure => Err(self.secure(name)),
+            Slot::Vacant | Slot::Invalid => Err(self.refuse(
+                Refusal::ProductionParameterInvalid,
+                format!(
+                    "{name} holds \"{}\", which is no distribution's id",
+                    parameter.value.trim()
+                ),
+            )),
         }
+    }
+
+    /// By what the execution did.
+    pub(super) async fn by_execution(&mut self, production_id: &str) -> Result<Binding, Halt> {
+        self.job.activity.set("asking_codepipeline");
+        let attempts = self.calls.call(|| self.calls.own_attempts()).await?;
+        let ours = match verdict::attempt(&self.job.rejection, self.job.cause, &attempts) {
+            Ok((_, timed_out @ true))
+                if self.context.settings.verify == Some(OnTimeout::Ignore) =>
+            {
+                return Err(self.ended_by(verdict::Verdict::Stands { timed_out }));
+            }
+            Ok((ours, _)) => ours,
+            Err(verdict) => return Err(self.ended_by(verdict)),
+        };
+        let Some(began) = ours.started_at else {
+            return Err(self.calls.doubtful(Doubt::NoTime).into());
+        };
+        self.learned.learn(&attempts);
+        let deploy_stage = self.job.target.deploy_stage.as_deref();
+        let approval = (self.job.rejection.stage.as_str(), began);
+        let own = own_candidates(&attempts, approval, deploy_stage);
+        self.job.activity.set("reading_parameters");
+        let versions = self.versions().await?;
+        let ids = interesting(&versions, &own);
+        let modified = self.modified(ids).await?;
+        let ours = self.written_by_us(&versions).await;
+        let mut others = Others::default();
+        loop {
+            let evidence = Writes {
+                versions: &versions,
+                own: &own,
+                others: &others,
+                modified: &modified,
+                written_by_us: &ours,
+                grace: self.context.settings.grace,
+            };
+            let until = match attribute(&evidence) {
+                Attribution::AskOthers { until } => until,
+                Attribution::Own {
+                    staging,
+                    superseded,
+                } => {
+                    let mut binding = bound_to(production_id, &staging);
+                    binding.evidence.superseded = superseded;
+                    binding.evidence.withdrawn = versions.last().is_some_and(|newest| {
+                        Slot::read(&newest.version.value) == Slot::Vacant
+                            && ours.contains(&newest.version.version)
+                    });
+                    let at = modified.get(&binding.staging_id).copied().flatten();
+                    binding.evidence.modified_at_ms = at.map(Timestamp::as_millisecond);
+                    return Ok(binding);
+                }
+                other => {
+                    if let Some(begun) = self.begun_before(production_id).await? {
+                        return Ok(begun);
+                    }
+                    return Err(match other {
+                        Attribution::Nothing(why) => {
+                            self.nothing(production_id, &versions, &why).await?
+                        }
+                        Attribution::Refused(undecidable) => self.undecidable(&undecidable),
+                        _ => Ended::from(Outcome::Superseded).into(),
+                    });
+                }
+            };
+            if others.until.is_some_and(|known| known >= until) {
+                // Never: what is known of the others answers the question.
+                return Err(self.calls.doubtful(Doubt::NoTime).into());
+            }
+            let first = own.first().map_or(until, |own| own.from);
+            others = self.others(first, until).await?;
+        }
+    }
+
+    /// What an open job of the same execution is bound to, about an earlier attempt of its approval, if that
+    /// one has changed CloudFront: what is seen there does not tell any more whose it was.
+    async fn begun_before(&self, production_id: &str) -> Result<Option<Binding>, Halt> {
+        let open = self.context.ledger.unfinished().await;
+        let open = open.map_err(|error| Ended::Failed(Failure::Ledger(error)))?;
+        let rejection = &self.job.rejection;
+        let begun = open.into_iter().find(|it| {
+            let evidence = &it.binding.evidence;
+            let subject = evidence.subject.as_ref();
+            let same = |subject: &Subject| {
+                subject.execution_id == rejection.execution_id
+                    && subject.pipeline == rejection.pipeline.to_string()
+            };
+            let another = it.key != self.job.grant.key;
+            another && evidence.touched && subject.is_some_and(same)
+        });
+        let begun = begun.map(|it| it.binding);
+        let begun = begun.filter(|it| it.production_id == production_id);
+        Ok(begun.map(|begun| Binding {
+            overwriting: None,
+            evidence: Evidence {
+                version: begun.evidence.version,
+                more: begun.evidence.more,
+                touched: true,
+                withdrawn: true,
+                ..Evidence::default()
+            },
+            ..begun
+        }))
+    }
+
+    fn ended_by(&self, verdict: verdict::Verdict) -> Halt {
+        self.context.telemetry.emit(events::RejectionChecked {
+            execution_id: &self.job.rejection.execution_id,
+            before: "bind",
+            verdict: &verdict,
+        });
+        match self.calls.ends(verdict) {
+            Err(Some(ended)) => ended.into(),
+            Ok(()) | Err(None) => self.calls.doubtful(Doubt::NotFailed).into(),
+        }
+    }
+
+    /// The versions of the staging parameter, the oldest first. The newest must name a distribution, or say
+    /// that there is none.
+    async fn versions(&self) -> Result<Vec<ParameterChange>, Halt> {
+        let name = &self.parameters.staging;
+        let versions = self.calls.call(|| self.clients.ssm.changes(name)).await?;
+        let mut versions = versions;
+        versions.sort_by_key(|change| change.version.version);
+        let Some(newest) = versions.last() else {
+            return Err(self.refuse(
+                Refusal::StagingParameterInvalid,
+                format!("{name} does not exist in {}: create it, or correct the target's staging_parameter or region", self.region()),
+            ));
+        };
+        let value = newest.version.value.trim();
+        match Slot::read(value) {
+            Slot::Distribution(_) | Slot::Vacant => Ok(versions),
+            Slot::Secure => Err(self.secure(name)),
+            Slot::Invalid => Err(self.refuse(
+                Refusal::StagingParameterInvalid,
+                format!(
+                    "{name} holds \"{value}\": neither a distribution's id nor `dummy` or `deleted`; \
+                     write `deleted` if there is no staging distribution"
+                ),
+            )),
+        }
+    }
+
+    /// When the distributions that exist were last modified.
+    async fn modified(
+        &mut self,
+        ids: BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Option<Timestamp>>, Halt> {
+        let (cloudfront, calls) = (&self.clients.cloudfront, self.calls);
+        let looks = ids.into_iter().map(|id| async move {
+            let seen = calls.call(|| cloudfront.look(&id)).await?;
+            Ok::<_, Halt>((id, seen))
+        });
+        let mut modified = BTreeMap::new();
+        for (id, seen) in try_join_all(looks).await? {
+            if let Some(reading) = &seen.found {
+                modified.insert(id.clone(), reading.version.time());
+            }
+            self.known.see(&id, seen);
+        }
+        Ok(modified)
+    }
+
+    /// The versions that stagesweep wrote, by the role of whoever wrote them.
+    async fn written_by_us(&self, versions: &[ParameterChange]) -> BTreeSet<i64> {
+        let mut ours = BTreeSet::new();
+        for change in versions {
+            // A build is told by its UUID; nobody need ask whether it is stagesweep.
+            if let Some(by) = change.by.as_deref().filter(|by| build_of(by).is_none())
+                && self.context.accounts.is_ours(&self.account, by).await
+            {
+                ours.insert(change.version.version);
+            }
+        }
+        ours
+    }
+
+    /// The executions, of every pipeline that leads to this slot, that were open at any time between two
+    /// moments, and what they ran.
+    pub(super) async fn others(&self, from: Timestamp, until: Timestamp) -> Result<Others, Halt> {
+        self.job.activity.set("asking_codepipeline");
+        let grace = self.context.settings.grace.max(NARROW);
+        let (from, to) = (earlier(from, grace), later(until, grace));
+        let mut others = Others {
+            until: Some(until),
+            ..Others::default()
+        };
+        let mut asked = 0;
+        for neighbour in self.calls.neighbours() {
+            let open = self.open_beside(&neighbour, from, to).await?;
+            asked += open.len();
+            if asked > MAX_OTHERS {
+                return Err(self.refuse(
+                    Refusal::TooManyExecutions,
+                    format!(
+                        "more than {MAX_OTHERS} executions were open between {from:.0} and {to:.0}, so \
+                         that whose {} is cannot be decided; clean by hand",
+                        self.parameters.staging
+                    ),
+                ));
+            }
+            if open.is_empty() {
+                continue;
+            }
+            let pipelines = self.calls.pipelines(&neighbour.access);
+            let name = &neighbour.pipeline.name;
+            let stages: Vec<String> = match neighbour.deploy_stage {
+                Some(_) => Vec::new(),
+                None => {
+                    let stages = self.calls.call(|| pipelines.stages(name)).await?;
+                    stages.into_iter().map(|stage| stage.name).collect()
+                }
+            };
+            let attempts = open
+                .iter()
+                .map(|id| self.calls.call(|| pipelines.attempts(name, id)));
+            for attempts in try_join_all(attempts).await? {
+                let builds = attempts.iter().filter_map(|it: &Attempt| {
+                    Some((it.build()?.to_owned(), it.execution_id.clone()))
+                });
+                others.builds.extend(builds);
+                others.candidates.extend(others_candidates(
+                    &attempts,
+                    &stages,
+                    neighbour.stage.as_deref(),
+                    neighbour.deploy_stage.as_deref(),
+                ));
+            }
+        }
+        Ok(others)
+    }
+
+    async fn open_beside(
+        &self,
+        neighbour: &Neighbour,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<String>, Halt> {
+        let own = &self.job.rejection;
+        let pipelines = self.calls.pipelines(&neighbour.access);
+        let name = &neighbour.pipeline.name;
+        let executions = self
+            .calls
+            .call(|| pipelines.executions_around(name, &own.execution_id, from))
+            .await;
+        let executions = match executions {
+            // A pipeline that does not exist ran nothing.
+            Err(Halt::Call(error))
+                if error.class == crate::retry::ErrorClass::NotFound
+                    && neighbour.pipeline != own.pipeline =>
+            {
+                return Ok(Vec::new());
+            }
+            executions => executions?,
+        };
+        let open = executions.into_iter().filter(|it| it.was_open(from, to));
+        Ok(open
+            .map(|it| it.id)
+            .filter(|id| *id != own.execution_id)
+            .collect())
+    }
+
+    /// Nothing is the execution's: already clean, unless production names a policy while the slot is empty.
+    async fn nothing(
+        &self,
+        production_id: &str,
+        versions: &[ParameterChange],
+        why: &WhyNothing,
+    ) -> Result<Halt, Halt> {
+        let newest = versions.last();
+        let vacant = newest.is_some_and(|it| Slot::read(&it.version.value) == Slot::Vacant);
+        if vacant {
+            let production = self
+                .calls
+                .call(|| self.clients.cloudfront.distribution(production_id))
+                .await?;
+            if let Some(policy_id) = production.and_then(|production| production.policy_id) {
+                return Ok(self.refuse(
+                    Refusal::StagingNotWrittenByExecution,
+                    format!(
+                        "{} says that there is no staging distribution, and production {production_id} \
+                         names the policy {policy_id}; find out whose that is, then detach it or clean by \
+                         hand",
+                        self.parameters.staging
+                    ),
+                ));
+            }
+        }
+        self.context.telemetry.emit(events::NothingToClean {
+            parameter: &self.parameters.staging,
+            owner: match why {
+                WhyNothing::RanNothing => None,
+                WhyNothing::SlotOf(execution_id) => Some(execution_id),
+            },
+        });
+        Ok(Ended::from(Outcome::AlreadyClean).into())
+    }
+
+    fn undecidable(&self, why: &Undecidable) -> Halt {
+        let refusal = match why {
+            Undecidable::WriterUnclear { .. } => Refusal::StagingWriterUnclear,
+            Undecidable::NotWritten { .. } => Refusal::StagingNotWrittenByExecution,
+            Undecidable::HistoryTooShort { .. } => Refusal::HistoryTooShort,
+        };
+        self.refuse(refusal, format!("{}: {why}", self.parameters.staging))
+    }
+
+    fn secure(&self, name: &str) -> Halt {
+        self.refuse(
+            Refusal::ParameterIsSecureString,
+            format!(
+                "{name} is a SecureString, which stagesweep does not decrypt: make it a String; a \
+                 distribution's id is no secret"
+            ),
+        )
+    }
+
+    pub(super) fn refuse(&self, refusal: Refusal, detail: String) -> Halt {
+        Ended::Refused(Refused { refusal, detail }).into()
+    }
+
+    fn region(&self) -> &str {
+        &self.job.target.access.region
+    }
+
+    /// By the start of the approval: what the parameter held then.
+    async fn by_time(&self, production_id: &str) -> Result<Binding, Halt> {
+        let versions = self.versions().await?;
+        let versions: Vec<_> = versions.into_iter().map(|change| change.version).collect();
+        let rejection = &self.job.rejection;
+        let (moment, uncertainty) = (rejection.as_of, rejection.as_of_uncertainty);
         let AsOf::Version(version) = as_of(&versions, moment) else {
-            return Ok(Err(Ended::Refused(Refusal::HistoryTooShort)));
+            let detail = format!(
+                "the history of {} does not reach back to {moment}, when the approval began",
+                self.parameters.staging
+            );
+            return Err(self.refuse(Refusal::HistoryTooShort, detail));
         };
         if is_uncertain(&versions, moment, uncertainty) {
-            return Ok(Err(Ended::Refused(Refusal::StagingParameterJustWritten)));
+            let refusal = Refusal::StagingParameterJustWritten;
+            return Err(self.refuse(refusal, format!("{}: {refusal}", self.parameters.staging)));
         }
-        Ok(match Slot::read(&version.value) {
-            Slot::Vacant => Err(Ended::Succeeded(Outcome::AlreadyClean)),
-            Slot::Invalid => Err(Ended::Refused(Refusal::StagingParameterInvalid)),
-            Slot::Distribution(staging_id) => Ok(Binding {
-                production_id: production_id.to_owned(),
-                staging_id: staging_id.to_owned(),
-                staging_domain: None,
-                policy_id: None,
-                overwriting: None,
-            }),
-        })
+        match Slot::read(&version.value) {
+            Slot::Vacant => Err(Ended::from(Outcome::AlreadyClean).into()),
+            Slot::Secure => Err(self.secure(&self.parameters.staging)),
+            Slot::Invalid => Err(self.refuse(
+                Refusal::StagingParameterInvalid,
+                format!(
+                    "{} held \"{}\" when the approval began, which is no distribution's id",
+                    self.parameters.staging,
+                    version.value.trim()
+                ),
+            )),
+            Slot::Distribution(id) => {
+                let own = OwnStaging {
+                    id: id.to_owned(),
+                    version: version.version,
+                };
+                Ok(bound_to(production_id, &[own]))
+            }
+        }
     }
 
-    pub(super) async fn bind(&self, binding: &Binding) -> Result<(), Halt> {
-        self.store(binding).await?;
-        self.context.telemetry.emit(events::JobBound {
-            production_id: &binding.production_id,
-            staging_id: &binding.staging_id,
-        });
-        Ok(())
-    }
-
-    /// Has the ledger keep the binding.
-    pub(super) async fn store(&self, binding: &Binding) -> Result<(), Halt> {
-        let bound = self.context.ledger.bind(&self.job.grant, binding).await;
-        match bound.map_err(|error| Ended::Failed(Failure::Ledger(error)))? {
+    /// Has the ledger keep the binding, and hold the production distribution.
+    pub(super) async fn store(&self) -> Result<(), Halt> {
+        match self.try_store().await? {
             Bound::Bound => Ok(()),
             Bound::ProductionBusy { until } => Err(Ended::ProductionBusy { until }.into()),
         }
     }
+
+    pub(super) async fn try_store(&self) -> Result<Bound, Halt> {
+        let bound = self
+            .context
+            .ledger
+            .bind(&self.job.grant, &self.binding)
+            .await;
+        Ok(bound.map_err(|error| Ended::Failed(Failure::Ledger(error)))?)
+    }
 }
 
-/// Notes what the first observation tells beyond the parameters: where to find the policy later,
-/// when neither production nor the staging distribution can tell any more.
-pub(super) fn complete_binding(binding: &mut Binding, observed: &Observed) {
-    if let Some(staging) = &observed.staging {
-        binding.staging_domain = Some(staging.domain.clone());
-    }
-    let Some(domain) = &binding.staging_domain else {
-        return;
+fn bound_to(production_id: &str, staging: &[OwnStaging]) -> Binding {
+    let staged = |own: &OwnStaging| Staged {
+        id: own.id.clone(),
+        domain: None,
+        policy_id: None,
+        version: own.version,
     };
-    if let Some(own) = observed
-        .policies
+    let (newest, more) = match staging {
+        [newest, more @ ..] => (Some(newest), more),
+        [] => (None, staging),
+    };
+    Binding {
+        production_id: production_id.to_owned(),
+        staging_id: newest.map(|own| own.id.clone()).unwrap_or_default(),
+        staging_domain: None,
+        policy_id: None,
+        overwriting: None,
+        evidence: Evidence {
+            version: newest.map_or(0, |own| own.version),
+            more: more.iter().map(staged).collect(),
+            ..Evidence::default()
+        },
+    }
+}
+
+/// The ids that may be the execution's: what was written since its first action began, and what the parameter
+/// held then.
+fn interesting(versions: &[ParameterChange], own: &[Candidate]) -> BTreeSet<String> {
+    let Some(first) = own.first() else {
+        return BTreeSet::new();
+    };
+    let from = earlier(first.from, NARROW);
+    let since = |change: &&ParameterChange| {
+        let at = change.version.modified_at;
+        at.is_none_or(|at| at >= from)
+    };
+    let before = versions.iter().rfind(|change| !since(change));
+    versions
         .iter()
-        .find(|policy| policy.staging_domains.contains(domain))
+        .filter(since)
+        .chain(before)
+        .filter_map(|change| match Slot::read(&change.version.value) {
+            Slot::Distribution(id) => Some(id.to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Notes what an observation tells beyond the parameters: where to find the policy later, when neither
+/// production nor the staging distribution can tell any more.
+pub(super) fn complete(binding: &mut Binding, index: usize, observed: &Observed) {
+    let known = binding.about(index).staging_domain;
+    let domain = observed
+        .staging
+        .as_ref()
+        .map(|it| it.domain.clone())
+        .or(known);
+    let own = domain.as_ref().and_then(|domain| {
+        let mut policies = observed.policies.iter();
+        policies.find(|policy| policy.staging_domains.contains(domain))
+    });
+    binding.learn(index, domain.as_ref(), own.map(|policy| &policy.id));
+    if index == 0
+        && let Some(production) = &observed.production
     {
-        binding.policy_id = Some(own.id.clone());
+        binding.evidence.production_enabled |= production.enabled;
     }
 }

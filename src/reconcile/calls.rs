@@ -38,6 +38,13 @@ impl Calls<'_> {
         }
     }
 
+    /// The pause after so many failures in a row.
+    pub(super) fn delay(&self, failures: u32) -> Duration {
+        let backoff = self.context.settings.backoff;
+        let delay = backoff.delay(failures, &mut fastrand::Rng::new());
+        delay.min(MAX_CALL_PAUSE)
+    }
+
     /// Makes a call, and again after a pause if it failed in a way that the next try may not.
     /// A call that has begun is never cut off.
     pub(super) async fn call<T, F>(&self, call: impl Fn() -> F) -> Result<T, Halt>
@@ -60,12 +67,7 @@ impl Calls<'_> {
             if !again || failures == CALL_TRIES {
                 return Err(error.into());
             }
-            let delay = self
-                .context
-                .settings
-                .backoff
-                .delay(failures, &mut fastrand::Rng::new());
-            let delay = delay.min(MAX_CALL_PAUSE);
+            let delay = self.delay(failures);
             self.context.telemetry.emit(events::CallRetried {
                 error: &error,
                 delay,

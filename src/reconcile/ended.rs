@@ -17,9 +17,9 @@ use crate::verdict::Doubt;
 #[derive(Debug)]
 pub enum Ended {
     /// Done, and recorded as done: its messages may be deleted.
-    Succeeded(Outcome),
+    Succeeded(Done),
     /// It must not be done.
-    Refused(Refusal),
+    Refused(Refused),
     /// The target's program says that it cannot be done.
     ProgramFailed {
         /// Its exit status.
@@ -34,6 +34,31 @@ pub enum Ended {
     },
     /// It failed for now.
     Failed(Failure),
+}
+
+/// How a job was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What people need to know of it: what was done by then, and what is left.
+    pub detail: Option<String>,
+}
+
+/// Why a job must not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The fence.
+    pub refusal: Refusal,
+    /// What was found, where, and what to do.
+    pub detail: String,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        let detail = None;
+        Self::Succeeded(Done { outcome, detail })
+    }
 }
 
 /// Why a run failed for now.
@@ -53,6 +78,21 @@ pub enum Failure {
     /// It cannot be told whether the rejection still stands.
     #[error("it cannot be told whether the rejection still stands")]
     Unverified(#[source] Doubt),
+    /// Readings contradict each other.
+    #[error(
+        "CloudFront's answers contradict each other: one shows no staging distribution {staging_id}, and a \
+         listing does not bear that out; nothing is taken for done"
+    )]
+    Contradiction {
+        /// The staging distribution.
+        staging_id: String,
+    },
+    /// CodePipeline could not be asked in time, under the turn to make the change.
+    #[error("CodePipeline did not answer in time before {step}, three times")]
+    NotAnswered {
+        /// The step.
+        step: &'static str,
+    },
     /// The ledger failed.
     #[error("the ledger failed")]
     Ledger(#[source] LedgerError),
@@ -68,7 +108,8 @@ impl Failure {
         match self {
             Self::Call(error) => error.class.code(),
             Self::PropagationTimeout { .. } => "propagation_timeout",
-            Self::Unverified(_) => "not_verified",
+            Self::Unverified(_) | Self::NotAnswered { .. } => "not_verified",
+            Self::Contradiction { .. } => "contradictory_evidence",
             Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
             Self::Ledger(_) => "ledger_failed",
             Self::Program(failure) => failure.code(),

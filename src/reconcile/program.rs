@@ -11,9 +11,10 @@ use std::time::Duration;
 use super::calls::Calls;
 use super::{Ended, Failure, Halt, Job, Reconciler};
 use crate::history::{Kind, Note};
+use crate::lasting::Lasting;
 use crate::plan::Outcome;
-use crate::programs::{Finish, Invocation, TIME_TO_END};
-use crate::target::Program;
+use crate::programs::{Finish, Invocation, Output, TIME_TO_END};
+use crate::target::{OptionArgument, Program};
 use crate::telemetry::events;
 
 /// The activity's name, in the log and in a job's history.
@@ -25,6 +26,9 @@ const TIME_TO_SETTLE: Duration = Duration::from_secs(2);
 /// Why a program's work is not done yet.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramFailure {
+    /// One of its arguments would be an option.
+    #[error(transparent)]
+    Argument(OptionArgument),
     /// It could not be started.
     #[error("the program could not be started")]
     NotStarted(#[source] io::Error),
@@ -44,6 +48,7 @@ impl ProgramFailure {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Argument(_) => OptionArgument::CODE,
             Self::NotStarted(_) => "program_not_started",
             Self::TimedOut(_) => "program_timed_out",
             Self::Signalled(_) => "program_signalled",
@@ -54,16 +59,27 @@ impl ProgramFailure {
 
 impl Reconciler {
     /// Runs the program of a job whose cleanup, if it has one, came to `outcome`. Unless the cleanup
-    /// has done so, it is verified that the rejection still stands.
+    /// has done so, the delay is waited for, and it is verified that the rejection still stands.
     pub(super) async fn run_program(
         &self,
         job: &Job,
         program: &Program,
         outcome: Outcome,
-        verified: bool,
+        (delayed, verified): (bool, bool),
     ) -> Result<Ended, Halt> {
         let calls = Calls { context: self, job };
         calls.heed_stop()?;
+        let arguments = match program.arguments(&job.rejection) {
+            Ok(arguments) => arguments,
+            Err(fault) => {
+                return Ok(Ended::Failed(Failure::Program(ProgramFailure::Argument(
+                    fault,
+                ))));
+            }
+        };
+        if !delayed {
+            calls.hold_for_delay().await?;
+        }
         if !verified {
             calls.verify(RUNNING).await?;
         }
@@ -76,26 +92,29 @@ impl Reconciler {
         });
         self.ledger
             .note(&job.grant, Note::Entry(Kind::Waiting, RUNNING));
-        let began = tokio::time::Instant::now();
-        let invocation = invocation(job, program, outcome, self.settings.grace_period);
-        let finish = self
-            .programs
-            .run(&invocation, &job.stop, &|output, line| {
-                self.telemetry.emit(events::ProgramOutput {
-                    output: output.name(),
-                    line,
-                });
-            })
-            .await;
+        let mut running = Lasting::begin();
+        let invocation = invocation(job, program, arguments, outcome, self.settings.grace_period);
+        let told = |output: Output, line: &str| {
+            self.telemetry.emit(events::ProgramOutput {
+                output: output.name(),
+                line,
+            });
+        };
+        let lasts = |took| {
+            let wait = RUNNING;
+            self.telemetry.emit(events::WaitLasts { wait, took });
+        };
+        let run = self.programs.run(&invocation, &job.stop, &told);
+        let finish = running.until(run, lasts).await;
         self.ledger
             .note(&job.grant, Note::Entry(Kind::Waited, RUNNING));
         self.telemetry.emit(events::ProgramEnded {
             execution_id,
             finish: finish.as_ref().ok(),
-            took: began.elapsed(),
+            took: running.took(),
         });
         let failure = match finish {
-            Ok(Finish::Exited(0)) => return Ok(Ended::Succeeded(outcome)),
+            Ok(Finish::Exited(0)) => return Ok(outcome.into()),
             Ok(Finish::Stopped(reason)) => return Ok(Ended::Stopped(reason)),
             Ok(Finish::Exited(status)) if program.retry_on.contains(&status) => {
                 ProgramFailure::TryAgain(status)
@@ -109,7 +128,13 @@ impl Reconciler {
     }
 }
 
-fn invocation(job: &Job, program: &Program, outcome: Outcome, grace: Duration) -> Invocation {
+fn invocation(
+    job: &Job,
+    program: &Program,
+    arguments: Vec<String>,
+    outcome: Outcome,
+    grace: Duration,
+) -> Invocation {
     let time_to_end = TIME_TO_END.min(grace / 2);
     let after_stop = grace - time_to_end - TIME_TO_SETTLE.min(grace / 4);
     let rejection = &job.rejection;
@@ -125,7 +150,7 @@ fn invocation(job: &Job, program: &Program, outcome: Outcome, grace: Duration) -
     ];
     Invocation {
         path: program.path().to_owned(),
-        arguments: program.arguments(rejection),
+        arguments,
         pass_environment: program.pass_environment.clone(),
         environment: environment
             .map(|(name, value)| (name, value.to_owned()))

@@ -1,105 +1,167 @@
-//! Writing `deleted` to the staging parameter, which deployments write too.
+//! Writing `deleted` to the staging parameter, which deployments write too, and putting values back.
 //!
 //! SSM has no compare-and-set, but it numbers its versions. If our write is not the one after the
 //! version that was read, the history tells whose value it covered, and that value is put back. The
 //! ledger keeps the version that was read from before the write, so that a run that resumes after a
 //! crash can do the same.
 //!
+//! **Guarantees.** A value is put back only over a version that is ours and still the newest.
+//!
 //! **Not guaranteed.** That anyone puts a value back whose covering no ledger knows of: the ledger
 //! was lost, or the process that resumes has another one.
 
-use super::calls::CALL_TRIES;
-use super::{Halt, Run};
+use super::{Ended, Failure, Halt, Run};
 use crate::aws::AwsError;
-use crate::binding::{Binding, DELETED, ParameterVersion, Slot};
+use crate::aws::limiter::Turn;
+use crate::binding::{DELETED, ParameterChange, ParameterVersion, Slot};
 use crate::telemetry::events;
 
 impl Run<'_> {
-    /// Writes `deleted` to the staging parameter while its version `read` is the newest and holds
-    /// our staging distribution's id. Returns the version that was written.
+    /// Writes `deleted` to the staging parameter, whose version `read` holds our staging distribution's id;
+    /// once.
+    ///
+    /// # Errors
+    /// What the write failed with; a halt where what came after it failed.
     pub(super) async fn record_deleted(
-        &self,
-        binding: &mut Binding,
+        &mut self,
         read: i64,
-    ) -> Result<i64, Halt> {
-        binding.overwriting = Some(read);
-        self.store(binding).await?;
-
-        let ssm = &self.clients.ssm;
+        turn: Turn,
+    ) -> Result<Result<(), AwsError>, Halt> {
         let name = &self.parameters.staging;
-        let current = self.calls.call(|| ssm.parameter(name)).await?;
-        let still_ours = current.is_some_and(|current| {
-            current.version == read
-                && Slot::read(&current.value) == Slot::Distribution(&binding.staging_id)
-        });
-        if !still_ours {
-            return Err(
-                AwsError::changed("GetParameter", "the parameter was written since").into(),
-            );
-        }
-        self.calls.heed_stop()?;
-        let written = match ssm.overwrite(name, DELETED).await {
+        let written = match self.clients.ssm.overwrite(name, DELETED, turn).await {
             Ok(written) => written,
             Err(error) if error.class.is_transient() => {
                 // It may have taken effect all the same.
-                let current = self.calls.call(|| ssm.parameter(name)).await?;
-                match current.filter(|now| now.version > read && now.value == DELETED) {
+                let current = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
+                match current.filter(|now| now.version == read + 1 && now.value == DELETED) {
                     Some(ours) => ours.version,
-                    None if self.fruitless < CALL_TRIES => {
-                        return Err(AwsError::changed("PutParameter", "not written").into());
-                    }
-                    None => return Err(error.into()),
+                    None => return Ok(Err(error)),
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Err(error)),
         };
+        self.progress.recorded = Some(written);
+        self.binding.evidence.recorded = Some(written);
         if written > read + 1 {
-            let history = self.calls.call(|| ssm.history(name)).await?;
+            let history = self.calls.call(|| self.clients.ssm.changes(name)).await?;
             if let Some(theirs) = overwritten(&history, read, written) {
-                self.put_back(&history, &theirs.value, written).await?;
+                let value = theirs.version.value.clone();
+                self.put_back(&history, &value, written).await?;
             }
         }
-        Ok(written)
+        Ok(Ok(()))
     }
 
-    /// Puts back what an earlier run of the job covered, if it was cut off before it could: whoever
-    /// is named there still exists, although the parameter says `deleted`.
-    pub(super) async fn mend_overwritten(&self, read: i64) -> Result<(), Halt> {
-        let account = &self.clients;
+    /// After a restart: what became of a write that was set out on over version `read`. Puts back what it
+    /// covered, if the run was cut off before it could: whoever is named there still exists, although the
+    /// parameter says `deleted`.
+    pub(super) async fn restore_overwritten(&mut self, read: i64) -> Result<(), Halt> {
         let name = &self.parameters.staging;
-        let history = self.calls.call(|| account.ssm.history(name)).await?;
-        let Some(newest) = newest(&history).filter(|newest| newest.value == DELETED) else {
+        let history = self.calls.call(|| self.clients.ssm.changes(name)).await?;
+        let Some(newest) = newest(&history).filter(|newest| newest.version.value == DELETED) else {
             return Ok(());
         };
-        let Some(theirs) = overwritten(&history, read, newest.version) else {
+        let number = newest.version.version;
+        if number == read + 1 {
+            if self.binding.evidence.recorded.is_none() && self.is_ours(newest).await {
+                self.binding.evidence.recorded = Some(number);
+            }
+            return Ok(());
+        }
+        let Some(theirs) = overwritten(&history, read, number) else {
             return Ok(());
         };
-        let Slot::Distribution(id) = Slot::read(&theirs.value) else {
+        let value = theirs.version.value.clone();
+        let Slot::Distribution(id) = Slot::read(&value) else {
             return Ok(());
         };
+        if !self.is_ours(newest).await {
+            return Ok(());
+        }
         let named = self
             .calls
-            .call(|| account.cloudfront.distribution(id))
+            .call(|| self.clients.cloudfront.distribution(id))
             .await?;
-        if !named.is_some_and(|named| named.staging) {
+        let withdrawn_by_another = self.withdrawn_by_another(id, theirs.version.version);
+        if !named.is_some_and(|named| named.staging) || withdrawn_by_another.await? {
             // The `deleted` is the one of its own cleanup.
             return Ok(());
         }
-        self.put_back(&history, &theirs.value, newest.version).await
+        self.put_back(&history, &value, number).await
+    }
+
+    /// Whether another job set out to withdraw the name of `staging_id` over version `named`, or a later one.
+    async fn withdrawn_by_another(&self, staging_id: &str, named: i64) -> Result<bool, Halt> {
+        let open = self.context.ledger.unfinished().await;
+        let open = open.map_err(|error| Ended::Failed(Failure::Ledger(error)))?;
+        let mut others = open.iter().filter(|it| it.key != self.job.grant.key);
+        Ok(others.any(|other| {
+            let set_out = other.binding.overwriting.is_some_and(|it| it >= named);
+            set_out && other.binding.staging_id == staging_id
+        }))
+    }
+
+    /// Names our own staging distribution again, which the record of version `recorded` withdrew. Answers
+    /// whether it does.
+    pub(super) async fn restore_own(&mut self, recorded: i64) -> Result<bool, Halt> {
+        let name = &self.parameters.staging;
+        let id = self.binding.about(self.index).staging_id;
+        let current = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
+        let Some(current) = current else {
+            return Ok(false);
+        };
+        let is_restored = |now: &ParameterVersion, restored: Option<i64>| {
+            Some(now.version) == restored && now.value == id
+        };
+        if is_restored(&current, self.binding.evidence.restored) {
+            return Ok(true);
+        }
+        if current.version != recorded || current.value != DELETED {
+            return Ok(false);
+        }
+        // Noted before: whoever resumes must not take our own write for somebody else's.
+        let next = Some(recorded + 1);
+        self.binding.evidence.restored = next;
+        self.store().await?;
+        let turn = self.clients.ssm.change_turn().await?;
+        match self.clients.ssm.overwrite(name, &id, turn).await {
+            Ok(written) => self.binding.evidence.restored = Some(written),
+            Err(error) if error.class.is_transient() => {
+                let now = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
+                if !now.is_some_and(|now| is_restored(&now, next)) {
+                    return Err(error.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.context.telemetry.emit(events::ParameterRestored {
+            parameter: name,
+            value: &id,
+        });
+        Ok(true)
+    }
+
+    /// Whether a version is of stagesweep's own writing; one whose writer is not shown may be.
+    async fn is_ours(&self, change: &ParameterChange) -> bool {
+        match &change.by {
+            Some(by) => self.context.accounts.is_ours(&self.account, by).await,
+            None => true,
+        }
     }
 
     /// Writes `theirs` again over our `written`, unless someone has written since: that stands.
     async fn put_back(
         &self,
-        history: &[ParameterVersion],
+        history: &[ParameterChange],
         theirs: &str,
         written: i64,
     ) -> Result<(), Halt> {
         let ssm = &self.clients.ssm;
         let name = &self.parameters.staging;
-        let covered = newest(history).is_some_and(|newest| newest.version == written);
+        let covered = newest(history).is_some_and(|it| it.version.version == written);
         if covered {
-            self.calls.call(|| ssm.overwrite(name, theirs)).await?;
+            let turn = ssm.change_turn().await?;
+            ssm.overwrite(name, theirs, turn).await?;
         }
         self.context.telemetry.emit(events::ParameterRaced {
             parameter: name,
@@ -109,16 +171,16 @@ impl Run<'_> {
     }
 }
 
-fn newest(history: &[ParameterVersion]) -> Option<&ParameterVersion> {
-    history.iter().max_by_key(|version| version.version)
+fn newest(history: &[ParameterChange]) -> Option<&ParameterChange> {
+    history.iter().max_by_key(|change| change.version.version)
 }
 
 /// The value of someone else that our write of version `written` covered, if there is one. Versions
 /// in between that hold `deleted` are our own: a first try whose answer was lost.
-fn overwritten(history: &[ParameterVersion], read: i64, written: i64) -> Option<&ParameterVersion> {
+fn overwritten(history: &[ParameterChange], read: i64, written: i64) -> Option<&ParameterChange> {
     history
         .iter()
-        .filter(|version| read < version.version && version.version < written)
-        .filter(|version| version.value != DELETED)
-        .max_by_key(|version| version.version)
+        .filter(|change| read < change.version.version && change.version.version < written)
+        .filter(|change| change.version.value != DELETED)
+        .max_by_key(|change| change.version.version)
 }

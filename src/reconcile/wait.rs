@@ -6,6 +6,7 @@
 //! **Not handled here.** When to look at what, and how often ([`crate::watch`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,14 +15,25 @@ use super::{Ended, Failure, Halt, Run};
 use crate::aws::AwsError;
 use crate::binding::Binding;
 use crate::history::Kind;
-use crate::plan::Wait;
+use crate::lasting::Lasting;
+use crate::plan::{Refusal, Wait};
 use crate::retry::Backoff;
 use crate::telemetry::events;
 use crate::watch::{self, Until};
 
+/// Answers that contradict each other for longer are no lag, nor is a policy's use by nobody who is seen.
+const CONTRADICTS_AT_MOST: Duration = Duration::from_secs(10 * 60);
+
 impl Run<'_> {
     /// Waits for what the core waits for, and remembers what was seen in the end.
-    pub(super) async fn wait(&mut self, binding: &Binding, wait: Wait) -> Result<(), Halt> {
+    pub(super) async fn wait(&mut self, wait: Wait) -> Result<(), Halt> {
+        if wait == Wait::Evidence {
+            return self.wait_for_evidence().await;
+        }
+        if let Wait::PolicyUnused { policy_id } = &wait {
+            return self.wait_for_policy(policy_id).await;
+        }
+        let binding = self.binding.about(self.index);
         if wait == Wait::LookAgain {
             self.job.activity.set(wait.name());
             self.progress.conflict = None;
@@ -37,14 +49,20 @@ impl Run<'_> {
         });
         self.note(Kind::Waiting, wait.name());
 
-        let began = Instant::now();
+        let mut waiting = Lasting::begin();
+        let lasts = |took| {
+            self.context.telemetry.emit(events::WaitLasts {
+                wait: wait.name(),
+                took,
+            });
+        };
         // Of a change that is not ours nobody here knows how old it is.
         let changed_at = self.changed_at.take();
         let deadline = self.moved_at + self.context.settings.propagation_timeout;
         let (production, staging) = tokio::select! {
             biased;
             reason = self.job.stop.stopped() => return Err(Ended::Stopped(reason).into()),
-            ended = self.watch(binding, &wait, changed_at) => {
+            ended = waiting.until(self.watch(&binding, &wait, changed_at), lasts) => {
                 ended.map_err(|error| Ended::Failed(Failure::Call(error)))?
             }
             () = tokio::time::sleep_until(deadline) => return Err(self.gave_up(wait.name()).into()),
@@ -55,15 +73,15 @@ impl Run<'_> {
             self.account.watcher.learn(seen);
         }
         if let Some(ended) = production {
-            self.known.production = Some(ended.sighting);
+            self.known.see(&binding.production_id, ended.sighting);
         }
         if let Some(ended) = staging {
-            self.known.staging = Some(ended.sighting);
+            self.known.see(&binding.staging_id, ended.sighting);
         }
         self.context.telemetry.emit(events::WaitEnded {
             execution_id,
             wait: wait.name(),
-            took: began.elapsed(),
+            took: waiting.took(),
             propagation: propagation.map(|seen| seen.after),
         });
         self.note(Kind::Waited, wait.name());
@@ -81,11 +99,10 @@ impl Run<'_> {
         let (production, staging) = match wait.clone() {
             Wait::BothDeployed => (Some(Until::Deployed), Some(Until::Deployed)),
             Wait::Detached { policy_id } => (Some(Until::Detached { policy_id }), None),
-            Wait::PolicyReplaced { policy_id } => (Some(Until::Replaced { policy_id }), None),
             Wait::StagingDeployed => (None, Some(Until::Deployed)),
             Wait::StagingDisabled => (None, Some(Until::Disabled)),
             Wait::StagingGone => (None, Some(Until::Gone)),
-            Wait::LookAgain => (None, None),
+            Wait::LookAgain | Wait::PolicyUnused { .. } | Wait::Evidence => (None, None),
         };
         let watcher = &self.account.watcher.for_job(&self.job.activity);
         let ended = async |id, until| match until {
@@ -96,6 +113,45 @@ impl Run<'_> {
             ended(&binding.production_id, production),
             ended(&binding.staging_id, staging)
         )
+    }
+
+    /// Evidence contradicts itself: looks again for a while, then fails for now.
+    async fn wait_for_evidence(&mut self) -> Result<(), Halt> {
+        let since = *self.contradicted_at.get_or_insert_with(Instant::now);
+        self.known = Known::default();
+        if since.elapsed() > CONTRADICTS_AT_MOST {
+            let staging_id = self.binding.about(self.index).staging_id;
+            return Err(Ended::Failed(Failure::Contradiction { staging_id }).into());
+        }
+        self.job.activity.set(Wait::Evidence.name());
+        self.pause().await
+    }
+
+    /// Production does not name our policy, and CloudFront says that it is in use: tries again for a while, then
+    /// refuses. Another distribution has it, such as the one that the production parameter named before.
+    async fn wait_for_policy(&mut self, policy_id: &str) -> Result<(), Halt> {
+        let since = *self.in_use_since.get_or_insert_with(Instant::now);
+        self.known = Known::default();
+        self.progress.conflict = None;
+        if since.elapsed() > CONTRADICTS_AT_MOST {
+            let Binding {
+                production_id,
+                staging_id,
+                ..
+            } = self.binding.about(self.index);
+            let production = &self.parameters.production;
+            return Err(self.refuse(
+                Refusal::PolicyAttachedElsewhere,
+                format!(
+                    "{}: {production} led to {production_id}, which does not name {policy_id}, the policy of {staging_id}; \
+                     detach it from the distribution that does, such as the one that {production} named before, and \
+                     send the message back",
+                    Refusal::PolicyAttachedElsewhere
+                ),
+            ));
+        }
+        self.job.activity.set("policy_unused");
+        self.pause().await
     }
 
     /// The world changed under a step: look again at once, and after a pause if that goes on.

@@ -12,6 +12,7 @@ use super::cloudfront::CloudFront;
 use super::codepipeline::CodePipeline;
 use super::exchange::{AwsService, Call, Failure};
 use super::ids::Ids;
+use super::pipeline::Pipeline;
 use super::rates::Rates;
 use super::settings::Settings;
 use super::ssm::Ssm;
@@ -47,6 +48,15 @@ impl Account {
     pub(super) fn codepipeline(&mut self, region: &str) -> &mut CodePipeline {
         self.pipelines.entry(region.to_owned()).or_default()
     }
+
+    pub(super) fn pipeline(&self, region: &str, name: &str) -> Option<&Pipeline> {
+        self.pipelines.get(region)?.pipelines.get(name)
+    }
+
+    /// All pipelines of all regions.
+    pub(super) fn pipelines(&self) -> impl Iterator<Item = &Pipeline> {
+        self.pipelines.values().flat_map(|it| it.pipelines.values())
+    }
 }
 
 /// What there is at one place, and what its rules need.
@@ -68,6 +78,8 @@ pub(super) struct Role {
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) account: String,
+    /// The ARN of the assumed role with its session's name.
+    pub(super) arn: String,
     pub(super) token: String,
     pub(super) until: Timestamp,
 }

@@ -19,6 +19,7 @@ use super::cloudfront_xml::Document;
 use super::exchange::Failure;
 use super::ids::Ids;
 use super::settings::{Settings, Switches};
+use super::whose::By;
 
 /// Staging distributions, and policies, that an account may have (service quotas).
 pub(super) const QUOTA: usize = 20;
@@ -34,6 +35,8 @@ pub(super) struct Version {
     pub(super) etag: String,
     pub(super) modified: Timestamp,
     pub(super) deployed_at: Timestamp,
+    /// Who made this version of it.
+    pub(super) by: By,
 }
 
 impl Version {
@@ -42,6 +45,15 @@ impl Version {
             "InProgress"
         } else {
             "Deployed"
+        }
+    }
+
+    /// `LastModifiedTime` as a reader sees it.
+    pub(super) fn shown_modified(&self, now: Timestamp, switches: &Switches) -> Timestamp {
+        if switches.modified_when_deployed && self.deployed_at <= now {
+            self.modified.max(self.deployed_at)
+        } else {
+            self.modified
         }
     }
 
@@ -85,6 +97,10 @@ pub(super) struct Distribution {
     pub(super) past_etags: Vec<String>,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) deleted_at: Option<Timestamp>,
+    /// Who made it.
+    pub(super) made_by: By,
+    /// The last build of a deployment that wrote it.
+    pub(super) deployed_by: By,
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +112,8 @@ pub(super) struct Policy {
     pub(super) modified: Timestamp,
     /// Until when the last detach from a primary still propagates.
     pub(super) held_until: Timestamp,
+    /// Who made it.
+    pub(super) made_by: By,
 }
 
 impl Policy {
@@ -120,6 +138,7 @@ pub(super) struct Context<'a> {
     pub(super) now: Timestamp,
     pub(super) settings: &'a Settings,
     pub(super) ids: &'a mut Ids,
+    pub(super) by: &'a By,
 }
 
 impl Context<'_> {
@@ -265,6 +284,9 @@ const STALE_FAULT: Duration = Duration::from_secs(30);
 
 impl Distribution {
     pub(super) fn replace(&mut self, new: Version, now: Timestamp) {
+        if new.by.deploys {
+            self.deployed_by = new.by.clone();
+        }
         let mut old = std::mem::replace(&mut self.current, new);
         if old.deployed_at > now {
             // It will never be `Deployed`, so a stale read may not say so.

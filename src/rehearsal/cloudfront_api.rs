@@ -423,7 +423,7 @@ fn distribution_reply(
         distribution.id,
         distribution.arn,
         version.status(now),
-        time(version.modified),
+        time(version.shown_modified(now, switches)),
         distribution.domain_name,
         version.shown(switches).embedded(),
     );
@@ -474,7 +474,7 @@ fn list_distributions(
             distribution.arn,
             version.etag,
             version.status(context.now),
-            time(version.modified),
+            time(version.shown_modified(context.now, switches)),
             distribution.domain_name,
         );
         for (name, otherwise) in SUMMARY {

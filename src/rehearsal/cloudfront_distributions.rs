@@ -78,11 +78,14 @@ impl CloudFront {
                 etag: context.ids.e_id(),
                 modified: context.now,
                 deployed_at: context.propagated(),
+                by: context.by.clone(),
             },
             previous: None,
             past_etags: Vec::new(),
             tags,
             deleted_at: None,
+            made_by: context.by.clone(),
+            deployed_by: context.by.clone(),
             id: id.clone(),
         };
         Ok(self.distributions.entry(id).or_insert(distribution))
@@ -189,6 +192,7 @@ impl CloudFront {
             etag: context.ids.e_id(),
             modified: context.now,
             deployed_at: deployed_at.max(distribution.current.deployed_at),
+            by: context.by.clone(),
         };
         let held_until = new.deployed_at;
         distribution.replace(new, context.now);
@@ -267,8 +271,8 @@ impl CloudFront {
         Ok(wanted)
     }
 
-    /// UpdateDistributionWithStagingConfig: the primary takes the staging configuration over, but
-    /// keeps its aliases and its policy, which ends up disabled.
+    /// UpdateDistributionWithStagingConfig: the primary takes the staging configuration over, `Enabled`
+    /// included, but keeps its aliases and its policy, which ends up disabled.
     pub(super) fn promote(
         &mut self,
         context: &mut Context<'_>,
@@ -290,20 +294,14 @@ impl CloudFront {
             .policies
             .get(&policy_id)
             .is_some_and(|policy| policy.domains().contains(&staging.domain_name));
-        if !listed {
+        if !listed && context.settings.switches.promotion_needs_policy {
             return Err(invalid_argument(
                 "The staging distribution is not associated with the primary distribution.",
             ));
         }
         let before = Arc::clone(&primary.current.document);
         let mut document = (*staging.current.document).clone();
-        for keep in [
-            "CallerReference",
-            "Aliases",
-            "Staging",
-            "Enabled",
-            POLICY_ID,
-        ] {
+        for keep in ["CallerReference", "Aliases", "Staging", POLICY_ID] {
             document = reparsed(&document.with_raw(keep, before.raw_of(keep)))?;
         }
         let description = format!("took over the configuration of staging {staging_id}");
@@ -317,9 +315,10 @@ impl CloudFront {
             etag: context.ids.e_id(),
             modified: context.now,
             deployed_at: deployed_at.max(primary.current.deployed_at),
+            by: context.by.clone(),
         };
         primary.replace(new, context.now);
-        if let Some(policy) = self.policies.get_mut(&policy_id) {
+        if let Some(policy) = self.policies.get_mut(&policy_id).filter(|_| listed) {
             let text = policy.document.with_text("Enabled", "false");
             policy.document = Arc::new(reparsed(&text)?);
             policy

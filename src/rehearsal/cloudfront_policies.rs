@@ -77,6 +77,7 @@ impl CloudFront {
             past_etags: Vec::new(),
             modified: context.now,
             held_until: context.now,
+            made_by: context.by.clone(),
         };
         self.show_policy_on_staging(&id, &policy.domains());
         Ok(self.policies.entry(id).or_insert(policy))
@@ -153,6 +154,7 @@ impl CloudFront {
                 etag,
                 modified: context.now,
                 deployed_at: deployed_at.max(distribution.current.deployed_at),
+                by: context.by.clone(),
                 document: Arc::clone(&distribution.current.document),
             };
             distribution.replace(new, context.now);

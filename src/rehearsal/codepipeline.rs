@@ -1,8 +1,7 @@
 //! CodePipeline over AWS JSON 1.1: what became of the pipelines' executions.
 //!
-//! After the CodePipeline API reference. Every pipeline has three stages of one action each: `Deploy`,
-//! `Approve` (a manual approval) and `Promote`. Only reads are spoken; what happens in a pipeline is
-//! told by `review`.
+//! After the CodePipeline API reference. Only reads are spoken; what happens in a pipeline is done by
+//! `pipeline` and told by `review`.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +9,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::exchange::{Call, Failure, Reply};
-
-/// The stages of every pipeline, in their order; each has one action of the same name.
-pub(super) const STAGES: [&str; 3] = ["Deploy", "Approve", "Promote"];
-
-pub(super) const APPROVE: &str = STAGES[1];
+use super::pipeline::{
+    ActionDefinition, ActionExecution, Category, Execution, IN_PROGRESS, Pipeline, StageDefinition,
+};
 
 /// What a page holds at most, and unless the caller says otherwise.
 const PAGE: usize = 100;
@@ -25,89 +22,56 @@ pub(super) struct CodePipeline {
     pub(super) pipelines: BTreeMap<String, Pipeline>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Pipeline {
-    /// Oldest first.
-    executions: Vec<Execution>,
-}
-
-#[derive(Debug)]
-pub(super) struct Execution {
-    id: String,
-    started: Timestamp,
-    /// How it was ended other than by its actions, and when: `Stopped` or `Superseded`.
-    pub(super) ended: Option<(&'static str, Timestamp)>,
-    /// In the order in which they began.
-    pub(super) actions: Vec<ActionExecution>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct ActionExecution {
-    pub(super) id: String,
-    /// The stage, and the action.
-    pub(super) stage: &'static str,
-    pub(super) started: Timestamp,
-    pub(super) updated: Timestamp,
-    pub(super) status: &'static str,
-    /// The ARN of whoever ended it.
-    pub(super) by: Option<String>,
-    pub(super) summary: Option<String>,
-    pub(super) error_code: Option<&'static str>,
-}
-
-pub(super) const IN_PROGRESS: &str = "InProgress";
-
 impl ActionExecution {
-    pub(super) fn begun(id: String, stage: &'static str, at: Timestamp) -> Self {
-        Self {
-            id,
-            stage,
-            started: at,
-            updated: at,
-            status: IN_PROGRESS,
-            by: None,
-            summary: None,
-            error_code: None,
+    /// What carries it out calls it so; an approval's only once it is over.
+    fn external_id(&self) -> Option<String> {
+        match self.category {
+            Category::Approval => (self.status != IN_PROGRESS).then(|| self.id.clone()),
+            Category::Source => Some(self.id.replace('-', "")),
+            Category::Build | Category::Deploy => self.external.clone(),
         }
     }
 
-    pub(super) fn end(&mut self, status: &'static str, at: Timestamp) {
-        self.status = status;
-        self.updated = at.max(self.started);
+    fn error(&self) -> Option<Value> {
+        let code = self.error_code?;
+        let mut error = json!({ "code": code });
+        if let Some(summary) = &self.summary {
+            error["message"] = json!(summary);
+        }
+        Some(error)
     }
 
     fn result(&self) -> Value {
         let mut result = json!({});
-        if self.status != IN_PROGRESS {
-            result["externalExecutionId"] = json!(self.id);
+        if let Some(id) = self.external_id() {
+            result["externalExecutionId"] = json!(id);
         }
         if let Some(summary) = &self.summary {
             result["externalExecutionSummary"] = json!(summary);
         }
-        if let Some(code) = self.error_code {
-            result["errorDetails"] = json!({ "code": code });
+        if let Some(error) = self.error() {
+            result["errorDetails"] = error;
         }
         result
     }
 
     /// As ListActionExecutions shows it.
     fn detail(&self, execution: &Execution) -> Value {
-        let (category, owner, provider) = match self.stage {
-            APPROVE => ("Approval", "AWS", "Manual"),
-            _ => ("Build", "AWS", "CodeBuild"),
-        };
         let mut detail = json!({
             "pipelineExecutionId": execution.id,
             "actionExecutionId": self.id,
             "pipelineVersion": 1,
             "stageName": self.stage,
-            "actionName": self.stage,
+            "actionName": self.action,
             "startTime": time(self.started),
             "lastUpdateTime": time(self.updated),
             "status": self.status,
             "input": {
                 "actionTypeId": {
-                    "category": category, "owner": owner, "provider": provider, "version": "1",
+                    "category": self.category.name(),
+                    "owner": "AWS",
+                    "provider": self.provider,
+                    "version": "1",
                 },
                 "configuration": {},
                 "inputArtifacts": [],
@@ -133,96 +97,83 @@ impl ActionExecution {
         if let Some(summary) = &self.summary {
             state["summary"] = json!(summary);
         }
-        if let Some(code) = self.error_code {
-            state["errorDetails"] = json!({ "code": code });
+        if let Some(error) = self.error() {
+            state["errorDetails"] = error;
         }
-        if self.stage == APPROVE && self.status == IN_PROGRESS {
-            state["token"] = json!(self.id);
+        match self.category {
+            Category::Approval if self.status == IN_PROGRESS => state["token"] = json!(self.id),
+            Category::Build | Category::Deploy => {
+                state["externalExecutionId"] = json!(self.external_id());
+            }
+            Category::Approval | Category::Source => {}
         }
         state
     }
 }
 
 impl Execution {
-    /// What had begun by then.
-    fn begun(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &ActionExecution> {
-        self.actions
-            .iter()
-            .filter(move |action| action.started <= now)
-    }
-
-    fn status(&self, now: Timestamp) -> &'static str {
-        if let Some((status, _)) = self.ended {
-            return status;
-        }
-        match self.begun(now).next_back() {
-            Some(last) if last.status == "Abandoned" => "Stopped",
-            Some(last) if last.status == "Succeeded" && last.stage != STAGES[2] => IN_PROGRESS,
-            Some(last) => last.status,
-            None => IN_PROGRESS,
-        }
-    }
-
-    fn updated(&self, now: Timestamp) -> Timestamp {
-        let ended = self.ended.map(|(_, at)| at);
-        let last = self.begun(now).map(|action| action.updated).max();
-        last.max(ended).unwrap_or(self.started)
-    }
-
-    fn summary(&self, now: Timestamp) -> Value {
+    fn summary(&self, pipeline: &Pipeline, now: Timestamp) -> Value {
         json!({
             "pipelineExecutionId": self.id,
-            "status": self.status(now),
+            "status": self.status(&pipeline.definition, now),
             "startTime": time(self.started),
             "lastUpdateTime": time(self.updated(now)),
-            "executionMode": "SUPERSEDED",
-            "executionType": "STANDARD",
+            "executionMode": self.mode.name(),
+            "executionType": self.kind.name(),
+        })
+    }
+
+    /// As GetPipelineExecution shows it.
+    fn whole(&self, name: &str, pipeline: &Pipeline, now: Timestamp) -> Value {
+        json!({
+            "pipelineName": name,
+            "pipelineVersion": 1,
+            "pipelineExecutionId": self.id,
+            "status": self.status(&pipeline.definition, now),
+            "artifactRevisions": [],
+            "executionMode": self.mode.name(),
+            "executionType": self.kind.name(),
         })
     }
 }
 
 impl Pipeline {
-    /// The execution of that id, which began at that time if it is new.
-    pub(super) fn execution(&mut self, id: &str, started: Timestamp) -> &mut Execution {
-        let place = self.executions.iter().position(|it| it.id == id);
-        let place = place.unwrap_or_else(|| {
-            self.executions.push(Execution {
-                id: id.to_owned(),
-                started,
-                ended: None,
-                actions: Vec::new(),
-            });
-            self.executions.len() - 1
+    /// As GetPipelineState shows it: of the execution that came into the stage last.
+    fn stage(&self, stage: &StageDefinition, now: Timestamp) -> Value {
+        let place = self.definition.place_of(&stage.name);
+        let waits = |it: &&Execution| it.waits.map(|(at, _)| at) == place;
+        let mut waiting: Vec<_> = self.executions.iter().filter(waits).collect();
+        waiting.sort_by_key(|it| it.waits.map(|(_, since)| since));
+        let inbound = waiting.iter().map(|it| {
+            json!({ "pipelineExecutionId": it.id, "status": IN_PROGRESS, "type": it.kind.name() })
         });
-        &mut self.executions[place]
-    }
-
-    /// As GetPipelineState shows it.
-    fn stage(&self, stage: &str, now: Timestamp) -> Value {
-        let begun = |execution: &Execution| -> Vec<ActionExecution> {
-            let of_stage = execution.begun(now).filter(|it| it.stage == stage);
-            of_stage.cloned().collect()
-        };
-        let mut action = json!({ "actionName": stage });
+        let inbound: Vec<_> = inbound.collect();
         let mut state = json!({
-            "stageName": stage,
-            "inboundExecutions": [],
+            "stageName": stage.name,
             "inboundTransitionState": { "enabled": true },
         });
+        if let Some(first) = inbound.first() {
+            state["inboundExecution"] = first.clone();
+        }
+        state["inboundExecutions"] = json!(inbound);
+        let entered = |execution: &Execution| {
+            let of_stage = execution.begun(now).filter(|it| it.stage == stage.name);
+            of_stage.map(|it| it.started).max()
+        };
         let latest = self
             .executions
             .iter()
-            .filter_map(|execution| Some((execution, begun(execution).pop()?)))
-            .max_by_key(|(_, action)| action.started);
-        if let Some((execution, last)) = latest {
-            let status = match last.status {
-                "Abandoned" => "Stopped",
-                status => status,
-            };
-            state["latestExecution"] =
-                json!({ "pipelineExecutionId": execution.id, "status": status });
-            action["latestExecution"] = last.state();
-            let retries = begun(execution).len().saturating_sub(1);
+            .filter_map(|execution| Some((execution, entered(execution)?)))
+            .max_by_key(|(_, entered)| *entered)
+            .map(|(execution, _)| execution);
+        if let Some(execution) = latest {
+            state["latestExecution"] = json!({
+                "pipelineExecutionId": execution.id,
+                "status": execution.stage_status(stage, now),
+                "type": execution.kind.name(),
+            });
+            let runs = execution.begun(now).filter(|it| it.stage == stage.name);
+            let retries = runs.map(|it| it.attempt).max().unwrap_or(1) - 1;
             if retries > 0 {
                 state["retryStageMetadata"] = json!({
                     "manualStageRetryAttempt": retries,
@@ -230,8 +181,51 @@ impl Pipeline {
                 });
             }
         }
-        state["actionStates"] = json!([action]);
+        let actions = stage.actions.iter();
+        let actions = actions.map(|it| self.action(stage, it, latest, now));
+        state["actionStates"] = actions.collect();
         state
+    }
+
+    /// The newest run of an action: of the execution that is shown, or else of any.
+    fn action(
+        &self,
+        stage: &StageDefinition,
+        action: &ActionDefinition,
+        shown: Option<&Execution>,
+        now: Timestamp,
+    ) -> Value {
+        let of_action = |it: &&ActionExecution| it.stage == stage.name && it.action == action.name;
+        let runs = |it: &Execution| it.begun(now).rfind(of_action).cloned();
+        let mut all = self.executions.iter().rev();
+        let latest = shown.and_then(runs).or_else(|| all.find_map(runs));
+        let mut state = json!({ "actionName": action.name });
+        if let Some(latest) = latest {
+            state["latestExecution"] = latest.state();
+            if action.category == Category::Source {
+                state["currentRevision"] = json!({
+                    "revisionId": latest.external_id(),
+                    "revisionChangeId": latest.external_id(),
+                    "created": time(latest.started),
+                });
+            }
+        }
+        state
+    }
+
+    /// The runs of actions, the newest first: of one execution, or of all.
+    fn details(&self, of: Option<&str>, now: Timestamp) -> Vec<Value> {
+        let executions = self.executions.iter();
+        let executions = executions.filter(|it| of.is_none_or(|id| it.id == id));
+        let runs = executions.flat_map(|it| it.begun(now).map(move |run| (it, run)));
+        let mut runs: Vec<_> = runs.collect();
+        // Of those that began at the same moment, the one that was told last.
+        runs.reverse();
+        runs.sort_by_key(|(_, run)| std::cmp::Reverse(run.started));
+        let details = runs.into_iter();
+        details
+            .map(|(execution, run)| run.detail(execution))
+            .collect()
     }
 }
 
@@ -241,32 +235,32 @@ impl CodePipeline {
         match call.operation.as_str() {
             "GetPipelineState" => {
                 let (name, pipeline) = self.pipeline(body, "name")?;
-                let stages = STAGES.map(|stage| pipeline.stage(stage, now));
+                let stages = pipeline.definition.stages.iter();
+                let stages: Vec<_> = stages.map(|stage| pipeline.stage(stage, now)).collect();
                 Ok(Reply::json(&json!({
                     "pipelineName": name, "pipelineVersion": 1, "stageStates": stages,
                 })))
+            }
+            "GetPipelineExecution" => {
+                let (name, pipeline) = self.pipeline(body, "pipelineName")?;
+                let id = body.get("pipelineExecutionId").and_then(Value::as_str);
+                let execution = known(name, pipeline, id.unwrap_or_default())?;
+                let whole = execution.whole(name, pipeline, now);
+                Ok(Reply::json(&json!({ "pipelineExecution": whole })))
             }
             "ListActionExecutions" => {
                 let (name, pipeline) = self.pipeline(body, "pipelineName")?;
                 let id = body.pointer("/filter/pipelineExecutionId");
                 let id = id.and_then(Value::as_str);
-                if let Some(id) = id
-                    && pipeline.executions.iter().all(|it| it.id != id)
-                {
-                    let message = format!("No pipeline execution {id} of {name} was found.");
-                    return Err(failure("PipelineExecutionNotFoundException", message));
+                if let Some(id) = id {
+                    known(name, pipeline, id)?;
                 }
-                let executions = pipeline.executions.iter().rev();
-                let executions = executions.filter(|it| id.is_none_or(|id| it.id == id));
-                let details = executions
-                    .flat_map(|it| it.begun(now).rev().map(move |action| action.detail(it)))
-                    .collect();
-                page(body, "actionExecutionDetails", details)
+                page(body, "actionExecutionDetails", pipeline.details(id, now))
             }
             "ListPipelineExecutions" => {
                 let (_, pipeline) = self.pipeline(body, "pipelineName")?;
                 let executions = pipeline.executions.iter().rev();
-                let summaries = executions.map(|it| it.summary(now)).collect();
+                let summaries = executions.map(|it| it.summary(pipeline, now)).collect();
                 page(body, "pipelineExecutionSummaries", summaries)
             }
             "ListPipelines" => {
@@ -291,6 +285,12 @@ impl CodePipeline {
     }
 }
 
+fn known<'a>(name: &str, pipeline: &'a Pipeline, id: &str) -> Result<&'a Execution, Failure> {
+    pipeline.execution(id).ok_or_else(|| {
+        let message = format!("No pipeline execution {id} of {name} was found.");
+        failure("PipelineExecutionNotFoundException", message)
+    })
+}
 /// One page of a list. The token is the place of the next one.
 fn page(body: &Value, field: &str, all: Vec<Value>) -> Result<Reply, Failure> {
     let size = body.get("maxResults").and_then(Value::as_u64);

@@ -7,7 +7,7 @@ use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 
 use super::EmbeddedAws;
-use super::ids::stable_hash;
+use super::pipeline::{Key, action_id};
 use super::review::Review;
 use super::service::Service;
 
@@ -33,6 +33,8 @@ pub enum Outcome {
     Approved,
     /// `FAILED`: nobody decided in time.
     Expired,
+    /// `FAILED`: CodePipeline could tell nobody of it.
+    Misconfigured,
     /// `STARTED`: it waits for a reviewer.
     Started,
 }
@@ -58,7 +60,8 @@ pub struct EventOptions {
     pub form: Form,
     /// The attempt, counted from 1; 0 means the first. Each has an action execution of its own.
     pub attempt: u32,
-    /// When the approval action started, if not at the service's `start_time`.
+    /// When the approval action started, if not at the service's `start_time`, or at the moment of the
+    /// attempt if that is not the first.
     pub start_time: Option<Timestamp>,
     /// When the event happened, if not now.
     pub time: Option<Timestamp>,
@@ -66,6 +69,8 @@ pub struct EventOptions {
     pub summary: Option<String>,
     /// The account it claims to be from, if not the service's.
     pub account: Option<String>,
+    /// The stage and the action, if not those of the pipeline's first approval.
+    pub approval: Option<(String, String)>,
 }
 
 impl EmbeddedAws {
@@ -80,63 +85,32 @@ impl EmbeddedAws {
         let region = &service.region;
         let attempt = options.attempt.max(1);
         let start = options.start_time.unwrap_or(service.start_time);
-        let time = options
-            .time
-            .unwrap_or_else(|| self.clock().now().max(start));
+        let time = options.time;
+        let time = time.unwrap_or_else(|| self.clock().now().max(start));
         let review = match options.outcome {
             Outcome::Rejected => Some(Review::Rejected(options.summary.as_deref())),
             Outcome::Approved => Some(Review::Approved),
             Outcome::Expired => Some(Review::Expired),
+            Outcome::Misconfigured => Some(Review::Misconfigured),
             Outcome::Started => None,
         };
-        if let (Level::Action, Some(review)) = (options.level, review) {
+        if let (Level::Action, Some(review), None) = (options.level, review, &options.approval) {
             self.review_at(service, attempt, review, time);
         }
-        let time = time.round(Unit::Second).unwrap_or(time);
-        let (what, state) = match (options.level, options.outcome) {
-            (Level::Action, Outcome::Rejected | Outcome::Expired) => ("Action", "FAILED"),
-            (Level::Stage, Outcome::Rejected | Outcome::Expired) => ("Stage", "FAILED"),
-            (Level::Pipeline, Outcome::Rejected | Outcome::Expired) => ("Pipeline", "FAILED"),
-            (Level::Action, Outcome::Approved) => ("Action", "SUCCEEDED"),
-            (Level::Stage, Outcome::Approved) => ("Stage", "SUCCEEDED"),
-            (Level::Pipeline, Outcome::Approved) => ("Pipeline", "SUCCEEDED"),
-            (Level::Action, Outcome::Started) => ("Action", "STARTED"),
-            (Level::Stage, Outcome::Started) => ("Stage", "STARTED"),
-            (Level::Pipeline, Outcome::Started) => ("Pipeline", "STARTED"),
-        };
-        let arn = format!(
-            "arn:aws:codepipeline:{region}:{account}:{}",
-            service.pipeline
-        );
-        let mut detail = json!({
-            "pipeline": service.pipeline,
-            "execution-id": service.execution_id,
-            "state": state,
+        let (stage, action) = options.approval.clone().unwrap_or_else(|| {
+            let state = self.state();
+            let pipeline = state.known_pipeline(&Key::of(service));
+            let approval = pipeline.map_or(("Approve", "Approve"), |it| it.definition.approval());
+            (approval.0.to_owned(), approval.1.to_owned())
         });
-        if options.level != Level::Pipeline {
-            detail["stage"] = json!("Approve");
-        }
-        if options.level == Level::Action {
-            detail["action"] = json!("Approve");
-            detail["region"] = json!(region);
-            detail["type"] = json!({
-                "owner": "AWS", "provider": "Manual", "category": "Approval", "version": "1",
-            });
-        }
-        if options.form == Form::Older {
-            detail["version"] = json!(1);
-        } else {
-            detail["version"] = json!(2.0);
-            detail["start-time"] = json!(format!("{start:.3}"));
-            detail["pipeline-execution-attempt"] = json!(f64::from(attempt));
-            if options.level == Level::Action {
-                detail["action-execution-id"] = json!(service.action_execution_id(attempt));
-                if options.outcome == Outcome::Rejected {
-                    detail["execution-result"] =
-                        execution_result(service, attempt, options, &account);
-                }
-            }
-        }
+        let time = time.round(Unit::Second).unwrap_or(time);
+        let what = match options.level {
+            Level::Action => "Action",
+            Level::Stage => "Stage",
+            Level::Pipeline => "Pipeline",
+        };
+        let (name, approval) = (&service.pipeline, [&*stage, &*action]);
+        let arn = format!("arn:aws:codepipeline:{region}:{account}:{name}");
         json!({
             "version": "0",
             "id": event_id,
@@ -146,7 +120,7 @@ impl EmbeddedAws {
             "time": format!("{time:.0}"),
             "region": region,
             "resources": [arn],
-            "detail": detail,
+            "detail": detail(service, options, approval, start, &account),
         })
         .to_string()
     }
@@ -156,38 +130,70 @@ impl Service {
     /// The id of the approval action's execution in the given attempt, counted from 1.
     #[must_use]
     pub fn action_execution_id(&self, attempt: u32) -> String {
-        self.id_of(attempt, &[])
-    }
-
-    /// The same of the action of another stage.
-    pub(super) fn action_execution_id_of(&self, stage: &str, attempt: u32) -> String {
-        self.id_of(attempt, stage.as_bytes())
-    }
-
-    fn id_of(&self, attempt: u32, stage: &[u8]) -> String {
-        let half = |part: u8| {
-            let (attempt, part) = (attempt.to_be_bytes(), [part]);
-            let all: [&[u8]; 4] = [self.execution_id.as_bytes(), &attempt, &part, stage];
-            let used = if stage.is_empty() { 3 } else { 4 };
-            stable_hash(&all[..used])
-        };
-        let bytes = (u128::from(half(0)) << 64 | u128::from(half(1))).to_be_bytes();
-        uuid::Builder::from_random_bytes(bytes)
-            .into_uuid()
-            .to_string()
+        action_id(&self.execution_id, "Approve", "Approve", attempt)
     }
 }
 
-fn execution_result(
+fn detail(
     service: &Service,
-    attempt: u32,
     options: &EventOptions,
+    [stage, action]: [&str; 2],
+    start: Timestamp,
     account: &str,
 ) -> Value {
-    let by = format!("Rejected by arn:aws:sts::{account}:assumed-role/reviewer/alex");
-    json!({
-        "external-execution-summary": options.summary.clone().unwrap_or(by),
-        "external-execution-id": service.action_execution_id(attempt),
-        "error-code": "JobFailed",
-    })
+    let attempt = options.attempt.max(1);
+    let state = match options.outcome {
+        Outcome::Rejected | Outcome::Expired | Outcome::Misconfigured => "FAILED",
+        Outcome::Approved => "SUCCEEDED",
+        Outcome::Started => "STARTED",
+    };
+    let mut detail = json!({
+        "pipeline": service.pipeline,
+        "execution-id": service.execution_id,
+        "state": state,
+    });
+    if options.level != Level::Pipeline {
+        detail["stage"] = json!(stage);
+    }
+    if options.level == Level::Action {
+        detail["action"] = json!(action);
+        detail["region"] = json!(service.region);
+        detail["type"] = json!({
+            "owner": "AWS", "provider": "Manual", "category": "Approval", "version": "1",
+        });
+    }
+    if options.form == Form::Older {
+        detail["version"] = json!(1);
+        return detail;
+    }
+    detail["version"] = json!(2.0);
+    detail["start-time"] = json!(format!("{start:.3}"));
+    detail["pipeline-execution-attempt"] = json!(f64::from(attempt));
+    if options.level == Level::Action {
+        let id = action_id(&service.execution_id, stage, action, attempt);
+        if let Some(result) = execution_result(&id, options, account) {
+            detail["execution-result"] = result;
+        }
+        detail["action-execution-id"] = json!(id);
+    }
+    detail
+}
+
+fn execution_result(id: &str, options: &EventOptions, account: &str) -> Option<Value> {
+    let (summary, code) = match options.outcome {
+        Outcome::Rejected => {
+            let by = format!("Rejected by arn:aws:sts::{account}:assumed-role/reviewer/alex");
+            (options.summary.clone().unwrap_or(by), "JobFailed")
+        }
+        Outcome::Misconfigured => {
+            let said = "The topic of the approval does not exist.".to_owned();
+            (said, "ConfigurationError")
+        }
+        Outcome::Approved | Outcome::Expired | Outcome::Started => return None,
+    };
+    Some(json!({
+        "external-execution-summary": summary,
+        "external-execution-id": id,
+        "error-code": code,
+    }))
 }

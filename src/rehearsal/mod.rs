@@ -12,7 +12,7 @@
 //! | `sqs`, `sqs_queue` | the queue interface; one queue |
 //! | `ssm` | Parameter Store |
 //! | `iam`, `sts`, `accounts` | roles, their credentials and permissions; which account they open |
-//! | `codepipeline` | what became of the executions of pipelines |
+//! | `codepipeline`, `pipeline` | the interface of CodePipeline; pipelines whose executions play |
 //! | `eventbridge` | buses, rules that send to queues, and events |
 //! | `dynamodb`, `dynamodb_expression` | tables, and the expressions of their writes |
 //! | `cloudfront` | what CloudFront holds, and what reads show of it |
@@ -23,6 +23,7 @@
 //! | `journal` | every exchange, in order |
 //! | `client`, `listener` | the two doors |
 //! | `world` | setting things up and looking at them |
+//! | `whose` | who wrote what |
 //! | `service`, `review`, `events` | a service that deploys blue/green, its approval, and its pipeline's events |
 //!
 //! **Guarantees.** Every call takes effect at one moment, in the order of the journal. A call
@@ -54,6 +55,7 @@ mod iam;
 mod ids;
 mod journal;
 mod listener;
+pub mod pipeline;
 mod rates;
 mod review;
 mod service;
@@ -64,6 +66,7 @@ mod ssm;
 mod sts;
 #[cfg(test)]
 mod tests;
+mod whose;
 mod world;
 
 use std::collections::BTreeMap;
@@ -85,13 +88,18 @@ pub use self::exchange::{AwsService, Call, Change, Exchange, Failure};
 pub use self::faults::{Action, Faults, Hook, Rule, RuleId};
 pub use self::journal::{Entry, Journal, Seen};
 pub use self::listener::Listener;
+pub use self::pipeline::{
+    ActionDefinition, ActionView, Category, Decision, Definition, ExecutionView, Kind, Mode,
+    Pattern, Retry, Script, StageDefinition, Work,
+};
 pub use self::review::Review;
-pub use self::service::Service;
+pub use self::service::{Service, Shape};
 pub use self::settings::{
     AttachedPolicyDelete, DeleteLag, ExpiredApproval, OmittedPolicyId, Settings,
-    StagingAfterPolicyDelete, Switches,
+    StagingAfterPolicyDelete, Switches, Writer,
 };
 pub use self::sqs_queue::Depth;
+pub use self::whose::By;
 pub use self::world::{
     DistributionView, Inventory, MessageView, ParameterVersion, PolicyView, Queues,
 };
@@ -100,6 +108,7 @@ use self::accounts::{Account, Place, Role, Session};
 use self::exchange::Reply;
 use self::faults::{Entrance, Exit, Injector, Plan};
 use self::ids::Ids;
+use self::pipeline::Builds;
 
 /// A world of its own. Clones share it.
 #[derive(Clone)]
@@ -128,6 +137,8 @@ struct State {
     roles: BTreeMap<String, Role>,
     /// By access key id.
     sessions: BTreeMap<String, Session>,
+    /// What pipelines are still to do.
+    builds: Builds,
     dynamodb: dynamodb::DynamoDb,
     sqs: sqs::Sqs,
     events: eventbridge::EventBridge,
@@ -174,6 +185,7 @@ impl EmbeddedAws {
                 accounts: BTreeMap::new(),
                 roles: BTreeMap::new(),
                 sessions: BTreeMap::new(),
+                builds: Builds::default(),
                 dynamodb: dynamodb::DynamoDb::default(),
                 sqs: sqs::Sqs::default(),
                 events: eventbridge::EventBridge::default(),
@@ -187,11 +199,12 @@ impl EmbeddedAws {
         }
     }
 
+    /// The world as it is now: what pipelines do by themselves is done by then.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let state = self.inner.state.lock();
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.catch_up(self.inner.clock.now());
+        state
     }
 
     /// The world's clock.
@@ -438,7 +451,8 @@ impl EmbeddedAws {
                 let state = self.state();
                 let accounts = state.accounts.values();
                 let due = accounts.filter_map(|account| account.cloudfront.next_change(now));
-                due.chain(state.sqs.next_change(now)).min()
+                let due = due.chain(state.sqs.next_change(now));
+                due.chain(state.builds.next()).min()
             };
             let until = self.instant_of(due).map_or(deadline, |it| it.min(deadline));
             tokio::select! {
@@ -466,6 +480,7 @@ impl State {
             return Step::Done(Err(failure));
         }
         let stale = plan.tweaks.stale;
+        let by = self.caller_of(call);
         let place = Place {
             account: call.account.clone(),
             region: call
@@ -480,6 +495,7 @@ impl State {
                 now,
                 settings: &here.settings,
                 ids: here.ids,
+                by: &by,
             };
             return Step::Done(cloudfront_api::call(
                 here.cloudfront,
@@ -511,7 +527,8 @@ impl State {
         };
         if call.service == AwsService::Ssm {
             let here = self.here(&place);
-            return Step::Done(here.ssm.call(&here.settings, now, call, &body, stale));
+            let result = here.ssm.call(&here.settings, now, call, &by, &body, stale);
+            return Step::Done(result);
         }
         if call.service == AwsService::CodePipeline {
             let account = self.accounts.entry(place.account).or_default();

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::codepipeline::{APPROVE, ActionExecution, Execution, IN_PROGRESS, STAGES};
+use super::accounts::Place;
+use super::pipeline::{ActionExecution, Ending, Execution, Key};
 use super::service::Service;
 use super::settings::ExpiredApproval;
-use super::{EmbeddedAws, State};
+use super::whose::By;
+use super::{EmbeddedAws, State, Work};
 
-/// How long before its approval opens a deployment begins, where nobody says.
+/// How long before its approval opens a deployment began of which nothing else is known.
 const DEPLOYING: Duration = Duration::from_secs(6 * 60);
 
 /// How an attempt of an approval ends.
@@ -23,6 +25,42 @@ pub enum Review<'a> {
     Approved,
     /// Nobody decides in time.
     Expired,
+    /// CodePipeline cannot tell anybody that it waits: its topic is broken.
+    Misconfigured,
+}
+
+impl Review<'_> {
+    fn ending(self, reviewer: String, expired: ExpiredApproval) -> Ending {
+        let (status, summary, error_code, by) = match self {
+            Self::Rejected(comment) => {
+                let said = format!("Rejected by {reviewer}");
+                let said = comment.map_or(said, str::to_owned);
+                ("Failed", Some(said), Some("JobFailed"), Some(reviewer))
+            }
+            Self::Approved => {
+                let said = format!("Approved by {reviewer}");
+                ("Succeeded", Some(said), None, Some(reviewer))
+            }
+            Self::Expired => match expired {
+                ExpiredApproval::Silent => ("Failed", None, Some("JobFailed"), None),
+                ExpiredApproval::Code => ("Failed", None, Some("JobTimedOut"), None),
+                ExpiredApproval::Text => {
+                    let said = "The approval timed out.".to_owned();
+                    ("Failed", Some(said), Some("JobFailed"), None)
+                }
+            },
+            Self::Misconfigured => {
+                let said = "The topic of the approval does not exist.".to_owned();
+                ("Failed", Some(said), Some("ConfigurationError"), None)
+            }
+        };
+        Ending {
+            status,
+            by,
+            summary,
+            error_code,
+        }
+    }
 }
 
 impl EmbeddedAws {
@@ -40,126 +78,211 @@ impl EmbeddedAws {
         at: Timestamp,
     ) {
         let mut state = self.state();
-        let expired = state.settings.switches.expired_approval;
-        let execution = execution(&mut state, service);
+        let key = state.know(service, &self.place);
         let opened = if attempt == 1 { service.start_time } else { at };
-        let approval = approval(execution, service, attempt, opened);
-        if approval.status != IN_PROGRESS {
-            return;
-        }
-        let reviewer = format!(
-            "arn:aws:sts::{}:assumed-role/reviewer/alex",
-            service.account
-        );
-        match how {
-            Review::Rejected(comment) => {
-                approval.end("Failed", at);
-                let by = format!("Rejected by {reviewer}");
-                approval.summary = Some(comment.map_or(by, str::to_owned));
-                approval.error_code = Some("JobFailed");
-                approval.by = Some(reviewer);
-            }
-            Review::Approved => {
-                approval.end("Succeeded", at);
-                approval.summary = Some(format!("Approved by {reviewer}"));
-                approval.by = Some(reviewer);
-                let id = service.action_execution_id_of(STAGES[2], attempt);
-                let promotion = ActionExecution::begun(id, STAGES[2], at);
-                execution.actions.push(promotion);
-            }
-            Review::Expired => {
-                approval.end("Failed", at);
-                (approval.summary, approval.error_code) = match expired {
-                    ExpiredApproval::Silent => (None, Some("JobFailed")),
-                    ExpiredApproval::Code => (None, Some("JobTimedOut")),
-                    ExpiredApproval::Text => (
-                        Some("The approval timed out.".to_owned()),
-                        Some("JobFailed"),
-                    ),
-                };
-            }
-        }
+        let id = state.open(&key, &service.execution_id, attempt, opened);
+        state.decide(&key, &service.execution_id, &id, how, at);
         drop(state);
         self.changed();
     }
 
     /// The stage of a rejected approval is retried: its next attempt waits for a reviewer from now on.
+    /// It is not asked who is in the stage; [`EmbeddedAws::retry`] does.
     pub fn retry_approval(&self, service: &Service, attempt: u32) {
         let now = self.clock().now();
         let mut state = self.state();
-        approval(execution(&mut state, service), service, attempt, now);
+        let key = state.know(service, &self.place);
+        state.open(&key, &service.execution_id, attempt, now);
         drop(state);
         self.changed();
     }
 
     /// The deployment's execution is stopped and abandoned, whatever it is doing.
     pub fn abandon(&self, service: &Service) {
-        self.end(service, "Stopped");
+        let mut state = self.state();
+        state.know(service, &self.place);
+        drop(state);
+        self.stop(service, true);
     }
 
     /// The deployment's execution is superseded by a newer one, before it was decided upon.
     pub fn supersede(&self, service: &Service) {
-        self.end(service, "Superseded");
-    }
-
-    fn end(&self, service: &Service, how: &'static str) {
         let now = self.clock().now();
+        self.abandon(service);
         let mut state = self.state();
-        let execution = execution(&mut state, service);
-        for action in &mut execution.actions {
-            if action.status == IN_PROGRESS {
-                action.end("Abandoned", now);
-            }
+        if let Some(execution) = state.execution(&Key::of(service), &service.execution_id) {
+            execution.ended = Some(("Superseded", now));
         }
-        execution.ended = Some((how, now));
         drop(state);
         self.changed();
     }
+}
 
-    /// A deployment began.
-    pub(super) fn deployment_begins(&self, service: &Service, at: Timestamp) {
-        let mut state = self.state();
-        let execution = execution(&mut state, service);
-        let id = service.action_execution_id_of(STAGES[0], 1);
-        let action = ActionExecution::begun(id, STAGES[0], at);
-        execution.actions.push(action);
+impl State {
+    /// An approval that waits is decided.
+    pub(super) fn decide(
+        &mut self,
+        key: &Key,
+        execution: &str,
+        action: &str,
+        how: Review<'_>,
+        at: Timestamp,
+    ) {
+        let account = &key.place.account;
+        let reviewer = format!("arn:aws:sts::{account}:assumed-role/reviewer/alex");
+        let ending = how.ending(reviewer, self.settings.switches.expired_approval);
+        let found = self.execution(key, execution);
+        let Some(run) = found.and_then(|it| it.action(action).filter(|it| it.runs()).cloned())
+        else {
+            return;
+        };
+        let mut begun = self.pipeline(key).end(execution, action, ending, at);
+        let loose = self.execution(key, execution).is_some_and(|it| it.loose);
+        if loose && how == Review::Approved {
+            begun.extend(self.leave(key, execution, &run, at));
+        }
+        self.schedule(key, begun, at);
     }
 
-    /// A deployment has written its parameter, and waits for its approval.
-    pub(super) fn approval_opens(&self, service: &Service, at: Timestamp) {
-        let mut state = self.state();
-        let execution = execution(&mut state, service);
-        for action in &mut execution.actions {
-            if action.stage == STAGES[0] && action.status == IN_PROGRESS {
-                action.end("Succeeded", at);
+    /// The actions of the stage behind an approval begin, in the approval's own attempt.
+    fn leave(
+        &mut self,
+        key: &Key,
+        id: &str,
+        approval: &ActionExecution,
+        at: Timestamp,
+    ) -> Vec<(String, String)> {
+        let definition = self.pipeline(key).definition.clone();
+        let place = definition.place_of(&approval.stage);
+        let next = place.and_then(|place| definition.stages.get(place + 1));
+        let (Some(next), Some(execution)) = (next, self.execution(key, id)) else {
+            return Vec::new();
+        };
+        let begin = next.actions.iter().map(|action| {
+            let run = execution.begin(&next.name, action, approval.attempt, at);
+            (id.to_owned(), run.id.clone())
+        });
+        begin.collect()
+    }
+
+    /// The approval of an execution in this attempt; one that is new began then. Answers its id.
+    pub(super) fn open(
+        &mut self,
+        key: &Key,
+        execution: &str,
+        attempt: u32,
+        at: Timestamp,
+    ) -> String {
+        let definition = self.pipeline(key).definition.clone();
+        let (stage, name) = definition.approval();
+        let id = super::pipeline::action_id(execution, stage, name, attempt);
+        let action = definition
+            .actions()
+            .find(|(it, action)| it.name == stage && action.name == name);
+        if let (Some(execution), Some((_, action))) = (self.execution(key, execution), action)
+            && execution.action(&id).is_none()
+        {
+            execution.waits = None;
+            execution.begin(stage, action, attempt, at);
+        }
+        id
+    }
+
+    /// Sees to it that the pipeline of a service knows its execution. Of one that another pipeline knows it
+    /// learns all that there is; of one that none knows it is made up that it deployed.
+    pub(super) fn know(&mut self, service: &Service, things: &Place) -> Key {
+        let key = Key::of(service);
+        let id = &service.execution_id;
+        if self.execution(&key, id).is_some() {
+            return key;
+        }
+        let all = self
+            .accounts
+            .values()
+            .flat_map(super::accounts::Account::pipelines);
+        let elsewhere = all
+            .filter_map(|it| Some((it.definition.clone(), it.execution(id)?.clone())))
+            .next();
+        if let Some((definition, execution)) = elsewhere {
+            let pipeline = self.pipeline(&key);
+            if pipeline.executions.is_empty() {
+                pipeline.definition = definition;
+            }
+            pipeline.executions.push(execution);
+        } else {
+            let opened = service.start_time;
+            let began = opened.checked_sub(DEPLOYING).unwrap_or(opened);
+            let ended = opened.checked_sub(Duration::from_secs(1)).unwrap_or(opened);
+            self.deployed(service, things, [began, began, began, ended]);
+        }
+        key
+    }
+
+    /// An execution that has deployed, in one action for each of its stages before the approval: when the
+    /// source was fetched, when it was built, when the deployment began and when it ended.
+    pub(super) fn deployed(&mut self, service: &Service, things: &Place, times: [Timestamp; 4]) {
+        let [fetched, built, began, ended] = times;
+        self.deploying(service, things, [fetched, built, began]);
+        self.deployment_ends(service, ended);
+    }
+
+    /// An execution that deploys since the last of these times.
+    pub(super) fn deploying(&mut self, service: &Service, things: &Place, times: [Timestamp; 3]) {
+        let [fetched, built, began] = times;
+        let key = Key::of(service);
+        let mut execution = Execution::of(service, things, fetched);
+        execution.loose = true;
+        let pipeline = self.pipeline(&key);
+        execution.mode = pipeline.definition.mode;
+        let (until, _) = pipeline.definition.approval();
+        let stages = pipeline.definition.stages.iter();
+        for stage in stages.take_while(|it| it.name != until) {
+            for action in &stage.actions {
+                let (from, to) = match (action.category, action.work) {
+                    (super::Category::Source, _) => (fetched, Some(built)),
+                    (_, Work::Deploys) => (began, None),
+                    _ => (built, Some(began)),
+                };
+                let run = execution.begin(&stage.name, action, 1, from);
+                if let Some(to) = to {
+                    run.end("Succeeded", to);
+                }
             }
         }
-        approval(execution, service, 1, at);
+        pipeline.executions.push(execution);
     }
-}
 
-/// The execution that made a deployment.
-fn execution<'a>(state: &'a mut State, service: &Service) -> &'a mut Execution {
-    let account = state.accounts.entry(service.account.clone()).or_default();
-    let pipelines = &mut account.codepipeline(&service.region).pipelines;
-    let pipeline = pipelines.entry(service.pipeline.clone()).or_default();
-    let began = service.start_time.checked_sub(DEPLOYING);
-    pipeline.execution(&service.execution_id, began.unwrap_or(service.start_time))
-}
+    /// The deployment of an execution ends.
+    pub(super) fn deployment_ends(&mut self, service: &Service, at: Timestamp) {
+        let key = Key::of(service);
+        let running = self.deployment(service).filter(|it| it.runs());
+        if let Some(run) = running.cloned() {
+            let (id, ending) = (&service.execution_id, Ending::success());
+            let begun = self.pipeline(&key).end(id, &run.id, ending, at);
+            self.schedule(&key, begun, at);
+        }
+    }
 
-/// An attempt of the approval; one that is new began then.
-fn approval<'a>(
-    execution: &'a mut Execution,
-    service: &Service,
-    attempt: u32,
-    at: Timestamp,
-) -> &'a mut ActionExecution {
-    let id = service.action_execution_id(attempt);
-    let place = execution.actions.iter().position(|action| action.id == id);
-    let place = place.unwrap_or_else(|| {
-        let action = ActionExecution::begun(id, APPROVE, at);
-        execution.actions.push(action);
-        execution.actions.len() - 1
-    });
-    &mut execution.actions[place]
+    /// The newest run of the action that deploys.
+    fn deployment(&mut self, service: &Service) -> Option<&ActionExecution> {
+        let execution = self.execution(&Key::of(service), &service.execution_id)?;
+        execution
+            .actions
+            .iter()
+            .rfind(|it| it.work == Work::Deploys)
+    }
+
+    /// As whom the deployment of an execution writes.
+    pub(super) fn by_deployment(&mut self, service: &Service) -> By {
+        let action = self.deployment(service).map(|it| it.id.clone());
+        let key = Key::of(service);
+        self.by_build(&key, &service.execution_id, &action.unwrap_or_default())
+    }
+
+    /// What an execution has deployed is noted.
+    pub(super) fn remember(&mut self, service: &Service) {
+        if let Some(execution) = self.execution(&Key::of(service), &service.execution_id) {
+            execution.service = service.clone();
+        }
+    }
 }

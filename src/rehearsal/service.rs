@@ -6,9 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::EmbeddedAws;
-use super::cloudfront::{Context, POLICY_ID};
-use super::cloudfront_xml::{Document, NAMESPACE};
+use super::accounts::Place;
+use super::cloudfront::{Context, later};
+use super::cloudfront_xml::NAMESPACE;
 use super::exchange::Failure;
+use super::pipeline::{Definition, parsed};
+use super::whose::By;
 
 /// One deployment of a service, waiting at the approval.
 #[derive(Clone, Debug)]
@@ -43,10 +46,28 @@ pub struct Service {
 const PRODUCTION_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long before now each part of a new service's deployment took place.
+const FETCHED_AGO: Duration = Duration::from_secs(24 * 60);
+const BUILT_AGO: Duration = Duration::from_secs(23 * 60);
+const BEGAN_AGO: Duration = Duration::from_secs(20 * 60 + 20);
 const COPIED_AGO: Duration = Duration::from_secs(20 * 60);
 const ATTACHED_AGO: Duration = Duration::from_secs(19 * 60);
 const RECORDED_AGO: Duration = Duration::from_secs(15 * 60);
+const CHANGED_AGO: Duration = Duration::from_secs(15 * 60 - 5);
+const ENDED_AGO: Duration = Duration::from_secs(14 * 60 + 20);
 const OPENED_AGO: Duration = Duration::from_secs(14 * 60);
+
+/// What a service differs in from others.
+#[derive(Clone, Debug, Default)]
+pub struct Shape {
+    /// Its pipeline's name, if not `{name}-frontend-pipeline`.
+    pub pipeline: Option<String>,
+    /// Its pipeline's stages and mode.
+    pub definition: Definition,
+    /// The parameter that names the primary distribution, if not `/{name}/cloudfront/cfcd-production`.
+    pub production_parameter: Option<String>,
+    /// The parameter that names the staging one, if not `/{name}/cloudfront/cfcd-staging`.
+    pub staging_parameter: Option<String>,
+}
 
 fn ago(now: Timestamp, age: Duration) -> Timestamp {
     now.checked_sub(age).unwrap_or(now)
@@ -60,21 +81,68 @@ impl EmbeddedAws {
     /// What CloudFront refuses with: the account's quota of twenty staging distributions for
     /// instance, or a service of that name that exists already.
     pub fn create_service(&self, name: &str) -> Result<Service, Failure> {
+        self.create_service_as(name, &Shape::default())
+    }
+
+    /// The same with a pipeline and parameters of one's own.
+    ///
+    /// # Errors
+    /// As [`EmbeddedAws::create_service`].
+    pub fn create_service_as(&self, name: &str, shape: &Shape) -> Result<Service, Failure> {
+        let now = self.clock().now();
+        let service = self.create_idle_service(name, shape)?;
+        let times = [FETCHED_AGO, BUILT_AGO, BEGAN_AGO].map(|age| ago(now, age));
+        self.state().deploying(&service, &self.place, times);
+        let mut service = service;
+        let mut state = self.state();
+        let by = state.by_deployment(&service);
+        let place = &self.place;
+        state.copy(&mut service, place, None, &by, ago(now, COPIED_AGO))?;
+        state.make_policy(&mut service, place, &by, ago(now, COPIED_AGO))?;
+        state.attach(&service, place, None, &by, ago(now, ATTACHED_AGO))?;
+        state.record(&service, place, &by, ago(now, RECORDED_AGO));
+        state.change_staging(&service, place, &by, ago(now, CHANGED_AGO))?;
+        let here = state.here(place);
+        for id in [&service.production_id, &service.staging_id] {
+            here.cloudfront.settle(id, ago(now, CHANGED_AGO));
+        }
+        state.remember(&service);
+        state.deployment_ends(&service, ago(now, ENDED_AGO));
+        let key = super::pipeline::Key::of(&service);
+        state.open(&key, &service.execution_id, 1, service.start_time);
+        drop(state);
+        self.changed();
+        Ok(service)
+    }
+
+    /// Makes a service whose pipeline has never run: production without a policy, and `dummy` in the staging
+    /// parameter. The answer stands for an execution that there is not; [`EmbeddedAws::play`] and
+    /// [`EmbeddedAws::start_execution`] start one.
+    ///
+    /// # Errors
+    /// What CloudFront refuses with: a service of that name that exists already.
+    pub fn create_idle_service(&self, name: &str, shape: &Shape) -> Result<Service, Failure> {
         let now = self.clock().now();
         let born = ago(now, PRODUCTION_AGE);
-        let production_parameter = format!("/{name}/cloudfront/cfcd-production");
-        let staging_parameter = format!("/{name}/cloudfront/cfcd-staging");
+        let text = |given: &Option<String>, usual: String| given.clone().unwrap_or(usual);
+        let (production, staging) = (&shape.production_parameter, &shape.staging_parameter);
+        let production_parameter = text(production, format!("/{name}/cloudfront/cfcd-production"));
+        let staging_parameter = text(staging, format!("/{name}/cloudfront/cfcd-staging"));
         let production_id = self.create_distribution(name)?;
+        let founder = By::operator(&self.place.account);
         let execution_id = {
             let mut state = self.state();
             let here = state.here(&self.place);
-            here.ssm.put(&production_parameter, &production_id, born);
-            here.ssm.put(&staging_parameter, "dummy", born);
+            let ssm = here.ssm;
+            ssm.put(&production_parameter, &production_id, born, &founder);
+            ssm.put(&staging_parameter, "dummy", born, &founder);
             here.ids.uuid()
         };
-        let mut service = Service {
+        let pipeline = text(&shape.pipeline, format!("{name}-frontend-pipeline"));
+        self.define_pipeline(&pipeline, shape.definition.clone());
+        Ok(Service {
             name: name.to_owned(),
-            pipeline: format!("{name}-frontend-pipeline"),
+            pipeline,
             production_id,
             staging_id: String::new(),
             staging_domain: String::new(),
@@ -85,26 +153,7 @@ impl EmbeddedAws {
             start_time: ago(now, OPENED_AGO),
             account: self.place.account.clone(),
             region: self.place.region.clone(),
-        };
-        (service.staging_id, service.staging_domain) =
-            self.copy_at(&service, ago(now, COPIED_AGO))?;
-        service.policy_id = self.policy_at(&service.staging_domain, ago(now, COPIED_AGO))?;
-        self.attach_at(&service, ago(now, ATTACHED_AGO))?;
-        let mut state = self.state();
-        let here = state.here(&self.place);
-        here.ssm.put(
-            &service.staging_parameter,
-            &service.staging_id,
-            ago(now, RECORDED_AGO),
-        );
-        for id in [&service.production_id, &service.staging_id] {
-            here.cloudfront.settle(id, ago(now, RECORDED_AGO));
-        }
-        drop(state);
-        self.deployment_begins(&service, ago(now, COPIED_AGO));
-        self.approval_opens(&service, service.start_time);
-        self.changed();
-        Ok(service)
+        })
     }
 
     /// Makes a primary distribution like a service's, without any deployment, and answers its id:
@@ -117,10 +166,12 @@ impl EmbeddedAws {
         let mut state = self.state();
         let here = state.here(&self.place);
         let document = parsed(&production_config(name, &here.settings.account))?;
+        let by = By::operator(&here.settings.account);
         let mut context = Context {
             now: born,
             settings: &here.settings,
             ids: here.ids,
+            by: &by,
         };
         let id = here
             .cloudfront
@@ -154,19 +205,23 @@ impl EmbeddedAws {
     /// What CopyDistribution refuses with.
     pub fn deploy_copy(&self, service: &Service) -> Result<Service, Failure> {
         let now = self.clock().now();
-        let (staging_id, staging_domain) = self.copy_at(service, now)?;
-        let execution_id = self.state().ids.uuid();
-        let start_time = now.checked_add(Duration::from_secs(1)).unwrap_or(now);
-        let newer = Service {
-            staging_id,
-            staging_domain,
-            execution_id,
-            start_time,
+        let mut state = self.state();
+        let mut newer = Service {
+            execution_id: state.ids.uuid(),
+            start_time: later(now, Duration::from_secs(1)),
             ..service.clone()
         };
-        self.deployment_begins(&newer, now);
+        state.know(service, &self.place);
+        state.deploying(&newer, &self.place, [now; 3]);
+        let by = state.by_deployment(&newer);
+        let copied = state.copy(&mut newer, &self.place, None, &by, now);
+        state.remember(&newer);
+        drop(state);
+        if copied.is_err() {
+            self.fail(&newer);
+        }
         self.changed();
-        Ok(newer)
+        copied.map(|()| newer)
     }
 
     /// Second part: a policy for the deployment's staging distribution; answers its id.
@@ -174,9 +229,15 @@ impl EmbeddedAws {
     /// # Errors
     /// What CreateContinuousDeploymentPolicy refuses with.
     pub fn deploy_policy(&self, service: &Service) -> Result<String, Failure> {
-        let id = self.policy_at(&service.staging_domain, self.clock().now())?;
+        let now = self.clock().now();
+        let mut service = service.clone();
+        let mut state = self.state();
+        let by = state.by_deployment(&service);
+        state.make_policy(&mut service, &self.place, &by, now)?;
+        state.remember(&service);
+        drop(state);
         self.changed();
-        Ok(id)
+        Ok(service.policy_id)
     }
 
     /// Third part: the policy attached to production, in the place of any other.
@@ -184,95 +245,52 @@ impl EmbeddedAws {
     /// # Errors
     /// What UpdateDistribution refuses with.
     pub fn deploy_attach(&self, service: &Service) -> Result<(), Failure> {
-        self.attach_at(service, self.clock().now())?;
+        self.attach_with(service, None)
+    }
+
+    /// The same with an ETag of production that was read earlier.
+    ///
+    /// # Errors
+    /// What UpdateDistribution refuses with: `PreconditionFailed` if production has changed since.
+    pub fn deploy_attach_with(&self, service: &Service, etag: &str) -> Result<(), Failure> {
+        self.attach_with(service, Some(etag.to_owned()))
+    }
+
+    fn attach_with(&self, service: &Service, etag: Option<String>) -> Result<(), Failure> {
+        let now = self.clock().now();
+        let mut state = self.state();
+        let by = state.by_deployment(service);
+        state.attach(service, &self.place, etag, &by, now)?;
+        state.remember(service);
+        drop(state);
         self.changed();
         Ok(())
     }
 
-    /// Last part: the staging distribution's id written to the parameter, and the approval opened;
-    /// answers the version.
+    /// Last part: the staging distribution's id written to the parameter, the staging distribution changed
+    /// to what was built, the deployment ended, and the approval opened; answers the version.
     pub fn deploy_record(&self, service: &Service) -> u64 {
-        let soon = self.clock().now().checked_add(Duration::from_secs(1));
-        let opened = soon.unwrap_or(service.start_time).max(service.start_time);
-        self.approval_opens(service, opened);
-        self.put_parameter(&service.staging_parameter, &service.staging_id)
-    }
-
-    fn copy_at(&self, service: &Service, at: Timestamp) -> Result<(String, String), Failure> {
+        let now = self.clock().now();
+        let opened = later(now, Duration::from_secs(1)).max(service.start_time);
+        let place: &Place = &self.place;
         let mut state = self.state();
-        let here = state.here(&self.place);
-        let etag = here
-            .cloudfront
-            .distribution(&service.production_id)?
-            .current
-            .etag
-            .clone();
-        let reference = here.ids.uuid();
-        let mut context = Context {
-            now: at,
-            settings: &here.settings,
-            ids: here.ids,
-        };
-        let copy = here.cloudfront.copy(
-            &mut context,
-            &service.production_id,
-            Some(&etag),
-            &reference,
-            true,
-        )?;
-        Ok((copy.id.clone(), copy.domain_name.clone()))
+        let by = state.by_deployment(service);
+        let version = state.record(service, place, &by, now);
+        // Somebody may have deleted it by now: then the script fails behind the parameter.
+        let _ = state.change_staging(service, place, &by, now);
+        state.remember(service);
+        state.deployment_ends(service, now);
+        let key = super::pipeline::Key::of(service);
+        if state
+            .execution(&key, &service.execution_id)
+            .is_some_and(|it| it.loose)
+        {
+            state.open(&key, &service.execution_id, 1, opened);
+        }
+        drop(state);
+        self.changed();
+        version
     }
-
-    fn policy_at(&self, domain: &str, at: Timestamp) -> Result<String, Failure> {
-        let mut state = self.state();
-        let here = state.here(&self.place);
-        let document = parsed(&policy_config(domain))?;
-        let mut context = Context {
-            now: at,
-            settings: &here.settings,
-            ids: here.ids,
-        };
-        Ok(here
-            .cloudfront
-            .create_policy(&mut context, document)?
-            .id
-            .clone())
-    }
-
-    fn attach_at(&self, service: &Service, at: Timestamp) -> Result<(), Failure> {
-        let mut state = self.state();
-        let here = state.here(&self.place);
-        let current = &here
-            .cloudfront
-            .distribution(&service.production_id)?
-            .current;
-        let etag = current.etag.clone();
-        let document = parsed(&current.document.with_text(POLICY_ID, &service.policy_id))?;
-        let mut context = Context {
-            now: at,
-            settings: &here.settings,
-            ids: here.ids,
-        };
-        here.cloudfront
-            .update(&mut context, &service.production_id, Some(&etag), document)?;
-        Ok(())
-    }
-}
-
-fn parsed(text: &str) -> Result<Document, Failure> {
-    Document::parse(text.as_bytes()).map_err(|error| Failure::new(400, "MalformedXML", error))
-}
-
-fn policy_config(domain: &str) -> String {
-    format!(
-        "<ContinuousDeploymentPolicyConfig xmlns=\"{NAMESPACE}\">\
-         <StagingDistributionDnsNames><Quantity>1</Quantity>\
-         <Items><DnsName>{domain}</DnsName></Items></StagingDistributionDnsNames>\
-         <Enabled>true</Enabled>\
-         <TrafficConfig><SingleWeightConfig><Weight>0.05</Weight></SingleWeightConfig>\
-         <Type>SingleWeight</Type></TrafficConfig>\
-         </ContinuousDeploymentPolicyConfig>"
-    )
 }
 
 /// A configuration of the size and shape that real ones have. `FutureFeatureConfig` is known to

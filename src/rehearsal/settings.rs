@@ -94,6 +94,13 @@ pub struct Switches {
     pub changes_per_minute: Option<usize>,
     /// What CodePipeline shows of an approval that timed out.
     pub expired_approval: ExpiredApproval,
+    /// `LastModifiedTime` moves once more when `InProgress` becomes `Deployed`.
+    pub modified_when_deployed: bool,
+    /// UpdateDistributionWithStagingConfig is refused where no policy of the primary lists the
+    /// staging distribution (true), or accepted (false).
+    pub promotion_needs_policy: bool,
+    /// As whom the builds of pipelines write.
+    pub writer: Writer,
 }
 
 impl Default for Switches {
@@ -118,6 +125,9 @@ impl Default for Switches {
             calls_per_second: None,
             changes_per_minute: None,
             expired_approval: ExpiredApproval::Silent,
+            modified_when_deployed: false,
+            promotion_needs_policy: false,
+            writer: Writer::Build,
         }
     }
 }
@@ -149,6 +159,17 @@ pub enum ExpiredApproval {
     Code,
     /// Its text says so.
     Text,
+}
+
+/// As whom a build calls AWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// `assumed-role/ROLE/AWSCodeBuild-UUID`, of the very build that CodePipeline shows.
+    Build,
+    /// The same with the UUID of another build, as a batch's builds are others than the batch.
+    Batch,
+    /// A role of the deployment's own, with a session that names no build.
+    Deployer,
 }
 
 /// What leaving the policy id out of an update means.

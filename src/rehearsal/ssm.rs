@@ -10,9 +10,13 @@ use serde_json::{Value, json};
 
 use super::exchange::{Call, Change, Failure, Reply};
 use super::settings::Settings;
+use super::whose::By;
 
 /// Versions that are kept of one parameter.
 const HISTORY: usize = 100;
+
+/// The type of a parameter whose value is encrypted.
+pub(super) const SECURE: &str = "SecureString";
 
 /// The largest value of a standard parameter, in bytes.
 const MAX_VALUE: usize = 4096;
@@ -25,11 +29,13 @@ pub(super) struct Version {
     pub(super) number: u64,
     pub(super) value: String,
     pub(super) at: Timestamp,
+    pub(super) by: By,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Parameter {
-    kind: String,
+    /// `String`, `StringList` or `SecureString`.
+    pub(super) kind: String,
     description: Option<String>,
     /// Oldest first, never empty.
     pub(super) versions: Vec<Version>,
@@ -38,6 +44,15 @@ pub(super) struct Parameter {
 impl Parameter {
     pub(super) fn latest(&self) -> Option<&Version> {
         self.versions.last()
+    }
+
+    /// What a reader sees of a version: without decryption, of a SecureString, its ciphertext.
+    fn shown(&self, version: &Version, decrypted: bool) -> String {
+        if decrypted || self.kind != SECURE {
+            return version.value.clone();
+        }
+        let secret = super::ids::stable_hash(&[version.value.as_bytes()]);
+        format!("AQICAHh{secret:016x}AAAAfjB8BgkqhkiG9w0BBwagbzBtAgEAMGgGCSqGSIb3DQEHATAeBg==")
     }
 }
 
@@ -70,6 +85,10 @@ fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Failure> {
     })
 }
 
+fn decrypts(body: &Value) -> bool {
+    body.get("WithDecryption").and_then(Value::as_bool) == Some(true)
+}
+
 /// Times are seconds since the epoch with a fraction.
 fn time(at: Timestamp) -> f64 {
     #[expect(
@@ -82,7 +101,7 @@ fn time(at: Timestamp) -> f64 {
 
 impl Ssm {
     /// Writes a new version; answers its number.
-    pub(super) fn put(&mut self, name: &str, value: &str, at: Timestamp) -> u64 {
+    pub(super) fn put(&mut self, name: &str, value: &str, at: Timestamp, by: &By) -> u64 {
         let parameter = self
             .parameters
             .entry(name.to_owned())
@@ -96,6 +115,7 @@ impl Ssm {
             number,
             value: value.to_owned(),
             at,
+            by: by.clone(),
         });
         let excess = parameter.versions.len().saturating_sub(HISTORY);
         parameter.versions.drain(..excess);
@@ -108,13 +128,14 @@ impl Ssm {
         settings: &Settings,
         now: Timestamp,
         call: &Call,
+        by: &By,
         body: &Value,
         stale: bool,
     ) -> Result<Reply, Failure> {
         match call.operation.as_str() {
             "GetParameter" => {
                 let name = text(body, "Name")?;
-                let parameter = self.get(settings, name, stale)?;
+                let parameter = self.get(settings, name, decrypts(body), stale)?;
                 Ok(Reply::json(&json!({ "Parameter": parameter })))
             }
             "GetParameters" => {
@@ -129,7 +150,7 @@ impl Ssm {
                 }
                 let (mut found, mut invalid) = (Vec::new(), Vec::new());
                 for name in names {
-                    match self.get(settings, name, stale) {
+                    match self.get(settings, name, decrypts(body), stale) {
                         Ok(parameter) => found.push(parameter),
                         Err(_) => invalid.push(name),
                     }
@@ -138,7 +159,7 @@ impl Ssm {
                     &json!({ "Parameters": found, "InvalidParameters": invalid }),
                 ))
             }
-            "PutParameter" => self.put_parameter(now, body),
+            "PutParameter" => self.put_parameter(now, by, body),
             "GetParameterHistory" => self.history(settings, body),
             "DeleteParameter" => {
                 self.parameters
@@ -157,7 +178,7 @@ impl Ssm {
                             "ARN": arn(settings, name),
                             "Type": parameter.kind,
                             "LastModifiedDate": time(latest.at),
-                            "LastModifiedUser": user(settings),
+                            "LastModifiedUser": latest.by.arn,
                             "Version": latest.number,
                             "Tier": "Standard",
                             "DataType": "text",
@@ -174,7 +195,13 @@ impl Ssm {
     }
 
     /// A parameter by name, ARN, or either with `:version`.
-    fn get(&self, settings: &Settings, name: &str, stale: bool) -> Result<Value, Failure> {
+    fn get(
+        &self,
+        settings: &Settings,
+        name: &str,
+        decrypted: bool,
+        stale: bool,
+    ) -> Result<Value, Failure> {
         let name = plain_name(settings, name);
         let (name, selector) = name
             .split_once(':')
@@ -196,7 +223,7 @@ impl Ssm {
         let mut out = json!({
             "Name": name,
             "Type": parameter.kind,
-            "Value": version.value,
+            "Value": parameter.shown(version, decrypted),
             "Version": version.number,
             "LastModifiedDate": time(version.at),
             "ARN": arn(settings, name),
@@ -208,7 +235,7 @@ impl Ssm {
         Ok(out)
     }
 
-    fn put_parameter(&mut self, now: Timestamp, body: &Value) -> Result<Reply, Failure> {
+    fn put_parameter(&mut self, now: Timestamp, by: &By, body: &Value) -> Result<Reply, Failure> {
         let name = text(body, "Name")?;
         let value = text(body, "Value")?;
         let legal = |it: char| it.is_ascii_alphanumeric() || "_.-/".contains(it);
@@ -247,7 +274,7 @@ impl Ssm {
                 .map_or_else(String::new, |latest| latest.value.clone()),
             (None, Some(_)) => String::new(),
         };
-        let version = self.put(name, value, now);
+        let version = self.put(name, value, now, by);
         if let Some(parameter) = self.parameters.get_mut(name) {
             if let Some(kind) = kind {
                 kind.clone_into(&mut parameter.kind);
@@ -294,10 +321,10 @@ impl Ssm {
                 let mut out = json!({
                     "Name": name,
                     "Type": parameter.kind,
-                    "Value": version.value,
+                    "Value": parameter.shown(version, decrypts(body)),
                     "Version": version.number,
                     "LastModifiedDate": time(version.at),
-                    "LastModifiedUser": user(settings),
+                    "LastModifiedUser": version.by.arn,
                     "Labels": [],
                     "Tier": "Standard",
                     "Policies": [],
@@ -335,12 +362,5 @@ fn arn(settings: &Settings, name: &str) -> String {
     format!(
         "arn:aws:ssm:{}:{}:parameter/{name}",
         settings.region, settings.account
-    )
-}
-
-fn user(settings: &Settings) -> String {
-    format!(
-        "arn:aws:sts::{}:assumed-role/deploy/rehearsal",
-        settings.account
     )
 }

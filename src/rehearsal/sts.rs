@@ -43,11 +43,12 @@ pub(super) fn call(
         "AssumeRole" => assume_role(state, now, call, &form),
         "GetCallerIdentity" => {
             let account = &call.account;
+            let arn = state.caller_of(call).arn;
             Ok(result(
                 "GetCallerIdentity",
                 &format!(
-                    "<Arn>arn:aws:iam::{account}:user/rehearsal</Arn>\
-                     <UserId>AIDAREHEARSAL</UserId><Account>{account}</Account>"
+                    "<Arn>{}</Arn><UserId>AIDAREHEARSAL</UserId><Account>{account}</Account>",
+                    escape(arn.as_str())
                 ),
             ))
         }
@@ -90,9 +91,8 @@ fn assume_role(
     if !trusts {
         // A role that does not exist is denied in the same words.
         let message = format!(
-            "User: arn:aws:iam::{}:user/rehearsal is not authorized to perform: sts:AssumeRole on \
-             resource: {arn}",
-            call.account
+            "User: {} is not authorized to perform: sts:AssumeRole on resource: {arn}",
+            state.caller_of(call).arn
         );
         return Err(Failure::new(403, "AccessDenied", message));
     }
@@ -101,19 +101,21 @@ fn assume_role(
     let until = later(now, Duration::from_secs(seconds));
     let key = format!("ASIA{}", &state.ids.e_id()[1..]);
     let (secret, token) = (state.ids.uuid(), state.ids.uuid());
+    let assumed = format!("arn:aws:sts::{account}:assumed-role/{name}/{session_name}");
     let reply = result(
         "AssumeRole",
         &format!(
             "<AssumedRoleUser><AssumedRoleId>AROAREHEARSAL:{session_name}</AssumedRoleId>\
-             <Arn>arn:aws:sts::{account}:assumed-role/{}/{session_name}</Arn></AssumedRoleUser>\
+             <Arn>{}</Arn></AssumedRoleUser>\
              <Credentials><AccessKeyId>{key}</AccessKeyId>\
              <SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken>\
              <Expiration>{until:.0}</Expiration></Credentials>",
-            escape(name),
+            escape(assumed.as_str()),
         ),
     );
     let session = Session {
         account: account.to_owned(),
+        arn: assumed,
         token,
         until,
     };

@@ -12,6 +12,7 @@ use super::cloudfront::{self, Distribution, Policy};
 use super::cloudfront_xml::Document;
 use super::exchange::Failure;
 use super::sqs_queue::{Depth, Redrive};
+use super::whose::By;
 use super::{EmbeddedAws, sqs_base};
 
 /// A queue and its dead-letter queue, by URL.
@@ -52,6 +53,12 @@ pub struct DistributionView {
     pub config: String,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// Who made it.
+    pub made_by: By,
+    /// Who wrote it last.
+    pub modified_by: By,
+    /// The last build of a deployment that wrote it, or whoever made it.
+    pub deployed_by: By,
 }
 
 /// A continuous deployment policy.
@@ -67,6 +74,8 @@ pub struct PolicyView {
     pub staging_domains: Vec<String>,
     /// The primary distributions that it is attached to.
     pub attached_to: Vec<String>,
+    /// Who made it.
+    pub made_by: By,
 }
 
 /// One version of a parameter.
@@ -78,6 +87,8 @@ pub struct ParameterVersion {
     pub value: String,
     /// When it was written.
     pub at: Timestamp,
+    /// Who wrote it.
+    pub by: By,
 }
 
 /// A message in a queue, whether or not it is visible.
@@ -201,6 +212,16 @@ impl EmbeddedAws {
             .collect()
     }
 
+    /// Deletes every message of a queue.
+    ///
+    /// # Errors
+    /// `QueueDoesNotExist`.
+    pub fn purge(&self, queue: &str) -> Result<(), Failure> {
+        self.state().sqs.queue(queue)?.purge();
+        self.changed();
+        Ok(())
+    }
+
     /// Sets a queue's policy.
     ///
     /// # Errors
@@ -239,10 +260,14 @@ impl EmbeddedAws {
 
     // ---- parameters ----
 
-    /// Writes a parameter; answers its version.
+    /// An operator writes a parameter; answers its version.
     pub fn put_parameter(&self, name: &str, value: &str) -> u64 {
+        self.put_by(name, value, &By::operator(&self.place.account))
+    }
+
+    pub(super) fn put_by(&self, name: &str, value: &str, by: &By) -> u64 {
         let now = self.clock().now();
-        let version = self.state().here(&self.place).ssm.put(name, value, now);
+        let version = self.state().here(&self.place).ssm.put(name, value, now, by);
         self.changed();
         version
     }
@@ -271,6 +296,7 @@ impl EmbeddedAws {
                 version: it.number,
                 value: it.value.clone(),
                 at: it.at,
+                by: it.by.clone(),
             })
             .collect()
     }
@@ -297,7 +323,7 @@ impl EmbeddedAws {
         Some(policy_view(policy, cloudfront))
     }
 
-    /// Sets one element of a distribution's configuration, under CloudFront's rules and with the
+    /// An operator sets one element of a distribution's configuration, under CloudFront's rules and with the
     /// ETag that is current: an operator who comes between.
     ///
     /// # Errors
@@ -312,22 +338,8 @@ impl EmbeddedAws {
         edit: impl FnOnce(&Document) -> String,
     ) -> Result<(), Failure> {
         let now = self.clock().now();
-        {
-            let mut state = self.state();
-            let here = state.here(&self.place);
-            let current = &here.cloudfront.distribution(id)?.current;
-            let etag = current.etag.clone();
-            let edited = edit(&current.shown(&here.settings.switches));
-            let document = Document::parse(edited.as_bytes())
-                .map_err(|error| Failure::new(400, "MalformedXML", error))?;
-            let mut context = cloudfront::Context {
-                now,
-                settings: &here.settings,
-                ids: here.ids,
-            };
-            here.cloudfront
-                .update(&mut context, id, Some(&etag), document)?;
-        }
+        let by = By::operator(&self.place.account);
+        self.state().edit(&self.place, id, None, &by, now, edit)?;
         self.changed();
         Ok(())
     }
@@ -342,10 +354,12 @@ impl EmbeddedAws {
             let mut state = self.state();
             let here = state.here(&self.place);
             let etag = here.cloudfront.policy(id)?.etag.clone();
+            let by = By::operator(&here.settings.account);
             let mut context = cloudfront::Context {
                 now,
                 settings: &here.settings,
                 ids: here.ids,
+                by: &by,
             };
             here.cloudfront
                 .delete_policy(&mut context, id, Some(&etag))?;
@@ -364,10 +378,12 @@ impl EmbeddedAws {
             let mut state = self.state();
             let here = state.here(&self.place);
             let etag = here.cloudfront.distribution(id)?.current.etag.clone();
+            let by = By::operator(&here.settings.account);
             let context = cloudfront::Context {
                 now,
                 settings: &here.settings,
                 ids: here.ids,
+                by: &by,
             };
             here.cloudfront.delete(&context, id, Some(&etag))?;
         }
@@ -461,9 +477,12 @@ impl EmbeddedAws {
             aliases: current.document.root().items("Aliases").1,
             policy_id: current.shown_policy_id(&settings.switches).to_owned(),
             etag: current.etag.clone(),
-            modified: current.modified,
+            modified: current.shown_modified(self.clock().now(), &settings.switches),
             config: current.shown(&settings.switches).text().to_owned(),
             tags: distribution.tags.clone(),
+            made_by: distribution.made_by.clone(),
+            modified_by: current.by.clone(),
+            deployed_by: distribution.deployed_by.clone(),
         }
     }
 }
@@ -475,5 +494,6 @@ fn policy_view(policy: &Policy, cloudfront: &cloudfront::CloudFront) -> PolicyVi
         enabled: policy.enabled(),
         staging_domains: policy.domains(),
         attached_to: cloudfront.attached_to(&policy.id),
+        made_by: policy.made_by.clone(),
     }
 }

@@ -1,7 +1,10 @@
 //! Where the work of a target is done: as which role, and in which region. No I/O.
 //!
-//! **Guarantees.** A target that has a role acts in the account that its event comes from, or not at
-//! all: what a capture takes can never lead into another account.
+//! Two questions: where the distributions are (`role_arn`), and where the pipeline is, about which
+//! CodePipeline is asked (`pipeline_role_arn`).
+//!
+//! **Guarantees.** A role's account is what the configuration says literally, or else the event's: what
+//! any other capture takes can never lead into an account.
 
 use super::arn::{PipelineArn, is_account, is_partition, is_region};
 use super::pattern::PipelinePattern;
@@ -19,13 +22,12 @@ const EXTERNAL_ID: std::ops::RangeInclusive<usize> = 2..=1224;
 /// The largest number of characters in a region's code; the longest today has 15.
 const MAX_REGION: usize = 32;
 
-/// As whom, and where, the distributions and the parameters of one pipeline are looked at and
-/// changed.
+/// As whom, and where, calls are made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Access {
     /// The role that is assumed; the daemon's own credentials if there is none.
     pub role: Option<Role>,
-    /// The region of the parameters. CloudFront is global.
+    /// The region of the parameters, or of the pipeline. CloudFront is global.
     pub region: String,
 }
 
@@ -106,20 +108,15 @@ pub enum AccessError {
     /// What `role_arn` comes to is no role's ARN.
     #[error("role_arn {0}")]
     RoleArn(RoleArnError),
+    /// What `pipeline_role_arn` comes to is no role's ARN.
+    #[error("pipeline_role_arn {0}")]
+    PipelineRoleArn(RoleArnError),
     /// What `external_id` comes to is none.
     #[error("external_id {0}")]
     ExternalId(ExternalIdError),
     /// What `region` comes to is none.
     #[error("region {0}")]
     Region(RegionError),
-    /// The role belongs to another account than the event.
-    #[error("role_arn is of account {role}, and the event of account {event}")]
-    Account {
-        /// The role's account.
-        role: String,
-        /// The event's account.
-        event: String,
-    },
 }
 
 impl AccessError {
@@ -127,9 +124,8 @@ impl AccessError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::RoleArn(_) | Self::ExternalId(_) => "invalid_role",
+            Self::RoleArn(_) | Self::PipelineRoleArn(_) | Self::ExternalId(_) => "invalid_role",
             Self::Region(_) => "invalid_region",
-            Self::Account { .. } => "account_mismatch",
         }
     }
 }
@@ -138,58 +134,73 @@ impl AccessError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AccessTemplates {
     pub(super) role_arn: Option<Template>,
+    pub(super) pipeline_role_arn: Option<Template>,
     pub(super) external_id: Option<Template>,
     pub(super) region: Option<Template>,
 }
 
 impl AccessTemplates {
-    /// Fills the templates in for the event of `pipeline`. Where no region is written it is the
-    /// pipeline's: its deployments write the parameters there.
+    /// Fills the templates in for the event of `pipeline`: as whom and where the distributions are looked
+    /// at, and as whom and where CodePipeline is asked. `home` is the daemon's own account.
+    ///
+    /// Where no region is written it is the pipeline's: its deployments write the parameters there.
     pub(super) fn render(
         &self,
         pipeline: &PipelineArn,
+        home: Option<&str>,
         values: &Values,
-    ) -> Result<Access, AccessError> {
+    ) -> Result<(Access, Access), AccessError> {
         let region = match &self.region {
             Some(region) => region
                 .render(values, check_region)
                 .map_err(AccessError::Region)?,
             None => pipeline.region.clone(),
         };
-        let Some(arn) = &self.role_arn else {
-            return Ok(Access { role: None, region });
-        };
-        let arn = arn
-            .render(values, check_role_arn)
-            .map_err(AccessError::RoleArn)?;
-        if account_of(&arn) != pipeline.account {
-            return Err(AccessError::Account {
-                role: account_of(&arn).to_owned(),
-                event: pipeline.account.clone(),
-            });
-        }
         let external_id = self
             .external_id
             .as_ref()
             .map(|id| id.render(values, check_external_id))
             .transpose()
             .map_err(AccessError::ExternalId)?;
-        Ok(Access {
-            role: Some(Role { arn, external_id }),
+        let role = |template: &Option<Template>| {
+            let arn = template.as_ref()?.render(values, check_role_arn);
+            let external_id = external_id.clone();
+            Some(arn.map(|arn| Role { arn, external_id }))
+        };
+        let distributions = role(&self.role_arn)
+            .transpose()
+            .map_err(AccessError::RoleArn)?;
+        let asked_as = role(&self.pipeline_role_arn)
+            .transpose()
+            .map_err(AccessError::PipelineRoleArn)?;
+        let own = home == Some(&pipeline.account);
+        let theirs = distributions.clone();
+        let theirs = theirs.filter(|role| !own && role.account() == pipeline.account);
+        let access = Access {
+            role: distributions,
             region,
-        })
+        };
+        let pipeline_access = Access {
+            role: asked_as.or(theirs),
+            region: pipeline.region.clone(),
+        };
+        Ok((access, pipeline_access))
     }
 }
 
-/// Reads the template of a role's ARN. Also answers the account in it, if it is a literal one.
+/// Reads the template of a role's ARN.
 pub(super) fn parse_role_arn(
     written: &str,
     pattern: Option<&PipelinePattern>,
-) -> Result<(Template, Option<String>), TemplateError> {
-    let template = Template::parse(written, pattern, check_role_arn)?;
-    let account = account_of(written);
-    let literal = is_account(account).then(|| account.to_owned());
-    Ok((template, literal))
+) -> Result<Template, TemplateError> {
+    Template::parse(written, pattern, check_role_arn)
+}
+
+/// The account of a role's template, where it is a literal one; otherwise it is the event's.
+pub(super) fn literal_account(role: &Template) -> Option<String> {
+    let written = role.to_string();
+    let account = account_of(&written);
+    is_account(account).then(|| account.to_owned())
 }
 
 /// Reads the template of an external id.

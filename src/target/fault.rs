@@ -19,6 +19,19 @@ pub struct TargetError {
     pub problem: TargetProblem,
 }
 
+/// Targets that cannot work where the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "in account {account}, which is the daemon's own since queue.url names none, the configuration cannot \
+     work: {}", .errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+)]
+pub struct NotAtHome {
+    /// The daemon's own account.
+    pub account: String,
+    /// Why not.
+    pub errors: Vec<TargetError>,
+}
+
 /// The ways in which a target can be wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetProblem {
@@ -48,23 +61,46 @@ pub enum TargetProblem {
         "is of no use without production_parameter and staging_parameter: a program runs with the \
          daemon's own credentials"
     )]
-    NothingToAccess,
+    NothingToClean,
     /// The program cannot be run.
     #[error(transparent)]
     Program(#[from] ProgramError),
     /// There is no role that would ask for it.
-    #[error("needs role_arn: an external id is presented when a role is assumed")]
-    ExternalIdWithoutRole,
-    /// No event can be of both accounts.
     #[error(
-        "is of account {role}, but `pipeline` matches in account {pipeline} only; the role must be \
-         of the event's account"
+        "needs role_arn or pipeline_role_arn: an external id is presented when a role is assumed"
     )]
-    RoleAccount {
+    ExternalIdWithoutRole,
+    /// The distributions of every account would be looked for in the daemon's own.
+    #[error(
+        "takes any account, and the target has no role_arn: the distributions of all these accounts \
+         would be looked for in the daemon's own; add role_arn, such as \
+         \"arn:aws:iam::{{account}}:role/stagesweep\", or write an account"
+    )]
+    AnyAccountWithoutRole,
+    /// CodePipeline is asked about pipelines of one account as a role of another.
+    #[error(
+        "is of account {role}, but the pipelines are of {}: name a role of the pipelines' account{}",
+        pipelines(.pipeline), if pipeline.is_none() { ", with {account}" } else { "" }
+    )]
+    PipelineRoleAccount {
         /// The role's account.
         role: String,
-        /// The pipeline's account.
-        pipeline: String,
+        /// The pipelines' account; any, if there is none.
+        pipeline: Option<String>,
+    },
+    /// There is nobody as whom CodePipeline could be asked.
+    #[error(
+        "is of {}, where CodePipeline can be asked neither with the daemon's own credentials nor as \
+         role_arn ({}); add pipeline_role_arn, a role of the pipelines' account; or, without any \
+         asking, set verify.codepipeline = false",
+        pipelines(.pipeline),
+        role.as_ref().map_or("not set".to_owned(), |role| format!("of account {role}"))
+    )]
+    NobodyAsks {
+        /// The pipelines' account; any, if there is none.
+        pipeline: Option<String>,
+        /// The literal account of `role_arn`, if there is one.
+        role: Option<String>,
     },
     /// An approval action could match this target and another one.
     #[error(
@@ -96,6 +132,13 @@ pub enum NameError {
     /// A character that CodePipeline does not allow.
     #[error("contains {0:?}; a name has letters, digits and . @ - _ only")]
     Character(char),
+}
+
+fn pipelines(account: &Option<String>) -> String {
+    match account {
+        Some(account) => format!("account {account}"),
+        None => "any account".to_owned(),
+    }
 }
 
 fn dotted(key: Option<&str>) -> String {

@@ -10,14 +10,20 @@ use super::pattern::{Glob, Match, Piece, PipelinePattern, Shape};
 
 /// A pipeline that both patterns match: its name, or its ARN where a pattern looks at that.
 pub(super) fn example(a: &PipelinePattern, b: &PipelinePattern) -> Option<String> {
+    let home = a.home().or(b.home());
     match (&a.shape, &b.shape) {
         (Shape::Name(a), Shape::Name(b)) => name(a, b),
-        // A name's pattern matches in every partition, region and account.
+        // A name's pattern matches in every partition and region of one account. While nobody knows which
+        // that is, it may be any.
         (Shape::Name(other), Shape::Arn(arn)) | (Shape::Arn(arn), Shape::Name(other)) => {
             let name = name(&arn.name, other)?;
             let partition = whole(&arn.partition, &arn.partition, "aws")?;
             let region = whole(&arn.region, &arn.region, "us-east-1")?;
-            let account = whole(&arn.account, &arn.account, "123456789012")?;
+            let account = match home {
+                Some(home) if arn.account.matches(home) == Match::No => return None,
+                Some(home) => home.to_owned(),
+                None => whole(&arn.account, &arn.account, "123456789012")?,
+            };
             Some(format!(
                 "arn:{partition}:codepipeline:{region}:{account}:{name}"
             ))

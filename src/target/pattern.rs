@@ -13,12 +13,14 @@ pub(super) struct PipelinePattern {
     written: String,
     captures: Vec<String>,
     pub(super) shape: Shape,
+    /// The account that a bare name is of, while it is known.
+    home: Option<String>,
 }
 
 /// What a pattern is compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// The name alone, in any partition, region and account.
+    /// The name alone, in any partition and region of the queue's own account.
     Name(Glob),
     /// Every component of the ARN that is not fixed.
     Arn(Box<ArnGlobs>),
@@ -98,7 +100,8 @@ pub enum PatternError {
 }
 
 impl PipelinePattern {
-    pub(super) fn parse(written: &str) -> Result<Self, PatternError> {
+    /// Reads a pattern; `home` is the account that a bare name is of, where known.
+    pub(super) fn parse(written: &str, home: Option<&str>) -> Result<Self, PatternError> {
         let shape = if written.starts_with("arn:") {
             Shape::Arn(Box::new(ArnGlobs::parse(written)?))
         } else {
@@ -115,6 +118,7 @@ impl PipelinePattern {
             written: written.to_owned(),
             captures,
             shape,
+            home: home.map(str::to_owned),
         })
     }
 
@@ -134,12 +138,30 @@ impl PipelinePattern {
         }
     }
 
-    /// The account, where it is a literal one.
+    /// The one account that it matches in, where known.
     pub(super) fn account(&self) -> Option<&str> {
         match &self.shape {
-            Shape::Name(_) => None,
+            Shape::Name(_) => self.home(),
             Shape::Arn(globs) => globs.account.literal(),
         }
+    }
+
+    /// Whether it matches in whatever account.
+    pub(super) fn takes_any_account(&self) -> bool {
+        match &self.shape {
+            Shape::Name(_) => false,
+            Shape::Arn(globs) => globs.account.is_capture(),
+        }
+    }
+
+    /// The account that a bare name is of, while it is known.
+    pub(super) fn home(&self) -> Option<&str> {
+        self.home.as_deref()
+    }
+
+    /// From now on, that account is known.
+    pub(super) fn set_home(&mut self, account: &str) {
+        self.home = Some(account.to_owned());
     }
 
     /// Whether what stands for `capture` is always the account of the event.
@@ -154,6 +176,9 @@ impl PipelinePattern {
     }
 
     pub(super) fn matches(&self, pipeline: &PipelineArn) -> Match {
+        if matches!(self.shape, Shape::Name(_)) && self.home() != Some(&pipeline.account) {
+            return Match::No;
+        }
         let components: Vec<(&Glob, &str)> = match &self.shape {
             Shape::Name(name) => vec![(name, &pipeline.name)],
             Shape::Arn(globs) => vec![
@@ -264,6 +289,15 @@ impl Glob {
         }
     }
 
+    /// The text with these values for its captures, if there is one for each.
+    pub(super) fn filled(&self, values: &Captured) -> Option<String> {
+        let piece = |piece: &Piece| match piece {
+            Piece::Literal(text) => Some(text.clone()),
+            Piece::Capture(name) => value_of(values, name).map(str::to_owned),
+        };
+        self.0.iter().map(piece).collect()
+    }
+
     fn captures(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Capture(name) => Some(name.as_str()),
@@ -333,6 +367,12 @@ impl Piece {
             Self::Capture(_) => 1,
         }
     }
+}
+
+/// What stands for a name, if something does.
+pub(super) fn value_of<'a>(values: &'a Captured, name: &str) -> Option<&'a str> {
+    let found = values.iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| value.as_str())
 }
 
 /// Splits a pattern or a template into literals and captures.

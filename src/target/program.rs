@@ -2,12 +2,13 @@
 //!
 //! **Guarantees.** Which program is run is written in the configuration, letter for letter: nothing
 //! that an event says can choose another one. An event fills arguments only, each of which stays one
-//! argument; and only with names and ids, never with the reviewer's free text.
+//! argument and becomes no option; and only with names and ids, never with the reviewer's free text.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::ResolvedTarget;
 use super::pattern::PipelinePattern;
 use super::template::{OF_THE_EVENT, Template, TemplateError, Values};
 use crate::event::Rejection;
@@ -35,17 +36,41 @@ pub struct ProgramSpec {
     pub pass_environment: Vec<String>,
 }
 
-/// A program for one pipeline, its arguments filled in but for what only the rejection tells.
+/// A program for one pipeline, whose arguments are known but for what only the rejection tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     path: PathBuf,
+    /// As written.
     arguments: Vec<Template>,
+    /// What is known so far of what they use.
+    values: Values,
     /// How long it may run.
     pub timeout: Duration,
     /// Exit statuses by which it asks to be run again.
     pub retry_on: BTreeSet<i32>,
     /// Variables of the daemon's own environment that it is given.
     pub pass_environment: Vec<String>,
+}
+
+/// An argument that begins with what an event or a pipeline's name says, which the program would take for an
+/// option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "run[{place}], {written:?}, comes to {text:?}, which the program would take for an option; begin the argument \
+     with a text of its own, such as \"--name={written}\", or give the pipeline a target of its own"
+)]
+pub struct OptionArgument {
+    /// Its place in `run`.
+    place: usize,
+    /// As written.
+    written: String,
+    /// Filled in.
+    text: String,
+}
+
+impl OptionArgument {
+    /// A bounded code for logs and metrics.
+    pub const CODE: &str = "program_argument_is_option";
 }
 
 /// What is wrong with a program; completes a sentence that begins with the text, number or list.
@@ -125,6 +150,7 @@ impl Program {
         sound.then(|| Self {
             path: path.into(),
             arguments,
+            values: Values::new(),
             timeout: spec.timeout.unwrap_or(DEFAULT_TIMEOUT),
             retry_on,
             pass_environment: spec.pass_environment.clone(),
@@ -133,9 +159,8 @@ impl Program {
 
     /// The program with its arguments filled in as far as `values` go.
     pub(super) fn fill_in(&self, values: &Values) -> Self {
-        let arguments = self.arguments.iter().map(|it| it.fill_in(values)).collect();
         Self {
-            arguments,
+            values: values.clone(),
             ..self.clone()
         }
     }
@@ -150,26 +175,60 @@ impl Program {
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let path = self.path.display().to_string();
-        let arguments = self.arguments.iter().map(ToString::to_string);
+        let arguments = self.arguments.iter().map(|it| it.fill_in(&self.values));
+        let arguments = arguments.map(|it| it.to_string());
         std::iter::once(path).chain(arguments).collect()
     }
 
     /// The arguments for one rejection.
-    #[must_use]
-    pub fn arguments(&self, rejection: &Rejection) -> Vec<String> {
+    ///
+    /// # Errors
+    /// [`OptionArgument`]: the program must not be run for this one.
+    pub fn arguments(&self, rejection: &Rejection) -> Result<Vec<String>, OptionArgument> {
         let values = [
             rejection.execution_id.as_str(),
             &rejection.pipeline.name,
             &rejection.stage,
             &rejection.action,
         ];
-        let values: Values = OF_THE_REJECTION
-            .into_iter()
-            .zip(values)
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let texts = self.arguments.iter().map(|it| it.fill_in(&values));
-        texts.map(|text| text.to_string()).collect()
+        self.filled_in(OF_THE_REJECTION.into_iter().zip(values))
+    }
+
+    /// Why a rejection of this pipeline must not run it, as far as the pipeline alone tells.
+    #[must_use]
+    pub fn fault_of(&self, pipeline: &str) -> Option<OptionArgument> {
+        self.filled_in([("pipeline", pipeline)]).err()
+    }
+
+    fn filled_in<'a>(
+        &self,
+        more: impl IntoIterator<Item = (&'static str, &'a str)>,
+    ) -> Result<Vec<String>, OptionArgument> {
+        let mut values = self.values.clone();
+        let more = more.into_iter();
+        values.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let argument = |(place, template): (usize, &Template)| {
+            let text = template.fill_in(&values).to_string();
+            if text.starts_with('-') && template.begins_with_capture() {
+                let written = template.to_string();
+                return Err(OptionArgument {
+                    // The first text is the program.
+                    place: place + 1,
+                    written,
+                    text,
+                });
+            }
+            Ok(text)
+        };
+        self.arguments.iter().enumerate().map(argument).collect()
+    }
+}
+
+impl ResolvedTarget {
+    /// Why its program must not be run for this rejection.
+    #[must_use]
+    pub fn argument_fault(&self, rejection: &Rejection) -> Option<OptionArgument> {
+        self.program.as_ref()?.arguments(rejection).err()
     }
 }
 

@@ -144,6 +144,11 @@ impl Template {
         Self(self.0.iter().map(piece).collect())
     }
 
+    /// Its literals and captures.
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.0
+    }
+
     /// Whether some captures render this name. A capture that is used twice may stand for two
     /// different texts here: the answer errs on the side of yes.
     pub(super) fn may_render(&self, name: &str) -> bool {
@@ -173,6 +178,11 @@ impl Template {
         });
         check(&text)?;
         Ok(text)
+    }
+
+    /// Whether what it renders begins with what a capture takes.
+    pub(super) fn begins_with_capture(&self) -> bool {
+        matches!(self.0.first(), Some(Piece::Capture(_)))
     }
 
     fn captures(&self) -> impl Iterator<Item = &str> {

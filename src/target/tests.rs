@@ -1,10 +1,13 @@
 //! Targets as they are written: their faults, and what they come to for an event.
 
 mod access;
+mod home;
 mod patterns;
 mod programs;
 
 use super::*;
+
+const ROLE: &str = "arn:aws:iam::012345678901:role/stagesweep";
 
 fn spec(pipeline: &str) -> TargetSpec {
     TargetSpec {
@@ -13,6 +16,8 @@ fn spec(pipeline: &str) -> TargetSpec {
         action: Some("Approve".to_owned()),
         production_parameter: Some("/web/production".to_owned()),
         staging_parameter: Some("/web/staging".to_owned()),
+        // An ARN may take any account.
+        role_arn: pipeline.starts_with("arn:").then(|| ROLE.to_owned()),
         ..TargetSpec::default()
     }
 }
@@ -45,8 +50,16 @@ fn pipeline(name: &str) -> PipelineArn {
         .unwrap()
 }
 
+/// In the account of [`pipeline`].
+fn at_home() -> Surroundings {
+    Surroundings {
+        account: Some("012345678901".to_owned()),
+        ..Surroundings::default()
+    }
+}
+
 fn problems(specs: &[TargetSpec]) -> Vec<String> {
-    Targets::new(specs)
+    Targets::new(specs, at_home())
         .unwrap_err()
         .iter()
         .map(TargetError::to_string)
@@ -88,23 +101,30 @@ fn arns_survive_the_round_trip_and_nothing_else_parses() {
 
 #[test]
 fn captures_of_names_and_arns_fill_the_parameters() {
-    let targets = Targets::new(&[
-        captured(
-            "{service}-frontend-pipeline",
-            "/{service}/cloudfront/cfcd-production",
-            "/{service}/cloudfront/cfcd-staging",
-        ),
-        captured(
-            "arn:aws:codepipeline:{region}:{account}:{service}-admin",
-            "/{account}/{region}/{service}/production",
-            "/{account}/{region}/{service}/staging",
-        ),
-    ])
+    let targets = Targets::new(
+        &[
+            captured(
+                "{service}-frontend-pipeline",
+                "/{service}/cloudfront/cfcd-production",
+                "/{service}/cloudfront/cfcd-staging",
+            ),
+            captured(
+                "arn:aws:codepipeline:{region}:{account}:{service}-admin",
+                "/{account}/{region}/{service}/production",
+                "/{account}/{region}/{service}/staging",
+            ),
+        ],
+        at_home(),
+    )
     .unwrap();
 
     let resolved = |name| match targets.resolve(&pipeline(name), "Approve", "Approve") {
         Resolution::Target(target) => target,
         other => panic!("{name}: {other:?}"),
+    };
+    let own = || Access {
+        role: None,
+        region: "ap-northeast-1".to_owned(),
     };
     assert_eq!(
         resolved("shop-eu-frontend-pipeline"),
@@ -114,10 +134,12 @@ fn captures_of_names_and_arns_fill_the_parameters() {
                 production: "/shop-eu/cloudfront/cfcd-production".to_owned(),
                 staging: "/shop-eu/cloudfront/cfcd-staging".to_owned(),
             }),
-            access: Access {
-                role: None,
-                region: "ap-northeast-1".to_owned(),
-            },
+            access: own(),
+            pipeline_access: own(),
+            stage: Some("Approve".to_owned()),
+            deploy_stage: None,
+            mode: Mode::Act,
+            delay: Duration::ZERO,
             program: None,
         }
     );
@@ -139,7 +161,7 @@ fn captures_of_names_and_arns_fill_the_parameters() {
 
 #[test]
 fn rendered_names_are_checked_again() {
-    let targets = Targets::new(&[captured("{a}-to-{b}", "/{a}/id", "/{b}/id")]).unwrap();
+    let targets = Targets::new(&[captured("{a}-to-{b}", "/{a}/id", "/{b}/id")], at_home()).unwrap();
     let error = |name| match targets.resolve(&pipeline(name), "Approve", "Approve") {
         Resolution::InvalidParameter { error, .. } => error,
         other => panic!("{name}: {other:?}"),
@@ -160,9 +182,13 @@ fn faults_of_an_entry_are_found_together() {
         action: Some("Approve it".to_owned()),
         production_parameter: Some("/{svc}/production".to_owned()),
         staging_parameter: Some("{service}/staging".to_owned()),
+        deploy_stage: Some(String::new()),
         role_arn: Some("arn:aws:iam::{service}:role/sweep".to_owned()),
+        pipeline_role_arn: Some("arn:aws:iam::{service}:role/read".to_owned()),
         external_id: Some("{service} {team}".to_owned()),
         region: Some("EU".to_owned()),
+        mode: Mode::Act,
+        delay: Duration::ZERO,
         program: None,
     };
     assert_eq!(
@@ -173,7 +199,9 @@ fn faults_of_an_entry_are_found_together() {
             "targets[0].production_parameter: uses the capture {svc}, which `pipeline` does not \
              have (there are {service}, {account}, {region})",
             "targets[0].staging_parameter: is a path and must begin with /",
+            "targets[0].deploy_stage: is empty",
             "targets[0].role_arn: does not name an account: write twelve digits, or {account}",
+            "targets[0].pipeline_role_arn: does not name an account: write twelve digits, or {account}",
             "targets[0].external_id: uses the capture {team}, which `pipeline` does not have (there \
              are {service}, {account}, {region})",
             "targets[0].region: is no region such as us-east-1: lower-case letters, digits and - \
@@ -193,7 +221,7 @@ fn an_event_is_compared_with_few_of_many_targets() {
         })
         .collect();
     specs.push(spec("{service}-frontend-pipeline"));
-    let targets = Targets::new(&specs).unwrap();
+    let targets = Targets::new(&specs, at_home()).unwrap();
     for (name, candidates) in [
         ("shop-4711", 2),
         ("shop-4712", 2),
@@ -206,7 +234,7 @@ fn an_event_is_compared_with_few_of_many_targets() {
         let found = targets.index.candidates("Approve", "Approve", name).count();
         assert_eq!(found, candidates, "{name}");
     }
-    let new = Target::check(0, &spec("shop-10001")).0.unwrap();
+    let new = Target::check(0, &spec("shop-10001"), &at_home()).0.unwrap();
     assert_eq!(targets.index.rivals(&new), [10_000]);
 }
 
@@ -226,7 +254,7 @@ fn an_index_finds_what_a_look_at_all_targets_finds() {
         program("{night}-batch", Some("Other"), None),
         program("nightly", None, Some("Approve")),
     ];
-    let targets = Targets::new(&specs).unwrap();
+    let targets = Targets::new(&specs, at_home()).unwrap();
     for name in [
         "shop",
         "web",
@@ -264,7 +292,7 @@ fn a_template_knows_the_names_that_it_may_render() {
         staging_parameter: Some("/{service}/{env}-staging".to_owned()),
         ..TargetSpec::default()
     };
-    let targets = Targets::new(&[spec]).unwrap();
+    let targets = Targets::new(&[spec], at_home()).unwrap();
     let target = targets.iter().next().unwrap();
     for name in ["/shop/eu-staging", "/a/b-c-staging"] {
         assert!(target.may_name_staging(name), "{name}");
@@ -282,7 +310,7 @@ fn a_template_knows_the_names_that_it_may_render() {
 
 #[test]
 fn what_is_as_long_as_it_may_be_is_taken_and_no_more() {
-    let fault = |spec: TargetSpec| match Targets::new(&[spec]) {
+    let fault = |spec: TargetSpec| match Targets::new(&[spec], at_home()) {
         Ok(_) => None,
         Err(mut errors) => errors.pop().map(|error| error.problem),
     };
@@ -325,7 +353,11 @@ fn what_is_as_long_as_it_may_be_is_taken_and_no_more() {
 #[test]
 fn targets_are_counted_and_know_their_parameters() {
     assert!(Targets::default().is_empty());
-    let targets = Targets::new(&[captured("{x}", "/{x}/production", "/{x}/staging")]).unwrap();
+    let targets = Targets::new(
+        &[captured("{x}", "/{x}/production", "/{x}/staging")],
+        at_home(),
+    )
+    .unwrap();
     assert!(!targets.is_empty());
     let target = targets.iter().next().unwrap();
     assert!(target.may_name_production("/shop/production"));
@@ -341,9 +373,10 @@ fn a_staging_parameter_tells_its_pipeline_where_it_can() {
             staging_parameter: Some(staging.to_owned()),
             stage: Some("Approve".to_owned()),
             action: Some("Approve".to_owned()),
+            role_arn: Some(ROLE.to_owned()),
             ..TargetSpec::default()
         };
-        let targets = Targets::new(&[spec]).unwrap();
+        let targets = Targets::new(&[spec], at_home()).unwrap();
         targets.iter().next().unwrap().clone()
     };
     let known = [("account", "123456789012")];

@@ -151,12 +151,12 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    use crate::telemetry::metrics::{CLEANUP_DURATION, DURATIONS, MESSAGES_REJECTED, Metrics};
+    use crate::telemetry::metrics::{CLEANUP_DURATION, DURATIONS, MESSAGES_REFUSED, Metrics};
 
     #[test]
     fn every_line_is_one_valid_emf_object_with_bounded_dimensions() {
         let metrics = Metrics::default();
-        metrics.add_by_reason(MESSAGES_REJECTED, "no_target");
+        metrics.add_by_reason(MESSAGES_REFUSED, "no_target");
         metrics.api_call("GetDistribution");
         for n in 0..250 {
             metrics.observe(CLEANUP_DURATION, Duration::from_millis(n));
@@ -194,7 +194,7 @@ mod tests {
             }
         }
         let totals: Value = serde_json::from_str(&lines[0]).unwrap();
-        assert_eq!(totals["MessagesRejected"], 1);
+        assert_eq!(totals["MessagesRefused"], 1);
         assert_eq!(totals["MessagesDeleted"], 0);
         assert_eq!(totals["InFlight"], 2);
         assert_eq!(totals["PollAge"], 40);
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_flat_line_has_the_values_the_fields_of_a_log_line_and_nothing_of_emf() {
         let metrics = Metrics::default();
-        metrics.add_by_reason(MESSAGES_REJECTED, "no_target");
+        metrics.add_by_reason(MESSAGES_REFUSED, "no_target");
         metrics.observe(CLEANUP_DURATION, Duration::from_millis(7));
         let lines = lines(
             &Form::Json,
@@ -246,11 +246,11 @@ mod tests {
             .collect();
         assert_eq!(objects.len(), 2);
         assert_eq!(objects[0]["CleanupDuration"], json!([7]));
-        let rejected = json!({
+        let refused = json!({
             "timestamp": "2025-12-17T19:33:20.123Z", "level": "INFO", "message": "metrics",
-            "Reason": "no_target", "MessagesRejected": 1,
+            "Reason": "no_target", "MessagesRefused": 1,
         });
-        assert_eq!(objects[1], rejected);
+        assert_eq!(objects[1], refused);
     }
 
     /// The rows of the page's tables: name and unit.

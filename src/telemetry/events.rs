@@ -3,6 +3,7 @@
 mod account;
 mod catch_up;
 mod daemon;
+mod evidence;
 mod jobs;
 mod messages;
 mod notify;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub use self::account::*;
 pub use self::catch_up::*;
 pub use self::daemon::*;
+pub use self::evidence::*;
 pub use self::jobs::*;
 pub use self::messages::*;
 pub use self::notify::*;
@@ -29,6 +31,32 @@ pub trait Event {
         None
     }
 }
+
+/// A line of level `ERROR` where it is news, else of `DEBUG`.
+macro_rules! report {
+    ($news:expr, $($line:tt)*) => {
+        if $news == $crate::history::News::Known {
+            tracing::debug!($($line)*)
+        } else {
+            tracing::error!($($line)*)
+        }
+    };
+}
+use report;
+
+/// Logs what fails: its begin at `$level`, and every five minutes as a `WARN` with its duration.
+macro_rules! fails {
+    ($level:ident, $phase:expr, $($line:tt)*) => {
+        match $phase {
+            $crate::lasting::Phase::Begins => tracing::$level!($($line)*),
+            $crate::lasting::Phase::Lasts(took) => {
+                tracing::warn!(took_ms = $crate::telemetry::events::ms(took), $($line)*)
+            }
+            $crate::lasting::Phase::Quiet => {}
+        }
+    };
+}
+use fails;
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

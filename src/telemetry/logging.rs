@@ -3,21 +3,25 @@
 //! **Guarantees.** A log pipe that nobody reads never blocks the daemon: lines go through a bounded
 //! queue to a thread of their own, and are dropped when it is full. Nor does it keep the process from
 //! ending: what is buffered then is waited for for a bounded time, and after that it is told on standard
-//! error that it is lost, for which nobody waits long either.
+//! error that it is lost, for which nobody waits long either. At no level does a line of another crate show
+//! what goes over the wire: messages, and whatever else AWS is asked and answers.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::line::Flat;
 use crate::config::LogFormat;
 
 /// Lines that may wait for a slow reader: some tens of thousands of ordinary ones.
@@ -107,6 +111,30 @@ fn queue(to: impl Write + Send + 'static, within: Duration) -> (NonBlocking, Las
     (writer, last)
 }
 
+/// Other crates whose debug lines are of use and show no request and no answer.
+const WIRELESS: [&str; 3] = ["aws_config", "hyper_util", "rustls"];
+
+/// Whether a line may be logged, whatever the level says. The SDK and what it stands on log requests and answers
+/// whole at `debug` and `trace`, the bodies of messages among them.
+fn shows_no_body(metadata: &Metadata<'_>) -> bool {
+    match *metadata.level() {
+        Level::ERROR | Level::WARN | Level::INFO => true,
+        _ if is_ours(metadata.target()) => true,
+        Level::DEBUG => WIRELESS.contains(&source(metadata.target())),
+        _ => false,
+    }
+}
+
+/// Whether a line or a span is of this crate.
+pub(super) fn is_ours(target: &str) -> bool {
+    source(target) == env!("CARGO_PKG_NAME")
+}
+
+/// The crate that a line or a span comes from.
+fn source(target: &str) -> &str {
+    target.split("::").next().unwrap_or_default()
+}
+
 /// Changes the level while the process runs.
 #[derive(Clone, Debug)]
 pub struct LevelHandle(reload::Handle<EnvFilter, tracing_subscriber::Registry>);
@@ -133,7 +161,9 @@ pub fn start(
 ) -> Result<Logging, Box<dyn std::error::Error + Send + Sync>> {
     let (writer, last) = queue(std::io::stdout(), LAST_LINES);
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(level)?);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(shows_no_body));
     match format {
         LogFormat::Json => registry.with(json(writer.clone())).try_init()?,
         LogFormat::Pretty => registry
@@ -153,18 +183,16 @@ pub fn start(
     })
 }
 
-/// One JSON object a line: the event's fields at the top, those of its job's span under `span`.
-fn json<S, W>(writer: W) -> impl Layer<S>
+/// One JSON object a line: the event's fields, and those of its job, at the top.
+pub fn json<S, W>(writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'lookup> LookupSpan<'lookup>,
     W: for<'writer> MakeWriter<'writer> + 'static,
 {
     tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .with_target(false)
+        .fmt_fields(JsonFields::new())
+        .event_format(Flat)
+        .with_ansi(false)
         .with_writer(writer)
 }
 

@@ -7,6 +7,8 @@ use tracing_subscriber::Registry;
 use super::*;
 use crate::clock::Clock;
 use crate::event::{Kind, Rejection, parse};
+use crate::history::News;
+use crate::lasting::Phase;
 use crate::plan::{Outcome, Refusal};
 use crate::retry::Conflict;
 use crate::telemetry::{Telemetry, events};
@@ -67,14 +69,8 @@ const SECONDS: Duration = Duration::from_millis(12_345);
 #[test]
 fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
     let rejection = rejection(REJECTED);
-    let span = || {
-        tracing::info_span!(
-            "job",
-            execution.id = EXECUTION,
-            pipeline = "shop-frontend-pipeline",
-            target = "{service}-frontend-pipeline",
-        )
-    };
+    let target = Some("{service}-frontend-pipeline");
+    let span = || crate::telemetry::job_span("shop-frontend-pipeline", EXECUTION, target);
     let found = logged(|telemetry| {
         let _job = span().entered();
         telemetry.emit(events::JobStarted {
@@ -101,6 +97,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             work: events::Work::Cleanup,
             execution_id: EXECUTION,
             outcome: Outcome::Cleaned,
+            detail: None,
             took: SECONDS,
         });
         telemetry.emit(events::JobRefused {
@@ -109,19 +106,12 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             reason: Refusal::StagingHasAliases.code(),
             detail: &Refusal::StagingHasAliases.to_string(),
             took: SECONDS,
+            news: News::First,
         });
-    });
-    let span = json!({
-        "name": "job",
-        "execution.id": EXECUTION,
-        "pipeline": "shop-frontend-pipeline",
-        "target": "{service}-frontend-pipeline",
     });
     let expected = [
         json!({
-            "level": "INFO", "message": "cleanup started", "span": span,
-            "execution.id": EXECUTION,
-            "pipeline": "shop-frontend-pipeline",
+            "level": "INFO", "message": "cleanup started",
             "execution.url": format!(
                 "https://console.aws.amazon.com/codesuite/codepipeline/pipelines/\
                  shop-frontend-pipeline/executions/{EXECUTION}/timeline?region=eu-west-1"
@@ -131,28 +121,39 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             "resumed": false,
         }),
         json!({
-            "level": "INFO", "message": "step applied", "span": span,
+            "level": "INFO", "message": "step applied",
             "step": "detach_policy",
         }),
         json!({
-            "level": "INFO", "message": "step deferred; looking again", "span": span,
+            "level": "INFO", "message": "step deferred; looking again",
             "step": "delete_policy", "found": "policy_in_use",
         }),
         json!({
-            "level": "INFO", "message": "wait ended", "span": span,
+            "level": "INFO", "message": "wait ended",
             "wait": "detach_propagated", "wait.took_ms": 12_345, "propagation_ms": 24_690,
         }),
         json!({
-            "level": "INFO", "message": "cleanup succeeded", "span": span,
-            "execution.id": EXECUTION, "outcome": "cleaned", "job.duration_ms": 12_345,
+            "level": "INFO", "message": "cleanup succeeded",
+            "outcome": "cleaned", "job.duration_ms": 12_345,
         }),
         json!({
-            "level": "ERROR", "message": "cleanup refused; nothing more is touched", "span": span,
-            "execution.id": EXECUTION, "reason": "staging_has_aliases",
+            "level": "ERROR", "message": "cleanup refused; nothing more is touched",
+            "reason": "staging_has_aliases",
             "detail": "the staging distribution has aliases",
         }),
     ];
-    assert_eq!(found, expected);
+    assert_eq!(found.len(), expected.len());
+    for (mut line, expected) in found.into_iter().zip(expected) {
+        let fields = line.as_object_mut().unwrap();
+        for (name, value) in [
+            ("execution.id", EXECUTION),
+            ("pipeline", "shop-frontend-pipeline"),
+            ("target", "{service}-frontend-pipeline"),
+        ] {
+            assert_eq!(fields.remove(name), Some(value.into()), "{expected}");
+        }
+        assert_eq!(line, expected);
+    }
 }
 
 #[test]
@@ -174,20 +175,21 @@ fn the_lines_of_a_message_carry_its_id_and_a_reason_that_is_a_code() {
             delay: SECONDS,
             reason: "throttled",
         });
-        telemetry.emit(events::MessageRejected {
+        telemetry.emit(events::MessageRefused {
             message_id: MESSAGE,
             receive_count: 3,
             reason: "no_target",
             detail: "no target for it",
+            news: News::First,
         });
-        for first in [true, false] {
+        for phase in [Phase::Begins, Phase::Quiet, Phase::Lasts(SECONDS)] {
             telemetry.emit(events::HeartbeatFailed {
                 message_id: MESSAGE,
                 error: &broken,
-                first,
+                phase,
             });
         }
-        assert_eq!(telemetry.metrics().count("HeartbeatFailures"), 2);
+        assert_eq!(telemetry.metrics().count("HeartbeatFailures"), 3);
     });
     let expected = [
         json!({
@@ -203,18 +205,68 @@ fn the_lines_of_a_message_carry_its_id_and_a_reason_that_is_a_code() {
             "message.id": MESSAGE, "message.visible_in_ms": 12_345, "reason": "throttled",
         }),
         json!({
-            "level": "ERROR", "message": "message rejected; it is left to the redrive policy",
+            "level": "ERROR", "message": "message refused; it is left to the redrive policy",
             "message.id": MESSAGE, "message.receive_count": 3, "reason": "no_target",
             "detail": "no target for it",
         }),
-        // Counted each time, told once.
+        // Counted each time, told at its begin and while it lasts.
         json!({
             "level": "WARN",
             "message": "the message's visibility could not be extended; trying again",
             "message.id": MESSAGE, "error": "broken pipe",
         }),
+        json!({
+            "level": "WARN",
+            "message": "the message's visibility could not be extended; trying again",
+            "message.id": MESSAGE, "error": "broken pipe", "took_ms": 12_345,
+        }),
     ];
     assert_eq!(found, expected);
+}
+
+/// What would be written at `level`.
+fn written_at(level: &str, events: impl FnOnce()) -> String {
+    let written = Lines::default();
+    let writer = written.clone();
+    let subscriber = Registry::default()
+        .with(EnvFilter::try_new(level).unwrap())
+        .with(filter_fn(shows_no_body))
+        .with(json(move || writer.clone()));
+    tracing::subscriber::with_default(subscriber, events);
+    let bytes = written.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn at_every_level_a_line_has_the_fields_of_its_job_and_none_of_the_librarys() {
+    for level in ["error", "warn", "info", "debug", "trace", "stagesweep=warn"] {
+        let text = written_at(level, || {
+            let _job = crate::telemetry::job_span("shop", EXECUTION, Some("{name}")).entered();
+            let call = tracing::error_span!(target: "aws_sdk_sqs", "call", body = "secret");
+            let _call = call.entered();
+            tracing::error!(target: "aws_config", target = "a field of its own", "denied");
+            tracing::error!("failed");
+            tracing::debug!(target: "aws_smithy_runtime::client", "secret");
+            tracing::debug!(target: "hyper", "secret");
+            tracing::trace!(target: "aws_sdk_ssm::operation", "secret");
+            tracing::trace!(target: "rustls", "secret");
+        });
+        assert!(!text.contains("secret"), "{level}: {text}");
+        let ours: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let last = ours.last().unwrap();
+        assert_eq!(last["message"], "failed", "{level}");
+        for line in &ours {
+            assert_eq!(line["pipeline"], "shop", "{level}: {line}");
+            assert_eq!(line["execution.id"], EXECUTION, "{level}: {line}");
+        }
+        assert_eq!(last["target"], "{name}");
+        if ours.len() == 2 {
+            assert_eq!(ours[0]["target"], "a field of its own", "{level}");
+        }
+    }
 }
 
 #[test]

@@ -5,16 +5,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Counters, in the order in which they are written. CloudWatch unit: `Count`.
-pub(super) const COUNTERS: [&str; 15] = [
+pub(super) const COUNTERS: [&str; 17] = [
     MESSAGES_RECEIVED,
     MESSAGES_DELETED,
     MESSAGES_RELEASED,
-    MESSAGES_REJECTED,
+    MESSAGES_REFUSED,
     DUPLICATES_SUPPRESSED,
     CLEANUPS_STARTED,
     CLEANUPS_SUCCEEDED,
     CLEANUPS_SUPERSEDED,
     CLEANUPS_FAILED,
+    CLEANUPS_REFUSED,
+    CLEANUPS_OBSERVED,
     API_CALLS,
     API_THROTTLES,
     HEARTBEAT_FAILURES,
@@ -26,12 +28,14 @@ pub(super) const COUNTERS: [&str; 15] = [
 pub(super) const MESSAGES_RECEIVED: &str = "MessagesReceived";
 pub(super) const MESSAGES_DELETED: &str = "MessagesDeleted";
 pub(super) const MESSAGES_RELEASED: &str = "MessagesReleased";
-pub(super) const MESSAGES_REJECTED: &str = "MessagesRejected";
+pub(super) const MESSAGES_REFUSED: &str = "MessagesRefused";
 pub(super) const DUPLICATES_SUPPRESSED: &str = "DuplicatesSuppressed";
 pub(super) const CLEANUPS_STARTED: &str = "CleanupsStarted";
 pub(super) const CLEANUPS_SUCCEEDED: &str = "CleanupsSucceeded";
 pub(super) const CLEANUPS_SUPERSEDED: &str = "CleanupsSuperseded";
 pub(super) const CLEANUPS_FAILED: &str = "CleanupsFailed";
+pub(super) const CLEANUPS_REFUSED: &str = "CleanupsRefused";
+pub(super) const CLEANUPS_OBSERVED: &str = "CleanupsObserved";
 pub(super) const API_CALLS: &str = "ApiCalls";
 pub(super) const API_THROTTLES: &str = "ApiThrottles";
 pub(super) const HEARTBEAT_FAILURES: &str = "HeartbeatFailures";

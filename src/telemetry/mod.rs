@@ -1,11 +1,13 @@
 //! Logs, metrics, and the progress that a person watches: one struct an event
 //! ([`events`]), whose log line, counters and milestone stand in one place.
 //!
-//! Log fields are dotted (`message.id`), units are part of a name (`job.duration_ms`), reasons are
+//! Lines about a job, or about a message of it, carry `pipeline`, `execution.id` and `target`
+//! (`job_span`). Log fields are dotted (`message.id`), units are part of a name (`job.duration_ms`), reasons are
 //! bounded codes, and message bodies are never logged.
 
 mod emf;
 pub mod events;
+mod line;
 pub mod logging;
 mod metrics;
 mod sink;
@@ -14,15 +16,18 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::lasting::Failing;
 
 pub use emf::Form;
+pub(crate) use line::{job_span, span_of};
 pub use metrics::{Gauges, Metrics};
 
 /// How long the end waits for what takes metrics.
@@ -41,13 +46,14 @@ pub struct Telemetry {
 struct LogDropped {
     total: Box<dyn Fn() -> u64 + Send + Sync>,
     counted: AtomicU64,
+    failing: Mutex<Failing>,
 }
 
 /// Where metrics lines go, and in which form.
 struct Sink {
     form: Form,
     to: To,
-    failing: AtomicBool,
+    failing: Mutex<Failing>,
 }
 
 enum To {
@@ -87,6 +93,11 @@ pub enum What {
     Waiting {
         /// The wait's name.
         wait: &'static str,
+    },
+    /// It waits until another execution is no longer at work.
+    Held {
+        /// Which one, of which pipeline, and where, in words.
+        by: String,
     },
     /// A wait ended.
     Waited {
@@ -131,7 +142,7 @@ impl Telemetry {
         self.sink = Some(Sink {
             form,
             to: To::Function(Box::new(write)),
-            failing: AtomicBool::new(false),
+            failing: Mutex::default(),
         });
         self
     }
@@ -158,7 +169,7 @@ impl Telemetry {
         self.sink = Some(Sink {
             form,
             to: To::Thread(sink::Sink::start(target)?),
-            failing: AtomicBool::new(false),
+            failing: Mutex::default(),
         });
         Ok(self)
     }
@@ -172,6 +183,7 @@ impl Telemetry {
         self.log_dropped = Some(LogDropped {
             total: Box::new(total),
             counted: AtomicU64::new(0),
+            failing: Mutex::default(),
         });
         self
     }
@@ -206,19 +218,26 @@ impl Telemetry {
         if let Some(log) = &self.log_dropped {
             let total = (log.total)();
             let lines = total.saturating_sub(log.counted.swap(total, Ordering::Relaxed));
+            let mut failing = lock(&log.failing);
             if lines > 0 {
-                self.emit(events::LogLinesDropped { lines });
+                let phase = failing.failed();
+                self.emit(events::LogLinesDropped { lines, phase });
+            } else if let Some(took) = failing.recovered() {
+                self.emit(events::LogRecovered { took });
             }
         }
         if let To::Thread(thread) = &sink.to {
             let trouble = thread.trouble(Instant::now());
             let (dropped, failure) = (trouble.lines, trouble.failure);
-            let failed_before = sink.failing.swap(failure.is_some(), Ordering::Relaxed);
-            if dropped > 0 || failure.is_some() != failed_before {
-                self.emit(events::MetricsSinkChanged {
+            let mut failing = lock(&sink.failing);
+            if dropped > 0 || failure.is_some() {
+                self.emit(events::MetricsSinkFailing {
                     dropped,
                     failure: failure.as_deref(),
+                    phase: failing.failed(),
                 });
+            } else if let Some(took) = failing.recovered() {
+                self.emit(events::MetricsSinkRecovered { took });
             }
         }
         let interval = self.metrics.take();
@@ -244,6 +263,11 @@ impl Telemetry {
             });
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section here is an assignment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error and everything that caused it, as one line.

@@ -45,7 +45,7 @@ class Documents(unittest.TestCase):
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
             return {re.sub(r"[^\w\- ]", "", it.lower()).replace(" ", "-") for it in headings}
 
-        for page in ("docs/OPERATIONS.md", "docs/METRICS.md", "SECURITY.md", "deploy/cdk/README.md"):
+        for page in ("docs/OPERATIONS.md", "docs/METRICS.md", "docs/SECURITY-MODEL.md", "SECURITY.md", "deploy/cdk/README.md"):
             path = support.ROOT / page
             for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
                 if target.startswith("https://"):

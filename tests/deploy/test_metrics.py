@@ -16,6 +16,8 @@ import template
 SCHEMA = json.loads((pathlib.Path(__file__).parent / "emf.schema.json").read_text())
 # `orphans --json` of a test that leaves some (tests/process/verbs.rs).
 ORPHANS = support.ROOT / "target" / "tmp" / "orphans.json"
+# The log of a daemon that finds production switched off (tests/process/telemetry.rs).
+SWITCHED_OFF = support.ROOT / "target" / "tmp" / "switched-off.jsonl"
 TARGET = """
 [[targets]]
 pipeline = "{service}-frontend-pipeline"
@@ -94,7 +96,7 @@ class Metrics(unittest.TestCase):
         field, value = re.fullmatch(r'\{ \$\.(\w+) = "(\w+)" \}', filter["FilterPattern"]).groups()
         lines = self.drained()
         taken = [it["message"] for it in lines if it.get(field) == value]
-        self.assertEqual(set(taken), {"message rejected; it is left to the redrive policy"})
+        self.assertEqual(set(taken), {"message refused; it is left to the redrive policy"})
         self.assertLess(len(taken), len(lines))
 
     def test_the_alarm_on_orphans_counts_each_one_that_the_program_writes_of(self):
@@ -119,6 +121,28 @@ class Metrics(unittest.TestCase):
         self.assertEqual((int(metric["MetricValue"]), alarm["Threshold"]), (1, 0))
         # The daemon's own log has it nowhere.
         self.assertFalse([it for it in self.drained() if term in json.dumps(it, separators=(",", ":"))])
+        # Terraform has the same pattern.
+        theirs = (support.DEPLOY / "terraform" / "alarms.tf").read_text()
+        self.assertIn(f"pattern        = {json.dumps(filter['FilterPattern'])}\n", theirs)
+
+    def test_the_alarm_on_production_counts_the_daemons_own_message_and_nothing_else(self):
+        resources = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
+        filter, alarm = (
+            resources[name]["Properties"] for name in ("ProductionSwitchedOff", "ProductionDisabledAlarm")
+        )
+        # One field against one text that begins so.
+        field, begin = re.fullmatch(r'\{ \$\.(\w+) = "([^"*]+)\*" \}', filter["FilterPattern"]).groups()
+        lines = [json.loads(it) for it in SWITCHED_OFF.read_text().splitlines()]
+        taken = [it for it in lines if it.get(field, "").startswith(begin)]
+        self.assertEqual({it["level"] for it in taken}, {"ERROR"})
+        # Its notice and its end, and the reviewer's comment, are other lines.
+        self.assertTrue([it for it in lines if begin in json.dumps(it) and it not in taken])
+        self.assertFalse([it for it in self.drained() if begin in json.dumps(it)])
+        (metric,) = filter["MetricTransformations"]
+        for key, name in (("Namespace", "MetricNamespace"), ("MetricName", "MetricName")):
+            self.assertEqual(alarm[key], metric[name])
+        self.assertEqual((alarm["Statistic"], alarm["ComparisonOperator"]), ("Sum", "GreaterThanThreshold"))
+        self.assertEqual((int(metric["MetricValue"]), alarm["Threshold"]), (1, 0))
         # Terraform has the same pattern.
         theirs = (support.DEPLOY / "terraform" / "alarms.tf").read_text()
         self.assertIn(f"pattern        = {json.dumps(filter['FilterPattern'])}\n", theirs)

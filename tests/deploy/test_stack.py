@@ -99,6 +99,9 @@ class Stack(unittest.TestCase):
             "AWS_ENDPOINT_URL_DYNAMODB": self.aws.endpoint,
             "STAGESWEEP__QUEUE__WAIT_TIME": "1s",
             "STAGESWEEP__CLEANUP__POLL_INTERVAL_MIN": "100ms",
+            # What is refused comes back with backoff, until the redrive policy ends it.
+            "STAGESWEEP__RETRY__INITIAL_BACKOFF": "100ms",
+            "STAGESWEEP__RETRY__MAX_BACKOFF": "1s",
             "STAGESWEEP__LEDGER__PATH": str(self.directory / "ledger.db"),
         }
         self.enterContext(support.process([support.BINARY, "run"], {**endpoints, **environment}, log))
@@ -142,8 +145,8 @@ class Stack(unittest.TestCase):
                 lambda: f"the parameter says so: {log.read_text()}",
                 lambda: embedded.parameter(parameter) == "deleted",
             )
-            self.assertEqual([it for it in embedded.distributions() if it[1]], [])
             support.until("the message is deleted", lambda: self.depth(outputs["QueueUrl"]) == 0)
+            self.assertEqual([it for it in embedded.distributions() if it[1]], [])
             support.until("and says why", lambda: '"reason":"cleaned"' in log.read_text())
 
             # What its target knows, and can never be handled: no such parameters. The stack's redrive
@@ -244,7 +247,7 @@ class Stack(unittest.TestCase):
                 **ON_ECS,
                 "MorePipelines": "a,b",
                 "MorePipelineArns": "arn:aws:codepipeline:ap-northeast-1:123456789012:a",
-                "VerifyPipelines": "yes",
+                "DeployStage": "Deploy",
                 "CatchUpInterval": "15m",
                 "NotifyEventBusArn": "arn:aws:events:ap-northeast-1:123456789012:event-bus/releases",
                 "LogBucketArn": "arn:aws:s3:::logs",
@@ -260,8 +263,8 @@ class Stack(unittest.TestCase):
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
         chosen = {
-            *("catch-up", "cleanup", "doctor", "further-approvals", "further-pipelines", "key", "ledger"),
-            *("legacy-log-bucket", "notification", "orphans", "target-roles", "verification", "web-acl"),
+            *("catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger"),
+            *("legacy-log-bucket", "notification", "target-roles", "web-acl"),
         }
         self.assertEqual(set(policies), chosen)
         cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]

@@ -162,7 +162,7 @@ class Terraform(unittest.TestCase):
         self.assertEqual(set(zip(of("metric"), of("statistic"), of("missing"))), wanted)
         # One namespace, the daemon's: for the alarms, the filters, the dashboard, and the daemon on ECS and on EC2.
         self.assertNotRegex(text, r'namespace\s+= "(?!AWS/SQS")')
-        for file, times in (("alarms.tf", 6), ("ecs.tf", 1), ("outputs.tf", 1)):
+        for file, times in (("alarms.tf", 9), ("ecs.tf", 1), ("outputs.tf", 1)):
             self.assertEqual((MODULES[0] / file).read_text().count("local.namespace"), times, file)
         self.assertIn('namespace = "Stagesweep/${var.name}"\n', (MODULES[0] / "main.tf").read_text())
         body = theirs["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]

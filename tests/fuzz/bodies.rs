@@ -11,7 +11,7 @@ use serde_json::Value;
 use stagesweep::aws::edit::{Edit, EditError, apply};
 use stagesweep::config::Config;
 use stagesweep::event::{Kind, NotARejection, parse};
-use stagesweep::target::{PipelineArn, Resolution, TargetSpec, Targets};
+use stagesweep::target::{PipelineArn, Resolution, Surroundings, TargetSpec, Targets};
 use xml::reader::{ParserConfig, XmlEvent};
 
 /// A message's body: what is taken for a rejection is one.
@@ -218,9 +218,19 @@ pub(crate) fn targets(data: &[u8]) {
         role_arn: Some(line()).filter(|line| !line.is_empty()),
         external_id: Some(line()).filter(|line| !line.is_empty()),
         region: Some(line()).filter(|line| !line.is_empty()),
-        program: None,
+        pipeline_role_arn: Some(line()).filter(|line| !line.is_empty()),
+        deploy_stage: Some(line()).filter(|line| !line.is_empty()),
+        ..TargetSpec::default()
     };
-    let targets = match Targets::new(std::slice::from_ref(&spec)) {
+    let targets_of = |account: &str| {
+        let surroundings = Surroundings {
+            account: Some(account.to_owned()),
+            ..Surroundings::default()
+        };
+        Targets::new(std::slice::from_ref(&spec), surroundings)
+    };
+    let account = arn.split(':').nth(4).unwrap_or_default();
+    let targets = match targets_of(account) {
         Ok(targets) => targets,
         Err(errors) => {
             assert!(!errors.is_empty());
@@ -239,6 +249,17 @@ pub(crate) fn targets(data: &[u8]) {
     if pieces.len() > 9 {
         // The search would take too long.
         return;
+    }
+    if !spec.pipeline.starts_with("arn:")
+        && let Ok(elsewhere) = targets_of("000000000000")
+        && account != "000000000000"
+    {
+        let resolution = elsewhere.resolve(&pipeline, &stage, &action);
+        assert_eq!(
+            resolution,
+            Resolution::NoTarget,
+            "a name of another account"
+        );
     }
     let name = if spec.pipeline.starts_with("arn:") {
         &arn
@@ -278,8 +299,33 @@ pub(crate) fn targets(data: &[u8]) {
                 role.and_then(|role| role.external_id().map(str::to_owned)),
                 spec.external_id.as_deref().map(render)
             );
-            // Whatever the captures took: never into another account.
+            // Whatever the captures took: into the account that is written, or else into the event's.
+            let written = spec.role_arn.as_deref().and_then(|it| it.split(':').nth(4));
+            let literal = written.filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()));
+            let expected = literal.unwrap_or(&pipeline.account);
+            assert!(role.is_none_or(|role| role.account() == expected));
+            // CodePipeline is asked in the pipeline's own place.
+            let asked = &target.pipeline_access;
+            assert_eq!(asked.region, pipeline.region);
+            let role = asked.role.as_ref();
             assert!(role.is_none_or(|role| role.account() == pipeline.account));
+            // Its own parameters lead back to it, unless they leave a part of its name open.
+            let tells = |(name, _): &(&str, &str)| {
+                [&production, &staging].map(|it| it.contains(&format!("{{{name}}}")))
+            };
+            let told =
+                captured.iter().all(|it| tells(it)[0]) || captured.iter().all(|it| tells(it)[1]);
+            if told && spec.region.is_none() {
+                let parameters = stagesweep::target::Parameters {
+                    production: render(&production),
+                    staging: render(&staging),
+                };
+                let around = targets.leading_to(&parameters, &target.access);
+                assert!(
+                    around.iter().any(|it| it.pipeline == pipeline),
+                    "{around:?}"
+                );
+            }
         }
         (ways, resolution) => panic!("{resolution:?}, but found {ways:?}"),
     }

@@ -32,7 +32,7 @@ external_id = "shared"
         .program(&["run", "--drain", "--config"])
         .argument(config)
         .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
-    for service in ["STS", "SQS", "SSM", "CLOUDFRONT"] {
+    for service in ["STS", "SQS", "SSM", "CLOUDFRONT", "CODEPIPELINE"] {
         daemon = daemon.env(&format!("AWS_ENDPOINT_URL_{service}"), &endpoint);
     }
     let daemon = daemon.spawn();
@@ -61,6 +61,8 @@ async fn the_verbs_work_as_the_targets_role_and_delete_no_orphan_where_they_cann
     let config = world.write_config(
         "config.toml",
         r#"
+[events]
+allowed_accounts = ["210987654321"]
 [[targets]]
 pipeline = "arn:aws:codepipeline:eu-west-1:210987654321:{service}-frontend-pipeline"
 stage = "Approve"
@@ -78,7 +80,10 @@ role_arn = "arn:aws:iam::{account}:role/stagesweep"
         ended
     };
 
-    let pipeline = "shop-frontend-pipeline";
+    // A bare name is a pipeline of the queue's own account.
+    let said = verb(&["plan", "shop-frontend-pipeline"], 1).await.stderr;
+    assert!(said.contains("named by its ARN"), "{said}");
+    let pipeline = "arn:aws:codepipeline:eu-west-1:210987654321:shop-frontend-pipeline";
     let plan = verb(&["plan", pipeline, "--json"], 0).await.stdout;
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert_eq!(plan["staging"]["id"], service.staging_id);

@@ -28,7 +28,7 @@ const PROPAGATION: Duration = Duration::from_millis(200);
 /// What the daemon finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Case {
-    /// A rejected deployment, and its message.
+    /// A rejected deployment, and its message. The first change is the record.
     Plain,
     /// The message comes twice.
     Duplicates,
@@ -40,15 +40,27 @@ enum Case {
     Partly,
     /// As `Plain`; the second daemon is killed as well.
     Twice,
+    /// As `Plain`; the queue is purged when the daemon has been killed at a change. Only the ledger has the
+    /// job then.
+    Purged,
 }
 
-const CASES: [Case; 6] = [
+/// What changes the account. Before each of these the ledger knows that something is about to be changed.
+const CHANGES: [&str; 4] = [
+    "PutParameter",
+    "UpdateDistribution",
+    "DeleteContinuousDeploymentPolicy",
+    "DeleteDistribution",
+];
+
+const CASES: [Case; 7] = [
     Case::Plain,
     Case::Duplicates,
     Case::Superseded,
     Case::Overtaken,
     Case::Partly,
     Case::Twice,
+    Case::Purged,
 ];
 
 /// Matches any operation.
@@ -148,6 +160,7 @@ struct Scene {
     messages: Vec<String>,
     /// The deployment that has the slot in the end.
     newer: Arc<OnceLock<(Service, DistributionView)>>,
+    purged: AtomicBool,
 }
 
 impl Scene {
@@ -158,7 +171,7 @@ impl Scene {
         let mut messages = vec![world.reject(&shop)];
         let newer: Arc<OnceLock<_>> = Arc::default();
         match case {
-            Case::Plain | Case::Twice => {}
+            Case::Plain | Case::Twice | Case::Purged => {}
             Case::Duplicates => messages.push(world.reject(&shop)),
             Case::Superseded => {
                 let service = world.aws.deploy_again(&shop).unwrap();
@@ -193,6 +206,7 @@ impl Scene {
             shop,
             messages,
             newer,
+            purged: AtomicBool::new(false),
         }
     }
 
@@ -205,13 +219,23 @@ impl Scene {
         let delete = ("DeleteDistribution", &*shop.staging_id);
         let record = ("PutParameter", &*shop.staging_parameter);
         match self.case {
-            Case::Plain | Case::Duplicates | Case::Twice => {
-                vec![detach, delete_policy, disable, delete, record]
+            Case::Plain | Case::Duplicates | Case::Twice | Case::Purged => {
+                vec![record, detach, delete_policy, disable, delete]
             }
             Case::Superseded => vec![delete_policy, disable, delete],
-            Case::Overtaken => vec![detach, delete_policy, disable, delete],
-            Case::Partly => vec![disable, delete, record],
+            Case::Overtaken => vec![record, detach, delete_policy, disable, delete],
+            Case::Partly => vec![record, disable, delete],
         }
+    }
+
+    /// Nobody has a message of it any more.
+    fn is_purged(&self) -> bool {
+        self.purged.load(Ordering::SeqCst)
+    }
+
+    fn purge(&self) {
+        self.purged.store(true, Ordering::SeqCst);
+        self.world.aws.purge(&self.world.queues.url).unwrap();
     }
 
     fn judge(&self) {
@@ -229,7 +253,7 @@ impl Scene {
             .collect();
         assert_eq!(made, self.expected(), "\n{journal}");
         let last = changes.last().unwrap().number;
-        for message in &self.messages {
+        for message in self.messages.iter().filter(|_| !self.is_purged()) {
             let deleted = world.deletion_of(message);
             assert!(
                 deleted.is_some_and(|deleted| last < deleted),
@@ -275,6 +299,9 @@ async fn survives(kill: &Kill) -> usize {
         if died.load(Ordering::SeqCst) {
             doomed.exited().await;
             kills += 1;
+            if kill.case == Case::Purged {
+                scene.purge();
+            }
         }
         drop(doomed);
         // Nothing is gained by waiting for the end of the visibility timeout.
@@ -282,6 +309,9 @@ async fn survives(kill: &Kill) -> usize {
     }
     let daemon = world.daemon().spawn();
     daemon.says("started").await;
+    if scene.is_purged() {
+        daemon.says("cleanup succeeded").await;
+    }
     world.settled().await;
     scene.judge();
     kills
@@ -300,6 +330,9 @@ async fn undisturbed(case: Case) -> BTreeMap<String, u64> {
     }
     // The one that brings the messages, and the one that is under way while the job goes on.
     calls.insert("ReceiveMessage".to_owned(), 2);
+    if case == Case::Purged {
+        calls.retain(|operation, _| CHANGES.contains(&operation.as_str()));
+    }
     calls
 }
 

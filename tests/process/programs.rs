@@ -51,7 +51,7 @@ async fn a_program_sees_the_event_and_no_secret_and_what_it_writes_is_logged() {
         .line("its output", |line| line["program.output"] == "stdout")
         .await;
     assert_eq!(line["line"], format!("{id} cleaned none hello"));
-    assert_eq!(line["span"]["execution.id"], id, "{line}");
+    assert_eq!(line["execution.id"], id, "{line}");
     daemon
         .line("its errors", |line| line["line"] == "trouble")
         .await;
@@ -143,7 +143,9 @@ async fn the_log_speaks_of_the_program_where_there_is_no_cleanup_and_the_metrics
     for (metric, expected) in [
         ("CleanupsStarted", 3),
         ("CleanupsSucceeded", 1),
-        ("CleanupsFailed", 2),
+        ("CleanupsFailed", 1),
+        ("CleanupsRefused", 1),
+        ("MessagesRefused", 0),
     ] {
         assert_eq!(totals[metric], expected, "{metric}\n{daemon:?}");
     }

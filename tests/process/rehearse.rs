@@ -87,7 +87,7 @@ staging_parameter = "/landing-pages/staging-distribution"
 }
 
 #[tokio::test]
-async fn a_target_of_another_account_is_rehearsed_with_and_without_a_role() {
+async fn a_target_of_another_account_is_rehearsed_with_one_role_with_the_other_and_without() {
     let world = World::new().await;
     let target = r#"
 [[targets]]
@@ -97,7 +97,19 @@ action = "Approve"
 production_parameter = "/shop/production"
 staging_parameter = "/shop/staging"
 "#;
-    let config = world.write_config("tools.toml", target);
+    let target = &format!("[events]\nallowed_accounts = [\"210987654321\"]\n{target}");
+    // The distributions are in the daemon's own account; CodePipeline is asked in the pipeline's.
+    let asked = "pipeline_role_arn = \"arn:aws:iam::210987654321:role/read\"\n";
+    let config = world.write_config("tools.toml", &format!("{target}{asked}"));
+    let ended = rehearse(&world, &["--config"])
+        .argument(config)
+        .finish()
+        .await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("AssumeRole"), "{}", ended.stdout);
+    // Who cannot ask goes without.
+    let unasked = format!("[verify]\ncodepipeline = false\n{target}");
+    let config = world.write_config("unasked.toml", &unasked);
     let ended = rehearse(&world, &["--config"])
         .argument(config)
         .finish()

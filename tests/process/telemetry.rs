@@ -6,13 +6,106 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stagesweep::rehearsal::EventOptions;
 
-use crate::harness::{PATIENCE, World};
+use crate::harness::{NEVER, PATIENCE, World};
 
 /// Part of a message's body that is nobody's business.
 const SECRET: &str = "hunter2";
 
+/// What the alarm in the templates is held against: the reviewer's comment has the same words.
+#[tokio::test]
+async fn production_that_is_switched_off_is_an_error_of_its_own_at_once_and_ends_the_job() {
+    let world = World::with(NEVER).await;
+    let shop = world.service("shop");
+    let options = EventOptions {
+        summary: Some("production was switched off while this job ran".to_owned()),
+        ..EventOptions::default()
+    };
+    world.send(&world.aws.rejection_event(&shop, &options));
+    let daemon = world.daemon().spawn();
+    daemon.waits_for("detach_propagated").await;
+    let production = &shop.production_id;
+    world
+        .aws
+        .edit_distribution(production, "Enabled", "false")
+        .unwrap();
+    world.aws.settle();
+    let refused = daemon
+        .says("cleanup refused; nothing more is touched")
+        .await;
+    assert_eq!(refused["reason"], "production_disabled");
+    let said = |line: &Value| {
+        let message = line["message"].as_str();
+        message.is_some_and(|it| it.starts_with("production was switched off while this job ran"))
+    };
+    let told = daemon.line("the error", said).await;
+    assert_eq!(told["level"], "ERROR");
+    assert_eq!(told["production.id"], **production);
+    let staging = world.aws.distribution(&shop.staging_id).unwrap();
+    assert!(staging.enabled, "{}", world.journal());
+    let kept = concat!(env!("CARGO_TARGET_TMPDIR"), "/switched-off.jsonl");
+    std::fs::write(kept, daemon.stdout.text()).unwrap();
+}
+
+#[tokio::test]
+async fn every_line_about_a_job_or_a_message_of_it_has_its_pipeline_its_execution_and_its_target() {
+    let world = World::new().await;
+    let (shop, bank) = (world.service("shop"), world.service("bank"));
+    let name = &bank.production_parameter;
+    world.aws.put_parameter(name, "ENOWHERETOBESEEN");
+    let of_shop = [world.reject(&shop), world.reject(&shop)];
+    let of_bank = [world.reject(&bank)];
+    world.send("junk");
+    let daemon = world
+        .daemon()
+        .env("STAGESWEEP__TELEMETRY__LOG_LEVEL", "trace")
+        .spawn();
+    world.settled().await;
+    assert_eq!(world.dead_letters(), 2);
+    daemon.stop().await;
+    let lines = daemon.lines();
+    for (service, messages) in [(&shop, &of_shop[..]), (&bank, &of_bank[..])] {
+        let is_about = |line: &&Value| {
+            let message = line["message.id"].as_str();
+            line["execution.id"] == *service.execution_id
+                || message.is_some_and(|it| messages.iter().any(|id| id == it))
+        };
+        let about: Vec<&Value> = lines.iter().filter(is_about).collect();
+        assert!(about.len() > 10, "{daemon:?}");
+        for line in about {
+            assert_eq!(line["pipeline"], *service.pipeline, "{line}");
+            assert_eq!(line["execution.id"], *service.execution_id, "{line}");
+            assert!(line["target"].is_string(), "{line}");
+        }
+    }
+    // One cause, one report: of the job, and of the message that never had one.
+    let errors = lines.iter().filter(|line| line["level"] == "ERROR");
+    let mut reasons: Vec<_> = errors
+        .map(|line| line["reason"].as_str().unwrap())
+        .collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["not_an_envelope", "production_missing"]);
+    // What jobs do, their calls included, is about them.
+    let about_none = lines.iter().filter(|line| line["execution.id"].is_null());
+    for line in about_none {
+        for field in ["step", "wait", "outcome", "production.id", "staging.id"] {
+            assert!(line[field].is_null(), "{line}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_line_is_one_json_object_and_none_has_a_message_body() {
+    for level in [
+        "info",
+        "debug",
+        "trace",
+        "trace,aws_smithy_runtime=trace,hyper=trace",
+    ] {
+        no_line_has_a_message_body_at(level).await;
+    }
+}
+
+async fn no_line_has_a_message_body_at(level: &str) {
     let world = World::new().await;
     let shop = world.service("shop");
     let options = EventOptions {
@@ -37,7 +130,7 @@ async fn every_line_is_one_json_object_and_none_has_a_message_body() {
     let daemon = world
         .daemon()
         .env("STAGESWEEP__TELEMETRY__METRICS_INTERVAL", "100ms")
-        .env("STAGESWEEP__TELEMETRY__LOG_LEVEL", "debug")
+        .env("STAGESWEEP__TELEMETRY__LOG_LEVEL", level)
         .spawn();
     world.settled().await;
     assert_eq!(world.dead_letters(), 6);
@@ -61,7 +154,9 @@ async fn every_line_is_one_json_object_and_none_has_a_message_body() {
     assert_eq!(daemon.stderr.text(), "");
     let lines = daemon.lines();
     for line in &lines {
-        assert!(!line.to_string().contains(SECRET), "{line}");
+        for body in [SECRET, "DistributionConfig>", "ReceiptHandle"] {
+            assert!(!line.to_string().contains(body), "{line}");
+        }
         let at = if line["_aws"].is_null() {
             line["timestamp"].is_string() && line["level"].is_string()
         } else {
@@ -90,11 +185,12 @@ async fn a_good_run_writes_its_metrics_at_exit_and_nothing_to_standard_error() {
         ("MessagesReceived", 2),
         ("MessagesDeleted", 2),
         ("MessagesReleased", 0),
-        ("MessagesRejected", 0),
+        ("MessagesRefused", 0),
         ("DuplicatesSuppressed", 1),
         ("CleanupsStarted", 1),
         ("CleanupsSucceeded", 1),
         ("CleanupsFailed", 0),
+        ("CleanupsRefused", 0),
         ("HeartbeatFailures", 0),
         ("ApiThrottles", 0),
     ] {
@@ -111,7 +207,7 @@ async fn a_good_run_writes_its_metrics_at_exit_and_nothing_to_standard_error() {
 }
 
 /// Waits for a condition on the file system.
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -208,7 +304,7 @@ async fn a_standard_output_that_nobody_reads_does_not_stop_the_daemon() {
     world.settled().await;
     world.assert_cleaned_once(&shop);
     // More than the pipe and what waits for it hold: the end, too, finds the queue of lines full.
-    for _ in 0..2000 {
+    for _ in 0..5000 {
         world.send("junk");
     }
     let read = || std::fs::read_to_string(&metrics).unwrap_or_default();

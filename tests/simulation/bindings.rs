@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, EventOptions, Form, Rule, Service};
+use stagesweep::rehearsal::{
+    Action, ActionDefinition, Definition, EmbeddedAws, EventOptions, Form, Pattern, Retry, Rule,
+    Service, Shape, Work,
+};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -64,27 +67,38 @@ async fn a_newer_deployment_in_every_one_of_its_stages_is_left_to_finish() {
     // The newer deployment's own steps, one by one, with the rejected job running all the while.
     let world = World::new();
     let older = world.service("shop");
-    let mut newer = world.aws.deploy_copy(&older).unwrap();
-    world.aws.deploy_record(&newer);
-    world.reject(&older);
+    let rejection = world.aws.reject(&older).unwrap();
+    let newer = world.aws.start_execution(&older);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let newer = world.aws.run_to(&newer, "Deploy").unwrap();
+    world.send(&rejection);
     let daemon = world.start("ledger.db");
-    // Production still names the older policy, but it is the newer deployment's to change now.
-    let waits = |aws: &stagesweep::rehearsal::EmbeddedAws| {
-        aws.journal()
-            .calls("GetDistribution", Some(&older.production_id))
-            > 5
+    let nothing_changes = async || {
+        tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+        assert_eq!(world.changes(), Vec::<String>::new());
     };
-    world
-        .aws
-        .wait_until(waits, Duration::from_secs(3600))
-        .await
-        .unwrap();
-    assert_eq!(world.changes(), Vec::<String>::new());
+    nothing_changes().await;
+    let mut newer = world.aws.copy_staging(&newer).unwrap();
+    nothing_changes().await;
+    // Production names the older policy throughout, but it is the newer deployment's to change now.
+    let name = &newer.staging_parameter;
+    let build = world.aws.execution(&newer).unwrap();
+    let build = build.latest("Deploy").unwrap().build.clone().unwrap();
+    let session = format!("assumed-role/shop-codebuild/AWSCodeBuild-{build}");
+    let arn = format!("arn:aws:sts::{}:{session}", newer.account);
+    world.aws.put_parameter_as(name, &newer.staging_id, &arn);
+    nothing_changes().await;
     newer.policy_id = world.aws.deploy_policy(&newer).unwrap();
+    nothing_changes().await;
     world.aws.deploy_attach(&newer).unwrap();
+    nothing_changes().await;
+    world.aws.finish(&newer);
     world.settled().await;
     assert_gone(&world, &older);
     assert_untouched(&world, &newer);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count("MessagesReceived"), 1, "a wait is no failure");
+    assert_eq!(metrics.count("CleanupsSuperseded"), 1);
     daemon.stop().await;
 }
 
@@ -112,24 +126,46 @@ async fn a_late_duplicate_without_a_ledger_touches_nothing_of_a_newer_deployment
 
 #[tokio::test(start_paused = true)]
 async fn a_second_rejection_of_the_same_execution_is_new_work() {
+    // The deployment is in the approval's own stage, so that a retry of the stage deploys anew.
+    let mut definition = Definition::default();
+    let stages = &mut definition.stages;
+    stages.retain(|stage| stage.name != "Deploy");
+    let approval = stages.iter_mut().find(|stage| stage.name == "Approve");
+    let actions = &mut approval.unwrap().actions;
+    actions.insert(0, ActionDefinition::build("Deploy", Work::Deploys));
+    actions[1] = ActionDefinition::approval("Approve").after(2);
     let world = World::new();
-    let first = world.service("shop");
-    world.reject(&first);
+    let shape = Shape {
+        definition,
+        ..Shape::default()
+    };
+    let idle = world.aws.create_idle_service("shop", &shape).unwrap();
+    let execution = world.aws.start_execution(&idle);
+    let deploys = async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.aws.run_to(&execution, "Approve").unwrap();
+        let deployed = world.aws.deploy(&execution, Pattern::New).unwrap();
+        world.aws.settle();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.send(&world.aws.reject(&deployed).unwrap());
+        deployed
+    };
+    let first = deploys().await;
     let daemon = world.start("ledger.db");
     world.settled().await;
+    assert_clean(&world, &first);
     // The stage is retried: deployed anew, and rejected again, within one execution.
-    let mut second = world.aws.deploy_again(&first).unwrap();
-    second.execution_id.clone_from(&first.execution_id);
-    world.aws.settle();
-    tokio::time::advance(Duration::from_secs(60)).await;
-    let options = EventOptions {
-        attempt: 2,
-        ..EventOptions::default()
-    };
-    world.send(&world.aws.rejection_event(&second, &options));
+    world
+        .aws
+        .retry(&execution, "Approve", Retry::AllActions)
+        .unwrap();
+    let second = deploys().await;
+    assert_ne!(second.staging_id, first.staging_id);
+    assert_eq!(second.execution_id, first.execution_id);
     world.settled().await;
     assert_clean(&world, &second);
-    assert_eq!(daemon.telemetry.metrics().count("CleanupsSucceeded"), 2);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count_by_reason("MessagesDeleted", "cleaned"), 2);
     daemon.stop().await;
 }
 
@@ -149,15 +185,20 @@ async fn what_the_history_cannot_tell_is_not_touched() {
     assert_untouched(&world, &service);
     assert_eq!(world.dead_letters(), 1);
     let metrics = daemon.telemetry.metrics();
-    assert!(metrics.count_by_reason("MessagesRejected", "history_too_short") > 0);
+    assert_eq!(
+        metrics.count_by_reason("CleanupsRefused", "history_too_short"),
+        1
+    );
     daemon.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_distributions_named_within_the_second_of_an_older_event_are_both_left_alone() {
-    for (apart, refused) in [
-        (Duration::from_millis(400), true),
-        (Duration::from_secs(3), false),
+    // What the execution did tells; only by the clock is there a doubt.
+    for (apart, asks, refused) in [
+        (Duration::from_millis(400), false, true),
+        (Duration::from_secs(3), false, false),
+        (Duration::from_millis(400), true, false),
     ] {
         let world = World::new();
         let service = world.service("shop");
@@ -172,18 +213,19 @@ async fn two_distributions_named_within_the_second_of_an_older_event_are_both_le
         tokio::time::advance(apart - Duration::from_millis(100)).await;
         let newer = world.aws.deploy_again(&service).unwrap();
         world.send(&body);
-        let daemon = world.start("ledger.db");
+        let more = format!("[verify]\ncodepipeline = {asks}\n");
+        let daemon = world.start_with("ledger.db", &more, false);
         world.settled().await;
         let metrics = daemon.telemetry.metrics();
         let reason = "staging_parameter_just_written";
-        let refusals = metrics.count_by_reason("MessagesRejected", reason);
+        let refusals = metrics.count_by_reason("CleanupsRefused", reason);
         assert_eq!(
-            (refusals > 0, world.dead_letters()),
+            (refusals == 1, world.dead_letters()),
             (refused, usize::from(refused))
         );
         assert!(world.aws.distribution(&newer.staging_id).is_some());
         let older = world.aws.distribution(&service.staging_id);
-        assert_eq!(older.is_some(), refused, "{apart:?}");
+        assert_eq!(older.is_some(), refused, "{apart:?}, asks: {asks}");
         daemon.stop().await;
     }
 }
@@ -244,12 +286,60 @@ async fn a_value_covered_by_ours_is_put_back_after_a_crash() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_newer_job_withdrew_is_not_put_back_by_an_older_one_whose_write_was_never_made() {
+    let world = World::new();
+    let older = world.service("shop");
+    let crash = Arc::new(Notify::new());
+    let crashing = Arc::clone(&crash);
+    for action in [
+        Action::before(move |_, _| crashing.notify_one()),
+        Action::Hang,
+    ] {
+        let rule = Rule::on("PutParameter").nth(1).then(action);
+        world.aws.add_rule(rule);
+    }
+    world.reject(&older);
+    let daemon = world.start("ledger.db");
+    timeout(PATIENCE, crash.notified()).await.unwrap();
+    daemon.crash().await;
+
+    let newer = world.aws.deploy_again(&older).unwrap();
+    world.aws.settle();
+    // The older job comes back when the newer one has recorded, and is held before its detach.
+    let look = Rule::on("GetDistributionConfig").about(&older.staging_id);
+    world.aws.add_rule(look.first(1).then(Action::Deny));
+    let at_work = Arc::new(Mutex::new(None));
+    let (deploying, of) = (Arc::clone(&at_work), newer.clone());
+    let deploys = Action::after(move |aws, _| {
+        *deploying.lock().unwrap() = Some(aws.deploy_copy(&of).unwrap());
+    });
+    world
+        .aws
+        .add_rule(Rule::on("PutParameter").nth(1).then(deploys));
+    world.reject(&newer);
+    let daemon = world.start("ledger.db");
+    let is_gone = |aws: &EmbeddedAws| aws.distribution(&older.staging_id).is_none();
+    world.aws.wait_until(is_gone, PATIENCE).await.unwrap();
+    assert!(world.aws.distribution(&newer.staging_id).is_some());
+    let value = world.aws.parameter(&newer.staging_parameter);
+    assert_eq!(value.as_deref(), Some("deleted"));
+    let at_work = at_work.lock().unwrap().take().unwrap();
+    world.aws.finish(&at_work);
+    world.settled().await;
+    assert_clean(&world, &newer);
+    assert_gone(&world, &older);
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_deployments_policy_on_production_stays_attached() {
     let world = World::new();
     let service = world.service("shop");
+    // A deployment that ends without having named what it made.
     let mut other = world.aws.deploy_copy(&service).unwrap();
     other.policy_id = world.aws.deploy_policy(&other).unwrap();
     world.aws.deploy_attach(&other).unwrap();
+    world.aws.finish(&other);
     world.aws.settle();
     world.reject(&service);
     let daemon = world.start("ledger.db");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use stagesweep::accounts::Accounts;
 use stagesweep::aws::Connector;
+use stagesweep::aws::codepipeline::CodePipeline;
 use stagesweep::binding::Binding;
 use stagesweep::config::Config;
 use stagesweep::daemon;
@@ -19,8 +20,9 @@ use stagesweep::pace::Pace;
 use stagesweep::plan::Outcome;
 use stagesweep::programs::Processes;
 use stagesweep::reconcile::Ended;
-use stagesweep::rehearsal::Service;
+use stagesweep::rehearsal::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use stagesweep::stop::Stop;
+use stagesweep::target::{Access, Neighbour, Parameters};
 use stagesweep::tasks::Tasks;
 use stagesweep::telemetry::Telemetry;
 use stagesweep::watch::Watcher;
@@ -89,7 +91,7 @@ impl Person {
             named: named::find(&self.config.targets, wanted, &home).unwrap(),
             staging_id: service.staging_id.clone(),
             version: history.last().unwrap().version.try_into().unwrap(),
-            written_at: history.last().map(|version| version.at),
+            resumes: None,
         };
         let by_hand = ByHand {
             ledger: self.ledger.clone(),
@@ -99,11 +101,32 @@ impl Person {
                 self.ledger.clone(),
                 Arc::clone(&self.telemetry),
                 Arc::new(Processes),
+                world.clock.clone(),
             ),
+            targets: Arc::new(self.config.targets.clone()),
             clock: world.clock.clone(),
             terms: self.terms,
         };
         by_hand.clean(&order, &Stop::default()).await.unwrap()
+    }
+
+    /// The pipeline that leads to the service's slot.
+    fn pipelines(&self, service: &Service) -> Vec<(CodePipeline, Neighbour)> {
+        let parameters = Parameters {
+            production: service.production_parameter.clone(),
+            staging: service.staging_parameter.clone(),
+        };
+        let access = Access {
+            role: None,
+            region: "ap-northeast-1".to_owned(),
+        };
+        let neighbours = self.config.targets.leading_to(&parameters, &access);
+        assert_eq!(neighbours.len(), 1);
+        let with_client = |neighbour: Neighbour| {
+            let account = self.accounts.get(&neighbour.access);
+            (account.clients.codepipeline.clone(), neighbour)
+        };
+        neighbours.into_iter().map(with_client).collect()
     }
 
     /// Takes one staging distribution that nobody names down, as `orphans --delete` does.
@@ -132,6 +155,7 @@ impl Person {
             clock: world.clock.clone(),
             terms: self.terms,
             propagation_timeout: self.config.cleanup.propagation_timeout,
+            pipelines: self.pipelines(service),
             say: Box::new(|_, _| {}),
         };
         let policy_id = Some(service.policy_id.as_str());
@@ -158,6 +182,23 @@ async fn reached(world: &World, now: &Notify) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clean_has_no_delay() {
+    let mut world = World::new();
+    world.target = "delay = \"6h\"".to_owned();
+    let service = world.service("shop");
+    // The ledger is the daemon's.
+    world.start(LEDGER).stop().await;
+    let began = tokio::time::Instant::now();
+    let cleaned = Person::new(&world).clean(&world, &service).await;
+    assert!(
+        matches!(cleaned, Cleaned::Ran(Ended::Succeeded(_))),
+        "{cleaned:?}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(60 * 60));
+    assert_clean(&world, &service);
+}
+
+#[tokio::test(start_paused = true)]
 async fn clean_beside_a_daemon_that_cleans_is_one_cleanup() {
     let mut busy = 0;
     for nth in 1..=CALLS {
@@ -170,9 +211,9 @@ async fn clean_beside_a_daemon_that_cleans_is_one_cleanup() {
         let cleaned = Person::new(&world).clean(&world, &service).await;
         match cleaned {
             Cleaned::Ran(Ended::ProductionBusy { .. }) => busy += 1,
-            Cleaned::Ran(Ended::Succeeded(outcome)) => assert!(
-                matches!(outcome, Outcome::Cleaned | Outcome::AlreadyClean),
-                "{outcome:?}"
+            Cleaned::Ran(Ended::Succeeded(done)) => assert!(
+                matches!(done.outcome, Outcome::Cleaned | Outcome::AlreadyClean),
+                "{done:?}"
             ),
             other => panic!("call {nth}: {other:?}"),
         }
@@ -210,7 +251,11 @@ async fn a_rejection_during_a_clean_that_is_cut_off_anywhere_ends_clean() {
             if cut_off {
                 drop(person.tasks.end_on_drop());
             } else if !over {
-                assert!(matches!(cleaning.await, Cleaned::Ran(Ended::Succeeded(_))));
+                let cleaned = cleaning.await;
+                assert!(
+                    matches!(cleaned, Cleaned::Ran(Ended::Succeeded(_))),
+                    "call {nth}: {cleaned:?}"
+                );
             }
             world.settled().await;
             assert_clean(&world, &service);
@@ -225,9 +270,36 @@ async fn a_rejection_during_a_clean_that_is_cut_off_anywhere_ends_clean() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_rejection_that_waits_for_a_person_notices_the_end_within_seconds() {
+    let world = World::new();
+    let service = world.service("shop");
+    let daemon = world.start(LEDGER);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let person = Person::new(&world);
+    let cleaning = person.clean(&world, &service);
+    let rejecting = async {
+        world.detached().await;
+        world.reject(&service);
+    };
+    let (cleaned, ()) = tokio::join!(cleaning, rejecting);
+    assert!(
+        matches!(cleaned, Cleaned::Ran(Ended::Succeeded(_))),
+        "{cleaned:?}"
+    );
+    let ended = tokio::time::Instant::now();
+    world.settled().await;
+    let waited = ended.elapsed();
+    assert!(waited < Duration::from_secs(15), "{waited:?}");
+    assert_clean(&world, &service);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count("MessagesReceived"), 1);
+    daemon.stop().await;
+}
+
 /// Each time that a rejection is sent away is one receive nearer to the dead-letter queue.
 #[tokio::test(start_paused = true)]
-async fn a_rejection_beside_a_clean_that_froze_is_sent_away_once_until_its_lease_has_ended() {
+async fn a_rejection_beside_a_clean_that_froze_is_held_until_its_lease_has_ended() {
     let world = World::new();
     let service = world.service("shop");
     let daemon = world.start(LEDGER);
@@ -245,9 +317,7 @@ async fn a_rejection_beside_a_clean_that_froze_is_sent_away_once_until_its_lease
     let binding = Binding {
         production_id: service.production_id.clone(),
         staging_id: service.staging_id.clone(),
-        staging_domain: None,
-        policy_id: None,
-        overwriting: None,
+        ..Binding::default()
     };
     assert_eq!(guest.bind(&grant, &binding).await.unwrap(), Bound::Bound);
 
@@ -255,12 +325,13 @@ async fn a_rejection_beside_a_clean_that_froze_is_sent_away_once_until_its_lease
     let began = |_: &_| !world.changes().is_empty();
     world.aws.wait_until(began, PATIENCE).await.unwrap();
     let late = world.clock.now().duration_since(until);
-    assert!((0..5).contains(&late.as_secs()), "{late:?}");
-    let metrics = daemon.telemetry.metrics();
-    let sent_away = metrics.count_by_reason("MessagesReleased", "production_busy");
-    assert_eq!(sent_away, 1);
+    assert!((0..=10).contains(&late.as_secs()), "{late:?}");
     world.settled().await;
     assert_clean(&world, &service);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count("MessagesReceived"), 1);
+    assert_eq!(metrics.count("MessagesReleased"), 0);
+    assert_eq!(metrics.count("CleanupsStarted"), 1);
     daemon.stop().await;
 }
 
@@ -292,4 +363,31 @@ async fn an_orphan_is_taken_down_beside_a_cleanup_of_its_own_production_distribu
         );
         daemon.stop().await;
     }
+}
+
+/// The time for the propagation of the disable begins after the wait for an execution, however long that was.
+#[tokio::test(start_paused = true)]
+async fn an_orphan_is_held_for_longer_than_any_propagation_while_an_execution_is_at_work() {
+    let world = World::new();
+    let orphan = world.service("shop");
+    let newer = world.aws.deploy_again(&orphan).unwrap();
+    tokio::time::advance(Duration::from_secs(2 * 60 * 60)).await;
+    let verify = ActionDefinition::build("Verify", Work::Nothing);
+    let verify = StageDefinition::new("Verify", [verify]);
+    let definition = Definition::default().with_stage_before("Promote", verify);
+    world.aws.define_pipeline(&newer.pipeline, definition);
+    world.aws.review(&newer, 1, Review::Approved);
+    let person = Person::new(&world);
+    let removing = person.remove(&world, &orphan);
+    let working = async {
+        let long = 2 * person.config.cleanup.propagation_timeout;
+        tokio::time::sleep(long).await;
+        let staging = world.aws.distribution(&orphan.staging_id).unwrap();
+        assert!(staging.enabled);
+        world.aws.fail(&newer);
+    };
+    let (removed, ()) = tokio::join!(removing, working);
+    assert!(matches!(removed, Removed::Gone), "{removed:?}");
+    assert_gone(&world, &orphan);
+    assert!(world.aws.distribution(&newer.staging_id).is_some());
 }

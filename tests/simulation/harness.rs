@@ -1,23 +1,27 @@
 //! A whole world in one process: the embedded AWS, one or more daemons, virtual time.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use stagesweep::aws::Connector;
 use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
-use stagesweep::ledger::EmbeddedLedger;
+use stagesweep::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger};
 use stagesweep::programs::Programs;
 use stagesweep::rehearsal::{
-    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings,
+    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings, Shape,
 };
-use stagesweep::telemetry::Telemetry;
+use stagesweep::telemetry::{Telemetry, logging};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry};
 
 use crate::programs::Scripted;
 
@@ -30,11 +34,56 @@ pub(crate) struct World {
     pub(crate) aws: EmbeddedAws,
     pub(crate) clock: Clock,
     pub(crate) queues: Queues,
+    /// The target's pipeline.
+    pub(crate) pipeline: String,
     /// Further keys of the target.
     pub(crate) target: String,
     /// Stands for the programs of this machine.
     pub(crate) programs: Arc<Scripted>,
     directory: TempDir,
+}
+
+/// The log of what this thread runs, line by line, at every level.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Listens for as long as the guard lives.
+    pub(crate) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        // Where there is one listener alone, `tracing` goes by the thread that first comes to a line, which may be
+        // one that does not listen.
+        static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| {
+            let nowhere = tracing_subscriber::fmt().with_writer(std::io::sink);
+            tracing::Dispatch::new(nowhere.finish())
+        });
+        let log = Self::default();
+        let writer = log.clone();
+        let ours = filter_fn(|line| line.target().starts_with("stagesweep"));
+        let lines = logging::json(move || writer.clone()).with_filter(ours);
+        let subscriber = Registry::default().with(lines);
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The lines with this text in them.
+    pub(crate) fn with(&self, text: &str) -> Vec<serde_json::Value> {
+        let written = self.0.lock().unwrap().clone();
+        let written = String::from_utf8(written).unwrap();
+        let lines = written.lines().filter(|line| line.contains(text));
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// One daemon of a world.
@@ -51,6 +100,10 @@ impl World {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        if std::env::var_os("LOG").is_some() {
+            // The log of the daemons, for whoever looks for a reason.
+            let _ = tracing_subscriber::fmt().without_time().try_init();
+        }
         let clock = Clock::following_tokio("2026-08-24T06:30:00Z".parse().unwrap());
         let mut settings = Settings {
             propagation: PROPAGATION,
@@ -64,6 +117,7 @@ impl World {
             aws,
             clock,
             queues,
+            pipeline: "{service}-frontend-pipeline".to_owned(),
             target: String::new(),
             programs: Arc::default(),
             directory,
@@ -72,6 +126,13 @@ impl World {
 
     pub(crate) fn service(&self, name: &str) -> Service {
         self.aws.create_service(name).unwrap()
+    }
+
+    /// A service at whose approval an execution waits that has deployed nothing: its stage was rolled back.
+    pub(crate) fn rolled_back(&self, name: &str) -> Service {
+        let shape = Shape::default();
+        let idle = self.aws.create_idle_service(name, &shape).unwrap();
+        self.aws.roll_back(&idle, "Approve")
     }
 
     /// Puts the service's rejection on the queue.
@@ -96,7 +157,7 @@ url = "{}"
 [ledger]
 path = "{}"
 [[targets]]
-pipeline = "{{service}}-frontend-pipeline"
+pipeline = "{}"
 stage = "Approve"
 action = "Approve"
 production_parameter = "/{{service}}/cloudfront/cfcd-production"
@@ -105,6 +166,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 "#,
             self.queues.url,
             ledger.display(),
+            self.pipeline,
             self.target
         );
         Config::parse(Path::new("test.toml"), &text, &Default::default()).unwrap()
@@ -116,8 +178,41 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
     }
 
     pub(crate) fn start_with(&self, ledger: &str, more: &str, drain: bool) -> Instance {
-        let path = self.ledger_path(ledger);
-        let config = self.config(&path, more);
+        let config = self.config(&self.ledger_path(ledger), more);
+        self.start_as(config, drain)
+    }
+
+    /// Starts a daemon with this configuration file, but for this world's queue and ledger.
+    pub(crate) fn start_file(&self, file: &str) -> Instance {
+        let ledger = self.ledger_path("ledger.db").display().to_string();
+        let variables = [
+            ("STAGESWEEP__QUEUE__URL", self.queues.url.clone()),
+            ("STAGESWEEP__LEDGER__PATH", ledger),
+        ];
+        let env = variables.map(|(name, value)| (name.to_owned(), value));
+        let config = Config::parse(Path::new("file.toml"), file, &env.into()).unwrap();
+        self.start_as(config, false)
+    }
+
+    fn start_as(&self, config: Config, drain: bool) -> Instance {
+        let owner = uuid::Uuid::new_v4().to_string();
+        let path = &config.ledger.path;
+        let ledger = EmbeddedLedger::open(path, owner, self.clock.clone()).unwrap();
+        let (connector, telemetry) = self.connector();
+        self.start_on(Arc::new(ledger), config, drain, &connector, telemetry)
+    }
+
+    /// Starts one of a fleet, whose ledger is the table of that name.
+    pub(crate) async fn start_in_table(&self, table: &str, more: &str) -> Instance {
+        let config = self.config(&self.ledger_path("none.db"), more);
+        let owner = uuid::Uuid::new_v4().to_string();
+        let (connector, telemetry) = self.connector();
+        let ledger = DynamoDbLedger::open(connector.table(table), owner, self.clock.clone());
+        let ledger = Arc::new(ledger.await.unwrap());
+        self.start_on(ledger, config, false, &connector, telemetry)
+    }
+
+    fn connector(&self) -> (Connector, Arc<Telemetry>) {
         let telemetry = Arc::new(Telemetry::new(self.clock.clone()));
         let connector = Connector::to_endpoint(
             "http://aws.test",
@@ -126,12 +221,21 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             &self.clock,
             Arc::clone(&telemetry),
         );
-        let owner = uuid::Uuid::new_v4().to_string();
-        let ledger = EmbeddedLedger::open(&path, owner, self.clock.clone()).unwrap();
+        (connector, telemetry)
+    }
+
+    fn start_on(
+        &self,
+        ledger: Arc<dyn Ledger>,
+        config: Config,
+        drain: bool,
+        connector: &Connector,
+        telemetry: Arc<Telemetry>,
+    ) -> Instance {
         let daemon = Daemon::new(
             config,
-            &connector,
-            Arc::new(ledger),
+            connector,
+            ledger,
             self.clock.clone(),
             Arc::clone(&telemetry),
             Arc::clone(&self.programs) as Arc<dyn Programs>,

@@ -136,12 +136,13 @@ async fn new_targets_are_those_of_the_next_message() {
     let world = World::new();
     let service = world.service("shop");
     let daemon = world.start("ledger.db");
-    daemon.daemon.consumer().set_targets(Targets::default());
+    let consumer = daemon.daemon.consumer();
+    consumer.set_targets(Targets::default()).unwrap();
     world.reject(&service);
     world.settled().await;
     assert_untouched(&world, &service);
     let metrics = daemon.telemetry.metrics();
-    assert_eq!(metrics.count_by_reason("MessagesRejected", "no_target"), 5);
+    assert_eq!(metrics.count_by_reason("MessagesRefused", "no_target"), 1);
     daemon.stop().await;
 }
 

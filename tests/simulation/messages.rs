@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stagesweep::rehearsal::{Action, EventOptions, Form, Level, Outcome, Rule, Service};
+use stagesweep::rehearsal::{
+    Action, EmbeddedAws, EventOptions, Form, Level, Outcome, Rule, Service,
+};
+use stagesweep::target::Targets;
 use tokio::time::Instant;
 
-use crate::harness::{World, assert_clean, assert_untouched};
+use crate::harness::{Log, PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
 /// Makes a message's body.
 type Body = fn(&World, &Service) -> String;
@@ -146,13 +149,78 @@ async fn what_is_no_rejection_is_deleted_and_nothing_is_touched() {
     world.settled().await;
     assert_untouched(&world, &service);
     assert_eq!(world.dead_letters(), 0);
-    assert_eq!(daemon.telemetry.metrics().count("MessagesDeleted"), 5);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count("MessagesDeleted"), 5);
+    // The rule asks for the wrong kind.
+    for reason in ["failed_stage", "failed_pipeline"] {
+        assert_eq!(metrics.count_by_reason("MessagesDeleted", reason), 1);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_asks_for_the_wrong_kind_of_event_is_warned_about_once() {
+    let (log, _listening) = Log::listen();
+    let world = World::new();
+    let service = world.service("shop");
+    let daemon = world.start("ledger.db");
+    for _ in 0..3 {
+        for level in [Level::Stage, Level::Pipeline] {
+            let options = EventOptions {
+                level,
+                ..EventOptions::default()
+            };
+            world.send(&world.aws.rejection_event(&service, &options));
+        }
+        world.settled().await;
+    }
+    let warnings = log.with("\"WARN\"");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, asked_for) in warnings.iter().zip(["Stage", "Pipeline"]) {
+        let text = warning.to_string();
+        let asked_for = format!("CodePipeline {asked_for} Execution State Change");
+        let says = [
+            asked_for.as_str(),
+            "CodePipeline Action Execution State Change",
+        ];
+        assert!(says.iter().all(|it| text.contains(it)), "{text}");
+    }
     daemon.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_can_never_be_handled_goes_to_the_dead_letter_queue_with_a_reason() {
-    let rejected: [(&str, Body); 6] = [
+    let rejected: [(&str, Body); 12] = [
+        ("sns_confirmation", |_, _| {
+            let topic = "arn:aws:sns:ap-northeast-1:123456789012:rejections";
+            json!({ "Type": "SubscriptionConfirmation", "TopicArn": topic, "Message": "confirm" })
+                .to_string()
+        }),
+        ("array", |world, service| {
+            format!("[{}]", edited(world, service, |_| ()))
+        }),
+        ("detail_is_text", |world, service| {
+            edited(world, service, |event| {
+                event["detail"] = json!(event["detail"].to_string())
+            })
+        }),
+        ("codestar_notification", |world, service| {
+            edited(world, service, |event| {
+                let event = event.as_object_mut().unwrap();
+                let detail_type = event.remove("detail-type").unwrap();
+                event.insert("detailType".to_owned(), detail_type);
+            })
+        }),
+        ("sns_notification", |world, service| {
+            let topic = "arn:aws:sns:ap-northeast-1:123456789012:rejections";
+            let event = edited(world, service, |_| ());
+            json!({ "Type": "Notification", "TopicArn": topic, "Message": event }).to_string()
+        }),
+        ("invalid_field", |world, service| {
+            edited(world, service, |event| {
+                event["detail"]["execution-id"] = json!("--help")
+            })
+        }),
         ("not_an_envelope", |_, _| "{\"half\": ".to_owned()),
         ("foreign_account", |world, service| {
             edited(world, service, |event| {
@@ -196,8 +264,8 @@ async fn what_can_never_be_handled_goes_to_the_dead_letter_queue_with_a_reason()
         assert_eq!(world.dead_letters(), 1, "{reason}");
         let metrics = daemon.telemetry.metrics();
         assert_eq!(
-            metrics.count_by_reason("MessagesRejected", reason),
-            5,
+            metrics.count_by_reason("MessagesRefused", reason),
+            1,
             "{reason}"
         );
         assert_eq!(metrics.count("MessagesDeleted"), 0, "{reason}");
@@ -205,11 +273,81 @@ async fn what_can_never_be_handled_goes_to_the_dead_letter_queue_with_a_reason()
     }
 }
 
+/// The pauses between the receives of the queue's one message, up to the last one before it is a dead letter.
+async fn pauses(world: &World) -> Vec<Duration> {
+    let mut at = Vec::new();
+    for receives in 1..=5 {
+        let received = |aws: &EmbeddedAws| {
+            let messages = aws.messages(&world.queues.url);
+            messages.iter().any(|it| it.receives >= receives)
+        };
+        world.aws.wait_until(received, PATIENCE).await.unwrap();
+        at.push(Instant::now());
+    }
+    at.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+/// What the message itself is wrong with goes quickly. What a rolling update, or CloudFront's own next answer,
+/// may put right is waited for from the first receive on, each time twice as long.
+#[tokio::test(start_paused = true)]
+async fn only_what_lies_in_the_message_itself_goes_quickly_to_the_dead_letter_queue() {
+    let no_target: Body = |world, service| {
+        edited(world, service, |event| {
+            event["detail"]["action"] = json!("AnotherAction")
+        })
+    };
+    let refused: Body = |world, service| {
+        deployment_writes(world, service, "not-a-distribution");
+        edited(world, service, |_| ())
+    };
+    let malformed: Body = |_, _| "{}".to_owned();
+    for (body, quick) in [(no_target, false), (refused, false), (malformed, true)] {
+        let world = World::new();
+        let service = world.service("shop");
+        let body = body(&world, &service);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let daemon = world.start("ledger.db");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.send(&body);
+        let mut longest = Duration::from_secs(5);
+        for pause in pauses(&world).await {
+            if quick {
+                assert!(pause < Duration::from_secs(1), "{pause:?}");
+                continue;
+            }
+            // SQS takes whole seconds, and looking takes a moment.
+            let most = longest + Duration::from_secs(2);
+            assert!(longest / 2 <= pause && pause <= most, "{pause:?}");
+            longest *= 2;
+        }
+        world.settled().await;
+        assert_eq!(world.dead_letters(), 1);
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_a_rolling_update_brings_in_time_has_its_rejection_cleaned() {
+    let world = World::new();
+    let service = world.service("shop");
+    let daemon = world.start("ledger.db");
+    let consumer = daemon.daemon.consumer();
+    let targets = world.config(&world.ledger_path("ledger.db"), "").targets;
+    consumer.set_targets(Targets::default()).unwrap();
+    world.reject(&service);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.dead_letters(), 0);
+    consumer.set_targets(targets).unwrap();
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fence_refuses_and_nothing_is_touched() {
-    let fences: [(&str, Preparation); 6] = [
+    let fences: [(&str, Preparation); 7] = [
         ("staging_is_production", |world, service| {
-            rewrite_staging_parameter(world, service, &service.production_id);
+            deployment_writes(world, service, &service.production_id);
         }),
         ("production_parameter_invalid", |world, service| {
             world
@@ -217,7 +355,7 @@ async fn a_fence_refuses_and_nothing_is_touched() {
                 .put_parameter(&service.production_parameter, "to be decided");
         }),
         ("staging_parameter_invalid", |world, service| {
-            rewrite_staging_parameter(world, service, "not-a-distribution");
+            deployment_writes(world, service, "not-a-distribution");
         }),
         ("production_is_staging", |world, service| {
             let other = world.service("other");
@@ -227,12 +365,15 @@ async fn a_fence_refuses_and_nothing_is_touched() {
         }),
         ("not_a_staging_distribution", |world, service| {
             let other = world.service("other");
-            rewrite_staging_parameter(world, service, &other.production_id);
+            deployment_writes(world, service, &other.production_id);
         }),
         ("production_missing", |world, service| {
             world
                 .aws
                 .put_parameter(&service.production_parameter, "ENOWHERETOBESEEN");
+        }),
+        ("parameter_is_secure_string", |world, service| {
+            world.aws.secure_parameter(&service.staging_parameter);
         }),
     ];
     for (reason, prepare) in fences {
@@ -240,41 +381,37 @@ async fn a_fence_refuses_and_nothing_is_touched() {
         let service = world.service("shop");
         prepare(&world, &service);
         tokio::time::advance(Duration::from_secs(60)).await;
-        // The approval opens after that, so that the value is the one it started with.
-        let options = EventOptions {
-            start_time: Some(world.clock.now()),
-            ..EventOptions::default()
-        };
-        world.send(&world.aws.rejection_event(&service, &options));
+        world.reject(&service);
         let daemon = world.start("ledger.db");
         world.settled().await;
         assert_eq!(world.changes(), Vec::<String>::new(), "{reason}");
         assert_eq!(world.dead_letters(), 1, "{reason}");
         let metrics = daemon.telemetry.metrics();
         assert_eq!(
-            metrics.count_by_reason("MessagesRejected", reason),
-            5,
+            metrics.count_by_reason("CleanupsRefused", reason),
+            1,
             "{reason}"
         );
+        assert_eq!(metrics.count("MessagesRefused"), 0, "{reason}");
         daemon.stop().await;
     }
 }
 
-fn rewrite_staging_parameter(world: &World, service: &Service, value: &str) {
-    world.aws.put_parameter(&service.staging_parameter, value);
+/// The service's deployment writes this to the staging parameter.
+fn deployment_writes(world: &World, service: &Service, value: &str) {
+    let name = &service.staging_parameter;
+    let history = world.aws.parameter_history(name);
+    let written = history.iter().find(|it| it.value == service.staging_id);
+    let by = &written.unwrap().by;
+    assert_eq!(by.execution.as_ref(), Some(&service.execution_id));
+    world.aws.put_parameter_as(name, value, &by.arn);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_parameter_that_says_there_is_nothing_is_a_success() {
     let world = World::new();
-    let service = world.service("shop");
-    world.aws.put_parameter(&service.staging_parameter, "dummy");
-    tokio::time::advance(Duration::from_secs(60)).await;
-    let options = EventOptions {
-        start_time: Some(world.clock.now()),
-        ..EventOptions::default()
-    };
-    world.send(&world.aws.rejection_event(&service, &options));
+    let service = world.rolled_back("shop");
+    world.send(&world.aws.reject(&service).unwrap());
     let daemon = world.start("ledger.db");
     world.settled().await;
     assert_eq!(world.changes(), Vec::<String>::new());
@@ -286,6 +423,52 @@ async fn a_parameter_that_says_there_is_nothing_is_a_success() {
         1
     );
     daemon.stop().await;
+}
+
+/// What the execution deployed is its own all the same.
+#[tokio::test(start_paused = true)]
+async fn a_parameter_that_a_person_emptied_is_left_as_it_is_and_what_was_deployed_taken_down() {
+    for (value, asks) in [("dummy", true), ("deleted", true), ("dummy", false)] {
+        let world = World::new();
+        let service = world.service("shop");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        world.aws.put_parameter(&service.staging_parameter, value);
+        world.reject(&service);
+        let more = format!("[verify]\ncodepipeline = {asks}\n");
+        let daemon = world.start_with("ledger.db", &more, false);
+        world.settled().await;
+        assert_gone(&world, &service);
+        let steps = [
+            "UpdateDistribution",
+            "DeleteContinuousDeploymentPolicy",
+            "UpdateDistribution",
+            "DeleteDistribution",
+        ];
+        assert_eq!(world.changes(), steps, "{value}, asks: {asks}");
+        let left = world.aws.parameter(&service.staging_parameter);
+        assert_eq!(left.as_deref(), Some(value));
+        let metrics = daemon.telemetry.metrics();
+        assert_eq!(metrics.count_by_reason("MessagesDeleted", "cleaned"), 1);
+        daemon.stop().await;
+    }
+}
+
+/// SNS with raw delivery hands on what EventBridge sent, byte for byte.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_of_zero_beside_an_actions_id_is_accepted() {
+    for attempt in [json!(0), json!(0.0)] {
+        let world = World::new();
+        let service = world.service("shop");
+        let body = edited(&world, &service, |event| {
+            assert!(event["detail"]["action-execution-id"].is_string());
+            event["detail"]["pipeline-execution-attempt"] = attempt.clone();
+        });
+        world.send(&body);
+        let daemon = world.start("ledger.db");
+        world.settled().await;
+        assert_clean(&world, &service);
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use stagesweep::notify::DETAIL_TYPE;
 use stagesweep::programs::Finish;
-use stagesweep::rehearsal::{Action, EmbeddedAws, EventOptions, Failure, Rule};
+use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule};
 
 use crate::harness::{PATIENCE, World, assert_clean};
 
@@ -217,14 +217,9 @@ async fn an_entry_that_is_refused_in_a_200_and_a_lost_answer_are_tried_again() {
 async fn many_outcomes_at_once_go_in_few_calls_and_a_drain_waits_for_them() {
     let world = world();
     for n in 0..18 {
-        let service = world.service(&format!("shop{n}"));
-        // Taken down already: all are done at the same time.
-        world.aws.put_parameter(&service.staging_parameter, "dummy");
-        let options = EventOptions {
-            start_time: Some(world.clock.now()),
-            ..EventOptions::default()
-        };
-        world.send(&world.aws.rejection_event(&service, &options));
+        // There is nothing to take down: all are done at the same time.
+        let service = world.rolled_back(&format!("shop{n}"));
+        world.send(&world.aws.reject(&service).unwrap());
     }
     let slow = Action::Delay(Duration::from_millis(500));
     world.aws.add_rule(Rule::on("PutEvents").then(slow));

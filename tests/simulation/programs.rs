@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use stagesweep::programs::{Finish, Invocation, Listener, Output, Programs};
-use stagesweep::rehearsal::{Action, EventOptions, Form, Review, Rule};
+use stagesweep::rehearsal::{Action, EventOptions, Form, Review, Rule, Service};
 use stagesweep::stop::{Stop, StopReason};
 
 use crate::harness::{World, assert_clean, assert_untouched};
@@ -89,11 +89,17 @@ fn alone() -> World {
 
 /// A rejection of the pipeline that only has a program.
 fn batch_rejection(world: &World, name: &str) -> String {
-    let service = world.service(name);
-    let event = world
-        .aws
-        .rejection_event(&service, &EventOptions::default());
-    event.replace(&service.pipeline, "batch-pipeline")
+    let service = batch(world, name);
+    let options = EventOptions::default();
+    world.aws.rejection_event(&service, &options)
+}
+
+/// An execution of the pipeline that only has a program.
+fn batch(world: &World, name: &str) -> Service {
+    Service {
+        pipeline: "batch-pipeline".to_owned(),
+        ..world.service(name)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,23 +108,19 @@ async fn the_program_runs_once_after_the_cleanup_with_the_event_on_its_input() {
     let service = world.service("shop");
     let program = world.programs.clone();
     // Not before everything is gone.
-    let (staging, parameter) = (
-        service.staging_id.clone(),
-        service.staging_parameter.clone(),
-    );
+    let parameter = service.staging_parameter.clone();
     let body = world
         .aws
         .rejection_event(&service, &EventOptions::default());
     world.send(&body);
     world.send(&body);
     let seen = program.clone();
-    world
-        .aws
-        .add_rule(Rule::on("PutParameter").then(Action::before(move |aws, _| {
-            assert!(aws.distribution(&staging).is_none());
-            assert_ne!(aws.parameter(&parameter).as_deref(), Some("deleted"));
+    world.aws.add_rule(
+        Rule::on("DeleteDistribution").then(Action::before(move |aws, _| {
+            assert_eq!(aws.parameter(&parameter).as_deref(), Some("deleted"));
             assert!(seen.calls().is_empty());
-        })));
+        })),
+    );
     let daemon = world.start("ledger.db");
     world.settled().await;
     assert_clean(&world, &service);
@@ -140,15 +142,18 @@ async fn the_program_runs_once_after_the_cleanup_with_the_event_on_its_input() {
     assert_eq!(calls[0].input, body);
     assert_eq!(calls[0].timeout, Duration::from_secs(30 * 60));
     assert_eq!(calls[0].pass_environment, ["HTTPS_PROXY"]);
-    assert!(
-        calls[0]
-            .environment
-            .contains(&("STAGESWEEP_OUTCOME", "cleaned".to_owned()))
-    );
-    assert!(
-        calls[0]
-            .environment
-            .contains(&("STAGESWEEP_EXECUTION_ID", id.to_owned()))
+    let given = [
+        ("STAGESWEEP_OUTCOME", "cleaned"),
+        ("STAGESWEEP_EXECUTION_ID", id),
+        ("STAGESWEEP_PIPELINE", pipeline),
+        ("STAGESWEEP_STAGE", "Approve"),
+        ("STAGESWEEP_ACTION", "Approve"),
+        ("STAGESWEEP_ACCOUNT", &service.account),
+        ("STAGESWEEP_REGION", &service.region),
+    ];
+    assert_eq!(
+        calls[0].environment,
+        given.map(|(name, value)| (name, value.to_owned()))
     );
     assert_eq!(daemon.telemetry.metrics().count("CleanupsSucceeded"), 1);
     daemon.stop().await;
@@ -159,7 +164,9 @@ async fn a_program_alone_touches_nothing_else_and_is_for_any_approval_of_its_pip
     let world = alone();
     let body = batch_rejection(&world, "batch").replace("\"Approve\"", "\"Elsewhere\"");
     world.send(&body);
-    let daemon = world.start("ledger.db");
+    // CodePipeline knows of no such stage.
+    let unasked = "[verify]\ncodepipeline = false\n";
+    let daemon = world.start_with("ledger.db", unasked, false);
     world.settled().await;
     assert_eq!(world.programs.calls().len(), 1);
     assert_eq!(
@@ -211,22 +218,15 @@ async fn what_asks_for_another_try_gets_it_and_what_says_no_goes_to_the_dead_let
         "it is asked once, and the message goes its way without it"
     );
     let metrics = daemon.telemetry.metrics();
-    for (reason, times) in [
-        ("program_failed", 1),
-        ("program_try_again", 2),
-        ("program_signalled", 1),
-        ("program_timed_out", 1),
+    // Each job once, by its first cause.
+    for (metric, reason) in [
+        ("CleanupsFailed", "program_try_again"),
+        ("CleanupsRefused", "program_failed"),
     ] {
-        assert_eq!(
-            metrics.count_by_reason("CleanupsFailed", reason),
-            times,
-            "{reason}"
-        );
+        assert_eq!(metrics.count_by_reason(metric, reason), 1);
+        assert_eq!(metrics.count(metric), 1);
     }
-    assert_eq!(
-        metrics.count_by_reason("MessagesRejected", "program_failed"),
-        5
-    );
+    assert_eq!(metrics.count("MessagesRefused"), 0);
     daemon.stop().await;
 }
 
@@ -324,15 +324,12 @@ async fn a_daemon_that_stops_sooner_than_the_program_gives_the_message_back() {
 #[tokio::test(start_paused = true)]
 async fn the_oldest_form_of_the_event_reaches_a_program_as_it_came() {
     let world = alone();
-    let service = world.service("batch");
+    let service = batch(&world, "batch");
     let options = EventOptions {
         form: Form::Older,
         ..EventOptions::default()
     };
-    let body = world
-        .aws
-        .rejection_event(&service, &options)
-        .replace(&service.pipeline, "batch-pipeline");
+    let body = world.aws.rejection_event(&service, &options);
     world.send(&body);
     let daemon = world.start("ledger.db");
     world.settled().await;
@@ -344,17 +341,15 @@ async fn the_oldest_form_of_the_event_reaches_a_program_as_it_came() {
 async fn a_rejection_that_was_taken_back_runs_no_program() {
     for approved in [false, true] {
         let world = both();
-        let mut service = world.service("shop");
         // Nothing to clean: only the program is left to be verified.
-        world.aws.put_parameter(&service.staging_parameter, "dummy");
+        let service = world.rolled_back("shop");
         tokio::time::advance(Duration::from_secs(60)).await;
-        service.start_time = world.clock.now();
-        world.reject(&service);
+        world.send(&world.aws.reject(&service).unwrap());
         if approved {
             world.aws.retry_approval(&service, 2);
             world.aws.review(&service, 2, Review::Approved);
         }
-        let daemon = world.start_with("ledger.db", "[verify]\ncodepipeline = true\n", false);
+        let daemon = world.start("ledger.db");
         world.settled().await;
         assert_eq!(world.programs.calls().len(), usize::from(!approved));
         let outcome = if approved {
@@ -364,6 +359,40 @@ async fn a_rejection_that_was_taken_back_runs_no_program() {
         };
         let metrics = daemon.telemetry.metrics();
         assert_eq!(metrics.count_by_reason("MessagesDeleted", outcome), 1);
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_whose_name_would_be_an_option_of_its_program_is_refused_before_anything_changes()
+ {
+    for both in [true, false] {
+        let mut world = World::new();
+        let run = "run = [\"/opt/undo\", \"{pipeline}\"]\n";
+        // By a target that cleans first; by one that only runs the program.
+        world.target = match both {
+            true => run.to_owned(),
+            false => {
+                format!("[[targets]]\npipeline = \"{{name}}-pipeline\"\nstage = \"Gate\"\n{run}")
+            }
+        };
+        let service = world.service("--profile-x");
+        let body = world
+            .aws
+            .rejection_event(&service, &EventOptions::default());
+        let body = match both {
+            true => body,
+            false => body.replace("\"stage\":\"Approve\"", "\"stage\":\"Gate\""),
+        };
+        world.send(&body);
+        let daemon = world.start("ledger.db");
+        world.settled().await;
+        assert_untouched(&world, &service);
+        assert_eq!(world.programs.calls().len(), 0);
+        assert_eq!(world.dead_letters(), 1);
+        let metrics = daemon.telemetry.metrics();
+        let reason = "program_argument_is_option";
+        assert_eq!(metrics.count_by_reason("MessagesRefused", reason), 1);
         daemon.stop().await;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, Rule, Service};
+use stagesweep::rehearsal::{Action, Faults, Rule, Service};
 use tokio::time::Instant;
 
 use crate::harness::{World, assert_clean};
@@ -67,7 +67,8 @@ async fn twenty_cleanups_in_one_account_share_their_looks() {
         let each = asked as f64 / 20.0;
         println!("P = {seconds} s, 20 at once: {ratio:.3} of 2 P, {each:.2} status calls each");
         assert!(ratio <= overhead, "{seconds} s: {ratio} of 2 P");
-        assert!(each <= 6.0, "{seconds} s: {each} status calls each");
+        // One of them, the look at production before the disable, is shared with nobody.
+        assert!(each <= 7.0, "{seconds} s: {each} status calls each");
     }
 }
 
@@ -159,6 +160,35 @@ async fn a_throttled_account_slows_down_and_everything_is_cleaned_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn throttling_that_no_rate_explains_slows_down_nobody_for_long() {
+    const WORLDS: u64 = 25;
+    let mut late = 0;
+    for seed in 0..WORLDS {
+        // The SDK's jitter draws from this thread's generator.
+        fastrand::seed(seed);
+        let world = World::with(|settings| {
+            settings.propagation = Duration::from_secs(2);
+            settings.seed = seed;
+        });
+        world.aws.set_faults(Faults {
+            throttle: 0.3,
+            ..Faults::none()
+        });
+        let services = services(&world, 4);
+        let storm = async {
+            tokio::time::sleep(Duration::from_secs(45)).await;
+            world.aws.calm();
+        };
+        let ((took, _), ()) = tokio::join!(clean(&world, &services), storm);
+        println!("seed {seed}: {took:?}");
+        assert!(took <= Duration::from_secs(200), "seed {seed}: {took:?}");
+        late += u64::from(took > Duration::from_secs(75));
+    }
+    // Whether the few calls show in time that no rate is the reason is by chance.
+    assert!(late <= WORLDS / 5, "{late} of {WORLDS}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_the_limiter() {
     let world = World::with(|settings| settings.switches.changes_per_minute = Some(2));
     let services = services(&world, 12);
@@ -168,14 +198,16 @@ async fn a_stop_does_not_wait_for_the_limiter() {
     let daemon = world.start("ledger.db");
     tokio::time::sleep(Duration::from_secs(90)).await;
     assert_eq!(daemon.daemon.consumer().gauges().in_flight, 12);
-    let detached = world.changes().len();
+    let updates = |it: &&String| *it == "UpdateDistribution";
+    let detached = world.changes().iter().filter(updates).count();
     assert!(detached < 8, "{detached} are detached, the others wait");
+    let changes = world.changes().len();
     let began = Instant::now();
     daemon.stop().await;
     // The SDK's attempts of one change that has begun may go on.
     let took = began.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(world.changes().len() <= detached + 1);
+    assert!(world.changes().len() <= changes + 1);
     let depth = world.aws.depth(&world.queues.url).unwrap();
     assert_eq!(depth.visible, 12, "every message was given back");
 }

@@ -11,15 +11,19 @@ use stagesweep::rehearsal::{
 use crate::harness::{Instance, World, assert_clean, assert_untouched};
 
 const VERIFY: &str = "[verify]\ncodepipeline = true\n";
+const UNASKED: &str = "[verify]\ncodepipeline = false\n";
 const IGNORE: &str = "[verify]\ncodepipeline = true\non_timeout = \"ignore\"\n";
 
-/// The calls of CodePipeline so far.
-fn asked(world: &World) -> usize {
+/// The calls of CodePipeline so far: what the execution did, who is at work, and how the pipeline runs its
+/// executions.
+fn asked(world: &World) -> [usize; 3] {
     let journal = world.aws.journal();
-    let [actions, state] = ["ListActionExecutions", "GetPipelineState"]
-        .map(|operation| journal.calls(operation, Some("shop-frontend-pipeline")));
-    assert_eq!(actions, state);
-    actions
+    [
+        "ListActionExecutions",
+        "GetPipelineState",
+        "ListPipelineExecutions",
+    ]
+    .map(|operation| journal.calls(operation, Some("shop-frontend-pipeline")))
 }
 
 fn deleted(daemon: &Instance, reason: &str) -> u64 {
@@ -53,7 +57,7 @@ fn approve_after_retry(aws: &EmbeddedAws, service: &Service) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejection_that_stands_is_cleaned_and_checked_twice() {
+async fn a_rejection_that_stands_is_cleaned_and_checked_when_bound_and_before_three_steps() {
     for form in [Form::Current, Form::Older] {
         let world = World::new();
         let service = world.service("shop");
@@ -61,17 +65,17 @@ async fn a_rejection_that_stands_is_cleaned_and_checked_twice() {
         let daemon = world.start_with("ledger.db", VERIFY, false);
         world.settled().await;
         assert_clean(&world, &service);
-        assert_eq!(asked(&world), 2, "{form:?}");
+        assert_eq!(asked(&world), [4, 3, 1], "{form:?}");
         daemon.stop().await;
     }
     // Without it, CodePipeline is not asked.
     let world = World::new();
     let service = world.service("shop");
     world.reject(&service);
-    let daemon = world.start("ledger.db");
+    let daemon = world.start_with("ledger.db", UNASKED, false);
     world.settled().await;
     assert_clean(&world, &service);
-    assert_eq!(asked(&world), 0);
+    assert_eq!(asked(&world), [0, 0, 0]);
     daemon.stop().await;
 }
 
@@ -147,12 +151,17 @@ async fn a_retry_between_detach_and_disable_stops_the_cleanup_there() {
     world.settled().await;
     assert_eq!(
         world.changes(),
-        ["UpdateDistribution", "DeleteContinuousDeploymentPolicy"]
+        [
+            "PutParameter",
+            "UpdateDistribution",
+            "DeleteContinuousDeploymentPolicy"
+        ]
     );
     let staging = world.aws.distribution(&service.staging_id).unwrap();
     assert!(staging.enabled);
+    // After the detach the name is not given back: a promotion fails at once.
     let parameter = world.aws.parameter(&service.staging_parameter);
-    assert_eq!(parameter.as_ref(), Some(&service.staging_id));
+    assert_eq!(parameter.as_deref(), Some("deleted"));
     assert_eq!(deleted(&daemon, "retracted"), 1);
     assert_eq!(world.dead_letters(), 0);
     daemon.stop().await;
@@ -182,34 +191,46 @@ async fn the_second_rejection_of_an_execution_is_the_one_that_is_worked_on() {
 async fn what_cannot_be_checked_is_not_a_yes() {
     let gone = || Failure::new(400, "PipelineNotFoundException", "no such pipeline");
     let unknown = || Failure::new(400, "PipelineExecutionNotFoundException", "none");
-    for (action, reason) in [
-        (Action::Deny, "access_denied"),
-        (Action::Throttle, "throttled"),
-        (Action::Hang, "unavailable"),
-        (Action::Refuse(gone()), "not_found"),
-        (Action::Refuse(unknown()), "not_found"),
-    ] {
-        for operation in ["ListActionExecutions", "GetPipelineState"] {
-            let world = World::new();
-            let service = world.service("shop");
-            world.reject(&service);
-            let rule = world.aws.add_rule(Rule::on(operation).then(action.clone()));
-            let daemon = world.start_with("ledger.db", VERIFY, false);
-            world.settled().await;
-            assert_untouched(&world, &service);
-            assert_eq!(world.changes(), Vec::<String>::new());
-            assert_eq!(world.dead_letters(), 1, "{operation} {reason}");
-            let metrics = daemon.telemetry.metrics();
-            let released = metrics.count_by_reason("MessagesReleased", reason);
-            assert_eq!(released, 5, "{operation} {reason}");
-            // Once it can be, the same rejection is worked on.
-            world.aws.remove_rule(rule);
-            world.aws.calm();
-            world.reject(&service);
-            world.settled().await;
-            assert!(world.aws.distribution(&service.staging_id).is_none());
-            daemon.stop().await;
-        }
+    let (actions, state, mode) = (
+        "ListActionExecutions",
+        "GetPipelineState",
+        "ListPipelineExecutions",
+    );
+    let each = |action: Action, reason| {
+        [actions, state, mode].map(|operation| (operation, action.clone(), reason))
+    };
+    let all = [
+        each(Action::Deny, "access_denied"),
+        each(Action::Throttle, "throttled"),
+        each(Action::Hang, "unavailable"),
+        [
+            (actions, Action::Refuse(gone()), "not_found"),
+            // The stage cannot be seen.
+            (state, Action::Refuse(gone()), "not_verified"),
+            (mode, Action::Refuse(gone()), "not_found"),
+        ],
+    ];
+    let unknown = (actions, Action::Refuse(unknown()), "not_verified");
+    for (operation, action, reason) in all.into_iter().flatten().chain([unknown]) {
+        let world = World::new();
+        let service = world.service("shop");
+        world.reject(&service);
+        let rule = world.aws.add_rule(Rule::on(operation).then(action.clone()));
+        let daemon = world.start_with("ledger.db", VERIFY, false);
+        world.settled().await;
+        assert_untouched(&world, &service);
+        assert_eq!(world.changes(), Vec::<String>::new());
+        assert_eq!(world.dead_letters(), 1, "{operation} {reason}");
+        let metrics = daemon.telemetry.metrics();
+        let released = metrics.count_by_reason("MessagesReleased", reason);
+        assert_eq!(released, 5, "{operation} {reason}");
+        // Once it can be, the same rejection is worked on.
+        world.aws.remove_rule(rule);
+        world.aws.calm();
+        world.reject(&service);
+        world.settled().await;
+        assert!(world.aws.distribution(&service.staging_id).is_none());
+        daemon.stop().await;
     }
 }
 
@@ -255,7 +276,11 @@ async fn an_approval_that_timed_out_is_cleaned_or_left_as_configured() {
             world.send(&world.aws.rejection_event(&service, &options));
             let daemon = world.start_with("ledger.db", more, false);
             world.settled().await;
-            assert_eq!(deleted(&daemon, "expired"), u64::from(ignored), "{shows:?}");
+            assert_eq!(
+                deleted(&daemon, "undecided"),
+                u64::from(ignored),
+                "{shows:?}"
+            );
             if ignored {
                 assert_untouched(&world, &service);
                 assert_eq!(world.changes(), Vec::<String>::new());
@@ -284,6 +309,8 @@ async fn an_approval_that_timed_out_is_cleaned_or_left_as_configured() {
 async fn a_pipeline_of_another_account_is_asked_as_its_role_and_in_its_own_region() {
     let mut world = World::new();
     let account = "210987654321";
+    world.pipeline =
+        "arn:aws:codepipeline:us-east-1:{account}:{service}-frontend-pipeline".to_owned();
     world.target =
         "role_arn = \"arn:aws:iam::{account}:role/stagesweep\"\nregion = \"eu-west-1\"\n"
             .to_owned();
@@ -311,4 +338,27 @@ async fn a_pipeline_of_another_account_is_asked_as_its_role_and_in_its_own_regio
         it.call.account == account && it.call.region.as_deref() == Some("us-east-1")
     }));
     daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_ask_asks_nobody_although_every_turn_comes_late() {
+    for operation in ["PutParameter", "UpdateDistribution"] {
+        let world = World::new();
+        let service = world.service("shop");
+        let denied = Failure::new(403, "AccessDeniedException", "not authorized");
+        for asking in ["ListActionExecutions", "GetPipelineState"] {
+            let rule = Rule::on(asking).then(Action::Refuse(denied.clone()));
+            world.aws.add_rule(rule);
+        }
+        // After these the limiter lets the next change wait for longer than an answer would count.
+        let throttled = Rule::on(operation).first(8).then(Action::Throttle);
+        world.aws.add_rule(throttled);
+        rejected(&world, &service, Form::Current);
+        let daemon = world.start_with("ledger.db", UNASKED, false);
+        world.settled().await;
+        assert_clean(&world, &service);
+        assert_eq!(asked(&world), [0, 0, 0], "{operation}");
+        assert_eq!(world.dead_letters(), 0, "{operation}");
+        daemon.stop().await;
+    }
 }

@@ -11,7 +11,7 @@ use stagesweep::clock::Clock;
 use stagesweep::pace::Pace;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::retry::ErrorClass;
-use stagesweep::target::{Access, PipelineArn, Resolution, TargetSpec, Targets};
+use stagesweep::target::{Access, PipelineArn, Resolution, Surroundings, TargetSpec, Targets};
 use stagesweep::tasks::Tasks;
 use stagesweep::telemetry::{Telemetry, chain};
 use tokio::time::Instant;
@@ -70,7 +70,7 @@ fn rig() -> Rig {
 /// What a target with these keys comes to for a pipeline of the account.
 fn access(external_id: &str, region: &str) -> Access {
     let text = str::to_owned;
-    let targets = Targets::new(&[TargetSpec {
+    let specs = [TargetSpec {
         pipeline: text("{service}-frontend-pipeline"),
         stage: Some(text("Approve")),
         action: Some(text("Approve")),
@@ -79,9 +79,13 @@ fn access(external_id: &str, region: &str) -> Access {
         role_arn: Some(text("arn:aws:iam::{account}:role/teams/stagesweep")),
         external_id: Some(text(external_id)),
         region: Some(text(region)),
-        program: None,
-    }])
-    .unwrap();
+        ..TargetSpec::default()
+    }];
+    let surroundings = Surroundings {
+        account: Some(text(ACCOUNT)),
+        ..Surroundings::default()
+    };
+    let targets = Targets::new(&specs, surroundings).unwrap();
     let pipeline: PipelineArn =
         format!("arn:aws:codepipeline:us-east-1:{ACCOUNT}:shop-frontend-pipeline")
             .parse()

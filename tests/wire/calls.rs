@@ -1,5 +1,8 @@
 //! What exactly goes over HTTP for each call of the daemon, and what each answer means.
 
+mod parameters;
+mod pipelines;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,17 +17,18 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use stagesweep::aws::edit::Edit;
+use stagesweep::aws::cloudfront::CloudFront;
 use stagesweep::aws::sqs::Queue;
+use stagesweep::aws::ssm::ParameterStore;
 use stagesweep::aws::{Account, AwsError, Connector, RECEIVE_MARGIN};
 use stagesweep::binding::Binding;
-use stagesweep::catch_up::Execution;
 use stagesweep::clock::Clock;
-use stagesweep::plan::{Decision, Deletable, Distribution, Observed, Progress, Step, decide};
-use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Review, Rule, Service, Settings};
+use stagesweep::plan::{
+    Decision, Deletable, Distribution, Observed, Policy, Progress, Step, decide,
+};
+use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Rule, Service, Settings};
 use stagesweep::retry::{Conflict, ErrorClass};
 use stagesweep::telemetry::Telemetry;
-use stagesweep::verdict::Status;
 use tokio::time::Instant;
 
 use crate::signature::verified_scope;
@@ -206,40 +210,88 @@ fn deployed() -> (Rig, EmbeddedAws, Service) {
     (Rig::new(Answers::World(aws.clone())), aws, service)
 }
 
-/// What may be deleted is decided, not made.
-fn deletable(id: &str, etag: &str) -> Deletable {
-    let staging = Distribution {
+/// What may be done is decided, not made: the step for a production distribution that names a policy, or
+/// none, and a staging distribution.
+fn decided(production: (&str, &str, Option<&str>), staging: (&str, &str, bool)) -> Step {
+    let distribution = |(id, etag): (&str, &str), staging| Distribution {
         id: id.to_owned(),
-        domain: "d222.cloudfront.net".to_owned(),
+        domain: format!("{id}.cloudfront.net"),
         etag: etag.to_owned(),
         deployed: true,
-        enabled: false,
-        staging: true,
+        enabled: true,
+        staging,
         aliases: 0,
         policy_id: None,
     };
-    let production = Distribution {
-        id: "EPRODUCTION111".to_owned(),
-        staging: false,
-        ..staging.clone()
+    let policy_id = production.2.map(str::to_owned);
+    let staging = Distribution {
+        enabled: staging.2,
+        ..distribution((staging.0, staging.1), true)
     };
     let binding = Binding {
-        production_id: production.id.clone(),
-        staging_id: id.to_owned(),
-        staging_domain: None,
-        policy_id: None,
-        overwriting: None,
+        production_id: production.0.to_owned(),
+        staging_id: staging.id.clone(),
+        ..Binding::default()
     };
+    let policies = policy_id.iter().map(|id| Policy {
+        id: id.clone(),
+        etag: "e".to_owned(),
+        staging_domains: vec![staging.domain.clone()],
+    });
     let observed = Observed {
-        production: Some(production),
+        policies: policies.collect(),
+        production: Some(Distribution {
+            policy_id,
+            ..distribution((production.0, production.1), false)
+        }),
         staging: Some(staging),
-        policies: Vec::new(),
         parameter: None,
+        listed_gone: false,
     };
     match decide(&binding, &observed, &Progress::default()) {
-        Decision::Apply(Step::DeleteStaging(deletable)) => deletable,
+        Decision::Apply(step) => step,
         other => panic!("{other:?}"),
     }
+}
+
+const SOME_PRODUCTION: (&str, &str, Option<&str>) = ("EPRODUCTION111", "e", None);
+
+fn deletable(id: &str, etag: &str) -> Deletable {
+    match decided(SOME_PRODUCTION, (id, etag, false)) {
+        Step::DeleteStaging(deletable) => deletable,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn detach(
+    cloudfront: &CloudFront,
+    id: &str,
+    etag: &str,
+    policy_id: &str,
+) -> Result<(), AwsError> {
+    let step = decided((id, etag, Some(policy_id)), ("ESTAGING222222", "e", true));
+    let Step::Detach(detachable) = step else {
+        panic!("{step:?}");
+    };
+    let update = cloudfront.prepare_detach(&detachable).await?;
+    cloudfront
+        .update(update, cloudfront.change_turn().await?)
+        .await
+}
+
+async fn disable(cloudfront: &CloudFront, id: &str, etag: &str) -> Result<(), AwsError> {
+    let step = decided(SOME_PRODUCTION, (id, etag, true));
+    let Step::DisableStaging(disableable) = step else {
+        panic!("{step:?}");
+    };
+    let update = cloudfront.prepare_disable(&disableable).await?;
+    cloudfront
+        .update(update, cloudfront.change_turn().await?)
+        .await
+}
+
+async fn overwrite(ssm: &ParameterStore, name: &str, value: &str) -> Result<i64, AwsError> {
+    ssm.overwrite(name, value, ssm.change_turn().await?).await
 }
 
 /// At an endpoint of one's own; at CloudFront's, the SDK signs for us-east-1.
@@ -255,7 +307,7 @@ async fn a_distribution_is_updated_with_the_very_bytes_that_were_read_but_for_on
     let table = [
         (
             &service.production_id,
-            Edit::detach(&service.policy_id),
+            true,
             format!(
                 "<ContinuousDeploymentPolicyId>{}</ContinuousDeploymentPolicyId>",
                 service.policy_id
@@ -265,19 +317,20 @@ async fn a_distribution_is_updated_with_the_very_bytes_that_were_read_but_for_on
         ),
         (
             &service.staging_id,
-            Edit::disable(),
+            false,
             "</PriceClass><Enabled>true</Enabled>".to_owned(),
             "</PriceClass><Enabled>false</Enabled>",
         ),
     ];
-    for (id, edit, from, to) in table {
+    for (id, detaches, from, to) in table {
         let before = aws.distribution(id).unwrap();
         assert_eq!(before.config.matches(&from).count(), 1);
-        rig.account
-            .cloudfront
-            .update(id, &before.etag, edit)
-            .await
-            .unwrap();
+        let cloudfront = &rig.account.cloudfront;
+        match detaches {
+            true => detach(cloudfront, id, &before.etag, &service.policy_id).await,
+            false => disable(cloudfront, id, &before.etag).await,
+        }
+        .unwrap();
         let sent = rig.sent(CLOUDFRONT);
         assert_eq!(sent.len(), 2);
         assert_eq!(sent[0].method, "GET");
@@ -321,18 +374,20 @@ async fn an_update_that_was_not_decided_on_this_configuration_is_not_sent() {
     let etag = aws.distribution(id).unwrap().etag;
     aws.edit_distribution(id, "Comment", "someone was here")
         .unwrap();
-    let detach = Edit::detach(&service.policy_id);
-    let error = cloudfront.update(id, &etag, detach).await.unwrap_err();
+    let error = detach(cloudfront, id, &etag, &service.policy_id)
+        .await
+        .unwrap_err();
     assert_eq!(error.class, ErrorClass::Changed);
     let etag = aws.distribution(id).unwrap().etag;
-    let other = Edit::detach("another-policy");
-    cloudfront.update(id, &etag, other).await.unwrap_err();
+    detach(cloudfront, id, &etag, "another-policy")
+        .await
+        .unwrap_err();
     assert!(rig.sent(CLOUDFRONT).iter().all(|sent| sent.method == "GET"));
     assert!(aws.journal().mutations().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_answer_was_lost_is_made_once_and_shows_as_changed() {
+async fn a_change_whose_answer_was_lost_is_not_sent_again() {
     let (rig, aws, service) = deployed();
     aws.add_rule(
         Rule::on("UpdateDistribution")
@@ -341,13 +396,11 @@ async fn a_change_whose_answer_was_lost_is_made_once_and_shows_as_changed() {
     );
     let id = &service.production_id;
     let etag = aws.distribution(id).unwrap().etag;
-    let detach = Edit::detach(&service.policy_id);
-    let error = rig.account.cloudfront.update(id, &etag, detach).await;
-    assert_eq!(error.unwrap_err().class, ErrorClass::Changed);
-    let puts: Vec<_> = rig.sent(CLOUDFRONT).split_off(1);
-    assert_eq!(puts.len(), 2);
-    assert_eq!(puts[0].body, puts[1].body);
-    assert_eq!(aws.journal().mutations().len(), 1);
+    let error = detach(&rig.account.cloudfront, id, &etag, &service.policy_id).await;
+    assert!(error.unwrap_err().class.is_transient());
+    let sent = rig.sent(CLOUDFRONT);
+    let puts = sent.iter().filter(|sent| sent.method == "PUT").count();
+    assert_eq!((puts, aws.journal().mutations().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -512,137 +565,6 @@ async fn a_throttled_attempt_slows_the_whole_account_down() {
         }
     }
     assert!(throttled() > before);
-}
-
-#[tokio::test(start_paused = true)]
-async fn parameters_are_read_and_written_as_documented() {
-    let (rig, aws, service) = deployed();
-    let (ssm, name) = (&rig.account.ssm, &service.staging_parameter);
-    let current = ssm.parameter(name).await.unwrap().unwrap();
-    assert_eq!((&current.value, current.version), (&service.staging_id, 2));
-    let sent = rig.one(SSM);
-    assert_eq!(sent.header("x-amz-target"), "AmazonSSM.GetParameter");
-    assert_eq!(sent.json(), json!({ "Name": name }));
-
-    let history = ssm.history(name).await.unwrap();
-    let values: Vec<_> = history.iter().map(|it| &*it.value).collect();
-    assert_eq!(values, ["dummy", &service.staging_id]);
-    assert!(history[0].modified_at.unwrap() < history[1].modified_at.unwrap());
-    let sent = rig.one(SSM);
-    assert_eq!(sent.header("x-amz-target"), "AmazonSSM.GetParameterHistory");
-    assert_eq!(sent.json(), json!({ "Name": name, "MaxResults": 50 }));
-
-    assert_eq!(ssm.overwrite(name, "deleted").await.unwrap(), 3);
-    let sent = rig.one(SSM);
-    assert_eq!(sent.header("x-amz-target"), "AmazonSSM.PutParameter");
-    assert_eq!(
-        sent.json(),
-        json!({ "Name": name, "Value": "deleted", "Overwrite": true })
-    );
-    assert_eq!(aws.parameter(name).unwrap(), "deleted");
-    assert_eq!(ssm.parameter("/none").await.unwrap(), None);
-    assert_eq!(ssm.history("/none").await.unwrap(), []);
-}
-
-#[tokio::test(start_paused = true)]
-async fn codepipeline_is_asked_as_documented_and_page_by_page() {
-    let (rig, aws, service) = deployed();
-    let codepipeline = &rig.account.codepipeline;
-    aws.review(&service, 1, Review::Rejected(Some("too slow")));
-    let seen = codepipeline
-        .look(&service.pipeline, &service.execution_id)
-        .await
-        .unwrap();
-    let sent = rig.sent("ap-northeast-1/codepipeline");
-    let asked = |operation: &str| {
-        let target = format!("CodePipeline_20150709.{operation}");
-        let mut of_it = sent
-            .iter()
-            .filter(|it| it.header("x-amz-target") == target.as_str());
-        let request = of_it.next().unwrap();
-        assert_eq!(of_it.count(), 0);
-        assert_eq!(request.header("content-type"), "application/x-amz-json-1.1");
-        request.json()
-    };
-    assert_eq!(
-        asked("ListActionExecutions"),
-        json!({
-            "pipelineName": service.pipeline,
-            "filter": { "pipelineExecutionId": service.execution_id },
-            "maxResults": 100,
-        })
-    );
-    assert_eq!(
-        asked("GetPipelineState"),
-        json!({ "name": service.pipeline })
-    );
-    let [review, deploy] = &seen.attempts[..] else {
-        panic!("{seen:?}");
-    };
-    assert_eq!((deploy.status, deploy.approval), (Status::Succeeded, false));
-    assert_eq!((review.status, review.approval), (Status::Failed, true));
-    assert_eq!(review.id, Some(service.action_execution_id(1)));
-    assert_eq!(
-        (review.stage.as_str(), review.action.as_str()),
-        ("Approve", "Approve")
-    );
-    assert_eq!(review.started_at, Some(service.start_time));
-    assert_eq!(review.updated_at, Some(aws.clock().now()));
-    assert_eq!(review.summary.as_deref(), Some("too slow"));
-    assert_eq!(review.error_code.as_deref(), Some("JobFailed"));
-    let by = review.by.as_deref().unwrap();
-    assert!(by.starts_with("arn:aws:sts::123456789012:"), "{by}");
-    let stages: Vec<_> = seen.stages.iter().map(|it| it.name.as_str()).collect();
-    assert_eq!(stages, ["Deploy", "Approve", "Promote"]);
-    let latest = Some((service.execution_id.clone(), Status::Failed));
-    assert_eq!(seen.stages[1].latest, latest);
-    assert_eq!(
-        seen.stages[1].actions,
-        [("Approve".to_owned(), Some(service.action_execution_id(1)))]
-    );
-    assert_eq!(seen.stages[2].latest, None);
-
-    let executions = codepipeline.executions(&service.pipeline).await.unwrap();
-    let sent = rig.one("ap-northeast-1/codepipeline");
-    let asked = json!({ "pipelineName": service.pipeline, "maxResults": 100 });
-    assert_eq!(sent.json(), asked);
-    let execution = Execution {
-        id: service.execution_id.clone(),
-        status: Status::Failed,
-        updated_at: Some(aws.clock().now()),
-    };
-    assert_eq!(executions, [execution]);
-    assert_eq!(codepipeline.names().await.unwrap(), [&*service.pipeline]);
-    let sent = rig.one("ap-northeast-1/codepipeline");
-    assert_eq!(sent.json(), json!({ "maxResults": 1000 }));
-
-    // A hundred attempts and more.
-    for attempt in 2..=150 {
-        aws.retry_approval(&service, attempt);
-    }
-    let attempts = codepipeline
-        .attempts(&service.pipeline, &service.execution_id)
-        .await
-        .unwrap();
-    assert_eq!(attempts.len(), 151);
-    for (pipeline, execution) in [("other", "x"), (service.pipeline.as_str(), "x")] {
-        let error = codepipeline.look(pipeline, execution).await.unwrap_err();
-        assert_eq!(error.class, ErrorClass::NotFound, "{error}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_parameter_is_written_once_whatever_becomes_of_the_answer() {
-    let (rig, aws, service) = deployed();
-    let name = &service.staging_parameter;
-    for action in [Action::DropBefore, Action::DropAfter, Action::Throttle] {
-        let rule = aws.add_rule(Rule::on("PutParameter").then(action));
-        let error = rig.account.ssm.overwrite(name, "deleted").await;
-        assert!(error.unwrap_err().class.is_transient());
-        assert_eq!(rig.sent(SSM).len(), 1);
-        aws.remove_rule(rule);
-    }
-    assert_eq!(aws.parameter_history(name).len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -839,7 +761,7 @@ async fn each_error_code_has_its_class_in_every_protocol() {
             for prefix in ["", "com.amazonaws.ssm#"] {
                 let body = json!({ "__type": format!("{prefix}{code}"), "message": "why" });
                 let rig = Rig::answering(400, &[], &body.to_string());
-                let error = rig.account.ssm.overwrite("/p", "v").await.unwrap_err();
+                let error = overwrite(&rig.account.ssm, "/p", "v").await.unwrap_err();
                 assert_eq!((error.class, error.code.as_deref()), (class, Some(code)));
             }
 
@@ -893,17 +815,23 @@ async fn of_every_call(rig: &Rig) -> Vec<(&'static str, Result<(), AwsError>)> {
         ),
         ("policy", cloudfront.policy("p").await.map(drop)),
         ("policies", cloudfront.policies_listing("d").await.map(drop)),
-        (
-            "update",
-            cloudfront.update("E1", "e", Edit::disable()).await,
-        ),
+        ("update", disable(cloudfront, "E1", "e").await),
         ("delete_policy", cloudfront.delete_policy("p", "e").await),
         ("delete", cloudfront.delete_distribution(&staging).await),
         ("parameter", ssm.parameter("/p").await.map(drop)),
         ("history", ssm.history("/p").await.map(drop)),
-        ("overwrite", ssm.overwrite("/p", "v").await.map(drop)),
+        ("overwrite", overwrite(ssm, "/p", "v").await.map(drop)),
         ("look", codepipeline.look("p", "x").await.map(drop)),
+        ("changes", ssm.changes("/p").await.map(drop)),
         ("executions", codepipeline.executions("p").await.map(drop)),
+        ("around", {
+            let began = clock().now();
+            let around = codepipeline.executions_around("p", "x", began).await;
+            around.map(drop)
+        }),
+        ("mode", codepipeline.mode("p").await.map(drop)),
+        ("newest", codepipeline.newest_attempts("p").await.map(drop)),
+        ("activity", codepipeline.activity("p", None).await.map(drop)),
         ("receive", rig.queue.receive(1, POLL, POLL).await.map(drop)),
         ("attributes", rig.queue.attributes().await.map(drop)),
     ]
@@ -944,7 +872,17 @@ async fn a_page_in_the_place_of_an_answer_is_no_answer() {
                 // An empty object is how these say that there is nothing.
                 || ["", "{}"].contains(&body)
                     && [
-                        "receive", "attributes", "history", "overwrite", "look", "executions",
+                        "receive",
+                        "attributes",
+                        "history",
+                        "changes",
+                        "overwrite",
+                        "look",
+                        "executions",
+                        "around",
+                        "mode",
+                        "newest",
+                        "activity",
                     ]
                     .contains(&call);
             if !says_nothing {
@@ -1061,7 +999,7 @@ async fn an_entry_of_a_batch_succeeds_only_if_the_answer_says_so() {
                 Err((true, unavailable)),
                 Err((false, unavailable)),
                 Err((false, ErrorClass::Throttled)),
-                Err((true, unavailable)),
+                Err((true, ErrorClass::Rejected)),
             ]
         );
     }

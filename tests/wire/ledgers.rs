@@ -15,10 +15,12 @@ use async_trait::async_trait;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::Timestamp;
 use stagesweep::aws::Connector;
-use stagesweep::binding::Binding;
+use stagesweep::binding::{Binding, Evidence};
 use stagesweep::clock::Clock;
 use stagesweep::event::JobKey;
-use stagesweep::ledger::{Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerError, Records};
+use stagesweep::ledger::{
+    Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerError, Records, Unfinished,
+};
 use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::telemetry::Telemetry;
@@ -291,6 +293,7 @@ fn binding(production: &str) -> Binding {
         staging_domain: Some("d222.cloudfront.net".to_owned()),
         policy_id: None,
         overwriting: None,
+        evidence: Default::default(),
     }
 }
 
@@ -329,6 +332,79 @@ suite! {
     a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_again,
     of_many_who_ask_at_once_one_is_granted,
     what_is_owed_is_kept_until_it_is_paid_and_not_without_a_bound,
+    who_waits_gives_the_production_distribution_back_and_keeps_the_grant,
+    what_has_changed_something_is_unfinished_until_it_is_done,
+    the_evidence_of_a_job_outlives_its_holder,
+}
+
+/// Of a file, the tests of [`stagesweep::ledger::EmbeddedLedger`] show the same.
+#[tokio::test(start_paused = true)]
+async fn an_item_of_an_older_stagesweep_has_no_evidence_and_a_damaged_one_is_an_error() {
+    let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
+    let aws = EmbeddedAws::new(clock, Settings::default());
+    aws.create_table(TABLE, "pk");
+    let (one, two) = Place::Table { aws: aws.clone() }.two().await;
+    let changed = Binding {
+        evidence: Evidence {
+            changed: true,
+            ..Evidence::default()
+        },
+        ..binding("EPROD")
+    };
+    let grant = one.grant("job").await;
+    one.ledger.bind(&grant, &changed).await.unwrap();
+    one.ledger.release(&grant, "stopped").await.unwrap();
+    assert_eq!(two.ledger.unfinished().await.unwrap().len(), 1);
+
+    write(
+        &aws,
+        "SET evidence = :evidence",
+        Some("{\"version\": \"many\"}"),
+    )
+    .await;
+    assert_eq!(two.ledger.unfinished().await.unwrap(), []);
+    let claim = two.ledger.claim(&key("job"), "shop", two.until()).await;
+    assert!(matches!(claim.unwrap_err(), LedgerError::Damaged { .. }));
+
+    write(&aws, "REMOVE evidence, changed", None).await;
+    assert_eq!(two.ledger.unfinished().await.unwrap(), []);
+    match two.claim("job").await {
+        Claim::Granted { grant, binding: it } => {
+            assert_eq!(it, Some(binding("EPROD")));
+            assert_eq!(two.bind(&grant, "EPROD").await, Bound::Bound);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Changes the item of "job" as nobody but another version of stagesweep would.
+async fn write(aws: &EmbeddedAws, change: &str, evidence: Option<&str>) {
+    use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+    use aws_sdk_dynamodb::types::AttributeValue;
+
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("ap-northeast-1"))
+        .credentials_provider(Credentials::new(
+            "rehearsal",
+            "rehearsal",
+            None,
+            None,
+            "test",
+        ))
+        .endpoint_url("http://aws.test")
+        .http_client(aws.http_client())
+        .build();
+    let mut update = aws_sdk_dynamodb::Client::from_conf(config)
+        .update_item()
+        .table_name(TABLE)
+        .key("pk", AttributeValue::S("job#job".to_owned()))
+        .update_expression(change);
+    if let Some(evidence) = evidence {
+        update =
+            update.expression_attribute_values(":evidence", AttributeValue::S(evidence.to_owned()));
+    }
+    update.send().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -405,6 +481,14 @@ impl Ledger for SharedRecords {
 
     async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
         self.with(|records, now| records.bind(grant, binding, now))
+    }
+
+    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
+        self.with(|records, _| records.yield_production(grant))
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+        self.with(Records::unfinished)
     }
 
     async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {

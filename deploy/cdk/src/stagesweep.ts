@@ -27,6 +27,8 @@ export interface Convention {
   readonly productionParameter?: string;
   /** The parameter that names the staging distribution. @default "/{service}/cloudfront/cfcd-staging" */
   readonly stagingParameter?: string;
+  /** The one stage whose actions make and change staging distributions. @default every stage up to the approval's */
+  readonly deployStage?: string;
 }
 
 /** One pipeline of this application that follows no convention. */
@@ -41,6 +43,8 @@ export interface Target {
   readonly productionParameter: string;
   /** The name of the parameter that names the staging distribution. */
   readonly stagingParameter: string;
+  /** The one stage whose actions make and change staging distributions. @default every stage up to the approval's */
+  readonly deployStage?: string;
 }
 
 /** Where the daemon runs as a Fargate service. */
@@ -73,7 +77,7 @@ export interface StagesweepProps {
   readonly targets?: Target[];
   /** Delete only distributions with the tag stagesweep = staging. @default false */
   readonly deleteOnlyTagged?: boolean;
-  /** Ask CodePipeline, before anything is changed, whether a rejection still stands. @default false */
+  /** Ask CodePipeline what a rejected execution did, and who else is at work; false is for who cannot. @default true */
   readonly verifyPipelines?: boolean;
   /** How often CodePipeline is searched for lost rejections, such as `15m`. @default never */
   readonly catchUpInterval?: string;
@@ -140,6 +144,7 @@ export class Stagesweep extends Construct {
       Action: convention.action,
       ProductionParameter: convention.productionParameter,
       StagingParameter: convention.stagingParameter,
+      DeployStage: convention.deployStage,
       MoreTargets: targets.length > 0 ? targets.map(toml).join('\n') : undefined,
       MorePipelines: list(targets.map((target) => target.pipeline.pipelineName)),
       MoreProductionParameterArns: list(targets.map((target) => this.parameterArn(target.productionParameter))),
@@ -155,7 +160,7 @@ export class Stagesweep extends Construct {
       AssignPublicIp: place?.assignPublicIp ? 'ENABLED' : undefined,
       Cluster: place?.cluster?.clusterArn,
       DeleteOnlyTagged: props.deleteOnlyTagged ? 'yes' : undefined,
-      VerifyPipelines: props.verifyPipelines ? 'yes' : undefined,
+      VerifyPipelines: props.verifyPipelines === false ? 'no' : undefined,
       CatchUpInterval: props.catchUpInterval,
       NotifyEventBusArn: props.notifyEventBus?.eventBusArn,
       LogBucketArn: props.logBucket?.bucketArn,
@@ -214,6 +219,7 @@ function toml(target: Target): string {
     `action = ${text(target.action)}`,
     `production_parameter = ${text(target.productionParameter)}`,
     `staging_parameter = ${text(target.stagingParameter)}`,
+    ...(target.deployStage ? [`deploy_stage = ${text(target.deployStage)}`] : []),
     '',
   ].join('\n');
 }

@@ -103,38 +103,17 @@ data "aws_iam_policy_document" "cleanup" {
     actions   = ["cloudfront:ListContinuousDeploymentPolicies", "cloudfront:ListDistributions"]
     resources = ["*"]
   }
-}
 
-resource "aws_iam_role_policy" "verification" {
-  count = var.verify_pipelines ? 1 : 0
-
-  name = "verification"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "Verification"
-      Effect   = "Allow"
-      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions"]
-      Resource = local.pipeline_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "catch_up" {
-  count = var.catch_up ? 1 : 0
-
-  name = "catch-up"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "CatchUp"
-      Effect   = "Allow"
-      Action   = ["codepipeline:GetPipelineState", "codepipeline:ListActionExecutions", "codepipeline:ListPipelineExecutions"]
-      Resource = local.pipeline_arn
-    }]
-  })
+  # What the rejected execution did, whether the rejection still stands, and who else is at work.
+  statement {
+    sid = "Pipelines"
+    actions = [
+      "codepipeline:GetPipelineState",
+      "codepipeline:ListActionExecutions",
+      "codepipeline:ListPipelineExecutions",
+    ]
+    resources = [local.pipeline_arn]
+  }
 }
 
 # What `doctor` reads beyond what the daemon does.
@@ -145,12 +124,6 @@ resource "aws_iam_role_policy" "doctor" {
 }
 
 data "aws_iam_policy_document" "doctor" {
-  statement {
-    sid       = "Approvals"
-    actions   = ["codepipeline:GetPipelineState"]
-    resources = [local.pipeline_arn]
-  }
-
   statement {
     sid       = "OwnPermissions"
     actions   = ["iam:SimulatePrincipalPolicy"]

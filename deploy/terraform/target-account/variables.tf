@@ -33,18 +33,6 @@ variable "delete_only_tagged" {
   default     = false
 }
 
-variable "verify_pipelines" {
-  description = "Whether the daemon may ask CodePipeline if a rejection still stands; say so where it is configured to."
-  type        = bool
-  default     = false
-}
-
-variable "catch_up" {
-  description = "Whether the daemon may search CodePipeline for lost rejections; say so where it is configured to."
-  type        = bool
-  default     = false
-}
-
 variable "log_bucket_arn" {
   description = "The bucket of the distributions' legacy access logs, if there is one."
   type        = string

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::cli::terminal::{describe, line, rough};
+use crate::cli::terminal::{describe, held, line, rough};
 use crate::preview::{Forecast, Planned};
 use crate::telemetry::{Milestone, What};
 
@@ -23,6 +23,11 @@ pub(super) struct Progress {
     /// The waits for propagation that lie ahead, in order; the first may be going on.
     ahead: Vec<&'static str>,
     waiting: Option<(&'static str, Instant)>,
+}
+
+/// Waits for somebody else, which no forecast has.
+fn is_foreseen(wait: &str) -> bool {
+    !matches!(wait, "execution_at_work" | "production_busy")
 }
 
 fn propagates(wait: &str) -> bool {
@@ -68,12 +73,18 @@ impl Progress {
                     self.say(&format!("waiting for {}", describe(wait)));
                 }
             }
+            What::Held { by } => {
+                self.waiting = Some(("execution_at_work", Instant::now()));
+                self.say(&held(by));
+            }
             What::Waited { wait, took } => {
                 self.waiting = None;
                 if let Some(index) = self.ahead.iter().position(|it| it == wait) {
                     self.ahead.remove(index);
                 }
-                self.advance();
+                if is_foreseen(wait) {
+                    self.advance();
+                }
                 self.say(&format!("waited {} for {}", rough(*took), describe(wait)));
             }
             What::Started { .. } | What::Ended { .. } | What::Deleted => {}

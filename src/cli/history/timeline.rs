@@ -17,6 +17,7 @@ pub(super) fn label(span: &Span) -> String {
     match span.kind {
         Kind::Began => "a run began".to_owned(),
         Kind::Applied => describe(&span.name).to_owned(),
+        Kind::Planned => format!("would be done: {}", describe(&span.name)),
         Kind::WasDone => format!("found done: {}", describe(&span.name)),
         Kind::Ended => format!("the run ended: {}", describe(&span.name)),
         Kind::Waiting | Kind::Waited => {
@@ -73,6 +74,7 @@ pub(super) fn draw(record: &Record, now: Timestamp, style: Style) -> String {
     for (what, id) in [
         ("production", &record.production_id),
         ("staging", &record.staging_id),
+        ("left", &record.evidence.left),
     ] {
         if let Some(id) = id {
             line(what, id);

@@ -49,7 +49,7 @@ impl Report {
             What::Waited { wait, took } => story.steps.push((at, wait, Some(took))),
             What::Ended { code, .. } => story.ended = Some((at, code)),
             What::Deleted => story.deleted += 1,
-            What::Started { .. } | What::Waiting { .. } => {}
+            What::Started { .. } | What::Waiting { .. } | What::Held { .. } => {}
         }
     }
 

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use serde_json::{Value, json};
 
 use crate::config::{Config, Faults};
-use crate::rehearsal::{EmbeddedAws, EventOptions, Queues, Service};
+use crate::rehearsal::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
 use crate::target::{Parameters, PipelineArn, Resolution, Target};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
@@ -114,25 +113,31 @@ impl Scene {
             }
             None => &settings.account,
         };
+        if let Some(role) = &resolved.pipeline_access.role {
+            aws.create_role(role.arn(), role.external_id());
+        }
         let aws = &aws.in_account(account, &access.region);
-        let mut service = aws
-            .create_service(name)
-            .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
+        let mut shape = Shape {
+            pipeline: Some(arn.name.clone()),
+            // What cleans up names both.
+            definition: Definition::with_approval(
+                target.stage().unwrap_or("Approve"),
+                target.action().unwrap_or("Approve"),
+            ),
+            ..Shape::default()
+        };
         if let Some(Parameters {
             production,
             staging,
         }) = resolved.parameters
-            && [&production, &staging]
-                != [&service.production_parameter, &service.staging_parameter]
         {
-            aws.put_parameter(&production, &service.production_id);
-            aws.put_parameter(&staging, &service.staging_id);
-            aws.put_parameter(&service.staging_parameter, "dummy");
-            (service.production_parameter, service.staging_parameter) = (production, staging);
-            service.start_time = aws.clock().now();
+            (shape.production_parameter, shape.staging_parameter) =
+                (Some(production), Some(staging));
         }
-        service.pipeline.clone_from(&arn.name);
-        let body = envelope(aws, &service, target, &arn)?;
+        let service = aws
+            .create_service_as(name, &shape)
+            .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
+        let body = envelope(aws, &service, &arn);
         if arn.account != settings.account {
             self.accounts.push(arn.account);
         }
@@ -312,25 +317,25 @@ fn fill(pattern: &str, value: &str) -> String {
     filled
 }
 
-/// The event of the service's rejection, said of the target's pipeline, stage and action.
-fn envelope(
-    aws: &EmbeddedAws,
-    service: &Service,
-    target: &Target,
-    arn: &PipelineArn,
-) -> anyhow::Result<String> {
+/// The event of the service's rejection, in the account and region of its pipeline, which need not be
+/// those of its distributions.
+fn envelope(aws: &EmbeddedAws, service: &Service, arn: &PipelineArn) -> String {
     let options = EventOptions {
         summary: Some("Header is broken on mobile".to_owned()),
         ..EventOptions::default()
     };
-    let mut event: Value = serde_json::from_str(&aws.rejection_event(service, &options))?;
-    event["account"] = json!(arn.account);
-    event["region"] = json!(arn.region);
-    event["resources"] = json!([arn.to_string()]);
-    event["detail"]["stage"] = json!(target.stage());
-    event["detail"]["action"] = json!(target.action());
-    event["detail"]["region"] = json!(arn.region);
-    Ok(event.to_string())
+    let there = Service {
+        account: arn.account.clone(),
+        region: arn.region.clone(),
+        ..service.clone()
+    };
+    let event = aws.rejection_event(&there, &options);
+    // In another partition its ARN is another one.
+    let usual = format!(
+        "arn:aws:codepipeline:{}:{}:{}",
+        arn.region, arn.account, arn.name
+    );
+    event.replace(&usual, &arn.to_string())
 }
 
 /// A directory that goes with the rehearsal.

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{Options, Scene};
-use crate::cli::terminal::{self, describe};
+use crate::cli::terminal::{self, describe, held};
 use crate::telemetry::{Milestone, What};
 
 /// How often the waits on a terminal are redrawn.
@@ -78,6 +78,10 @@ impl Show {
                     return;
                 }
                 format!("waiting for {}", describe(wait))
+            }
+            What::Held { by } => {
+                self.wait(&name, Some(describe("execution_at_work")));
+                held(by)
             }
             What::Waited { wait, took } => {
                 self.wait(&name, None);

@@ -2,7 +2,7 @@
 //!
 //! | item | key | attributes |
 //! |---|---|---|
-//! | a job | `job#` and its key | `job_state` (`open`, `done`), `pipeline_name`, `held_by` (empty: by nobody), `epoch`, `lease_until`, `job_outcome`, `last_reason`, `job_trail`, and the binding: `production_id`, `staging_id`, `staging_domain`, `policy_id`, `overwriting` |
+//! | a job | `job#` and its key | `job_state` (`open`, `done`), `pipeline_name`, `held_by` (empty: by nobody), `epoch`, `lease_until`, `job_outcome`, `last_reason`, `job_trail`, and the binding: `production_id`, `staging_id`, `staging_domain`, `policy_id`, `overwriting`, `evidence`, `changed` (1: the job has changed something, or was about to) |
 //! | a production distribution | `production#` and its id | the grant that holds it: `job_key`, `held_by`, `epoch` |
 //! | the notices | `notices` | one for each |
 //! | the check | `check` | |
@@ -13,10 +13,10 @@
 use jiff::Timestamp;
 
 use crate::aws::dynamodb::{Item, KEY, Value};
-use crate::binding::Binding;
+use crate::binding::{Binding, Evidence};
 use crate::event::JobKey;
 use crate::history::{self, Trail};
-use crate::ledger::Grant;
+use crate::ledger::{Grant, Unfinished};
 use crate::plan::Outcome;
 
 /// The key of the item that [`crate::ledger::Ledger::check`] writes.
@@ -60,6 +60,10 @@ pub(super) fn binding(job: &Item) -> Option<Option<Binding>> {
             staging_domain: owned("staging_domain"),
             policy_id: owned("policy_id"),
             overwriting: job.number("overwriting"),
+            evidence: match job.text("evidence") {
+                Some(text) => Evidence::read(text)?,
+                None => Evidence::default(),
+            },
         })),
         _ => None,
     }
@@ -75,8 +79,12 @@ pub(super) struct BindingChange {
 
 impl BindingChange {
     pub(super) fn of(binding: &Binding) -> Self {
-        let mut set = "SET production_id = :production, staging_id = :staging".to_owned();
+        let mut set = "SET production_id = :production, staging_id = :staging, \
+                       evidence = :evidence, changed = :changed"
+            .to_owned();
         let mut values: Vec<(&str, Value)> = vec![
+            (":evidence", binding.evidence.text().as_str().into()),
+            (":changed", i64::from(binding.evidence.changed).into()),
             (":production", binding.production_id.as_str().into()),
             (":staging", binding.staging_id.as_str().into()),
         ];
@@ -113,6 +121,24 @@ impl BindingChange {
     }
 }
 
+/// A job that has changed something and is open; `None` for any other item, and for a damaged one.
+pub(super) fn unfinished(item: &Item, lapsed: i64) -> Option<(Timestamp, Unfinished)> {
+    let key = item.text(KEY)?.strip_prefix(JOB)?;
+    let is_open = item.text("job_state") == Some("open") && item.number("changed") == Some(1);
+    if !is_open {
+        return None;
+    }
+    let leased = item.text("held_by").is_some_and(|owner| !owner.is_empty())
+        && item.number("lease_until").unwrap_or_default() >= lapsed;
+    let first_seen = Timestamp::from_millisecond(item.number("first_seen")?).ok()?;
+    let unfinished = Unfinished {
+        key: JobKey::from(key.to_owned()),
+        binding: binding(item)??,
+        leased,
+    };
+    Some((first_seen, unfinished))
+}
+
 /// A job's item for people; `None` for an item that is none.
 pub(super) fn record(item: &Item, now: Timestamp) -> Option<history::Record> {
     let key = item.text(KEY)?.strip_prefix(JOB)?;
@@ -136,6 +162,10 @@ pub(super) fn record(item: &Item, now: Timestamp) -> Option<history::Record> {
         updated: time("changed_at")?,
         production_id: item.text("production_id").map(str::to_owned),
         staging_id: item.text("staging_id").map(str::to_owned),
+        evidence: item
+            .text("evidence")
+            .and_then(Evidence::read)
+            .unwrap_or_default(),
         trail: item.text("job_trail").map(Trail::read).unwrap_or_default(),
     })
 }

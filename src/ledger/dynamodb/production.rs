@@ -20,6 +20,10 @@ const TAKE: &str = "SET job_key = :job, held_by = :me, epoch = :epoch, changed_a
 const MAY_TAKE: &str = "attribute_not_exists(pk) OR (job_key = :job AND epoch <= :epoch) OR \
                         (job_key = :former AND epoch = :former_epoch)";
 
+const GIVE_BACK: &str =
+    "SET job_key = :nobody, held_by = :nobody, epoch = :zero, changed_at = :now";
+const MAY_GIVE_BACK: &str = "job_key = :job AND epoch = :epoch";
+
 const VOID: &str = "SET held_by = :nobody, lease_until = :zero";
 const MAY_VOID: &str = "held_by = :owner AND epoch = :epoch AND lease_until = :until";
 
@@ -69,6 +73,29 @@ impl DynamoDbLedger {
         }
         let soon = self.clock.now().checked_add(MARGIN);
         Ok(Some(soon.unwrap_or(Timestamp::MAX)))
+    }
+
+    /// Gives back the production distribution that a grant holds, if it still does.
+    pub(super) async fn give_back(&self, grant: &Grant) -> Result<(), LedgerError> {
+        let job = self.table.item(&job_item(&grant.key)).await;
+        let job = job.map_err(self.failed())?.unwrap_or_default();
+        let Some(production_id) = job.text("production_id") else {
+            return Ok(());
+        };
+        self.timed(|now| Update {
+            key: production_item(production_id),
+            change: GIVE_BACK,
+            condition: Some(MAY_GIVE_BACK),
+            values: vec![
+                (":job", grant.key.as_str().into()),
+                (":epoch", grant.epoch.into()),
+                (":nobody", "".into()),
+                (":zero", 0.into()),
+                (":now", now.as_millisecond().into()),
+            ],
+        })
+        .await?;
+        Ok(())
     }
 
     /// Until when the grant of this epoch of another job is held; `None` if it is not, from now on:

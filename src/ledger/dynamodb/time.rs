@@ -1,11 +1,14 @@
 //! The time by which leases are judged: the service's, the same for all instances.
 //!
 //! **Assumptions.** Two readings of it differ by less than [`MARGIN`]. A write that turns out to have
-//! stated a time that was off by more than [`DRIFT`] is made again.
+//! stated a time that was off by more than [`DRIFT`] is made again, once. How long the answer takes makes no time
+//! wrong: a reading is never later than the truth, so that nobody's lease is judged over too soon, and a lease of
+//! our own is stated longer by what the reading may lag.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use super::DynamoDbLedger;
 use super::item::CHECK;
@@ -31,9 +34,10 @@ impl DynamoDbLedger {
         Ok(self.table.time().now().unwrap_or_else(|| self.clock.now()))
     }
 
-    /// How long from now this is, by our own clock.
+    /// How long from now this is, by our own clock; with what the reading of the service's may lag, so that a
+    /// lease of ours is not over for others before it is for us.
     pub(super) fn length(&self, until: Timestamp) -> SignedDuration {
-        until.duration_since(self.clock.now())
+        until.duration_since(self.clock.now()) + signed(self.table.time().lag())
     }
 
     /// A time of the service after which a lease that ends then is over for everyone, by our own
@@ -44,20 +48,25 @@ impl DynamoDbLedger {
     }
 
     /// Makes a write that states times. If the answer shows that the time was not what it was
-    /// believed to be (this machine slept, for instance), the write is made again.
+    /// believed to be (this machine slept, for instance), the write is made again; so there are two at most.
     pub(super) async fn timed<'a>(
         &self,
         update: impl Fn(Timestamp) -> Update<'a>,
     ) -> Result<(Timestamp, Updated), LedgerError> {
-        let mut believed = self.now().await?;
+        let mut again = false;
         loop {
+            let (believed, lag) = (self.now().await?, self.table.time().lag());
+            let sent = Instant::now();
             let updated = self.table.update(update(believed)).await;
             let updated = updated.map_err(self.failed())?;
             let now = self.now().await?;
-            if now.duration_since(believed).unsigned_abs() <= DRIFT {
+            // It was written at some moment between the two.
+            let latest = signed(sent.elapsed() + lag + DRIFT);
+            let off = now.duration_since(believed);
+            if again || (-signed(DRIFT)..=latest).contains(&off) {
                 return Ok((now, updated));
             }
-            believed = now;
+            again = true;
         }
     }
 }

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Records, from_millis};
-use crate::binding::Binding;
+use crate::binding::{Binding, Evidence};
 use crate::event::JobKey;
-use crate::ledger::{Bound, Claim, Grant, LedgerError};
+use crate::ledger::{Bound, Claim, Grant, LedgerError, Unfinished};
 use crate::plan::Outcome;
 
 /// Owners of this name share the file with the one that holds it.
@@ -132,7 +132,8 @@ impl Records {
             transaction
                 .execute(
                     "UPDATE jobs SET production_id = ?2, staging_id = ?3, staging_domain = ?4,
-                                     policy_id = ?5, overwriting = ?6, holds = 1, updated = ?7
+                                     policy_id = ?5, overwriting = ?6, evidence = ?7, changed = ?8,
+                                     holds = 1, updated = ?9
                      WHERE key = ?1",
                     params![
                         grant.key.as_str(),
@@ -141,6 +142,8 @@ impl Records {
                         binding.staging_domain,
                         binding.policy_id,
                         binding.overwriting,
+                        binding.evidence.text(),
+                        binding.evidence.changed,
                         now
                     ],
                 )
@@ -224,6 +227,61 @@ impl Records {
                 .map_err(LedgerError::Database)?;
             Ok(())
         })
+    }
+
+    /// Gives the production distribution back, and keeps the grant. A void grant is no error.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn yield_production(&mut self, grant: &Grant) -> Result<(), LedgerError> {
+        self.transact(|transaction| {
+            transaction
+                .execute(
+                    "UPDATE jobs SET holds = 0 WHERE key = ?1 AND owner = ?2 AND epoch = ?3",
+                    params![grant.key.as_str(), grant.owner, grant.epoch],
+                )
+                .map_err(LedgerError::Database)?;
+            Ok(())
+        })
+    }
+
+    /// The open jobs that have changed something, the oldest first. Reads only.
+    ///
+    /// # Errors
+    /// If the database fails. A record that is damaged is left out.
+    pub fn unfinished(&mut self, now: Timestamp) -> Result<Vec<Unfinished>, LedgerError> {
+        let keys = {
+            let mut statement = self
+                .database
+                .prepare_cached(
+                    "SELECT key, lease_until > ?1 FROM jobs
+                     WHERE state = 'open' AND changed = 1
+                     ORDER BY first_seen, key",
+                )
+                .map_err(LedgerError::Database)?;
+            let rows = statement
+                .query_map(params![now.as_millisecond()], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?))
+                })
+                .map_err(LedgerError::Database)?;
+            rows.collect::<Result<Vec<_>, _>>()
+                .map_err(LedgerError::Database)?
+        };
+        let mut unfinished = Vec::new();
+        for (key, leased) in keys {
+            let key = JobKey::from(key);
+            let record = match read_record(&self.database, &key) {
+                Err(LedgerError::Damaged { .. }) => continue,
+                record => record?,
+            };
+            let binding = record.and_then(|record| record.binding);
+            unfinished.extend(binding.map(|binding| Unfinished {
+                key,
+                binding,
+                leased,
+            }));
+        }
+        Ok(unfinished)
     }
 
     /// Which of these jobs are done. Reads only.
@@ -310,7 +368,7 @@ fn read_record(database: &Connection, key: &JobKey) -> Result<Option<Record>, Le
     let row = database
         .prepare_cached(
             "SELECT owner, epoch, lease_until, production_id, staging_id, staging_domain,
-                    policy_id, overwriting, state, outcome
+                    policy_id, overwriting, state, outcome, evidence
              FROM jobs WHERE key = ?1",
         )
         .and_then(|mut statement| {
@@ -319,7 +377,10 @@ fn read_record(database: &Connection, key: &JobKey) -> Result<Option<Record>, Le
                 let staging: Option<String> = row.get(4)?;
                 let (staging_domain, policy_id) = (row.get(5)?, row.get(6)?);
                 let overwriting = row.get(7)?;
-                let half_bound = production.is_some() != staging.is_some();
+                let evidence: Option<String> = row.get(10)?;
+                // A job that an older stagesweep bound has none.
+                let evidence = evidence.map_or(Some(Evidence::default()), |it| Evidence::read(&it));
+                let damaged = production.is_some() != staging.is_some() || evidence.is_none();
                 let binding = production
                     .zip(staging)
                     .map(|(production_id, staging_id)| Binding {
@@ -328,6 +389,7 @@ fn read_record(database: &Connection, key: &JobKey) -> Result<Option<Record>, Le
                         staging_domain,
                         policy_id,
                         overwriting,
+                        evidence: evidence.unwrap_or_default(),
                     });
                 let done = row.get::<_, String>(8)? == "done";
                 let outcome = row.get::<_, Option<String>>(9)?;
@@ -339,13 +401,13 @@ fn read_record(database: &Connection, key: &JobKey) -> Result<Option<Record>, Le
                     binding,
                     outcome,
                 };
-                Ok((record, done, half_bound))
+                Ok((record, done, damaged))
             })
         })
         .optional()
         .map_err(LedgerError::Database)?;
     match row {
-        Some((record, done, half_bound)) if half_bound || done != record.outcome.is_some() => {
+        Some((record, done, damaged)) if damaged || done != record.outcome.is_some() => {
             Err(LedgerError::Damaged { key: key.clone() })
         }
         row => Ok(row.map(|(record, _, _)| record)),

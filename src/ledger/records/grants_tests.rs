@@ -15,6 +15,7 @@ fn binding(staging: &str) -> Binding {
         staging_domain: None,
         policy_id: None,
         overwriting: None,
+        evidence: Default::default(),
     }
 }
 

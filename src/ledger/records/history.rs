@@ -10,6 +10,7 @@ use rusqlite::{OpenFlags, OptionalExtension, params};
 
 use super::schema::{BUSY_TIMEOUT_MS, version};
 use super::{Records, from_millis};
+use crate::binding::Evidence;
 use crate::event::JobKey;
 use crate::history::{self, Trail};
 use crate::ledger::LedgerError;
@@ -67,14 +68,16 @@ impl Records {
     }
 
     fn history(&self, now: Timestamp) -> rusqlite::Result<Vec<history::Record>> {
-        // The first schema had no trails.
-        let trail = match self.database.prepare("SELECT trail FROM jobs") {
-            Ok(_) => "trail",
-            Err(_) => "NULL",
-        };
+        // Earlier schemas had less.
+        let column =
+            |name: &'static str| match self.database.prepare(&format!("SELECT {name} FROM jobs")) {
+                Ok(_) => name,
+                Err(_) => "NULL",
+            };
+        let (trail, evidence) = (column("trail"), column("evidence"));
         let sql = format!(
             "SELECT key, pipeline, outcome, lease_until, last_reason, first_seen, updated,
-                    production_id, staging_id, {trail}
+                    production_id, staging_id, {trail}, {evidence}
              FROM jobs ORDER BY first_seen DESC, key"
         );
         let mut statement = self.database.prepare(&sql)?;
@@ -86,6 +89,7 @@ impl Records {
                 None => history::State::Open(row.get(4)?),
             };
             let trail: Option<String> = row.get(9)?;
+            let evidence: Option<String> = row.get(10)?;
             Ok(history::Record {
                 key: JobKey::from(row.get::<_, String>(0)?),
                 pipeline: row.get(1)?,
@@ -94,6 +98,10 @@ impl Records {
                 updated: from_millis(row.get(6)?),
                 production_id: row.get(7)?,
                 staging_id: row.get(8)?,
+                evidence: evidence
+                    .as_deref()
+                    .and_then(Evidence::read)
+                    .unwrap_or_default(),
                 trail: trail.as_deref().map(Trail::read).unwrap_or_default(),
             })
         })?;

@@ -13,12 +13,13 @@ const APPLICATION_ID: i64 = 0x5353_774c;
 pub(super) const BUSY_TIMEOUT_MS: i64 = 5_000;
 
 /// The newest schema.
-pub(super) const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 
 /// Times are milliseconds since the Unix epoch. A job that nobody works on has the empty owner, and
 /// its `lease_until` is 0. `holds` says that the lease is on the production distribution too: a
 /// job that was bound earlier and is claimed again does not hold it before it binds again. `trail`
-/// is what people are told of the job. `notices` are those that were not sent yet.
+/// is what people are told of the job. `evidence` is what else later runs of the job go by; `changed` says
+/// that the job has changed something, or was about to. `notices` are those that were not sent yet.
 pub(super) const SCHEMA: &str = "
 CREATE TABLE jobs (
     key             TEXT    PRIMARY KEY NOT NULL,
@@ -37,7 +38,9 @@ CREATE TABLE jobs (
     last_reason     TEXT,
     first_seen      INTEGER NOT NULL,
     updated         INTEGER NOT NULL,
-    trail           TEXT
+    trail           TEXT,
+    evidence        TEXT,
+    changed         INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE checks (checked INTEGER NOT NULL) STRICT;
 INSERT INTO checks VALUES (0);
@@ -53,13 +56,15 @@ CREATE UNIQUE INDEX jobs_production ON jobs (production_id) WHERE holds = 1;
 ";
 
 /// From each schema to the next one, beginning with the first.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "ALTER TABLE jobs ADD COLUMN trail TEXT",
     "CREATE TABLE notices (
          place  INTEGER PRIMARY KEY,
          id     TEXT    UNIQUE NOT NULL,
          notice TEXT    NOT NULL
      ) STRICT",
+    "ALTER TABLE jobs ADD COLUMN evidence TEXT;
+     ALTER TABLE jobs ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
 ];
 
 /// Why a file cannot be used.

@@ -62,7 +62,7 @@ fn roles_and_regions_are_filled_in_from_captures_and_from_the_event() {
             (None, "eu-west-1"),
         ),
     ] {
-        let targets = Targets::new(std::slice::from_ref(&spec)).unwrap();
+        let targets = Targets::new(std::slice::from_ref(&spec), at_home()).unwrap();
         let Resolution::Target(target) =
             targets.resolve(&pipeline("shop-web"), "Approve", "Approve")
         else {
@@ -78,12 +78,12 @@ fn roles_and_regions_are_filled_in_from_captures_and_from_the_event() {
 }
 
 #[test]
-fn a_role_leads_into_the_account_of_the_event_or_nowhere() {
+fn a_role_is_of_the_account_that_is_written_or_of_the_events() {
     let resolve = |spec: TargetSpec, name: &str| {
-        let targets = Targets::new(&[spec]).unwrap();
+        let targets = Targets::new(&[spec], at_home()).unwrap();
         match targets.resolve(&pipeline(name), "Approve", "Approve") {
-            Resolution::InvalidAccess { error, .. } => error.code(),
-            Resolution::Target(_) => "target",
+            Resolution::InvalidAccess { error, .. } => error.code().to_owned(),
+            Resolution::Target(target) => target.access.role.unwrap().account().to_owned(),
             other => panic!("{other:?}"),
         }
     };
@@ -91,8 +91,9 @@ fn a_role_leads_into_the_account_of_the_event_or_nowhere() {
         let arn = format!("arn:aws:iam::{account}:role/stagesweep");
         with_access("{service}", Some(&arn), None, None)
     };
-    assert_eq!(resolve(literal("012345678901"), "shop"), "target");
-    assert_eq!(resolve(literal("210987654321"), "shop"), "account_mismatch");
+    for account in ["012345678901", "210987654321"] {
+        assert_eq!(resolve(literal(account), "shop"), account);
+    }
     // A capture of a name may be called `account`, but it is not the event's.
     let named = with_access(
         "web-{account}-x",
@@ -100,14 +101,14 @@ fn a_role_leads_into_the_account_of_the_event_or_nowhere() {
         Some("{account}"),
         None,
     );
-    assert_eq!(resolve(named, "web-210987654321-x"), "target");
+    assert_eq!(resolve(named, "web-210987654321-x"), "012345678901");
     // Rendered values are checked again.
     let with = |external_id, region| {
         let arn = "arn:aws:iam::{account}:role/stagesweep";
         with_access("{s}-x", Some(arn), external_id, region)
     };
     assert_eq!(resolve(with(Some("{s}"), None), "a-x"), "invalid_role");
-    assert_eq!(resolve(with(Some("{s}"), None), "ab-x"), "target");
+    assert_eq!(resolve(with(Some("{s}"), None), "ab-x"), "012345678901");
     assert_eq!(resolve(with(None, Some("{s}")), "EU-x"), "invalid_region");
 }
 
@@ -142,23 +143,14 @@ fn roles_that_can_never_be_assumed_are_faults() {
     assert!(role("arn:aws:iam::{account}:role/a b").contains("does not end in a role's name"));
     assert!(role("arn:AWS:iam::{account}:role/a").contains("does not name a partition"));
 
-    let literal = "arn:aws:codepipeline:us-east-1:012345678901:shop";
-    let other = with_access(
-        literal,
-        Some("arn:aws:iam::210987654321:role/x"),
-        None,
-        None,
-    );
     let alone = with_access("b-{s}", None, Some("x y"), None);
     assert_eq!(
-        problems(&[other, alone]),
+        problems(&[alone]),
         [
-            "targets[0].role_arn: is of account 210987654321, but `pipeline` matches in account \
-             012345678901 only; the role must be of the event's account",
-            "targets[1].external_id: contains ' '; an external id has letters, digits and + = , . \
+            "targets[0].external_id: contains ' '; an external id has letters, digits and + = , . \
              @ : / - _ only",
-            "targets[1].external_id: needs role_arn: an external id is presented when a role is \
-             assumed",
+            "targets[0].external_id: needs role_arn or pipeline_role_arn: an external id is presented \
+             when a role is assumed",
         ]
     );
 }
@@ -173,11 +165,10 @@ fn a_target_knows_whether_it_leads_elsewhere() {
             production_parameter: Some("/shop/production".to_owned()),
             staging_parameter: Some("/shop/staging".to_owned()),
             role_arn: role_arn.map(str::to_owned),
-            external_id: None,
             region: region.map(str::to_owned),
-            program: None,
+            ..TargetSpec::default()
         };
-        let targets = Targets::new(&[spec]).unwrap();
+        let targets = Targets::new(&[spec], at_home()).unwrap();
         let target = targets.iter().next().unwrap();
         target.leads_elsewhere("eu-west-1")
     };
@@ -196,7 +187,7 @@ fn a_roles_arn_and_an_external_id_are_checked_to_the_letter() {
     use super::access::{ExternalIdError, RoleArnError};
     let fault = |role: &str, external_id: Option<&str>| {
         let spec = with_access("{service}-web", Some(role), external_id, None);
-        let errors = Targets::new(&[spec]).err()?;
+        let errors = Targets::new(&[spec], at_home()).err()?;
         Some(errors[0].problem.to_string())
     };
     let arn = |role: &str| format!("arn:aws:iam::123456789012:role/{role}");
@@ -222,7 +213,7 @@ fn a_roles_arn_and_an_external_id_are_checked_to_the_letter() {
 #[test]
 fn a_role_knows_its_account() {
     let role = "arn:aws:iam::{account}:role/sweep";
-    let targets = Targets::new(&[with_access("shop", Some(role), None, None)]).unwrap();
+    let targets = Targets::new(&[with_access("shop", Some(role), None, None)], at_home()).unwrap();
     match targets.resolve(&pipeline("shop"), "Approve", "Approve") {
         Resolution::Target(target) => {
             assert_eq!(target.access.role.unwrap().account(), "012345678901");
@@ -236,10 +227,10 @@ fn a_partition_is_one_of_aws() {
     for partition in ["amazon", "aws-CN"] {
         let arn = format!("arn:{partition}:codepipeline:us-east-1:012345678901:x");
         assert_eq!(arn.parse::<PipelineArn>(), Err(ArnError::Partition));
-        let errors = Targets::new(&[spec(&arn)]).unwrap_err();
+        let errors = Targets::new(&[spec(&arn)], at_home()).unwrap_err();
         let expected = PatternError::Partition(partition.to_owned());
         assert_eq!(errors[0].problem, TargetProblem::Pattern(expected));
     }
     let any = "arn:{partition}:codepipeline:{region}:{account}:{service}";
-    assert!(Targets::new(&[spec(any)]).is_ok());
+    assert!(Targets::new(&[spec(any)], at_home()).is_ok());
 }

@@ -8,11 +8,14 @@ use super::*;
 
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {
-    let targets = Targets::new(&[captured(
-        "{service}-{env}-pipeline",
-        "/{service}/{env}/production",
-        "/{service}/{env}/staging",
-    )])
+    let targets = Targets::new(
+        &[captured(
+            "{service}-{env}-pipeline",
+            "/{service}/{env}/production",
+            "/{service}/{env}/staging",
+        )],
+        at_home(),
+    )
     .unwrap();
     let resolve = |name| targets.resolve(&pipeline(name), "Approve", "Approve");
     assert!(matches!(resolve("shop-eu-pipeline"), Resolution::Target(_)));
@@ -45,7 +48,7 @@ fn malformed_patterns_are_named() {
         ("arn:aws:codepipeline:{r}:1{a}:{b}", E::Account(s("1{a}"))),
         ("arn:aws:codepipeline::{a}:{b}", E::Region(s(""))),
     ] {
-        let errors = Targets::new(&[spec(written)]).unwrap_err();
+        let errors = Targets::new(&[spec(written)], at_home()).unwrap_err();
         assert_eq!(
             errors[0].problem,
             TargetProblem::Pattern(error),
@@ -61,13 +64,13 @@ fn overlapping_targets_name_both_and_show_an_example() {
         problems(&[spec("{service}-pipeline"), spec(arn), spec("web-{x}")]),
         [
             "targets[1].pipeline: overlaps targets[0] (\"{service}-pipeline\"): both match \
-             pipeline \"arn:aws:codepipeline:eu-x:123456789012:web-pipeline\" at the same \
+             pipeline \"arn:aws:codepipeline:eu-x:012345678901:web-pipeline\" at the same \
              stage and action",
             "targets[2].pipeline: overlaps targets[0] (\"{service}-pipeline\"): both match \
              pipeline \"web-pipeline\" at the same stage and action",
             "targets[2].pipeline: overlaps targets[1] \
              (\"arn:aws:codepipeline:eu-{zone}:{account}:web-{service}\"): both match pipeline \
-             \"arn:aws:codepipeline:eu-x:123456789012:web-x\" at the same stage and action",
+             \"arn:aws:codepipeline:eu-x:012345678901:web-x\" at the same stage and action",
         ]
     );
 
@@ -88,8 +91,8 @@ fn overlapping_targets_name_both_and_show_an_example() {
         ..spec("{x}-pipeline")
     };
     let disjoint = "arn:aws:codepipeline:us-{zone}:{account}:web-{service}";
-    assert!(Targets::new(&[spec("{service}-pipeline"), elsewhere]).is_ok());
-    assert!(Targets::new(&[spec(arn), spec(disjoint)]).is_ok());
+    assert!(Targets::new(&[spec("{service}-pipeline"), elsewhere], at_home()).is_ok());
+    assert!(Targets::new(&[spec(arn), spec(disjoint)], at_home()).is_ok());
 }
 
 /// A pattern over a two-letter alphabet; literals stay short so that brute force stays complete.
@@ -182,7 +185,7 @@ fn a_target_of_any_approval_overlaps_every_other_of_its_pipeline() {
         program("night", Some("Gate"), None),
         program("{x}-night", None, Some("Review")),
     ];
-    assert!(Targets::new(&alone).is_ok());
+    assert!(Targets::new(&alone, at_home()).is_ok());
     for (one, other) in [
         (spec("batch"), program("{b}tch", None, None)),
         (program("batch", None, None), spec("batch")),
@@ -198,7 +201,13 @@ fn a_target_of_any_approval_overlaps_every_other_of_its_pipeline() {
             "{found:?}"
         );
     }
-    assert!(Targets::new(&[program("batch", Some("Gate"), None), spec("batch")]).is_ok());
+    assert!(
+        Targets::new(
+            &[program("batch", Some("Gate"), None), spec("batch")],
+            at_home()
+        )
+        .is_ok()
+    );
 }
 
 #[test]
@@ -216,14 +225,18 @@ fn the_example_of_an_overlap_fits_both_where_one_of_them_is_literal() {
 
 #[test]
 fn captures_have_names_and_take_what_only_they_can() {
-    let glob = |written: &str| Targets::new(&[spec(written)]);
+    let glob = |written: &str| Targets::new(&[spec(written)], at_home());
     assert!(glob("{my_service}-web").is_ok());
     let errors = glob("{my-service}-web").unwrap_err();
     let expected = PatternError::CaptureName("my-service".to_owned());
     assert_eq!(errors[0].problem, TargetProblem::Pattern(expected));
 
     // What follows the capture would match where the capture begins, too.
-    let targets = Targets::new(&[captured("{a}b{c}", "/{a}/{c}/p", "/{a}/{c}/s")]).unwrap();
+    let targets = Targets::new(
+        &[captured("{a}b{c}", "/{a}/{c}/p", "/{a}/{c}/s")],
+        at_home(),
+    )
+    .unwrap();
     match targets.resolve(&pipeline("bbc"), "Approve", "Approve") {
         Resolution::Target(target) => {
             assert_eq!(target.parameters.unwrap().staging, "/b/c/s");

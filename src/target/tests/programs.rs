@@ -21,7 +21,7 @@ fn an_event_fills_the_arguments_of_a_program_and_never_chooses_it() {
         retry_on: vec![1, 255],
         pass_environment: vec!["HTTPS_PROXY".to_owned()],
     });
-    let targets = Targets::new(&[spec]).unwrap();
+    let targets = Targets::new(&[spec], at_home()).unwrap();
     let rejection = Rejection {
         key: JobKey::from("key".to_owned()),
         pipeline: pipeline("shop-eu.pipeline"),
@@ -47,7 +47,7 @@ fn an_event_fills_the_arguments_of_a_program_and_never_chooses_it() {
     // The capture `stage` comes before the stage of the event.
     let account = "012345678901";
     assert_eq!(
-        program.arguments(&rejection),
+        program.arguments(&rejection).unwrap(),
         [
             "".to_owned(),
             format!("shop: shop-eu.pipeline of {account} in ap-northeast-1"),
@@ -103,4 +103,79 @@ fn what_is_wrong_with_a_program_is_found_together() {
              one that does not needs `run`",
         ]
     );
+}
+
+#[test]
+fn what_an_event_says_never_becomes_an_option() {
+    let arguments = |written: &[&str], name: &str| {
+        let mut spec = program("{first}x-{last}", None, None);
+        let mut run = vec!["/opt/undo".to_owned()];
+        run.extend(written.iter().map(|it| (*it).to_owned()));
+        spec.program.as_mut().unwrap().run = run;
+        let rejection = Rejection {
+            key: JobKey::from("key".to_owned()),
+            pipeline: pipeline(name),
+            execution_id: "11-22".to_owned(),
+            action_execution_id: None,
+            stage: "-Gate".to_owned(),
+            action: "--Review".to_owned(),
+            as_of: Timestamp::UNIX_EPOCH,
+            as_of_uncertainty: std::time::Duration::ZERO,
+            rejected_at: Timestamp::UNIX_EPOCH,
+            comment: None,
+        };
+        let targets = Targets::new(&[spec], at_home()).unwrap();
+        let resolution = targets.resolve(&rejection.pipeline, "-Gate", "--Review");
+        let Resolution::Target(target) = resolution else {
+            panic!("{resolution:?}");
+        };
+        let program = target.program.as_ref().unwrap();
+        let found = program.arguments(&rejection);
+        assert_eq!(target.argument_fault(&rejection), found.clone().err());
+        (
+            found.map_err(|fault| fault.to_string()),
+            program.fault_of(name).is_some(),
+        )
+    };
+    let name = "--profile-x-pipeline";
+    let (found, by_name) = arguments(&["x", "{pipeline}"], name);
+    assert_eq!(
+        found.unwrap_err(),
+        "run[2], \"{pipeline}\", comes to \"--profile-x-pipeline\", which the program would take for an \
+         option; begin the argument with a text of its own, such as \"--name={pipeline}\", or give the \
+         pipeline a target of its own"
+    );
+    assert!(by_name);
+    // A capture of the name, the stage, the action; whatever follows.
+    for (written, of_the_name) in [
+        ("{first}", true),
+        ("{first}: undone", true),
+        ("{stage}", false),
+        ("{action} of {last}", false),
+    ] {
+        let (found, by_name) = arguments(&[written], name);
+        assert!(found.is_err(), "{written}");
+        assert_eq!(by_name, of_the_name, "{written}");
+    }
+    // What the configuration says itself, and what stands behind that.
+    let written = [
+        "--name={pipeline}",
+        "-{stage}",
+        "-",
+        "{last}",
+        "{execution_id}",
+        "",
+    ];
+    let (found, by_name) = arguments(&written, name);
+    let expected = [
+        "--name=--profile-x-pipeline",
+        "--Gate",
+        "-",
+        "pipeline",
+        "11-22",
+        "",
+    ];
+    assert_eq!(found.unwrap(), expected);
+    assert!(!by_name);
+    assert!(arguments(&["{pipeline}"], "profile-x-pipeline").0.is_ok());
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::{Event, ms};
+use super::{Event, fails, ms};
+use crate::lasting::Phase;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 
@@ -16,14 +17,36 @@ pub struct LookFailing<'a> {
     pub distribution_id: &'a str,
     /// Why.
     pub error: &'a dyn StdError,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for LookFailing<'_> {
     fn record(&self, _metrics: &Metrics) {
-        warn!(
+        fails!(
+            warn,
+            self.phase,
             distribution.id = self.distribution_id,
             error = chain(self.error),
             "the distribution cannot be looked at; trying again with backoff"
+        );
+    }
+}
+
+/// A distribution is seen again.
+pub struct LookRecovered<'a> {
+    /// The distribution.
+    pub distribution_id: &'a str,
+    /// For how long it was not.
+    pub took: Duration,
+}
+
+impl Event for LookRecovered<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            distribution.id = self.distribution_id,
+            took_ms = ms(self.took),
+            "the distribution can be looked at again"
         );
     }
 }
@@ -34,6 +57,8 @@ pub struct RoleAssumed<'a> {
     pub role_arn: &'a str,
     /// When the credentials end.
     pub until: Option<Timestamp>,
+    /// For how long it gave none, if it did not.
+    pub failed: Option<Duration>,
 }
 
 impl Event for RoleAssumed<'_> {
@@ -41,22 +66,27 @@ impl Event for RoleAssumed<'_> {
         info!(
             role.arn = self.role_arn,
             role.until = self.until.map(tracing::field::display),
+            took_ms = self.failed.map(ms),
             "role assumed"
         );
     }
 }
 
-/// STS gave no credentials of a role, for the first time in a row for this reason.
+/// STS gave no credentials of a role.
 pub struct RoleNotAssumed<'a> {
     /// The role.
     pub role_arn: &'a str,
     /// Why.
     pub error: &'a dyn StdError,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for RoleNotAssumed<'_> {
     fn record(&self, _metrics: &Metrics) {
-        warn!(
+        fails!(
+            warn,
+            self.phase,
             role.arn = self.role_arn,
             error = chain(self.error),
             "the role cannot be assumed; nothing is done in its account meanwhile"
@@ -68,13 +98,32 @@ impl Event for RoleNotAssumed<'_> {
 pub struct ListingFailed<'a> {
     /// Why.
     pub error: &'a dyn StdError,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for ListingFailed<'_> {
     fn record(&self, _metrics: &Metrics) {
-        warn!(
+        fails!(
+            warn,
+            self.phase,
             error = chain(self.error),
             "the distributions cannot be listed; asking for each by itself"
+        );
+    }
+}
+
+/// The account's distributions can be listed again.
+pub struct ListingRecovered {
+    /// For how long they could not.
+    pub took: Duration,
+}
+
+impl Event for ListingRecovered {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            took_ms = ms(self.took),
+            "the distributions can be listed again"
         );
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{Event, ms};
+use super::{Event, fails, ms};
 use crate::event::Rejection;
+use crate::lasting::Phase;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 
@@ -40,14 +41,36 @@ pub struct CatchUpFailed<'a> {
     pub pipeline: &'a str,
     /// Why.
     pub error: &'a dyn StdError,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for CatchUpFailed<'_> {
     fn record(&self, _metrics: &Metrics) {
-        warn!(
+        fails!(
+            warn,
+            self.phase,
             pipeline = self.pipeline,
             error = chain(self.error),
             "lost rejections cannot be looked for; trying again in the next round"
+        );
+    }
+}
+
+/// A pipeline, or the list of them, could be looked at again.
+pub struct CatchUpRecovered<'a> {
+    /// The pipeline; empty for what concerns all.
+    pub pipeline: &'a str,
+    /// For how long it could not.
+    pub took: Duration,
+}
+
+impl Event for CatchUpRecovered<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            pipeline = self.pipeline,
+            took_ms = ms(self.took),
+            "lost rejections can be looked for again"
         );
     }
 }
@@ -101,6 +124,26 @@ impl Event for RemainsFound<'_> {
             age_ms = ms(self.age),
             "an execution that ended without a rejection left its staging distribution; `stagesweep \
              clean` takes it down, and so does catch_up.reclaim"
+        );
+    }
+}
+
+/// A job that has changed something leads to no target any more: nobody finishes it.
+pub struct UnfinishedWithoutTarget<'a> {
+    /// The rejection.
+    pub rejection: &'a Rejection,
+    /// The staging distribution that the job is bound to.
+    pub staging_id: &'a str,
+}
+
+impl Event for UnfinishedWithoutTarget<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            execution.id = self.rejection.execution_id,
+            pipeline = self.rejection.pipeline.name,
+            staging.id = self.staging_id,
+            "a job that has changed something has no target any more: bring the target back, or finish it \
+             by hand"
         );
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::{Event, ms};
+use super::{Event, fails, ms};
+use crate::aws::pulse;
+use crate::lasting::Phase;
+use crate::ledger::Trouble;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{LEDGER_FAILURES, LOG_LINES_DROPPED, METRICS_DROPPED, Metrics};
 
@@ -15,6 +18,8 @@ pub struct Started<'a> {
     pub queue_url: &'a str,
     /// How many targets are configured.
     pub targets: usize,
+    /// Their mode.
+    pub mode: &'a str,
     /// The queue's redrive policy; `None` if the queue could not be asked.
     pub redrive: Option<Option<u32>>,
 }
@@ -25,6 +30,7 @@ impl Event for Started<'_> {
             version = env!("CARGO_PKG_VERSION"),
             queue.url = self.queue_url,
             targets = self.targets,
+            mode = self.mode,
             queue.max_receive_count = self.redrive.flatten(),
             "started"
         );
@@ -49,6 +55,41 @@ impl Event for QueueNotChecked<'_> {
         warn!(
             error = chain(self.error),
             "the queue's attributes could not be read"
+        );
+    }
+}
+
+/// Nobody knows whose account the daemon works in, which it needs before it receives anything.
+pub struct HomeNotKnown<'a> {
+    /// Why.
+    pub error: &'a dyn StdError,
+    /// What is to be logged.
+    pub phase: Phase,
+}
+
+impl Event for HomeNotKnown<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        fails!(
+            error,
+            self.phase,
+            error = chain(self.error),
+            "the account of the daemon's credentials is not known, and queue.url names none: nothing is \
+             received until STS answers GetCallerIdentity, or queue.url names the account"
+        );
+    }
+}
+
+/// It is known at last.
+pub struct HomeFound {
+    /// For how long it was not.
+    pub took: Duration,
+}
+
+impl Event for HomeFound {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            took_ms = ms(self.took),
+            "the account of the daemon's credentials is known"
         );
     }
 }
@@ -88,28 +129,79 @@ impl Event for SystemdNotNotified<'_> {
 pub struct LedgerFailing<'a> {
     /// Why.
     pub error: &'a dyn StdError,
-    /// It is the first failure since it worked.
-    pub first: bool,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for LedgerFailing<'_> {
     fn record(&self, metrics: &Metrics) {
-        if self.first {
-            error!(
-                error = chain(self.error),
-                "the ledger fails; nothing is processed or deleted until it works again"
-            );
-        }
+        fails!(
+            error,
+            self.phase,
+            error = chain(self.error),
+            "the ledger fails; nothing is processed or deleted until it works again"
+        );
         metrics.add(LEDGER_FAILURES, 1);
     }
 }
 
 /// The ledger works again.
-pub struct LedgerRecovered;
+pub struct LedgerRecovered {
+    /// For how long it failed.
+    pub took: Duration,
+}
 
 impl Event for LedgerRecovered {
     fn record(&self, _metrics: &Metrics) {
-        info!("the ledger works again");
+        info!(took_ms = ms(self.took), "the ledger works again");
+    }
+}
+
+/// The ledger's table is slow, or throttles; work goes on. Said again for as long as it lasts.
+pub struct LedgerTroubled<'a> {
+    /// Which table, and what is wrong with it.
+    pub trouble: &'a Trouble,
+    /// How long it has lasted, where it was said before.
+    pub since: Option<Duration>,
+}
+
+impl Event for LedgerTroubled<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        let latency = match self.trouble.what {
+            pulse::Trouble::Slow { latency } => Some(ms(latency)),
+            pulse::Trouble::Throttled => None,
+        };
+        let remedy = match self.trouble.what {
+            pulse::Trouble::Slow { .. } => "look at the network, and at the table's latency",
+            pulse::Trouble::Throttled => "give it more capacity, or on-demand billing",
+        };
+        warn!(
+            ledger.table = self.trouble.table,
+            ledger.trouble = self.trouble.what.code(),
+            ledger.latency_ms = latency,
+            took_ms = self.since.map(ms),
+            "{}; {remedy}",
+            self.trouble
+        );
+    }
+}
+
+/// The ledger's table answers as it should again.
+pub struct LedgerUntroubled<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// How long it did not.
+    pub took: Duration,
+}
+
+impl Event for LedgerUntroubled<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            ledger.table = self.table,
+            took_ms = ms(self.took),
+            "the ledger's table {} answers at once again",
+            self.table
+        );
     }
 }
 
@@ -117,11 +209,15 @@ impl Event for LedgerRecovered {
 pub struct LogLinesDropped {
     /// How many, since this was last counted.
     pub lines: u64,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for LogLinesDropped {
     fn record(&self, metrics: &Metrics) {
-        warn!(
+        fails!(
+            warn,
+            self.phase,
             log.dropped = self.lines,
             "log lines were dropped: nobody reads them in time"
         );
@@ -129,29 +225,58 @@ impl Event for LogLinesDropped {
     }
 }
 
-/// Metrics cannot be written, are dropped, or can be written again.
-pub struct MetricsSinkChanged<'a> {
-    /// Lines that were dropped since the last time, because too many waited.
-    pub dropped: u64,
-    /// Why they cannot be written; `None`: they can.
-    pub failure: Option<&'a str>,
+/// No log lines were dropped since this was last looked at.
+pub struct LogRecovered {
+    /// For how long some were.
+    pub took: Duration,
 }
 
-impl Event for MetricsSinkChanged<'_> {
+impl Event for LogRecovered {
+    fn record(&self, _metrics: &Metrics) {
+        info!(took_ms = ms(self.took), "no log lines are dropped any more");
+    }
+}
+
+/// Metrics cannot be written, or are dropped.
+pub struct MetricsSinkFailing<'a> {
+    /// Lines that were dropped since the last time, because too many waited.
+    pub dropped: u64,
+    /// Why they cannot be written; `None`: they can, but too slowly.
+    pub failure: Option<&'a str>,
+    /// What is to be logged.
+    pub phase: Phase,
+}
+
+impl Event for MetricsSinkFailing<'_> {
     fn record(&self, metrics: &Metrics) {
         match self.failure {
-            Some(error) => warn!(
+            Some(error) => fails!(
+                warn,
+                self.phase,
                 error,
                 metrics.dropped = self.dropped,
                 "metrics cannot be written; trying again"
             ),
-            None if self.dropped > 0 => warn!(
+            None => fails!(
+                warn,
+                self.phase,
                 metrics.dropped = self.dropped,
                 "metrics were dropped: they are written too slowly"
             ),
-            None => info!("metrics are written again"),
         }
         metrics.add(METRICS_DROPPED, self.dropped);
+    }
+}
+
+/// Metrics are written again.
+pub struct MetricsSinkRecovered {
+    /// For how long they were not.
+    pub took: Duration,
+}
+
+impl Event for MetricsSinkRecovered {
+    fn record(&self, _metrics: &Metrics) {
+        info!(took_ms = ms(self.took), "metrics are written again");
     }
 }
 

@@ -3,20 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::{Event, ms};
+use super::{Event, ms, report};
 use crate::event::Rejection;
+use crate::history::News;
 use crate::plan::Outcome;
 use crate::programs::Finish;
 use crate::retry::Conflict;
 use crate::target::ResolvedTarget;
 use crate::telemetry::metrics::{
-    CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_STARTED, CLEANUPS_SUCCEEDED, CLEANUPS_SUPERSEDED,
-    EVENT_AGE, Metrics, PROPAGATION_TIME,
+    CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_OBSERVED, CLEANUPS_REFUSED, CLEANUPS_STARTED,
+    CLEANUPS_SUCCEEDED, CLEANUPS_SUPERSEDED, EVENT_AGE, Metrics, PROPAGATION_TIME,
 };
 use crate::telemetry::{Milestone, What};
-use crate::verdict::Verdict;
 
 /// What a line about a job is about: its cleanup, or its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,34 +104,6 @@ impl Event for JobBound<'_> {
     }
 }
 
-/// CodePipeline was asked whether a rejection still stands.
-pub struct RejectionChecked<'a> {
-    /// The pipeline execution.
-    pub execution_id: &'a str,
-    /// The step that hangs on it.
-    pub before: &'static str,
-    /// What it says.
-    pub verdict: Verdict,
-}
-
-impl Event for RejectionChecked<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        let (verdict, how) = match self.verdict {
-            Verdict::Stands { timed_out: false } => ("stands", "rejected".to_owned()),
-            Verdict::Stands { timed_out: true } => ("stands", "timed_out".to_owned()),
-            Verdict::Retracted(retraction) => ("retracted", retraction.code().to_owned()),
-            Verdict::Doubtful(doubt) => ("doubtful", doubt.to_string()),
-        };
-        info!(
-            execution.id = self.execution_id,
-            step = self.before,
-            verdict,
-            how,
-            "rejection checked with CodePipeline"
-        );
-    }
-}
-
 /// AWS accepted a change.
 pub struct StepApplied<'a> {
     /// The pipeline execution.
@@ -201,6 +173,24 @@ impl Event for WaitStarted<'_> {
             execution_id: self.execution_id.to_owned(),
             what: What::Waiting { wait: self.wait },
         })
+    }
+}
+
+/// The job still waits, or its program still runs.
+pub struct WaitLasts {
+    /// What for.
+    pub wait: &'static str,
+    /// For how long by now.
+    pub took: Duration,
+}
+
+impl Event for WaitLasts {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            wait = self.wait,
+            wait.took_ms = ms(self.took),
+            "still waiting"
+        );
     }
 }
 
@@ -346,6 +336,8 @@ pub struct JobSucceeded<'a> {
     pub execution_id: &'a str,
     /// How.
     pub outcome: Outcome,
+    /// What people need to know of it.
+    pub detail: Option<&'a str>,
     /// How long the work took in this process.
     pub took: Duration,
 }
@@ -354,16 +346,21 @@ impl Event for JobSucceeded<'_> {
     fn record(&self, metrics: &Metrics) {
         let how = match (self.work, self.outcome) {
             // The rejection does not stand.
-            (Work::Program, Outcome::Retracted | Outcome::Expired) => "not needed",
+            (Work::Program, Outcome::Retracted | Outcome::Undecided) => "not needed",
+            (_, Outcome::Observed) => "observed; nothing was changed",
             _ => "succeeded",
         };
         info!(
             execution.id = self.execution_id,
             outcome = self.outcome.code(),
+            detail = self.detail,
             job.duration_ms = ms(self.took),
             "{} {how}",
             self.work
         );
+        if self.outcome == Outcome::Observed {
+            return metrics.add(CLEANUPS_OBSERVED, 1);
+        }
         metrics.add(CLEANUPS_SUCCEEDED, 1);
         if self.outcome == Outcome::Superseded {
             metrics.add(CLEANUPS_SUPERSEDED, 1);
@@ -393,6 +390,8 @@ pub struct JobRefused<'a> {
     pub detail: &'a str,
     /// How long the work took in this process.
     pub took: Duration,
+    /// Whether it was reported before.
+    pub news: News,
 }
 
 impl Event for JobRefused<'_> {
@@ -401,14 +400,17 @@ impl Event for JobRefused<'_> {
             Work::Cleanup => "refused; nothing more is touched",
             Work::Program => "failed for good",
         };
-        error!(
+        report!(
+            self.news,
             execution.id = self.execution_id,
             reason = self.reason,
             detail = self.detail,
             "{} {how}",
             self.work
         );
-        metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
+        if self.news == News::First {
+            metrics.add_by_reason(CLEANUPS_REFUSED, self.reason);
+        }
     }
 
     fn milestone(&self) -> Option<Milestone> {
@@ -428,11 +430,14 @@ pub struct JobFailed<'a> {
     pub detail: &'a str,
     /// How long the work took in this process.
     pub took: Duration,
+    /// Whether it was reported before.
+    pub news: News,
 }
 
 impl Event for JobFailed<'_> {
     fn record(&self, metrics: &Metrics) {
-        error!(
+        report!(
+            self.news,
             execution.id = self.execution_id,
             reason = self.reason,
             detail = self.detail,
@@ -440,7 +445,9 @@ impl Event for JobFailed<'_> {
             "{} failed for now; it is tried again",
             self.work
         );
-        metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
+        if self.news == News::First {
+            metrics.add_by_reason(CLEANUPS_FAILED, self.reason);
+        }
     }
 
     fn milestone(&self) -> Option<Milestone> {
@@ -501,17 +508,22 @@ pub struct JobPanicked<'a> {
     pub detail: &'a str,
     /// How long the work took in this process.
     pub took: Duration,
+    /// Whether it was reported before.
+    pub news: News,
 }
 
 impl Event for JobPanicked<'_> {
     fn record(&self, metrics: &Metrics) {
-        error!(
+        report!(
+            self.news,
             execution.id = self.execution_id,
             detail = self.detail,
             "{} panicked; this is a defect of stagesweep",
             self.work
         );
-        metrics.add_by_reason(CLEANUPS_FAILED, "panicked");
+        if self.news == News::First {
+            metrics.add_by_reason(CLEANUPS_FAILED, "panicked");
+        }
     }
 
     fn milestone(&self) -> Option<Milestone> {

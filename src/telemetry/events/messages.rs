@@ -3,27 +3,35 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use super::{Event, ms};
+use super::{Event, fails, ms, report};
+use crate::event::ACTION_DETAIL_TYPE;
+use crate::history::News;
+use crate::lasting::Phase;
 use crate::retry::ErrorClass;
+use crate::target::PipelineArn;
 use crate::telemetry::metrics::{
     DUPLICATES_SUPPRESSED, HEARTBEAT_FAILURES, LEASE_MARGIN, MESSAGES_DELETED, MESSAGES_RECEIVED,
-    MESSAGES_REJECTED, MESSAGES_RELEASED, Metrics,
+    MESSAGES_REFUSED, MESSAGES_RELEASED, Metrics,
 };
 use crate::telemetry::{Milestone, What, chain};
 
-/// Polling began to fail, or fails in another way than before.
+/// Polling fails.
 pub struct ReceiveFailing<'a> {
     /// How.
     pub class: ErrorClass,
     /// Why.
     pub error: &'a dyn StdError,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for ReceiveFailing<'_> {
     fn record(&self, _metrics: &Metrics) {
-        error!(
+        fails!(
+            error,
+            self.phase,
             error.class = self.class.code(),
             error = chain(self.error),
             "receiving fails; trying again with backoff"
@@ -35,11 +43,17 @@ impl Event for ReceiveFailing<'_> {
 pub struct ReceiveRecovered {
     /// How many receives failed.
     pub failures: u32,
+    /// For how long they did.
+    pub took: Duration,
 }
 
 impl Event for ReceiveRecovered {
     fn record(&self, _metrics: &Metrics) {
-        info!(receive.failures = self.failures, "receiving works again");
+        info!(
+            receive.failures = self.failures,
+            took_ms = ms(self.took),
+            "receiving works again"
+        );
     }
 }
 
@@ -126,6 +140,26 @@ impl Event for MessageReleased<'_> {
     }
 }
 
+/// There is no room left for other messages: some of the largest crowd's are hidden for a while.
+pub struct CrowdStepsBack<'a> {
+    /// The parameter that names the production distribution, its region and the role; of a program, the pipeline
+    /// execution.
+    pub crowd: &'a str,
+    /// How many messages of it wait.
+    pub held: usize,
+}
+
+impl Event for CrowdStepsBack<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            crowd = self.crowd,
+            messages = self.held,
+            "as many messages wait as may be held; those of the largest crowd are hidden for fifteen minutes \
+             each, so that others are received"
+        );
+    }
+}
+
 /// A message could not be released. It comes back when its visibility timeout ends.
 pub struct ReleaseFailed<'a> {
     /// The message.
@@ -144,8 +178,8 @@ impl Event for ReleaseFailed<'_> {
     }
 }
 
-/// A message can never be handled as it is: it is on its way to the dead-letter queue.
-pub struct MessageRejected<'a> {
+/// A message is refused, as is its job if it has one: it is on its way to the dead-letter queue.
+pub struct MessageRefused<'a> {
     /// The message.
     pub message_id: &'a str,
     /// How often it was received.
@@ -154,18 +188,43 @@ pub struct MessageRejected<'a> {
     pub reason: &'static str,
     /// What a person needs to know.
     pub detail: &'a str,
+    /// Whether it was reported before; of a message that has a job, the job's refusal is.
+    pub news: News,
 }
 
-impl Event for MessageRejected<'_> {
+impl Event for MessageRefused<'_> {
     fn record(&self, metrics: &Metrics) {
-        error!(
+        report!(
+            self.news,
             message.id = self.message_id,
             message.receive_count = self.receive_count,
             reason = self.reason,
             detail = self.detail,
-            "message rejected; it is left to the redrive policy"
+            "message refused; it is left to the redrive policy"
         );
-        metrics.add_by_reason(MESSAGES_REJECTED, self.reason);
+        if self.news == News::First {
+            metrics.add_by_reason(MESSAGES_REFUSED, self.reason);
+        }
+    }
+}
+
+/// A stage or a pipeline of a target failed as a whole, and its event came: the rule asks for the wrong kind.
+pub struct WrongKindOfEvent<'a> {
+    /// The pipeline.
+    pub pipeline: &'a PipelineArn,
+    /// The event's `detail-type`.
+    pub detail_type: &'static str,
+}
+
+impl Event for WrongKindOfEvent<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            pipeline = self.pipeline.name,
+            event.account = self.pipeline.account,
+            event.detail_type = self.detail_type,
+            "the rule asks for the wrong kind of event: this one says no rejection and is deleted; set the rule's \
+             detail-type to `{ACTION_DETAIL_TYPE}`"
+        );
     }
 }
 
@@ -226,20 +285,38 @@ pub struct HeartbeatFailed<'a> {
     pub message_id: &'a str,
     /// Why.
     pub error: &'a dyn StdError,
-    /// It is the first failure since the last confirmation.
-    pub first: bool,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for HeartbeatFailed<'_> {
     fn record(&self, metrics: &Metrics) {
-        if self.first {
-            warn!(
-                message.id = self.message_id,
-                error = chain(self.error),
-                "the message's visibility could not be extended; trying again"
-            );
-        }
+        fails!(
+            warn,
+            self.phase,
+            message.id = self.message_id,
+            error = chain(self.error),
+            "the message's visibility could not be extended; trying again"
+        );
         metrics.add(HEARTBEAT_FAILURES, 1);
+    }
+}
+
+/// An extension was confirmed after others were not.
+pub struct HeartbeatRecovered<'a> {
+    /// The message.
+    pub message_id: &'a str,
+    /// For how long they were not.
+    pub took: Duration,
+}
+
+impl Event for HeartbeatRecovered<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            message.id = self.message_id,
+            took_ms = ms(self.took),
+            "the message's visibility is extended again"
+        );
     }
 }
 

@@ -3,9 +3,10 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use super::{Event, ms};
+use super::{Event, fails, ms};
+use crate::lasting::Phase;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,29 +38,21 @@ pub struct NotNotified<'a> {
     pub waiting: usize,
     /// When it is tried again.
     pub delay: Duration,
-    /// It is the first failure since it worked.
-    pub first: bool,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
 impl Event for NotNotified<'_> {
     fn record(&self, _metrics: &Metrics) {
-        if self.first {
-            warn!(
-                notify.outlet = self.outlet,
-                notify.waiting = self.waiting,
-                retry.delay_ms = ms(self.delay),
-                detail = self.detail,
-                "outcomes cannot be notified; they are kept and tried again"
-            );
-        } else {
-            debug!(
-                notify.outlet = self.outlet,
-                notify.waiting = self.waiting,
-                retry.delay_ms = ms(self.delay),
-                detail = self.detail,
-                "outcomes cannot be notified yet"
-            );
-        }
+        fails!(
+            warn,
+            self.phase,
+            notify.outlet = self.outlet,
+            notify.waiting = self.waiting,
+            retry.delay_ms = ms(self.delay),
+            detail = self.detail,
+            "outcomes cannot be notified; they are kept and tried again"
+        );
     }
 }
 
@@ -67,12 +60,15 @@ impl Event for NotNotified<'_> {
 pub struct NotifyingRecovered {
     /// By what.
     pub outlet: &'static str,
+    /// For how long they were not.
+    pub took: Duration,
 }
 
 impl Event for NotifyingRecovered {
     fn record(&self, _metrics: &Metrics) {
         info!(
             notify.outlet = self.outlet,
+            took_ms = ms(self.took),
             "outcomes can be notified again"
         );
     }

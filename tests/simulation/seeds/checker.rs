@@ -10,9 +10,12 @@ use serde_json::Value;
 use stagesweep::binding::Binding;
 use stagesweep::event::JobKey;
 use stagesweep::ledger::Grant;
-use stagesweep::rehearsal::{Call, EmbeddedAws, Entry, Service};
+use stagesweep::plan::Outcome;
+use stagesweep::rehearsal::{AwsService, Call, EmbeddedAws, Entry, PolicyView, Service};
 
+use super::misreadings::Memory;
 use super::notices::Notices;
+use super::whose::{Look, left_behind, taken_back};
 use super::wire::Life;
 use super::xml::only_difference;
 
@@ -21,6 +24,13 @@ const NOTICES: &str = "notices";
 
 /// What a call that had begun when its lease ended may still take.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// A message is given up so long before its lease ends: the margin is a sixth of the lease, and what is under
+/// way then takes its time.
+const GIVEN_UP: Duration = Duration::from_secs(30);
+
+/// By so much a message that is held is extended.
+const HELD_FOR: Duration = Duration::from_secs(120);
 
 /// A write of the parameter that comes between a daemon's read and its own write is a race, which
 /// Parameter Store cannot prevent. No read is older than one call with all its tries.
@@ -46,11 +56,17 @@ pub(crate) struct Deployment {
     pub(crate) approved: bool,
     /// When its rejection was taken back by a retry.
     pub(crate) retried_at: Option<Timestamp>,
+    /// Its approval failed without anybody deciding, and has not been decided since.
+    pub(crate) undecided: bool,
+    /// That was so once.
+    pub(crate) undecided_once: bool,
+    /// Somebody meddled: whose everything is cannot be told any more, or should not be.
+    pub(crate) excused: bool,
 }
 
 /// The changes that a cleanup may make once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Effect {
+pub(super) enum Effect {
     Detached,
     PolicyDeleted,
     Disabled,
@@ -66,6 +82,8 @@ struct Held {
     until: Timestamp,
     production_id: Option<String>,
     done: bool,
+    /// No message was held when it was granted: the ledger has it finished.
+    unasked: bool,
 }
 
 #[derive(Default)]
@@ -76,24 +94,42 @@ pub(super) struct Truth {
     receipts: BTreeMap<String, String>,
     /// By owner and message: until when the message is invisible to others.
     leases: BTreeMap<(String, String), Timestamp>,
+    /// By owner and message: those that were given back before their time.
+    given_back: BTreeSet<(String, String)>,
     /// By owner and message: the newest handle that it was handed, and when.
     handles: BTreeMap<(String, String), (String, Timestamp)>,
     /// By owner and message: the first handle that it was handed.
     firsts: BTreeMap<(String, String), String>,
     /// By ledger and job.
     grants: BTreeMap<(usize, JobKey), Held>,
-    effects: BTreeMap<(usize, Effect), u32>,
+    /// By what they were done to.
+    pub(super) effects: BTreeMap<(String, Effect), u32>,
+    /// Jobs that were bound once.
+    begun: BTreeSet<String>,
     /// By owner and pipeline execution: when CodePipeline was last asked about it.
-    asked: BTreeMap<(String, String), Timestamp>,
-    /// By deployment: when its policy was deleted.
-    policy_deleted: BTreeMap<usize, Timestamp>,
+    pub(super) asked: BTreeMap<(String, String), Timestamp>,
+    /// By owner and pipeline: what there was to see when it last asked who is at work.
+    pub(super) looks: BTreeMap<(String, String), Look>,
+    /// By owner and what is changed: when the change was last sent.
+    pub(super) sent: BTreeMap<(String, String), Timestamp>,
+    /// The target names the stage that deploys.
+    pub(super) deploy_stage: bool,
+    /// A modification time is that of a modification. Otherwise a deployment may be taken for superseded,
+    /// and left.
+    pub(super) times_tell: bool,
+    /// All daemons go by one ledger: each knows what the others have written.
+    pub(super) one_ledger: bool,
+    /// By staging distribution: the execution that deployed into it last.
+    pub(super) owners: BTreeMap<String, String>,
     /// Rejections are verified.
     pub(super) verify: bool,
+    /// No daemon may change anything.
+    pub(super) observes: bool,
     /// Rejections are worked on that no message is held of.
     pub(super) catch_up: bool,
     pub(super) notices: Notices,
-    /// Deployments whose policy was detached, and whether that has been seen to have propagated.
-    detached: BTreeMap<usize, bool>,
+    /// By staging distribution whose policy was detached: when that has propagated.
+    detached: BTreeMap<String, Timestamp>,
     /// Parameters whose newer value was overwritten in a race, and that value.
     raced: BTreeMap<String, String>,
     /// What the world was like just before the mutation that is under way.
@@ -106,13 +142,18 @@ pub(super) struct Truth {
 
 /// What has to be known from before a mutation.
 #[derive(Clone, Debug)]
-struct Before {
+pub(super) struct Before {
     policy_exists: bool,
     policy_attached: bool,
+    /// The staging distributions that the policy lists.
+    listed: Vec<String>,
     parameter: Option<String>,
 }
 
-pub(crate) struct Checker(Mutex<Truth>);
+pub(crate) struct Checker {
+    truth: Mutex<Truth>,
+    pub(super) memory: Memory,
+}
 
 /// Figures of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,17 +163,26 @@ pub(crate) struct Figures {
 }
 
 impl Checker {
+    /// From now on no daemon may change anything.
+    pub(crate) fn observes(&self) {
+        self.truth().observes = true;
+    }
+
     pub(crate) fn new(trace: bool, verify: bool, catch_up: bool) -> Self {
-        Self(Mutex::new(Truth {
+        let truth = Truth {
             verify,
             catch_up,
             trace: trace.then(Vec::new),
             ..Truth::default()
-        }))
+        };
+        Self {
+            truth: Mutex::new(truth),
+            memory: Memory::default(),
+        }
     }
 
     pub(super) fn truth(&self) -> std::sync::MutexGuard<'_, Truth> {
-        self.0.lock().unwrap()
+        self.truth.lock().unwrap()
     }
 
     // ---- what the script tells ----
@@ -145,6 +195,9 @@ impl Checker {
             rejected_again: false,
             approved: false,
             retried_at: None,
+            undecided: false,
+            undecided_once: false,
+            excused: false,
         });
         truth.deployments.len() - 1
     }
@@ -219,14 +272,16 @@ impl Checker {
 
     // ---- what the ledgers granted ----
 
-    pub(crate) fn granted(&self, ledger: usize, grant: &Grant, until: Timestamp) {
+    pub(crate) fn granted(&self, ledger: usize, grant: &Grant, now: Timestamp, until: Timestamp) {
         let mut truth = self.truth();
+        let unasked = !truth.holds_message(&grant.owner, grant.key.as_str(), soon(now));
         let held = Held {
             owner: grant.owner.clone(),
             epoch: grant.epoch,
             until,
             production_id: None,
             done: false,
+            unasked,
         };
         let earlier = truth.grants.insert((ledger, grant.key.clone()), held);
         if let Some(earlier) = earlier {
@@ -259,6 +314,7 @@ impl Checker {
     /// and its lease must be over.
     pub(crate) fn bound(&self, ledger: usize, grant: &Grant, binding: &Binding, now: Timestamp) {
         let mut truth = self.truth();
+        truth.begun.insert(grant.key.to_string());
         let mut taken = None;
         for ((_, key), held) in truth.grants.iter_mut().filter(|((it, _), _)| *it == ledger) {
             if *key != grant.key && held.production_id.as_ref() == Some(&binding.production_id) {
@@ -282,13 +338,19 @@ impl Checker {
         self.honoured(ledger, grant, "renew", |held| held.until = until);
     }
 
-    pub(crate) fn completed(&self, ledger: usize, grant: &Grant, now: Timestamp) {
+    pub(crate) fn completed(&self, ledger: usize, grant: &Grant, outcome: Outcome, now: Timestamp) {
         let key = grant.key.to_string();
+        self.note(now, || format!("{key}: {}", outcome.code()));
         self.truth().done_and_told(now, &grant.owner, &key);
         self.honoured(ledger, grant, "complete", |held| {
             held.done = true;
             held.production_id = None;
         });
+    }
+
+    /// The production distribution was given back, and the grant kept.
+    pub(crate) fn yielded(&self, ledger: usize, grant: &Grant) {
+        self.released(ledger, grant);
     }
 
     pub(crate) fn released(&self, ledger: usize, grant: &Grant) {
@@ -306,35 +368,43 @@ impl Checker {
     /// Runs right before a mutation takes effect.
     pub(crate) fn about_to(&self, aws: &EmbeddedAws, call: &Call) {
         let mut truth = self.truth();
+        truth.before = None;
         let Some(resource) = &call.resource else {
             return;
         };
-        truth.before = truth
-            .deployments
-            .iter()
-            .find(|deployment| {
-                let service = &deployment.service;
-                [
-                    &service.staging_id,
-                    &service.policy_id,
-                    &service.staging_parameter,
-                ]
-                .contains(&resource)
-            })
-            .map(|deployment| {
-                let service = &deployment.service;
-                let policy = aws.policy(&service.policy_id);
-                Before {
-                    policy_exists: policy.is_some(),
-                    policy_attached: policy.is_some_and(|policy| !policy.attached_to.is_empty()),
-                    parameter: aws.parameter(&service.staging_parameter),
-                }
-            });
+        if !matches!(call.service, AwsService::CloudFront | AwsService::Ssm) {
+            return;
+        }
+        truth.watch_owners(aws);
+        let inventory = aws.inventory();
+        let domain = aws.distribution(resource).map(|it| it.domain_name);
+        let lists = |it: &&PolicyView| {
+            it.id == *resource
+                || domain
+                    .as_ref()
+                    .is_some_and(|it2| it.staging_domains.contains(it2))
+        };
+        let policy = inventory.policies.iter().find(lists);
+        let listed = |policy: &PolicyView| {
+            let all = inventory.distributions.iter();
+            let of_it = all.filter(|it| policy.staging_domains.contains(&it.domain_name));
+            of_it.map(|it| it.id.clone()).collect()
+        };
+        truth.before = Some(Before {
+            policy_exists: policy.is_some(),
+            policy_attached: policy.is_some_and(|policy| !policy.attached_to.is_empty()),
+            listed: policy.map(listed).unwrap_or_default(),
+            parameter: aws.parameter(resource),
+        });
     }
 
     /// Runs when a daemon sends a request.
     pub(crate) fn asked(&self, aws: &EmbeddedAws, life: &Life, request: &http::Request<Vec<u8>>) {
         let mut truth = self.truth();
+        if let Some(resource) = changed(request) {
+            let sent = (life.owner.clone(), resource);
+            truth.sent.insert(sent, aws.clock().now());
+        }
         for entry in json(request.body())["Entries"]
             .as_array()
             .into_iter()
@@ -375,7 +445,6 @@ impl Checker {
         let now = aws.clock().now();
         let mut truth = self.truth();
         truth.calls += 1;
-        truth.watch_propagation(aws);
         if let Some(trace) = &mut truth.trace {
             trace.push(format!("{entry} <- {}", life.owner));
         }
@@ -386,10 +455,15 @@ impl Checker {
                 truth.visibility_changed(now, life, entry, request, answer);
             }
             "DeleteMessageBatch" => truth.deleted(aws, request),
+            "GetPipelineState" => {
+                let pipeline = entry.call.resource.clone().unwrap_or_default();
+                truth.looked(aws, life, &pipeline);
+            }
             "ListActionExecutions" => {
                 let execution = text(&json(request)["filter"]["pipelineExecutionId"]);
                 truth.asked.insert((life.owner.clone(), execution), now);
             }
+            "UpdateItem" if entry.change.is_none() => truth.table_failed(request),
             "UpdateItem" => truth.table_written(now, life, entry),
             "PutEvents" => truth.listen(aws),
             _ if entry.mutated() => {
@@ -404,7 +478,8 @@ impl Checker {
 impl Checker {
     /// Looks at the world before something happens to it that is no call.
     pub(crate) fn look(&self, aws: &EmbeddedAws) {
-        self.truth().watch_propagation(aws);
+        let mut truth = self.truth();
+        truth.watch_owners(aws);
     }
 }
 
@@ -451,6 +526,13 @@ impl Truth {
             let Some(job) = Item::read(Some(after)) else {
                 return self.fail(format!("a job was written without its holder: {key}"));
             };
+            if let Some(trace) = &mut self.trace {
+                let said = |name| text_of(&written, name).unwrap_or_default();
+                let (outcome, reason) = (said("job_outcome"), said("last_reason"));
+                if !outcome.is_empty() || !reason.is_empty() {
+                    trace.push(format!("{now:.3} -- {key}: {outcome} {reason}"));
+                }
+            }
             self.job_written(now, life, key, earlier, job);
         } else if let Some(production) = item.strip_prefix("production#") {
             let key = text_of(&written, "job_key").unwrap_or_default();
@@ -493,17 +575,36 @@ impl Truth {
         let production_id = held
             .filter(|held| !job.done && held.owner == job.held_by && held.epoch == job.epoch)
             .and_then(|held| held.production_id.clone());
+        let unasked = match held {
+            Some(held) if held.owner == job.held_by && held.epoch == job.epoch => held.unasked,
+            _ => !self.holds_message(&job.held_by, key, soon(now)),
+        };
         let held = Held {
             owner: job.held_by,
             epoch: job.epoch,
             until: Timestamp::from_millisecond(job.until).unwrap(),
             production_id,
             done: job.done,
+            unasked,
         };
         self.grants.insert(place, held);
     }
 
+    /// Whoever held a production distribution does not any more.
+    fn given_back(&mut self, life: &Life, production: &str) {
+        for ((ledger, _), held) in &mut self.grants {
+            let of_this = held.production_id.as_deref() == Some(production);
+            if *ledger == life.ledger && of_this {
+                held.production_id = None;
+            }
+        }
+    }
+
     fn production_taken(&mut self, now: Timestamp, life: &Life, production: &str, key: &str) {
+        if key.is_empty() {
+            return self.given_back(life, production);
+        }
+        self.begun.insert(key.to_owned());
         let mut taken = None;
         for ((ledger, other), held) in &mut self.grants {
             let of_this = held.production_id.as_deref() == Some(production);
@@ -584,8 +685,11 @@ impl Truth {
                 None => entry.mutated(),
             };
             let visibility = seconds(&asked["VisibilityTimeout"]);
-            if took_effect && let Some(until) = self.leases.get_mut(&(life.owner.clone(), message))
-            {
+            let lease = (life.owner.clone(), message);
+            if visibility != HELD_FOR {
+                self.given_back.insert(lease.clone());
+            }
+            if took_effect && let Some(until) = self.leases.get_mut(&lease) {
                 *until = now.checked_add(visibility).unwrap();
             }
         }
@@ -623,9 +727,18 @@ impl Truth {
                 Some(Kind::Harmless) => {}
                 Some(Kind::Rejection(number)) => {
                     let deployment = &self.deployments[*number];
+                    if self.observes {
+                        if !self.is_observed(&deployment.service.execution_id) {
+                            self.fail(format!("deleted {message} before its job was done"));
+                        }
+                        continue;
+                    }
                     // Taken back: by a retry, or by one that was rejected and has a message of its own.
-                    let taken_back = deployment.retried_at.is_some() || deployment.rejected_again;
-                    if self.verify && taken_back {
+                    let taken_back = deployment.retried_at.is_some()
+                        || deployment.rejected_again
+                        || taken_back(aws, &deployment.service).is_some();
+                    let nobodys = deployment.undecided || deployment.excused || !self.times_tell;
+                    if self.verify && (taken_back || nobodys) {
                         continue;
                     }
                     if let Some(left) = left_behind(aws, deployment) {
@@ -650,77 +763,68 @@ impl Truth {
     ) {
         let resource = entry.call.resource.clone().unwrap_or_default();
         let operation = entry.call.operation.as_str();
+        if self.observes {
+            return self.fail(format!("{operation} {resource}: only to be observed"));
+        }
         let change = entry.change.as_ref();
         let old = change.and_then(|change| change.before.as_deref());
         let new = change.and_then(|change| change.after.as_deref());
         let verdict = match operation {
-            "UpdateDistribution" => self.updated(&resource, old, new, before),
+            "UpdateDistribution" => self.updated(life, &resource, old, new, before, aws),
             "DeleteContinuousDeploymentPolicy" if before.is_some_and(|it| it.policy_attached) => {
                 Err("deleted a policy that is attached".to_owned())
             }
             "DeleteContinuousDeploymentPolicy" => self
-                .rejected_by(|service| service.policy_id == resource)
-                .ok_or("deleted a policy that is not a rejected deployment's".to_owned())
-                .map(|number| (number, Effect::PolicyDeleted)),
+                .of_policy(life, &resource, before)
+                .map(|number| (number, Effect::PolicyDeleted, resource.clone())),
             "DeleteDistribution" => self
-                .rejected_by(|service| service.staging_id == resource)
-                .ok_or("deleted a distribution that is not a rejected deployment's".to_owned())
-                .map(|number| (number, Effect::Deleted)),
-            "PutParameter" => match self.recorded(&resource, new, before, aws) {
+                .whose(life, &resource)
+                .map(|number| (number, Effect::Deleted, resource.clone())),
+            "PutParameter" => match self.recorded(life, &resource, new, before, aws) {
                 Ok(None) => return,
-                Ok(Some(number)) => Ok((number, Effect::Recorded)),
+                Ok(Some((number, held))) => Ok((number, Effect::Recorded, held)),
                 Err(why) => Err(why),
             },
             other => Err(format!("a cleanup has no call of {other}")),
         };
-        let (number, effect) = match verdict {
+        let (number, effect, what) = match verdict {
             Ok(verdict) => verdict,
             Err(why) => return self.fail(format!("{operation} {resource}: {why}")),
         };
-        let times = self.effects.entry((number, effect)).or_default();
+        let times = self.effects.entry((what.clone(), effect)).or_default();
         *times += 1;
         if *times > 1 {
             self.fail(format!("{operation} {resource}: work done twice"));
         }
-        if effect == Effect::Detached {
-            self.detached.insert(number, false);
+        if effect == Effect::Detached
+            && let Some(production) = aws.distribution(&resource)
+        {
+            // Others may change production again, before and after that.
+            self.detached.insert(what.clone(), production.deployed_at);
         }
-        if effect == Effect::PolicyDeleted {
-            self.policy_deleted.insert(number, now);
-        }
-        if self.verify {
-            self.verified(life, number, effect, operation);
+        let asks = matches!(
+            effect,
+            Effect::Recorded | Effect::Detached | Effect::Disabled
+        );
+        if self.verify && asks && !self.deployments[number].excused {
+            self.questioned(aws, life, number, effect, (&resource, &what));
         }
         self.entitled(now, life, number, operation);
     }
 
-    /// Where rejections are verified: CodePipeline was asked before anything was changed, and once more
-    /// before the staging distribution was disabled; and whoever heard of a retry changes nothing more.
-    fn verified(&mut self, life: &Life, number: usize, effect: Effect, operation: &str) {
-        let deployment = &self.deployments[number];
-        let execution = deployment.service.execution_id.clone();
-        let retried_at = deployment.retried_at;
-        let Some(asked) = self.asked.get(&(life.owner.clone(), execution)).copied() else {
-            return self.fail(format!("{operation}: CodePipeline was not asked before"));
-        };
-        if retried_at.is_some_and(|retried_at| retried_at < asked) {
-            self.fail(format!(
-                "{operation}: deployment {number} was retried before CodePipeline was asked"
-            ));
-        }
-        let deleted = self.policy_deleted.get(&number);
-        if effect == Effect::Disabled && deleted.is_some_and(|deleted| asked < *deleted) {
-            self.fail(format!("{operation}: CodePipeline was not asked again"));
-        }
-    }
-
-    /// Others may change a production distribution again, after the detach has propagated.
-    fn watch_propagation(&mut self, aws: &EmbeddedAws) {
-        for (number, propagated) in &mut self.detached {
-            let service = &self.deployments[*number].service;
-            *propagated |= aws
-                .distribution(&service.production_id)
-                .is_none_or(|production| production.deployed);
+    /// Whose a policy is: that of the staging distribution that it lists.
+    fn of_policy(
+        &self,
+        life: &Life,
+        policy: &str,
+        before: Option<&Before>,
+    ) -> Result<usize, String> {
+        let listed = before.and_then(|it| it.listed.first());
+        match listed {
+            Some(staging) => self.whose(life, staging),
+            None => self
+                .rejected_by(|service| service.policy_id == policy)
+                .ok_or(format!("policy {policy} is not a rejected deployment's")),
         }
     }
 
@@ -732,47 +836,65 @@ impl Truth {
 
     fn updated(
         &self,
+        life: &Life,
         resource: &str,
         old: Option<&str>,
         new: Option<&str>,
         before: Option<&Before>,
-    ) -> Result<(usize, Effect), String> {
+        aws: &EmbeddedAws,
+    ) -> Result<(usize, Effect, String), String> {
         let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-        if let Some(number) = self.rejected_by(|service| service.staging_id == resource) {
+        let before = before.ok_or("nothing is known of this distribution")?;
+        let distribution = aws.distribution(resource).ok_or("it is gone")?;
+        let named = |number: usize, staging: &str| {
+            let deployment = &self.deployments[number];
+            let value = aws.parameter(&deployment.service.staging_parameter);
+            value.as_deref() == Some(staging) && !deployment.excused
+        };
+        if distribution.staging {
+            let number = self.whose(life, resource)?;
             only_difference(old, new, "Enabled", "true", "false")?;
-            let before = before.ok_or("nothing is known of this distribution")?;
             if before.policy_exists {
                 return Err("disabled before its policy was gone".to_owned());
             }
-            if self.detached.get(&number) == Some(&false) {
+            let propagated = self.detached.get(resource);
+            if propagated.is_some_and(|at| aws.clock().now() < *at) {
                 return Err("disabled before the detach had propagated".to_owned());
             }
-            return Ok((number, Effect::Disabled));
+            if named(number, resource) {
+                return Err("disabled while the parameter names it".to_owned());
+            }
+            return Ok((number, Effect::Disabled, resource.to_owned()));
         }
-        let number = self
-            .rejected_by(|service| {
-                service.production_id == resource
-                    && only_difference(
-                        old,
-                        new,
-                        "ContinuousDeploymentPolicyId",
-                        &service.policy_id,
-                        "",
-                    )
-                    .is_ok()
-            })
-            .ok_or("changed a distribution in another way than detaching its own policy")?;
-        Ok((number, Effect::Detached))
+        let policy = text_between(old, "<ContinuousDeploymentPolicyId>", "</");
+        only_difference(old, new, "ContinuousDeploymentPolicyId", &policy, "")?;
+        let view = aws
+            .policy(&policy)
+            .ok_or("detached a policy that is gone")?;
+        let all = aws.inventory().distributions;
+        let mut listed = all
+            .iter()
+            .filter(|it| view.staging_domains.contains(&it.domain_name));
+        let staging = listed
+            .next()
+            .ok_or("detached a policy that lists nothing")?;
+        let number = self.whose(life, &staging.id)?;
+        if named(number, &staging.id) {
+            return Err("detached while the parameter names its staging distribution".to_owned());
+        }
+        Ok((number, Effect::Detached, staging.id.clone()))
     }
 
-    /// Whose cleanup a write of the parameter belongs to; to none if it puts a value back.
+    /// Whose cleanup a write of the parameter belongs to, and what it takes out of the slot; to none if it
+    /// puts a value back.
     fn recorded(
         &mut self,
+        life: &Life,
         parameter: &str,
         value: Option<&str>,
         before: Option<&Before>,
         aws: &EmbeddedAws,
-    ) -> Result<Option<usize>, String> {
+    ) -> Result<Option<(usize, String)>, String> {
         let value = value.unwrap_or_default();
         if self
             .raced
@@ -782,19 +904,11 @@ impl Truth {
             self.raced.remove(parameter);
             return Ok(None);
         }
-        if value != "deleted" {
-            return Err(format!("wrote {value}"));
-        }
-        let held = before
-            .and_then(|before| before.parameter.clone())
-            .unwrap_or_default();
-        let ours = |value: &str| {
-            self.rejected_by(|service| {
-                service.staging_parameter == parameter && service.staging_id == value
-            })
-        };
-        if let Some(number) = ours(&held) {
-            return Ok(Some(number));
+        let held = before.and_then(|before| before.parameter.clone());
+        let held = held.unwrap_or_default();
+        let verdict = self.withdrawn(life, parameter, value, &held, aws);
+        if verdict.is_ok() || value != "deleted" {
+            return verdict;
         }
         let history = aws.parameter_history(parameter);
         let now = aws.clock().now();
@@ -803,30 +917,69 @@ impl Truth {
         let theirs = covered.next();
         let recently =
             theirs.is_some_and(|theirs| now.duration_since(theirs.at).unsigned_abs() <= RACE);
-        let number = covered.next().and_then(|earlier| ours(&earlier.value));
-        match number {
-            // A first try of ours whose answer was lost, or someone else's value, just written.
-            Some(number) if recently => {
-                if held != "deleted" {
-                    self.raced.insert(parameter.to_owned(), held);
-                    return Ok(Some(number));
-                }
-                Ok(None)
+        let ours = covered.next().map(|earlier| earlier.value.clone());
+        match ours.map(|ours| (self.whose(life, &ours), ours)) {
+            // Someone else's value, just written.
+            Some((Ok(number), ours)) if recently => {
+                self.raced.insert(parameter.to_owned(), held);
+                Ok(Some((number, ours)))
             }
-            _ => Err(format!("overwrote {held}")),
+            _ => verdict,
         }
+    }
+
+    /// Whether a job of an execution that is only observed is done.
+    fn is_observed(&self, execution_id: &str) -> bool {
+        self.done()
+            .any(|(key, _)| key.starts_with(execution_id) && key.ends_with("/observe"))
+    }
+
+    /// Whether somebody holds a message of an execution, whose id the job's key begins with.
+    fn holds_message(&self, owner: &str, key: &str, now: Timestamp) -> bool {
+        let late = now.checked_sub(GRACE).unwrap();
+        self.leases.iter().any(|((holder, message), until)| {
+            let about = |kind: &Kind| match kind {
+                Kind::Rejection(number) => {
+                    key.starts_with(&self.deployments[*number].service.execution_id)
+                }
+                Kind::Harmless | Kind::Poison => false,
+            };
+            holder == owner && *until >= late && self.messages.get(message).is_some_and(about)
+        })
+    }
+
+    /// Whether messages of an execution were given back.
+    fn gave_back_messages(&self, owner: &str, execution: &str) -> bool {
+        self.given_back.iter().any(|(by, message)| {
+            let kind = self.messages.get(message);
+            let of_it = matches!(kind, Some(Kind::Rejection(number))
+                if self.deployments[*number].service.execution_id == execution);
+            by == owner && of_it
+        })
+    }
+
+    /// Whether this life has a job of this deployment that a person began.
+    pub(super) fn works_by_hand(&self, life: &Life, number: usize) -> bool {
+        let by_hand = by_hand(&self.deployments[number].service);
+        self.grants.iter().any(|((ledger, key), held)| {
+            let of_it = *ledger == life.ledger && key.as_str().starts_with(&by_hand);
+            of_it && held.owner == life.owner && !held.done
+        })
     }
 
     /// Whether this life may work for this deployment now: it holds a message of its rejection, and
     /// the ledger has granted it the production distribution, and nobody else (invariant 3).
     fn entitled(&mut self, now: Timestamp, life: &Life, number: usize, operation: &str) {
         let late = now.checked_sub(GRACE).unwrap();
-        let leased = self.leases.iter().any(|((owner, message), until)| {
-            *owner == life.owner
-                && *until >= late
-                && self.messages.get(message) == Some(&Kind::Rejection(number))
+        let execution = &self.deployments[number].service.execution_id;
+        // A job that has changed something, or was about to, is finished by the ledger.
+        let unasked = self.grants.iter().any(|((ledger, key), held)| {
+            let of_it = *ledger == life.ledger && key.as_str().starts_with(execution);
+            let unasked = held.unasked || self.gave_back_messages(&life.owner, execution);
+            of_it && held.owner == life.owner && unasked && self.begun.contains(key.as_str())
         });
-        if !leased && !self.catch_up {
+        let unasked = unasked || self.works_by_hand(life, number);
+        if !self.holds_message(&life.owner, execution, now) && !unasked && !self.catch_up {
             self.fail(format!(
                 "{operation}: {} works without holding a message of deployment {number}",
                 life.owner
@@ -854,19 +1007,35 @@ impl Truth {
     }
 }
 
-/// What there still is of a rejected deployment.
-pub(crate) fn left_behind(aws: &EmbeddedAws, deployment: &Deployment) -> Option<String> {
-    let service = &deployment.service;
-    if aws.distribution(&service.staging_id).is_some() {
-        return Some(format!("staging distribution {}", service.staging_id));
+/// What the keys of jobs begin with by which a person cleans a deployment.
+pub(super) fn by_hand(service: &Service) -> String {
+    format!("manual/{}/{}/", service.pipeline, service.staging_id)
+}
+
+/// When a lease must not have ended yet to count for a job that begins now.
+fn soon(now: Timestamp) -> Timestamp {
+    now.checked_add(GIVEN_UP).unwrap()
+}
+
+/// What a request is to change: a distribution, or a parameter.
+fn changed(request: &http::Request<Vec<u8>>) -> Option<String> {
+    let target = request.headers().get("x-amz-target");
+    match target.and_then(|it| it.to_str().ok()) {
+        Some("AmazonSSM.PutParameter") => Some(text(&json(request.body())["Name"])),
+        Some(_) => None,
+        None if request.method() == http::Method::PUT => {
+            let mut parts = request.uri().path().split('/').skip(3);
+            parts.next().map(str::to_owned)
+        }
+        None => None,
     }
-    if aws.policy(&service.policy_id).is_some() {
-        return Some(format!("policy {}", service.policy_id));
-    }
-    if aws.parameter(&service.staging_parameter).as_ref() == Some(&service.staging_id) {
-        return Some(format!("parameter {}", service.staging_parameter));
-    }
-    None
+}
+
+fn text_between(text: &str, from: &str, to: &str) -> String {
+    let rest = text.split_once(from).map_or("", |(_, rest)| rest);
+    rest.split_once(to)
+        .map_or("", |(found, _)| found)
+        .to_owned()
 }
 
 fn json(bytes: &[u8]) -> Value {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use stagesweep::binding::Binding;
 use stagesweep::clock::Clock;
 use stagesweep::event::JobKey;
-use stagesweep::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Records};
+use stagesweep::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Records, Unfinished};
 use stagesweep::plan::Outcome;
 
 use super::checker::Checker;
@@ -72,8 +72,12 @@ impl Ledger for SimulatedLedger {
             .carry_out(|records, now| {
                 let claim = records.claim(&self.life.owner, key, pipeline, now, until)?;
                 if let Claim::Granted { grant, .. } = &claim {
-                    self.checker
-                        .granted(self.life.ledger, grant, self.in_world(now, until));
+                    self.checker.granted(
+                        self.life.ledger,
+                        grant,
+                        self.world.now(),
+                        self.in_world(now, until),
+                    );
                 }
                 Ok(claim)
             })
@@ -111,6 +115,19 @@ impl Ledger for SimulatedLedger {
         .await
     }
 
+    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
+        self.carry_out(|records, _| {
+            records.yield_production(grant)?;
+            self.checker.yielded(self.life.ledger, grant);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
+        self.carry_out(|records, now| records.unfinished(now)).await
+    }
+
     async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
         self.carry_out(|records, now| {
             if self.sabotage == Some(Sabotage::IgnoresOwnership) {
@@ -132,12 +149,12 @@ impl Ledger for SimulatedLedger {
                     if self.sabotage == Some(Sabotage::IgnoresOwnership) =>
                 {
                     self.checker
-                        .completed(self.life.ledger, grant, self.world.now());
+                        .completed(self.life.ledger, grant, outcome, self.world.now());
                     Ok(())
                 }
                 Ok(()) => {
                     self.checker
-                        .completed(self.life.ledger, grant, self.world.now());
+                        .completed(self.life.ledger, grant, outcome, self.world.now());
                     Ok(())
                 }
                 failed => failed,
@@ -150,6 +167,8 @@ impl Ledger for SimulatedLedger {
         self.carry_out(|records, now| {
             records.release(grant, reason, now)?;
             self.checker.released(self.life.ledger, grant);
+            self.checker
+                .note(self.world.now(), || format!("{}: {reason}", grant.key));
             self.checker.ended(self.world.now(), grant, reason);
             Ok(())
         })

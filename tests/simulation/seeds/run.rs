@@ -10,19 +10,21 @@ use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
 use stagesweep::rehearsal::{
-    Action, EmbeddedAws, EventOptions, Faults, Form, Level, Outcome, Queues, Review, Rule, RuleId,
-    Service, Settings,
+    Action, EmbeddedAws, EventOptions, Faults, Form, Level, MessageView, Outcome, Queues, Review,
+    Rule, RuleId, Service, Settings,
 };
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::checker::{Checker, Figures, Kind, left_behind};
+use super::checker::{Checker, Figures, Kind};
 use super::ledger::SimulatedLedger;
 use super::notices::{BUS, Outlet, Teller, Trouble};
+use super::pipeline::another;
 use super::sabotage::Sabotage;
 use super::scenario::{Happening, Junk, Meddling, Scenario};
+use super::whose::{left_behind, taken_back};
 use super::wire::{Fate, Life, Wire};
 
 /// Faults are over: so long may it take until every message is settled. Longer than the longest
@@ -33,7 +35,17 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
 const TIME_TO_TELL: Duration = Duration::from_secs(5 * 60);
 
 /// The table of a shared ledger that is one.
-const TABLE: &str = "ledger";
+pub(super) const TABLE: &str = "ledger";
+
+/// Another pipeline that leads to the same parameters.
+const ANOTHER: &str = r#"
+[[targets]]
+pipeline = "{service}-hotfix-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{service}/cloudfront/cfcd-production"
+staging_parameter = "/{service}/cloudfront/cfcd-staging"
+"#;
 
 /// The attempt that a retry makes: none that a rejection has.
 const RETRY: u32 = 7;
@@ -66,17 +78,19 @@ pub(crate) fn run(scenario: &Scenario, trace: bool, sabotage: Option<Sabotage>) 
     })
 }
 
-struct Play<'a> {
-    scenario: &'a Scenario,
+pub(super) struct Play<'a> {
+    pub(super) scenario: &'a Scenario,
     sabotage: Option<Sabotage>,
-    aws: EmbeddedAws,
-    clock: Clock,
+    pub(super) aws: EmbeddedAws,
+    pub(super) clock: Clock,
     queues: Queues,
-    checker: Arc<Checker>,
-    services: Vec<Story>,
+    pub(super) checker: Arc<Checker>,
+    pub(super) services: Vec<Story>,
     daemons: Vec<Slot>,
-    records: Vec<Arc<Mutex<Records>>>,
-    deaths: UnboundedSender<usize>,
+    pub(super) records: Vec<Arc<Mutex<Records>>>,
+    pub(super) deaths: UnboundedSender<usize>,
+    /// Those who clean by hand.
+    pub(super) persons: Vec<Arc<Life>>,
     /// What is still to happen, with the moment; the next one last.
     agenda: Vec<(Instant, Next)>,
     lives: u32,
@@ -87,14 +101,14 @@ struct Play<'a> {
 }
 
 /// A service's deployments.
-struct Story {
-    name: String,
+pub(super) struct Story {
+    pub(super) name: String,
     /// The deployments of this service by their numbers, oldest first.
-    deployments: Vec<usize>,
+    pub(super) deployments: Vec<usize>,
     /// One that is under way.
-    deploying: Option<(Service, usize)>,
+    pub(super) deploying: Option<(Service, usize)>,
     /// The bodies and numbers of its rejections so far.
-    rejections: Vec<(String, usize)>,
+    pub(super) rejections: Vec<(String, usize)>,
 }
 
 struct Slot {
@@ -105,7 +119,7 @@ struct Slot {
 }
 
 #[derive(Clone, Debug)]
-enum Next {
+pub(super) enum Next {
     Happens(Happening),
     Deploys { service: usize, gap: Duration },
     Arrives { body: String, kind: Kind },
@@ -139,7 +153,21 @@ impl<'a> Play<'a> {
             Duration::from_secs(120),
         );
         aws.create_table(TABLE, "pk");
+        if !scenario.table_delay.is_zero() {
+            let late = Action::Delay(scenario.table_delay);
+            aws.add_rule(Rule::on("UpdateItem").then(late));
+        }
         let checker = Arc::new(Checker::new(trace, scenario.verify, scenario.catch_up));
+        let deploy_stage = scenario
+            .executions
+            .as_ref()
+            .is_some_and(|it| it.deploy_stage);
+        let one_ledger = scenario.shared_ledger || scenario.daemons == 1;
+        let times_tell = !scenario.switches.modified_when_deployed;
+        checker.knows(deploy_stage, one_ledger, times_tell);
+        if scenario.observes {
+            checker.observes();
+        }
         let watching = Arc::clone(&checker);
         aws.add_rule(Rule::on_mutations().then(Action::before(move |aws, call| {
             watching.about_to(aws, call);
@@ -181,6 +209,7 @@ impl<'a> Play<'a> {
                 .collect(),
             records: std::iter::repeat_with(records).take(ledgers).collect(),
             deaths,
+            persons: Vec::new(),
             agenda,
             lives: 0,
             bus: None,
@@ -191,16 +220,7 @@ impl<'a> Play<'a> {
     async fn perform(&mut self, mut heard: UnboundedReceiver<usize>) -> Report {
         for number in 0..self.scenario.services {
             // Twenty staging distributions are an account's quota.
-            let name = format!("service{number}");
-            if let Ok(service) = self.aws.create_service(&name) {
-                let deployment = self.checker.deployed(service);
-                self.services.push(Story {
-                    name,
-                    deployments: vec![deployment],
-                    deploying: None,
-                    rejections: Vec::new(),
-                });
-            }
+            self.create(format!("service{number}"));
         }
         self.aws.set_faults(self.scenario.faults.clone());
         for daemon in 0..self.daemons.len() {
@@ -211,6 +231,7 @@ impl<'a> Play<'a> {
         self.calm();
         let mut redriven = 0;
         if self.settled(&mut heard).await {
+            self.nothing_healthy_died();
             // What gave up for all the faults must succeed now.
             redriven = self.redrive();
             self.settled(&mut heard).await;
@@ -224,12 +245,45 @@ impl<'a> Play<'a> {
                 life.dead.cancel();
             }
         }
+        for life in &self.persons {
+            life.dead.cancel();
+        }
+        if self.checker.violation().is_some() {
+            self.tell_the_end();
+        }
         Report {
             violation: self.checker.violation(),
             trace: self.checker.trace(),
             figures: self.checker.figures(),
             redriven,
             lost_races,
+        }
+    }
+
+    /// For whoever reads the trace of a run that failed: what everything is like, and by whom.
+    fn tell_the_end(&self) {
+        for story in &self.services {
+            for execution in self
+                .aws
+                .executions(&format!("{}-frontend-pipeline", story.name))
+                .into_iter()
+                .chain(self.aws.executions(&another(&story.name)))
+            {
+                self.note(|| format!("{}: execution {}", story.name, execution.id));
+                for run in &execution.actions {
+                    let (stage, action, status) = (&run.stage, &run.action, run.status);
+                    let (from, until) = (run.started, run.updated);
+                    self.note(|| format!("    {from:.3} {until:.3} {stage}/{action} {status}"));
+                }
+            }
+            let parameter = format!("/{}/cloudfront/cfcd-staging", story.name);
+            for version in self.aws.parameter_history(&parameter) {
+                self.note(|| format!("{parameter}: {version:?}"));
+            }
+        }
+        for it in self.aws.inventory().distributions {
+            let by = (&it.made_by, &it.deployed_by, &it.modified_by);
+            self.note(|| format!("{} modified at {:.3} {by:?}", it.id, it.modified));
         }
     }
 
@@ -263,11 +317,11 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn note(&self, line: impl FnOnce() -> String) {
+    pub(super) fn note(&self, line: impl FnOnce() -> String) {
         self.checker.note(self.clock.now(), line);
     }
 
-    fn plan(&mut self, at: Instant, next: Next) {
+    pub(super) fn plan(&mut self, at: Instant, next: Next) {
         // Behind what was planned earlier for the same moment.
         let place = self.agenda.partition_point(|(other, _)| *other > at);
         self.agenda.insert(place, (at, next));
@@ -347,7 +401,7 @@ impl<'a> Play<'a> {
             self.checker
                 .fail(format!("messages are never settled: {left:?}"));
         }
-        if self.scenario.catch_up {
+        if self.scenario.catch_up && !self.scenario.observes {
             // What is still left then, the verdict tells.
             let checker = Arc::clone(&self.checker);
             let caught_up = |aws: &EmbeddedAws| {
@@ -363,8 +417,8 @@ impl<'a> Play<'a> {
     /// Whether the only rejection of a deployment cannot be told from one of its successor: an event
     /// without a start, in the second in which the parameter changed. It must lie in the dead-letter
     /// queue then.
-    fn is_doubtful(&self, number: usize) -> bool {
-        let dead = self.aws.messages(&self.queues.dead_letter_url);
+    pub(super) fn is_doubtful(&self, number: usize) -> bool {
+        let dead = self.dead_letters();
         let mut bodies = dead
             .iter()
             .filter(|message| self.checker.kind(&message.id) == Some(Kind::Rejection(number)))
@@ -384,11 +438,14 @@ impl<'a> Play<'a> {
         })
     }
 
+    pub(super) fn dead_letters(&self) -> Vec<MessageView> {
+        self.aws.messages(&self.queues.dead_letter_url)
+    }
+
     /// Sends the rejections in the dead-letter queue again.
     fn redrive(&mut self) -> usize {
         let dead: Vec<_> = self
-            .aws
-            .messages(&self.queues.dead_letter_url)
+            .dead_letters()
             .into_iter()
             .filter_map(|message| {
                 let kind = self.checker.kind(&message.id)?;
@@ -412,11 +469,29 @@ impl<'a> Play<'a> {
         let deployments = self.checker.deployments();
         for (number, deployment) in deployments.iter().enumerate() {
             let service = &deployment.service;
-            if deployment.retried_at.is_some() {
+            if self.scenario.observes && deployment.rejected {
+                // That nothing of it was touched is for the checker to judge.
+                continue;
+            }
+            if deployment.retried_at.is_some() || deployment.undecided {
                 // How much of it was gone by then is for the checker to judge.
                 continue;
             }
+            if self.scenario.executions.is_some() {
+                let rejected = deployment.rejected && self.is_clear(number);
+                let stands = rejected && taken_back(&self.aws, service).is_none();
+                if stands && let Some(left) = left_behind(&self.aws, deployment) {
+                    let why = format!("deployment {number} left behind: {left}");
+                    self.checker.fail(why);
+                }
+                continue;
+            }
             if deployment.rejected {
+                let production = self.aws.distribution(&service.production_id);
+                if !self.scenario.verify && production.is_some_and(|it| !it.enabled) {
+                    // A promotion switched it off; no cleanup goes on beside that.
+                    continue;
+                }
                 if let Some(left) = left_behind(&self.aws, deployment)
                     && !self.is_doubtful(number)
                 {
@@ -450,16 +525,23 @@ impl<'a> Play<'a> {
 
     // ---- the daemons ----
 
-    fn config(&self) -> Config {
-        let allowed = match self.sabotage {
-            Some(Sabotage::ObeysForeigners) => "\"999999999999\"",
-            _ => "",
-        };
+    pub(super) fn config(&self) -> Config {
         let tells = |outlet| self.scenario.told.contains(&outlet);
+        let executions = self.scenario.executions.as_ref();
+        let deploys = match executions.is_some_and(|it| it.deploy_stage) {
+            true => "deploy_stage = \"Deploy\"",
+            false => "",
+        };
+        let another = match executions.is_some_and(|it| it.another) {
+            true => ANOTHER,
+            false => "",
+        };
         let text = format!(
             r#"
 [verify]
 codepipeline = {}
+[cleanup]
+mode = "{}"
 [catch_up]
 interval = "{}"
 [notify]
@@ -467,16 +549,24 @@ event_bus = "{}"
 program = [{}]
 [queue]
 url = "{}"
+max_in_flight = {}
 [events]
-allowed_accounts = [{allowed}]
+allowed_accounts = []
 [[targets]]
 pipeline = "{{service}}-frontend-pipeline"
 stage = "Approve"
 action = "Approve"
 production_parameter = "/{{service}}/cloudfront/cfcd-production"
 staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
+{deploys}
+{another}
 "#,
             self.scenario.verify,
+            if self.scenario.observes {
+                "observe"
+            } else {
+                "act"
+            },
             if self.scenario.catch_up { "15m" } else { "0s" },
             if tells(Outlet::Bus) { BUS } else { "" },
             if tells(Outlet::Program) {
@@ -484,7 +574,8 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             } else {
                 ""
             },
-            self.queues.url
+            self.queues.url,
+            self.scenario.max_in_flight,
         );
         Config::parse(
             std::path::Path::new("seed.toml"),
@@ -655,6 +746,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
                     self.arrive(&body, Kind::Harmless);
                 }
             }
+            Happening::InPipeline { service, what } => self.in_pipeline(service, what),
             Happening::Junk(junk) => self.junk(junk),
             Happening::Kill { daemon, at, down } => {
                 let slot = &mut self.daemons[daemon];
@@ -712,6 +804,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
                 let skew = &self.daemons[daemon].fate.skew;
                 skew.fetch_add(milliseconds, Ordering::Relaxed);
             }
+            Happening::Cleans { service } => self.cleans(service),
             Happening::Operator { service, what } => {
                 let Some(newest) = self.newest(service) else {
                     return;
@@ -723,6 +816,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
                             .edit_distribution(&newest.production_id, "Comment", "edited")
                     }
                     Meddling::DisablesStaging => {
+                        self.checker.excuse(&newest.production_id);
                         self.aws
                             .edit_distribution(&newest.staging_id, "Enabled", "false")
                     }
@@ -768,7 +862,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         self.plan(Instant::now() + decided, Next::Approved(Box::new(newest)));
     }
 
-    fn newest(&self, service: usize) -> Option<Service> {
+    pub(super) fn newest(&self, service: usize) -> Option<Service> {
         let number = *self.services.get(service)?.deployments.last()?;
         Some(self.checker.deployments()[number].service.clone())
     }
@@ -785,6 +879,10 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         // or an event without a start, tell which one it is about.
         let named = self.aws.parameter(&newest.staging_parameter);
         if named.as_ref() != Some(&newest.staging_id) && (older || attempt > 1) {
+            return;
+        }
+        // An attempt must have begun before it is decided, and before another one does.
+        if self.clock.now() <= newest.start_time {
             return;
         }
         let options = EventOptions {
@@ -805,7 +903,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         }
     }
 
-    fn arrive(&mut self, body: &str, kind: Kind) {
+    pub(super) fn arrive(&mut self, body: &str, kind: Kind) {
         let id = self.aws.send(&self.queues.url, body).unwrap();
         self.note(|| format!("message {id}: {kind:?}"));
         self.checker.sent(id, kind);
@@ -828,7 +926,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             }
             Junk::NoTarget => {
                 let other = Service {
-                    pipeline: service.pipeline.replace("-frontend-", "-backend-"),
+                    pipeline: format!("{}-backend-pipeline", service.name),
                     ..service
                 };
                 let event = EventOptions::default();

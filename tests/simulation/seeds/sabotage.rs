@@ -5,6 +5,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use http::{HeaderValue, Method, Request, Response};
 use serde_json::{Value, json};
 
+use super::misreadings;
 use super::wire::Wire;
 
 type Answer = Result<Response<Vec<u8>>, ConnectorError>;
@@ -47,28 +48,47 @@ pub(crate) enum Sabotage {
     BelievesTheBus,
     /// A job waits for those who are told.
     WaitsForOutlets,
+    /// What the parameter named when the approval began is taken for the rejected execution's own.
+    BindsByStart,
+    /// What was written long before or after the execution's own actions is taken for its own.
+    ClaimsWide,
+    /// The newest version of the parameter is taken for the rejected execution's own.
+    TakesNewest,
+    /// Whoever else is at work is not heeded.
+    IgnoresOthers,
+    /// CodePipeline is asked once, and its answer believed from then on.
+    AsksOnce,
+    /// The parameter is written when everything else is done.
+    RecordsLast,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 18] = [
-        Self::DeletesEarly,
-        Self::SkipsIfMatch,
-        Self::DisablesEarly,
-        Self::BelievesItDeployed,
-        Self::DropsPolicyFence,
-        Self::DropsOwnerFence,
-        Self::RereadsTheParameter,
-        Self::BelievesItGone,
-        Self::IgnoresOwnership,
-        Self::SharesProduction,
-        Self::BelievesExtensions,
-        Self::KeepsTheFirstHandle,
-        Self::ObeysForeigners,
-        Self::MissesRetries,
-        Self::SkipsConditions,
-        Self::KeepsNoNotices,
-        Self::BelievesTheBus,
-        Self::WaitsForOutlets,
+    /// Each, with the seed that caught it when this was written: that one is looked at first.
+    pub(crate) const ALL: [(Self, u64); 24] = [
+        (Self::DeletesEarly, 0),
+        (Self::SkipsIfMatch, 60),
+        (Self::DisablesEarly, 6),
+        (Self::BelievesItDeployed, 2),
+        (Self::DropsPolicyFence, 1),
+        (Self::DropsOwnerFence, 1),
+        (Self::RereadsTheParameter, 18),
+        (Self::BelievesItGone, 0),
+        (Self::IgnoresOwnership, 1),
+        (Self::SharesProduction, 204),
+        (Self::BelievesExtensions, 3),
+        (Self::KeepsTheFirstHandle, 1),
+        (Self::ObeysForeigners, 2),
+        (Self::MissesRetries, 4),
+        (Self::SkipsConditions, 3),
+        (Self::KeepsNoNotices, 8),
+        (Self::BelievesTheBus, 34),
+        (Self::WaitsForOutlets, 8),
+        (Self::BindsByStart, 4),
+        (Self::ClaimsWide, 4),
+        (Self::TakesNewest, 4),
+        (Self::IgnoresOthers, 15),
+        (Self::AsksOnce, 4),
+        (Self::RecordsLast, 0),
     ];
 
     /// Whether it is one about what is told.
@@ -76,6 +96,19 @@ impl Sabotage {
         matches!(
             self,
             Self::KeepsNoNotices | Self::BelievesTheBus | Self::WaitsForOutlets
+        )
+    }
+
+    /// Whether it is one about whose everything is, and who else is at work.
+    pub(crate) fn is_about_executions(self) -> bool {
+        matches!(
+            self,
+            Self::BindsByStart
+                | Self::ClaimsWide
+                | Self::TakesNewest
+                | Self::IgnoresOthers
+                | Self::AsksOnce
+                | Self::RecordsLast
         )
     }
 
@@ -137,6 +170,7 @@ impl Sabotage {
                     *request.body_mut() = body.to_string().into_bytes();
                 }
             }
+            Self::RecordsLast => return misreadings::held_back(wire, request),
             _ => {}
         }
         request
@@ -177,8 +211,14 @@ impl Sabotage {
         if !answer.status().is_success() {
             return Ok(answer);
         }
+        if self.is_about_executions() {
+            return Ok(misreadings::misread(self, wire, asked, operation, answer).await);
+        }
         let deployments = wire.checker.deployments();
         match self {
+            Self::ObeysForeigners if operation == "ReceiveMessage" => {
+                replace(&mut answer, "999999999999", "123456789012");
+            }
             Self::DeletesEarly if operation == "ReceiveMessage" => {
                 let received = json_of(answer.body());
                 let entries: Vec<_> = received["Messages"]
@@ -239,6 +279,9 @@ impl Sabotage {
             }
             Self::BelievesItGone if asked.method() == Method::GET => {
                 let id = resource(asked);
+                for deployment in &deployments {
+                    misreadings::unlist(&mut answer, &deployment.service.staging_id);
+                }
                 if deployments.iter().any(|it| it.service.staging_id == id) {
                     *answer.status_mut() = http::StatusCode::NOT_FOUND;
                     *answer.body_mut() = b"<ErrorResponse><Error><Type>Sender</Type>\
@@ -271,12 +314,12 @@ impl Sabotage {
     }
 }
 
-fn replace(answer: &mut Response<Vec<u8>>, from: &str, to: &str) {
+pub(super) fn replace(answer: &mut Response<Vec<u8>>, from: &str, to: &str) {
     let text = String::from_utf8_lossy(answer.body()).replace(from, to);
     *answer.body_mut() = text.into_bytes();
 }
 
-fn json_of(body: &[u8]) -> Value {
+pub(super) fn json_of(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or_default()
 }
 

@@ -6,11 +6,12 @@ use stagesweep::rehearsal::{
     AttachedPolicyDelete, DeleteLag, Faults, OmittedPolicyId, StagingAfterPolicyDelete, Switches,
 };
 
+use super::executions::{Executions, InPipeline};
 use super::notices::{Outlet, Trouble};
 use super::wire::{Cut, Kill, Peer, Point};
 
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
@@ -34,6 +35,14 @@ pub(crate) struct Scenario {
     pub(crate) verify: bool,
     /// CodePipeline is searched for rejections whose events were lost.
     pub(crate) catch_up: bool,
+    /// Pipelines play whole executions; otherwise parts of deployments are told one by one.
+    pub(crate) executions: Option<Executions>,
+    /// The targets are only observed.
+    pub(crate) observes: bool,
+    /// How many jobs may work at once.
+    pub(crate) max_in_flight: usize,
+    /// How late a table answers a write.
+    pub(crate) table_delay: Duration,
     /// Who is told of outcomes.
     pub(crate) told: Vec<Outlet>,
     pub(crate) happenings: Vec<(Duration, Happening)>,
@@ -59,6 +68,8 @@ pub(crate) enum Happening {
     Approve { service: usize },
     /// The rejected stage of the newest deployment of a service is retried, and approved so much later.
     Retry { service: usize, decided: Duration },
+    /// Something in a pipeline of a service that plays executions.
+    InPipeline { service: usize, what: InPipeline },
     /// A message that is none of ours.
     Junk(Junk),
     /// The daemon is killed, at once or at a later call, and started again after a while.
@@ -80,6 +91,8 @@ pub(crate) enum Happening {
     LedgerFails { daemon: usize, lasts: Duration },
     /// A daemon's wall clock jumps.
     ClockJumps { daemon: usize, milliseconds: i64 },
+    /// A person cleans the newest deployment of a service, which was rejected.
+    Cleans { service: usize },
     /// Someone edits production, disables the staging distribution or deletes the policy by hand.
     Operator { service: usize, what: Meddling },
     /// One who is told of outcomes is in trouble for a while, or until everything else is over.
@@ -108,6 +121,16 @@ pub(crate) enum Meddling {
 impl Scenario {
     /// The run of that seed.
     pub(crate) fn of(seed: u64) -> Self {
+        let mut scenario = Self::without_executions(seed);
+        scenario.executions(seed);
+        scenario.waits(seed);
+        scenario.observes(seed);
+        scenario.happenings.sort_by_key(|(at, _)| *at);
+        scenario
+    }
+
+    /// The same without pipelines that play whole executions.
+    pub(crate) fn without_executions(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let rng = &mut rng;
         let daemons = pick(rng, &[1, 1, 1, 1, 2, 2, 3]);
@@ -119,13 +142,14 @@ impl Scenario {
             _ => 20 + rng.usize(..11),
         };
         let calm_at = MINUTE * pick(rng, &[5, 12, 20, 20, 30, 45, 90]);
+        // A fleet has one ledger. What was drawn for that once is still drawn, so that what a seed meant before
+        // is not changed.
+        let _ = (daemons > 1).then(|| rng.u32(..4));
         let mut scenario = Self {
             seed,
             services,
             daemons,
-            // Clocks that differ are another thing than clocks that jump: a ledger of one file has
-            // one user.
-            shared_ledger: daemons > 1 && rng.u32(..4) > 0,
+            shared_ledger: daemons > 1,
             table: false,
             skews: vec![0; daemons],
             propagation: pick(rng, &[SECOND, 30 * SECOND, 170 * SECOND, 400 * SECOND]),
@@ -140,6 +164,10 @@ impl Scenario {
             calm_at,
             verify: false,
             catch_up: false,
+            executions: None,
+            observes: false,
+            max_in_flight: 64,
+            table_delay: Duration::ZERO,
             told: Vec::new(),
             happenings: Vec::new(),
         };
@@ -174,12 +202,12 @@ impl Scenario {
         scenario
     }
 
-    /// In some worlds rejections are verified, and taken back. They draw from a generator of their own, so
+    /// In most worlds rejections are verified, and taken back. They draw from a generator of their own, so
     /// that what a seed meant before is not changed.
     fn retries(&mut self, seed: u64) {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x0076_6572_6966_7900);
         let rng = &mut rng;
-        self.verify = rng.u32(..5) == 0;
+        self.verify = rng.u32(..5) > 0;
         if !self.verify {
             return;
         }
@@ -352,6 +380,23 @@ impl Scenario {
     }
 
     /// The same with the rules of the embedded ledger: mistakes are made at the border to that one.
+    /// The same with targets that act.
+    pub(crate) fn acting(mut self) -> Self {
+        self.observes = false;
+        self
+    }
+
+    /// In some worlds nothing may be changed, by a person neither: what he leaves half way is finished. Drawn from a generator of its own, as [`Self::retries`] is.
+    fn observes(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6f62_7365_7276_6573,
+        );
+        self.observes = rng.u32(..16) == 0;
+        let observes = self.observes;
+        self.happenings
+            .retain(|(_, what)| !(observes && matches!(what, Happening::Cleans { .. })));
+    }
+
     pub(crate) fn without_tables(mut self) -> Self {
         self.table = false;
         self.skews.fill(0);
@@ -460,11 +505,11 @@ fn throttles(seed: u64, switches: &mut Switches) {
     switches.changes_per_minute = pick(rng, &[None, None, None, Some(20), Some(4)]);
 }
 
-fn pick<T: Clone>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
+pub(super) fn pick<T: Clone>(rng: &mut fastrand::Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())].clone()
 }
 
-fn within(rng: &mut fastrand::Rng, most: Duration) -> Duration {
+pub(super) fn within(rng: &mut fastrand::Rng, most: Duration) -> Duration {
     // Whole milliseconds, so that a trace shows all there is.
     let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(rng.u64(..=most))

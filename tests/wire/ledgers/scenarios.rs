@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use stagesweep::binding::Binding;
-use stagesweep::ledger::{Bound, Claim, LedgerError, RETENTION};
+use stagesweep::binding::{Binding, Evidence, Staged, Subject};
+use stagesweep::ledger::{Bound, Claim, LedgerError, RETENTION, Unfinished};
 use stagesweep::plan::Outcome;
 
-use super::{MARGIN, Place, binding, not_owner};
+use super::{Instance, MARGIN, Place, binding, not_owner};
 
 pub(super) async fn a_job_is_granted_to_one_at_a_time(place: &Place) {
     let (one, two) = place.two().await;
@@ -193,4 +193,146 @@ pub(super) async fn what_is_owed_is_kept_until_it_is_paid_and_not_without_a_boun
     let all: Vec<String> = (0..count).map(|n| n.to_string()).collect();
     two.paid(&all).await.unwrap();
     assert!(one.owed().await.unwrap().len() <= 1);
+}
+
+pub(super) async fn who_waits_gives_the_production_distribution_back_and_keeps_the_grant(
+    place: &Place,
+) {
+    let (one, two) = place.two().await;
+    let first = one.bound("first", "EPROD").await;
+    let second = two.grant("second").await;
+    assert_ne!(two.bind(&second, "EPROD").await, Bound::Bound);
+    one.ledger.yield_production(&first).await.unwrap();
+    // Nothing is left to give back.
+    one.ledger.yield_production(&first).await.unwrap();
+    assert_eq!(two.bind(&second, "EPROD").await, Bound::Bound);
+    // The grant goes on, and what it is bound to stands.
+    one.renew(&first).await.unwrap();
+    assert!(matches!(two.claim("first").await, Claim::Leased { .. }));
+    match one.bind(&first, "EPROD").await {
+        Bound::ProductionBusy { until } => one.is_end_of_lease(until),
+        Bound::Bound => panic!("both hold it"),
+    }
+    // Nobody gives back what another one holds.
+    one.ledger.yield_production(&first).await.unwrap();
+    assert_ne!(one.bind(&first, "EPROD").await, Bound::Bound);
+    two.ledger
+        .complete(&second, Outcome::Cleaned)
+        .await
+        .unwrap();
+    assert_eq!(one.bind(&first, "EPROD").await, Bound::Bound);
+
+    // A void grant gives nothing back, and that is no error.
+    let again = one.bound("first", "EPROD").await;
+    one.ledger.yield_production(&first).await.unwrap();
+    let third = two.grant("third").await;
+    assert_ne!(two.bind(&third, "EPROD").await, Bound::Bound);
+    one.renew(&again).await.unwrap();
+    // Neither does one that was never bound.
+    two.ledger.yield_production(&third).await.unwrap();
+    assert_ne!(two.bind(&third, "EPROD").await, Bound::Bound);
+}
+
+pub(super) async fn what_has_changed_something_is_unfinished_until_it_is_done(place: &Place) {
+    let (one, two) = place.two().await;
+    let unfinished = async |instance: &Instance| {
+        let unfinished = instance.ledger.unfinished().await.unwrap();
+        let text = |it: &Unfinished| match it.leased {
+            true => format!("{}, leased", it.key),
+            false => it.key.to_string(),
+        };
+        unfinished.iter().map(text).collect::<Vec<_>>()
+    };
+    let changed = |production| Binding {
+        evidence: evidence(),
+        ..binding(production)
+    };
+    // One that has changed nothing, and one that has, given back; one that has, whose holder has died.
+    let untouched = one.bound("untouched", "ETHIRD").await;
+    one.ledger.release(&untouched, "stopped").await.unwrap();
+    let dead = one.bound("dead", "EPROD").await;
+    place.pass(Duration::from_millis(50)).await;
+    let given_back = one.bound("given back", "EOTHER").await;
+    let bound = one.ledger.bind(&dead, &changed("EPROD")).await;
+    assert_eq!(bound.unwrap(), Bound::Bound);
+    let bound = one.ledger.bind(&given_back, &changed("EOTHER")).await;
+    assert_eq!(bound.unwrap(), Bound::Bound);
+    let both = ["dead, leased", "given back, leased"];
+    assert_eq!(unfinished(&two).await, both);
+    one.ledger.release(&given_back, "stopped").await.unwrap();
+    assert_eq!(unfinished(&two).await, ["dead, leased", "given back"]);
+    place.pass(place.lease() + MARGIN).await;
+    // The oldest first.
+    for instance in [&one, &two] {
+        assert_eq!(unfinished(instance).await, ["dead", "given back"]);
+    }
+    let found = two.ledger.unfinished().await.unwrap();
+    assert_eq!(found[0].binding, changed("EPROD"));
+
+    let taken_up = two.grant("given back").await;
+    assert_eq!(unfinished(&one).await, ["dead", "given back, leased"]);
+    two.ledger
+        .complete(&taken_up, Outcome::Cleaned)
+        .await
+        .unwrap();
+    assert_eq!(unfinished(&one).await, ["dead"]);
+    two.ledger.prune().await.unwrap();
+    assert_eq!(unfinished(&one).await, ["dead"]);
+}
+
+pub(super) async fn the_evidence_of_a_job_outlives_its_holder(place: &Place) {
+    let (one, two) = place.two().await;
+    let grant = one.grant("job").await;
+    let mut bound = Binding {
+        evidence: evidence(),
+        ..binding("EPROD")
+    };
+    one.ledger.bind(&grant, &bound).await.unwrap();
+    // A later look adds to it.
+    bound.evidence.touched = true;
+    bound.evidence.restored = Some(12);
+    bound.evidence.left = Some("left: staging distribution \"ESTAGING222222\"".to_owned());
+    one.ledger.bind(&grant, &bound).await.unwrap();
+    one.ledger.release(&grant, "stopped").await.unwrap();
+    for instance in [&two, &one] {
+        let found = instance.ledger.unfinished().await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].binding, bound);
+        match instance.claim("job").await {
+            Claim::Granted { binding, grant } => {
+                assert_eq!(binding, Some(bound.clone()));
+                instance.ledger.release(&grant, "stopped").await.unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Everything that a job may have to remember.
+fn evidence() -> Evidence {
+    Evidence {
+        version: 7,
+        more: vec![Staged {
+            id: "ESTAGING111111".to_owned(),
+            domain: Some("d111.cloudfront.net".to_owned()),
+            policy_id: None,
+            version: 5,
+        }],
+        superseded: true,
+        recorded: Some(8),
+        changed: true,
+        production_enabled: true,
+        modified_at_ms: Some(1_756_000_000_123),
+        subject: Some(Subject {
+            pipeline: "arn:aws:codepipeline:us-east-1:123456789012:shop".to_owned(),
+            execution_id: "12345678-1234-4234-8234-123456789012".to_owned(),
+            action_execution_id: None,
+            stage: "Approve \u{2028}".to_owned(),
+            action: "Approve".to_owned(),
+            rejected_at_ms: 1_756_000_000_000,
+            by_hand: false,
+            ended: true,
+        }),
+        ..Evidence::default()
+    }
 }

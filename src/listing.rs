@@ -1,0 +1,61 @@
+//! The distributions of an account as one listing shows them: a second source for "does not exist".
+//!
+//! **Guarantees.** A listing that is handed out was begun after the moment that was asked about. Whoever
+//! asks while a listing is under way waits for it, and makes a new one only if that was begun too early.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::aws::AwsError;
+use crate::aws::cloudfront::CloudFront;
+
+/// More pages than any account's quota fills mean that the paging goes in circles.
+const MAX_PAGES: usize = 200;
+
+/// By id, the domain name of every distribution.
+pub(crate) type Listing = BTreeMap<String, String>;
+
+/// The newest listing of an account, shared by all of its jobs.
+#[derive(Debug, Default)]
+pub(crate) struct SharedListing(Mutex<Option<(Instant, Arc<Listing>)>>);
+
+impl SharedListing {
+    /// A listing that was begun after `moment` (ListDistributions).
+    ///
+    /// # Errors
+    /// [`AwsError`] if a page cannot be read.
+    pub(crate) async fn since(
+        &self,
+        cloudfront: &CloudFront,
+        moment: Instant,
+    ) -> Result<Arc<Listing>, AwsError> {
+        let mut newest = self.0.lock().await;
+        if let Some((begun, listing)) = &*newest
+            && *begun > moment
+        {
+            return Ok(Arc::clone(listing));
+        }
+        let begun = Instant::now();
+        let listing = Arc::new(read(cloudfront).await?);
+        *newest = Some((begun, Arc::clone(&listing)));
+        Ok(listing)
+    }
+}
+
+async fn read(cloudfront: &CloudFront) -> Result<Listing, AwsError> {
+    let mut listing = Listing::new();
+    let mut marker = None;
+    for _ in 0..MAX_PAGES {
+        let page = cloudfront.list(marker).await?;
+        let summaries = page.summaries.into_iter();
+        listing.extend(summaries.map(|(id, summary)| (id, summary.domain)));
+        marker = page.next;
+        if marker.is_none() {
+            return Ok(listing);
+        }
+    }
+    Err(AwsError::endless("ListDistributions"))
+}

@@ -1,0 +1,231 @@
+//! Places: how many jobs work at once. Who waits for somebody else leaves his to another.
+//!
+//! **Guarantees.** No more jobs have a place than there are places. Who left his place takes one before he
+//! goes on. Places that are reserved for messages still to come keep nobody from going on.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// The places of one consumer. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    most: usize,
+    count: Mutex<Count>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    taken: usize,
+    reserved: usize,
+}
+
+impl Places {
+    /// So many places.
+    pub(crate) fn new(most: usize) -> Self {
+        Self(Arc::new(Inner {
+            most,
+            count: Mutex::default(),
+            freed: Notify::new(),
+        }))
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        // Every critical section here is an addition.
+        self.0.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Count)) {
+        change(&mut self.count());
+        self.0.freed.notify_waiters();
+    }
+
+    /// Waits until `get` gets something.
+    async fn wait<T>(&self, get: impl Fn() -> Option<T>) -> T {
+        loop {
+            let freed = self.0.freed.notified();
+            if let Some(got) = get() {
+                return got;
+            }
+            freed.await;
+        }
+    }
+
+    /// Reserves places for jobs still to come, from `least` to `most`, as soon as there are `least`.
+    pub(crate) async fn reserve(&self, least: usize, most: usize) -> Reserved {
+        let reserved = self.wait(|| {
+            let mut count = self.count();
+            let free = self.0.most.saturating_sub(count.taken + count.reserved);
+            (free >= least).then(|| {
+                let number = free.min(most);
+                count.reserved += number;
+                number
+            })
+        });
+        Reserved {
+            number: reserved.await,
+            places: self.clone(),
+        }
+    }
+
+    /// A job that has no place yet.
+    pub(crate) fn none_yet(&self) -> Place {
+        Place(Some(Arc::new(Seat {
+            places: self.clone(),
+            taken: Mutex::new(false),
+        })))
+    }
+}
+
+/// Places for jobs still to come. Those that are not used are free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    number: usize,
+    places: Places,
+}
+
+impl Reserved {
+    /// How many are left.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The place of a job; it may be that somebody who goes on has taken it.
+    pub(crate) fn place(&mut self) -> Place {
+        let place = self.places.none_yet();
+        if self.number > 0 {
+            self.number -= 1;
+            self.places.count().reserved -= 1;
+        }
+        place.try_take();
+        place
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.places.change(|count| count.reserved -= self.number);
+    }
+}
+
+/// The place of one job. Clones are the same; the place is free once the last is gone.
+#[derive(Clone, Debug)]
+pub struct Place(Option<Arc<Seat>>);
+
+#[derive(Debug)]
+struct Seat {
+    places: Places,
+    taken: Mutex<bool>,
+}
+
+impl Seat {
+    fn taken(&self) -> MutexGuard<'_, bool> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if *self.taken() {
+            self.places.change(|count| count.taken -= 1);
+        }
+    }
+}
+
+impl Place {
+    /// For a job that nobody counts: one begun by hand.
+    #[must_use]
+    pub fn uncounted() -> Self {
+        Self(None)
+    }
+
+    /// Whether the job waits, without a place.
+    pub(crate) fn is_left(&self) -> bool {
+        self.0.as_ref().is_some_and(|seat| !*seat.taken())
+    }
+
+    /// Leaves the place to others, while the job waits for somebody.
+    pub fn leave(&self) {
+        if let Some(seat) = &self.0
+            && std::mem::take(&mut *seat.taken())
+        {
+            seat.places.change(|count| count.taken -= 1);
+        }
+    }
+
+    /// Takes a place, as soon as there is one. Can be dropped until then.
+    pub async fn take(&self) {
+        if let Some(seat) = &self.0 {
+            seat.places.wait(|| self.try_take().then_some(())).await;
+        }
+    }
+
+    fn try_take(&self) -> bool {
+        let Some(seat) = &self.0 else {
+            return true;
+        };
+        let mut taken = seat.taken();
+        if !*taken {
+            let mut count = seat.places.count();
+            *taken = count.taken < seat.places.0.most;
+            count.taken += usize::from(*taken);
+        }
+        *taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_leaves_his_place_and_takes_one_to_go_on() {
+        let places = Places::new(2);
+        let mut reserved = places.reserve(1, 10).now_or_never().unwrap();
+        assert_eq!(reserved.number(), 2);
+        assert!(places.reserve(1, 10).now_or_never().is_none());
+        let [first, second] = [reserved.place(), reserved.place()];
+        assert!(!first.is_left() && !second.is_left());
+        first.leave();
+        assert!(first.is_left());
+        let reserved = places.reserve(1, 10).now_or_never().unwrap();
+        assert_eq!(reserved.number(), 1);
+        // What is only reserved keeps nobody from going on.
+        first.take().now_or_never().unwrap();
+        let mut reserved = reserved;
+        let late = reserved.place();
+        assert!(late.is_left());
+        assert!(late.take().now_or_never().is_none());
+        drop(second.clone());
+        assert!(late.take().now_or_never().is_none());
+        drop(second);
+        late.take().now_or_never().unwrap();
+        assert!(places.reserve(1, 1).now_or_never().is_none());
+        drop((late, first));
+        drop(reserved);
+        assert!(places.reserve(2, 2).now_or_never().is_some());
+        assert!(places.reserve(3, 3).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_place_is_woken() {
+        let places = Places::new(1);
+        let [working, waiting] = [places.none_yet(), places.none_yet()];
+        working.take().await;
+        let goes_on = tokio::spawn(async move { waiting.take().await });
+        tokio::task::yield_now().await;
+        assert!(!goes_on.is_finished());
+        working.leave();
+        goes_on.await.unwrap();
+        let uncounted = Place::uncounted();
+        uncounted.leave();
+        uncounted.take().await;
+        assert!(!uncounted.is_left());
+    }
+}

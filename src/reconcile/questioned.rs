@@ -1,0 +1,341 @@
+//! The steps before which CodePipeline is asked: the record, the detach and the disable.
+//!
+//! The ledger's note and a fresh reading of the parameter come first, then the question, then the
+//! limiter's turn to make a change. Where the turn comes late, the question is asked again under it.
+//!
+//! **Guarantees.** No such change is sent more than [`STAYS_TRUE`] after CodePipeline's answer, but for the
+//! time that the one call takes. A change is sent once: what became of a lost answer, the next look tells,
+//! and CodePipeline is asked again before the next try.
+//!
+//! **Races.** An approval in those seconds. The promotion that it starts reads `deleted`, since the record
+//! comes first; whoever read the id before is an action that CodePipeline shows at work.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::question::Answer;
+use super::{Done, Ended, Failure, Halt, Run};
+use crate::at_work::Scope;
+use crate::aws::cloudfront::PreparedUpdate;
+use crate::aws::limiter::Turn;
+use crate::binding::Binding;
+use crate::plan::{Observed, Owner, Progress, Step, owner};
+use crate::telemetry::events;
+
+/// For so long an answer of CodePipeline counts.
+const STAYS_TRUE: Duration = Duration::from_secs(5);
+
+/// What was read so long before CodePipeline's answer counts as read with it.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// Under a turn that others wait for, a question may take so long.
+const UNDER_TURN: Duration = Duration::from_secs(3);
+
+/// So often the turn is given back because the question took too long.
+const TRIES: u32 = 3;
+
+/// A change that is ready to be sent.
+enum Prepared {
+    Record { read: i64 },
+    Update(PreparedUpdate),
+}
+
+impl Run<'_> {
+    /// Makes one change if CodePipeline does not stand against it. Answers whether it was accepted; if not,
+    /// all is looked at again.
+    pub(super) async fn apply_questioned(
+        &mut self,
+        step: Step,
+        observed: &Observed,
+    ) -> Result<bool, Halt> {
+        let name = step.name();
+        let scope = self.scope(&step, observed);
+        for _ in 0..TRIES {
+            self.job.activity.set(name);
+            self.note_change(&step).await?;
+            let read_at = Instant::now();
+            if !self.parameter_is(observed).await? {
+                self.context.telemetry.emit(events::StepDeferred {
+                    step: name,
+                    conflict: None,
+                });
+                self.look_again().await?;
+                return Ok(false);
+            }
+            let prepared = match self.prepare(&step).await {
+                Ok(prepared) => prepared,
+                Err(Halt::Call(error)) => {
+                    self.refused(&step, error).await?;
+                    return Ok(false);
+                }
+                Err(halt) => return Err(halt),
+            };
+            if !self.production_is(&step, observed).await? {
+                return Ok(false);
+            }
+            // The first part of an answer is as old as the question.
+            let asked_at = Instant::now();
+            if !self.may(name, scope).await? || !self.is_unchanged(&step, observed, read_at).await?
+            {
+                return Ok(false);
+            }
+            let turn = self.change_turn(&step).await?;
+            if let Some(asked) = self.asked(scope)
+                && asked_at.elapsed() > STAYS_TRUE
+            {
+                match timeout(UNDER_TURN, self.calls.ask(Some(asked), &self.learned)).await {
+                    Ok(Ok(reply)) => match self.calls.answer(name, reply) {
+                        Answer::Yes => {}
+                        Answer::Ends(ended) => {
+                            drop(turn);
+                            return Err(self.fall_away(ended).await);
+                        }
+                        // It is waited for before the next try.
+                        Answer::NotNow(_) => return Ok(false),
+                    },
+                    Ok(Err(_)) | Err(_) => continue,
+                }
+            }
+            self.calls.heed_stop()?;
+            return self.send(step, prepared, turn).await;
+        }
+        Err(Ended::Failed(Failure::NotAnswered { step: name }).into())
+    }
+
+    /// Asks, before the turn, and waits for whoever is at work. Answers whether the step may be taken now;
+    /// after a wait all is looked at again.
+    async fn may(&mut self, name: &'static str, scope: Scope) -> Result<bool, Halt> {
+        let Some(asked) = self.asked(scope) else {
+            return Ok(true);
+        };
+        let reply = self
+            .calls
+            .call(|| self.calls.ask(Some(asked), &self.learned))
+            .await?;
+        match self.calls.answer(name, reply) {
+            Answer::Yes => {
+                self.verified = !self.job.by_hand;
+                Ok(true)
+            }
+            Answer::Ends(ended) => Err(self.fall_away(ended).await),
+            Answer::NotNow(obstacle) => {
+                self.hold(name, scope, obstacle).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The scope of the question, if CodePipeline is asked at all.
+    pub(super) fn asked(&self, scope: Scope) -> Option<Scope> {
+        self.context.settings.verify.map(|_| scope)
+    }
+
+    /// Which stages of others count. Nobody deploys into a distribution that the parameter never named, or
+    /// names no longer by somebody else's write: for its disable only those behind the approval do.
+    fn scope(&self, step: &Step, observed: &Observed) -> Scope {
+        let binding = self.binding.about(self.index);
+        let unnamed = match owner(&binding, observed.parameter.as_ref()) {
+            Owner::Us { .. } | Owner::Rewritten => false,
+            Owner::SomeoneNewer => true,
+            Owner::Nobody | Owner::Invalid => {
+                binding.evidence.recorded.is_none() && !binding.evidence.withdrawn
+            }
+        };
+        let never_named = binding.evidence.version == 0;
+        match step {
+            Step::DisableStaging(_) if unnamed || never_named => Scope::BehindApproval,
+            _ => Scope::FromDeployment,
+        }
+    }
+
+    async fn note_change(&mut self, step: &Step) -> Result<(), Halt> {
+        let Step::RecordDeleted { version } = step else {
+            return self.about_to_change(true).await;
+        };
+        let evidence = &mut self.binding.evidence;
+        if self.binding.overwriting == Some(*version) && evidence.changed {
+            return Ok(());
+        }
+        evidence.changed = true;
+        self.binding.overwriting = Some(*version);
+        self.store().await
+    }
+
+    /// Whether the staging parameter is as it was observed.
+    async fn parameter_is(&self, observed: &Observed) -> Result<bool, Halt> {
+        let name = &self.parameters.staging;
+        let now = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
+        let seen = |it: &crate::binding::ParameterVersion| (it.version, it.value.clone());
+        Ok(now.as_ref().map(seen) == observed.parameter.as_ref().map(seen))
+    }
+
+    /// Before the record, on which AWS sets no condition: whether all is as it was observed, where CodePipeline's
+    /// answer took its time. Whoever was at work before the question has written before it.
+    async fn is_unchanged(
+        &mut self,
+        step: &Step,
+        observed: &Observed,
+        read_at: Instant,
+    ) -> Result<bool, Halt> {
+        if !matches!(step, Step::RecordDeleted { .. }) {
+            return Ok(true);
+        }
+        if read_at.elapsed() > A_MOMENT && !self.parameter_is(observed).await? {
+            return Ok(false);
+        }
+        let id = self.binding.about(self.index).staging_id;
+        let before = self.known.modified_at(&id);
+        let seen = self.look_since(&id, A_MOMENT).await?;
+        self.known.see(&id, seen);
+        Ok(self.known.modified_at(&id) == before)
+    }
+
+    /// Before a disable, which comes long after the last look at production: whether production is as it was
+    /// observed.
+    async fn production_is(&mut self, step: &Step, observed: &Observed) -> Result<bool, Halt> {
+        if !matches!(step, Step::DisableStaging(_)) {
+            return Ok(true);
+        }
+        let id = self.binding.production_id.clone();
+        let seen = self
+            .calls
+            .call(|| self.clients.cloudfront.look(&id))
+            .await?;
+        let same = seen.distribution() == observed.production.as_ref();
+        self.known.see(&id, seen);
+        Ok(same)
+    }
+
+    /// Names our own staging distribution again, unless production is detached from it by now.
+    async fn restore_before_detach(&mut self, recorded: i64) -> Result<bool, Halt> {
+        if self.sent {
+            let Binding {
+                production_id,
+                policy_id,
+                ..
+            } = &self.binding;
+            let production = self
+                .calls
+                .call(|| self.clients.cloudfront.distribution(production_id))
+                .await?;
+            let attached = production.and_then(|production| production.policy_id);
+            if attached.is_none() || attached != *policy_id {
+                return Ok(false);
+            }
+        }
+        self.restore_own(recorded).await
+    }
+
+    async fn prepare(&self, step: &Step) -> Result<Prepared, Halt> {
+        let cloudfront = &self.clients.cloudfront;
+        let update = match step {
+            Step::RecordDeleted { version } => return Ok(Prepared::Record { read: *version }),
+            Step::Detach(production) => {
+                let prepare = || cloudfront.prepare_detach(production);
+                self.calls.call(prepare).await?
+            }
+            Step::DisableStaging(staging) => {
+                let prepare = || cloudfront.prepare_disable(staging);
+                self.calls.call(prepare).await?
+            }
+            Step::DeletePolicy { .. } | Step::DeleteStaging(_) => {
+                unreachable!("nobody is asked before these")
+            }
+        };
+        Ok(Prepared::Update(update))
+    }
+
+    async fn change_turn(&self, step: &Step) -> Result<Turn, Halt> {
+        let turn = match step {
+            Step::RecordDeleted { .. } => self.clients.ssm.change_turn().await,
+            _ => self.clients.cloudfront.change_turn().await,
+        };
+        self.calls.heed_stop()?;
+        Ok(turn?)
+    }
+
+    async fn send(&mut self, step: Step, prepared: Prepared, turn: Turn) -> Result<bool, Halt> {
+        let sent = match prepared {
+            Prepared::Update(update) => {
+                self.sent = true;
+                self.clients.cloudfront.update(update, turn).await
+            }
+            Prepared::Record { read } => self.record_deleted(read, turn).await?,
+        };
+        match sent {
+            Ok(()) => {
+                self.accepted(step);
+                Ok(true)
+            }
+            Err(error) => {
+                // The job may have been told to stop before the call was begun.
+                self.calls.heed_stop()?;
+                self.refused(&step, error).await.map(|()| false)
+            }
+        }
+    }
+
+    /// The rejection does not stand any more. What the record withdrew is named again, as long as nothing of
+    /// CloudFront was changed; what was done, and what is left, is told.
+    pub(super) async fn fall_away(&mut self, ended: Ended) -> Halt {
+        let Ended::Succeeded(Done { outcome, .. }) = ended else {
+            return ended.into();
+        };
+        if !self.binding.evidence.changed {
+            return Ended::from(outcome).into();
+        }
+        let mut done = Vec::new();
+        if let Some(recorded) = self.binding.evidence.recorded {
+            let restored = match self.restore_before_detach(recorded).await {
+                Ok(restored) => restored,
+                Err(halt) => return halt,
+            };
+            let name = &self.parameters.staging;
+            done.push(match restored {
+                true => {
+                    format!("{name} said `deleted` for a while and names the distribution again")
+                }
+                false => format!("{name} says `deleted`"),
+            });
+        }
+        if self.progress.detached.is_some() {
+            done.push(format!(
+                "policy detached from {}",
+                self.binding.production_id
+            ));
+        }
+        if let Some(policy_id) = &self.progress.policy_deleted {
+            done.push(format!("policy {policy_id} deleted"));
+        }
+        if self.sent && self.progress == Progress::default() {
+            done.push("CloudFront was changed by an earlier run".to_owned());
+        }
+        let mut left: Vec<String> = Vec::new();
+        for index in self.index..self.binding.count() {
+            let view = self.binding.about(index);
+            left.push(format!("staging distribution {}", view.staging_id));
+            let policy_id = view
+                .policy_id
+                .filter(|id| self.progress.policy_deleted.as_ref() != Some(id));
+            left.extend(policy_id.map(|id| format!("policy {id}")));
+        }
+        let detail = format!(
+            "the rejection does not stand any more; done by then: {}; left: {}",
+            match done.is_empty() {
+                true => "nothing".to_owned(),
+                false => done.join(", "),
+            },
+            left.join(", ")
+        );
+        self.context.telemetry.emit(events::LeftHalfway {
+            outcome,
+            detail: &detail,
+        });
+        self.binding.evidence.left = Some(detail.clone());
+        // For `history`; whether it can be kept, the end of the job tells.
+        let _ = self.try_store().await;
+        let detail = Some(detail);
+        Ended::Succeeded(Done { outcome, detail }).into()
+    }
+}

@@ -1,0 +1,301 @@
+//! An execution of a pipeline, its actions, and what both come to.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::definition::{ActionDefinition, Category, Definition, Mode, StageDefinition, Work};
+use super::script::Script;
+use crate::rehearsal::accounts::Place;
+use crate::rehearsal::ids::stable_hash;
+use crate::rehearsal::service::Service;
+
+/// What an execution is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// It goes through the pipeline from the source on.
+    #[default]
+    Standard,
+    /// It runs one stage again, with what an earlier execution built.
+    Rollback,
+}
+
+impl Kind {
+    pub(in crate::rehearsal) fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "STANDARD",
+            Self::Rollback => "ROLLBACK",
+        }
+    }
+}
+
+pub(in crate::rehearsal) const IN_PROGRESS: &str = "InProgress";
+pub(in crate::rehearsal) const SUCCEEDED: &str = "Succeeded";
+pub(in crate::rehearsal) const FAILED: &str = "Failed";
+pub(in crate::rehearsal) const ABANDONED: &str = "Abandoned";
+
+/// One run of an action.
+#[derive(Clone, Debug)]
+pub(in crate::rehearsal) struct ActionExecution {
+    pub(in crate::rehearsal) id: String,
+    pub(in crate::rehearsal) stage: String,
+    pub(in crate::rehearsal) action: String,
+    pub(in crate::rehearsal) category: Category,
+    pub(in crate::rehearsal) provider: String,
+    pub(in crate::rehearsal) work: Work,
+    /// Of its stage, counted from 1.
+    pub(in crate::rehearsal) attempt: u32,
+    pub(in crate::rehearsal) started: Timestamp,
+    pub(in crate::rehearsal) updated: Timestamp,
+    pub(in crate::rehearsal) status: &'static str,
+    /// The ARN of whoever ended it.
+    pub(in crate::rehearsal) by: Option<String>,
+    pub(in crate::rehearsal) summary: Option<String>,
+    pub(in crate::rehearsal) error_code: Option<&'static str>,
+    /// What carries it out calls it so: `PROJECT:UUID` of a build.
+    pub(in crate::rehearsal) external: Option<String>,
+}
+
+impl ActionExecution {
+    pub(in crate::rehearsal) fn runs(&self) -> bool {
+        self.status == IN_PROGRESS
+    }
+
+    pub(in crate::rehearsal) fn end(&mut self, status: &'static str, at: Timestamp) {
+        self.status = status;
+        self.updated = at.max(self.started);
+    }
+
+    /// The UUID of its build.
+    pub(in crate::rehearsal) fn build(&self) -> Option<&str> {
+        let external = self.external.as_deref()?;
+        external.split_once(':').map(|(_, uuid)| uuid)
+    }
+}
+
+/// One execution.
+#[derive(Clone, Debug)]
+pub(in crate::rehearsal) struct Execution {
+    pub(in crate::rehearsal) id: String,
+    pub(in crate::rehearsal) kind: Kind,
+    pub(in crate::rehearsal) mode: Mode,
+    pub(in crate::rehearsal) started: Timestamp,
+    /// How it was ended other than by its actions, and when: `Stopped` or `Superseded`.
+    pub(in crate::rehearsal) ended: Option<(&'static str, Timestamp)>,
+    /// It is to end as soon as what it is doing ends.
+    pub(in crate::rehearsal) stopping: bool,
+    /// The stage in front of which it waits, and since when.
+    pub(in crate::rehearsal) waits: Option<(usize, Timestamp)>,
+    /// In the order in which they began.
+    pub(in crate::rehearsal) actions: Vec<ActionExecution>,
+    /// By stage: the attempt from which on its actions count. Earlier ones were run again.
+    pub(in crate::rehearsal) floors: BTreeMap<String, u32>,
+    /// What it deploys; the newest of what it deployed.
+    pub(in crate::rehearsal) service: Service,
+    /// Where that is.
+    pub(in crate::rehearsal) things: Place,
+    /// Its stages are entered when somebody says so, whoever else is in them.
+    pub(in crate::rehearsal) loose: bool,
+    /// How its actions go on by themselves; without one they wait for whoever tells the story.
+    pub(in crate::rehearsal) script: Option<Script>,
+}
+
+impl Execution {
+    pub(in crate::rehearsal) fn of(service: &Service, things: &Place, started: Timestamp) -> Self {
+        Self {
+            id: service.execution_id.clone(),
+            kind: Kind::Standard,
+            mode: Mode::default(),
+            started,
+            ended: None,
+            stopping: false,
+            waits: None,
+            actions: Vec::new(),
+            floors: BTreeMap::new(),
+            service: service.clone(),
+            things: things.clone(),
+            loose: false,
+            script: None,
+        }
+    }
+
+    /// What had begun by then.
+    pub(in crate::rehearsal) fn begun(
+        &self,
+        now: Timestamp,
+    ) -> impl DoubleEndedIterator<Item = &ActionExecution> {
+        self.actions
+            .iter()
+            .filter(move |action| action.started <= now)
+    }
+
+    pub(in crate::rehearsal) fn action(&self, id: &str) -> Option<&ActionExecution> {
+        self.actions.iter().find(|it| it.id == id)
+    }
+
+    pub(in crate::rehearsal) fn action_mut(&mut self, id: &str) -> Option<&mut ActionExecution> {
+        self.actions.iter_mut().find(|it| it.id == id)
+    }
+
+    /// The newest run of an action that counts.
+    pub(in crate::rehearsal) fn latest(
+        &self,
+        stage: &str,
+        action: &str,
+        now: Timestamp,
+    ) -> Option<&ActionExecution> {
+        let floor = self.floors.get(stage).copied().unwrap_or(0);
+        self.begun(now)
+            .rfind(|it| it.stage == stage && it.action == action && it.attempt >= floor)
+    }
+
+    /// How its run of a stage stands; none if there is none.
+    pub(in crate::rehearsal) fn stage_status(
+        &self,
+        stage: &StageDefinition,
+        now: Timestamp,
+    ) -> Option<&'static str> {
+        let latest = |action: &ActionDefinition| self.latest(&stage.name, &action.name, now);
+        let all: Vec<_> = stage.actions.iter().map(latest).collect();
+        let has = |status| all.iter().flatten().any(|it| it.status == status);
+        if all.iter().all(Option::is_none) {
+            return None;
+        }
+        let over = self.ended.is_some() && !has(IN_PROGRESS);
+        Some(if has(IN_PROGRESS) {
+            IN_PROGRESS
+        } else if has(ABANDONED) {
+            "Stopped"
+        } else if has(FAILED) {
+            FAILED
+        } else if all.iter().all(Option::is_some) {
+            SUCCEEDED
+        } else if over {
+            "Stopped"
+        } else {
+            IN_PROGRESS
+        })
+    }
+
+    /// The stage that it runs, or ran last.
+    pub(in crate::rehearsal) fn stage<'a>(
+        &self,
+        definition: &'a Definition,
+        now: Timestamp,
+    ) -> Option<&'a StageDefinition> {
+        let last = self.begun(now).last()?;
+        let place = definition.place_of(&last.stage)?;
+        definition.stages.get(place)
+    }
+
+    pub(in crate::rehearsal) fn status(
+        &self,
+        definition: &Definition,
+        now: Timestamp,
+    ) -> &'static str {
+        if let Some((status, _)) = self.ended.filter(|(_, at)| *at <= now) {
+            return status;
+        }
+        if self.waits.is_some() {
+            return IN_PROGRESS;
+        }
+        let stage = self.stage(definition, now);
+        match stage.and_then(|stage| Some((stage, self.stage_status(stage, now)?))) {
+            Some((_, IN_PROGRESS)) if self.stopping => "Stopping",
+            Some((stage, SUCCEEDED)) => {
+                let last = definition.stages.last().map(|it| &it.name);
+                if self.kind == Kind::Rollback || last == Some(&stage.name) {
+                    SUCCEEDED
+                } else {
+                    IN_PROGRESS
+                }
+            }
+            Some((_, status)) => status,
+            None => IN_PROGRESS,
+        }
+    }
+
+    pub(in crate::rehearsal) fn updated(&self, now: Timestamp) -> Timestamp {
+        let ended = self.ended.map(|(_, at)| at);
+        let last = self.begun(now).map(|action| action.updated).max();
+        let waits = self.waits.map(|(_, since)| since);
+        let latest = [last, ended, waits].into_iter().flatten().max();
+        latest.unwrap_or(self.started)
+    }
+
+    /// The attempt that a stage's next run is.
+    pub(in crate::rehearsal) fn next_attempt(&self, stage: &str) -> u32 {
+        let of_stage = self.actions.iter().filter(|it| it.stage == stage);
+        of_stage.map(|it| it.attempt).max().unwrap_or(0) + 1
+    }
+
+    /// A run of an action begins.
+    pub(in crate::rehearsal) fn begin(
+        &mut self,
+        stage: &str,
+        action: &ActionDefinition,
+        attempt: u32,
+        at: Timestamp,
+    ) -> &mut ActionExecution {
+        let id = action_id(&self.id, stage, &action.name, attempt);
+        let external = (action.provider == "CodeBuild").then(|| {
+            let uuid = id_of(
+                &self.id,
+                attempt,
+                format!("{stage}/{}#build", action.name).as_bytes(),
+            );
+            let project = format!("{}-{}", self.service.name, action.name.to_lowercase());
+            format!("{project}:{uuid}")
+        });
+        self.actions.push(ActionExecution {
+            id,
+            stage: stage.to_owned(),
+            action: action.name.clone(),
+            category: action.category,
+            provider: action.provider.clone(),
+            work: action.work,
+            attempt,
+            started: at,
+            updated: at,
+            status: IN_PROGRESS,
+            by: None,
+            summary: None,
+            error_code: None,
+            external,
+        });
+        let last = self.actions.len() - 1;
+        &mut self.actions[last]
+    }
+}
+
+/// The id of a run of an action: always the same for the same execution and attempt.
+pub(in crate::rehearsal) fn action_id(
+    execution_id: &str,
+    stage: &str,
+    action: &str,
+    attempt: u32,
+) -> String {
+    match (stage, action) {
+        ("Approve", "Approve") => id_of(execution_id, attempt, &[]),
+        _ if stage == action => id_of(execution_id, attempt, stage.as_bytes()),
+        _ => id_of(
+            execution_id,
+            attempt,
+            format!("{stage}/{action}").as_bytes(),
+        ),
+    }
+}
+
+/// A UUID (version 4) that follows from what it is given.
+pub(in crate::rehearsal) fn id_of(execution_id: &str, attempt: u32, what: &[u8]) -> String {
+    let half = |part: u8| {
+        let (attempt, part) = (attempt.to_be_bytes(), [part]);
+        let all: [&[u8]; 4] = [execution_id.as_bytes(), &attempt, &part, what];
+        let used = if what.is_empty() { 3 } else { 4 };
+        stable_hash(&all[..used])
+    };
+    let bytes = (u128::from(half(0)) << 64 | u128::from(half(1))).to_be_bytes();
+    uuid::Builder::from_random_bytes(bytes)
+        .into_uuid()
+        .to_string()
+}
