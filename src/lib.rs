@@ -5,6 +5,8 @@
 //! [`verdict`], [`retry`] and [`pace`] decide and do no I/O; [`reconcile`] carries out what they decide;
 //! [`consumer`] owns the messages, [`lease`] their visibility, [`ledger`] what outlives the process.
 
+// Futures that contain whole jobs are deep: a build from nothing computes their layout in one go.
+#![recursion_limit = "256"]
 #![forbid(unsafe_code)]
 
 pub mod accounts;

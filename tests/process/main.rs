@@ -1,5 +1,7 @@
 //! The real program as a process of its own, over loopback against the embedded AWS.
 
+// Futures that contain whole jobs are deep: a build from nothing computes their layout in one go.
+#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod accounts;

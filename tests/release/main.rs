@@ -3,6 +3,8 @@
 //! Both talk over loopback to the embedded AWS of this process. It needs root, and what
 //! `./deploy/release` makes in `target/dist`; `./tests/run systemd` and `./tests/run image` see to both.
 
+// Futures that contain whole jobs are deep: a build from nothing computes their layout in one go.
+#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 #[allow(dead_code, reason = "shared with the tests of the process")]

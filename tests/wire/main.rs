@@ -1,5 +1,7 @@
 //! What goes over the wire, against the embedded AWS.
 
+// Futures that contain whole jobs are deep: a build from nothing computes their layout in one go.
+#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod accounts;
