@@ -113,6 +113,8 @@ pub struct Consumer {
     crowds: Mutex<HashMap<String, Instant>>,
     /// Whether the ledger fails.
     ledger_failing: Mutex<Failing>,
+    /// Whether the ledger was asked once for jobs that are not done.
+    looked_for_unfinished: CancellationToken,
     /// When the last message that was released with a delay comes back.
     released_until: Mutex<Option<Instant>>,
 }
@@ -147,6 +149,7 @@ impl Consumer {
             warned: Mutex::default(),
             crowds: Mutex::default(),
             ledger_failing: Mutex::default(),
+            looked_for_unfinished: CancellationToken::new(),
             released_until: Mutex::default(),
             parts,
             config,
@@ -167,6 +170,7 @@ impl Consumer {
             () = consume => {}
             () = self.leases.keep(|over| self.lease_over(over)) => {}
             () = self.watch_ledger() => {}
+            () = self.watch_places() => {}
         }
     }
 
@@ -266,6 +270,10 @@ impl Consumer {
         let _ = tokio::time::timeout(grace, settled).await;
         let unsettled = all - self.permits.available_permits();
         self.emit(events::Stopped { unsettled });
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.polling.sign().what == STOPPING
     }
 
     fn lease_over(self: &Arc<Self>, over: Over) {

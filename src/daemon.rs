@@ -27,7 +27,7 @@ use crate::telemetry::{Telemetry, events};
 /// How often old records are removed from the ledger.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// How soon a queue that did not answer is asked again about its redrive policy.
+/// How soon a queue or a ledger that did not answer is asked again.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Between two questions to STS whose account the daemon works in.
@@ -267,7 +267,9 @@ impl Daemon {
         }
         let gauges = self.consumer.gauges();
         // Jobs that have not ended have used up the grace period.
-        if gauges.in_flight == 0 {
+        if gauges.in_flight == 0 && self.notifier.is_on() {
+            // Notices may take the rest of the time that there is.
+            self.telemetry.flush(gauges);
             self.notifier.flush(LAST_NOTICES).await;
         }
         self.telemetry.flush(gauges);
@@ -342,11 +344,12 @@ impl Daemon {
 
     /// Finishes what has changed something, whatever became of its message.
     async fn finish_jobs(&self) {
-        let mut ticks = tokio::time::interval(FINISH_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            self.consumer.take_up_unfinished().await;
+            let next = match self.consumer.take_up_unfinished().await {
+                true => FINISH_INTERVAL,
+                false => SOON,
+            };
+            tokio::time::sleep(next).await;
         }
     }
 

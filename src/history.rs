@@ -102,6 +102,8 @@ pub enum News {
     Another,
     /// This cause was, or is reported elsewhere.
     Known,
+    /// Another instance may have reported this cause, or this one before its restart.
+    Unsure,
 }
 
 impl News {

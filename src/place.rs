@@ -22,6 +22,7 @@ struct Inner {
 struct Count {
     taken: usize,
     reserved: usize,
+    waiting: usize,
 }
 
 impl Places {
@@ -72,12 +73,38 @@ impl Places {
         }
     }
 
+    /// How many jobs wait for a place.
+    pub(crate) fn waiting(&self) -> usize {
+        self.count().waiting
+    }
+
+    /// Returns as soon as a job waits for a place.
+    pub(crate) async fn are_short(&self) {
+        self.wait(|| (self.waiting() > 0).then_some(())).await;
+    }
+
     /// A job that has no place yet.
     pub(crate) fn none_yet(&self) -> Place {
         Place(Some(Arc::new(Seat {
             places: self.clone(),
             taken: Mutex::new(false),
         })))
+    }
+}
+
+/// A job that waits for a place, until it is dropped.
+struct Waiting<'a>(&'a Places);
+
+impl<'a> Waiting<'a> {
+    fn begin(places: &'a Places) -> Self {
+        places.change(|count| count.waiting += 1);
+        Self(places)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.change(|count| count.waiting -= 1);
     }
 }
 
@@ -159,7 +186,10 @@ impl Place {
 
     /// Takes a place, as soon as there is one. Can be dropped until then.
     pub async fn take(&self) {
-        if let Some(seat) = &self.0 {
+        if let Some(seat) = &self.0
+            && !self.try_take()
+        {
+            let _waiting = Waiting::begin(&seat.places);
             seat.places.wait(|| self.try_take().then_some(())).await;
         }
     }

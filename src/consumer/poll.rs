@@ -178,7 +178,7 @@ impl Consumer {
 
     /// Whether nothing is left to do.
     async fn drained(&self) -> bool {
-        if self.jobs.len() > 0 {
+        if self.jobs.len() > 0 || !self.looked_for_unfinished.is_cancelled() {
             return false;
         }
         match self.parts.queue.attributes().await {
@@ -234,7 +234,8 @@ impl Receivers {
 /// Receives that fail, one after the other.
 #[derive(Debug, Default)]
 struct Failing {
-    class: Option<ErrorClass>,
+    /// What they failed for.
+    classes: Vec<ErrorClass>,
     lasting: lasting::Failing,
     failures: u32,
     /// Failures in a row, where those that were under way together count as one.
@@ -244,7 +245,7 @@ struct Failing {
 }
 
 impl Failing {
-    /// A receive has failed. One of another kind than the last begins anew.
+    /// A receive has failed. The first of each kind is told as one.
     fn failed(&mut self, class: ErrorClass, backoff: Backoff, now: Instant) -> Phase {
         self.failures += 1;
         if self.until.is_none_or(|until| until <= now) {
@@ -252,10 +253,11 @@ impl Failing {
             self.until = Some(now + self.pause(class, backoff));
         }
         let phase = self.lasting.failed();
-        match self.class.replace(class) {
-            Some(earlier) if earlier == class => phase,
-            _ => Phase::Begins,
+        if self.classes.contains(&class) {
+            return phase;
         }
+        self.classes.push(class);
+        Phase::Begins
     }
 
     /// After a success: how many failures it ended, and for how long they went on.
@@ -322,7 +324,11 @@ mod tests {
         assert_eq!(failing.until, Some(first));
         assert_eq!(failing.failed(class, backoff, first), Phase::Quiet);
         assert!(failing.until.unwrap() - first <= 2 * backoff.initial);
-        assert_eq!(failing.recovered(), Some((7, Duration::ZERO)));
+        let other = ErrorClass::Unavailable;
+        assert_eq!(failing.failed(other, backoff, first), Phase::Begins);
+        assert_eq!(failing.failed(class, backoff, first), Phase::Quiet);
+        assert_eq!(failing.failed(other, backoff, first), Phase::Quiet);
+        assert_eq!(failing.recovered(), Some((10, Duration::ZERO)));
         assert_eq!(failing.recovered(), None);
         assert_eq!(failing.until, None);
     }

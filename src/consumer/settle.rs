@@ -140,6 +140,8 @@ impl Consumer {
                             .backoff()
                             .delay(held.receive_count, &mut fastrand::Rng::new()),
                         Delay::Until(until) => self.until(until),
+                        // Another instance may have room for it at once.
+                        Delay::Crowded if self.is_stopping() => Duration::ZERO,
                         Delay::Crowded => CROWDED,
                     };
                     self.given_back(&held, reason);
@@ -175,7 +177,7 @@ impl Consumer {
     }
 
     /// A message is refused: what that says. Of one with a job the job's refusal is reported. What was said
-    /// of a message elsewhere, or before a restart, is not known: then its first receive is the one that counts.
+    /// of a message elsewhere, or before a restart, is not known: its first receive is the one that counts.
     fn refuses(&self, held: &HeldMessage, reason: &'static str, has_job: bool) -> News {
         let mut given_back = self.lock_given_back();
         let earlier = given_back.get(&held.message_id).copied();
@@ -185,7 +187,7 @@ impl Consumer {
             Some(earlier) if earlier.reason == reason => News::Known,
             Some(earlier) if earlier.counted => News::Another,
             Some(_) => News::First,
-            None => News::Known,
+            None => News::Unsure,
         };
         let this = GivenBack {
             reason,

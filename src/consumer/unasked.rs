@@ -48,13 +48,13 @@ impl Consumer {
     }
 
     /// Goes on with the jobs that have changed something and that nobody works on: their messages may have
-    /// expired, have been purged, or be dead letters.
-    pub(crate) async fn take_up_unfinished(self: &Arc<Self>) {
+    /// expired, have been purged, or be dead letters. Says whether the ledger has answered.
+    pub(crate) async fn take_up_unfinished(self: &Arc<Self>) -> bool {
         let unfinished = match self.parts.ledger.unfinished().await {
             Ok(unfinished) => unfinished,
             Err(error) => {
                 self.ledger_failed(&error);
-                return;
+                return false;
             }
         };
         for Unfinished { key, binding, .. } in unfinished.into_iter().filter(|it| !it.leased) {
@@ -88,6 +88,8 @@ impl Consumer {
             self.take_up(rejection, event, target, Origin::Ledger, Box::new(|| {}))
                 .await;
         }
+        self.looked_for_unfinished.cancel();
+        true
     }
 
     /// Begins a job, as soon as there is room for one; not if there is one for that rejection. Can be

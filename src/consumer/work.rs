@@ -13,7 +13,7 @@ use super::settle::{Delay, Disposition, PROGRAM_FAILED};
 use super::{Consumer, lock};
 use crate::binding::{Binding, Subject};
 use crate::event::Rejection;
-use crate::history::{News, Note, Told};
+use crate::history::{News, Note, Told, Trail};
 use crate::jobs::Handle;
 use crate::lasting::Lasting;
 use crate::ledger::{Claim, Grant, LedgerError, keep, lease_until};
@@ -37,6 +37,9 @@ const COMES_BACK_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// A ledger that is slow or throttles is looked at again after this.
 const TROUBLED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Between two looks at jobs that wait for a place.
+const SHORT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The reason of a job that panicked.
 const PANICKED: &str = "panicked";
@@ -122,7 +125,9 @@ impl Consumer {
         };
         self.ledger_worked();
         let trail = ledger.trail(&grant).unwrap_or_default();
-        run.told = trail.told;
+        if !was_sent_back(&origin, &trail) {
+            run.told = trail.told;
+        }
         if let Origin::CatchUp { cause } = origin {
             if let Some(reason) = self.asked_for(&grant) {
                 // Its message comes back, or is a dead letter for somebody to send back: what the ledger
@@ -259,7 +264,7 @@ impl Consumer {
             let claim = ledger
                 .claim(&rejection.key, &rejection.pipeline.name, until)
                 .await;
-            let (Ok(Claim::Leased { until }), Origin::Message { id, .. }) = (&claim, origin) else {
+            let (Ok(Claim::Leased { until }), Origin::Message { .. }) = (&claim, origin) else {
                 if let Some(waiting) = waiting {
                     self.emit(events::HeldElsewhereEnded {
                         took: waiting.took(),
@@ -267,17 +272,7 @@ impl Consumer {
                 }
                 return (claim, asked_at);
             };
-            let since = match &mut waiting {
-                Some(waiting) => waiting.again(),
-                None => {
-                    self.emit(events::DuplicateSuppressed {
-                        message_id: id,
-                        execution_id: &rejection.execution_id,
-                        job: "leased_elsewhere",
-                    });
-                    None
-                }
-            };
+            let since = waiting.as_mut().and_then(Lasting::again);
             if waiting.is_none() || since.is_some() {
                 self.emit(events::HeldElsewhere {
                     execution_id: &rejection.execution_id,
@@ -506,6 +501,36 @@ impl Consumer {
         }
     }
 
+    /// Says when jobs wait for a place for longer than a moment, that they still do, and when none does any more.
+    pub(super) async fn watch_places(&self) {
+        let places = &self.places;
+        loop {
+            places.are_short().await;
+            let mut lasting = Lasting::begin();
+            let mut said = false;
+            loop {
+                tokio::time::sleep(SHORT_PAUSE).await;
+                let waiting = places.waiting();
+                if waiting == 0 {
+                    break;
+                }
+                let since = lasting.again();
+                if !said || since.is_some() {
+                    said = true;
+                    self.emit(events::PlacesShort {
+                        waiting,
+                        since: lasting.took(),
+                    });
+                }
+            }
+            if said {
+                self.emit(events::PlacesEnough {
+                    took: lasting.took(),
+                });
+            }
+        }
+    }
+
     /// Returns at once if the ledger works, else as soon as it does again.
     pub(super) async fn ledger_works(&self) {
         let mut failures = 0;
@@ -523,6 +548,19 @@ impl Consumer {
             }
         }
     }
+}
+
+/// Whether somebody has sent a dead letter back: what it meets then is news.
+fn was_sent_back(origin: &Origin<'_>, trail: &Trail) -> bool {
+    let was_last = trail.about.as_ref().is_some_and(|it| it.last_receive);
+    was_last
+        && matches!(
+            origin,
+            Origin::Message {
+                receive_count: 1,
+                ..
+            }
+        )
 }
 
 /// Whether a person began the job that is bound so.

@@ -32,13 +32,15 @@ pub trait Event {
     }
 }
 
-/// A line of level `ERROR` where it is news, else of `DEBUG`.
+/// A line of level `ERROR` where it is news, `WARN` where it may be, else of `DEBUG`.
 macro_rules! report {
     ($news:expr, $($line:tt)*) => {
-        if $news == $crate::history::News::Known {
-            tracing::debug!($($line)*)
-        } else {
-            tracing::error!($($line)*)
+        match $news {
+            $crate::history::News::Known => tracing::debug!($($line)*),
+            $crate::history::News::Unsure => tracing::warn!($($line)*),
+            $crate::history::News::First | $crate::history::News::Another => {
+                tracing::error!($($line)*)
+            }
         }
     };
 }

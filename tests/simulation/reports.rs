@@ -105,6 +105,9 @@ async fn a_restart_between_two_receives_makes_no_cause_a_new_one() {
         world.settled().await;
         assert_eq!(world.dead_letters(), 1, "{reason}");
         assert_eq!(errors(&log), [reason]);
+        // Of a message without a job nobody knows whether its first report was ever written.
+        let unsure = lines(&log, |it| it["level"] == "WARN" && it["reason"] == reason);
+        assert_eq!(unsure.len(), usize::from(metric == MESSAGES), "{unsure:?}");
         for it in [REFUSED, FAILED, MESSAGES] {
             assert_eq!(counted(&[&second], it), 0, "{it}: {reason}");
         }
@@ -134,6 +137,34 @@ async fn several_instances_of_one_ledger_report_a_cause_once() {
         }
         assert!(receives >= 5, "{receives}");
         assert_eq!((reports, errors(&log)), (1, vec![reason.to_owned()]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_is_sent_back_is_reported_once_more() {
+    for (metric, reason, deny) in [
+        (FAILED, "access_denied", true),
+        (REFUSED, "production_missing", false),
+    ] {
+        let world = World::new();
+        let service = world.service("shop");
+        let (log, _listening) = Log::listen();
+        if deny {
+            world.aws.deny("GetParameter");
+        } else {
+            let name = &service.production_parameter;
+            world.aws.put_parameter(name, "ENOWHERETOBESEEN");
+        }
+        let body = world.aws.rejection_event(&service, &Default::default());
+        let daemon = world.start("ledger.db");
+        for reports in 1..=2 {
+            world.send(&body);
+            world.settled().await;
+            assert_eq!(world.dead_letters(), reports);
+            assert_eq!(errors(&log), vec![reason; reports]);
+            assert_eq!(counted(&[&daemon], metric), reports as u64);
+        }
+        daemon.stop().await;
     }
 }
 

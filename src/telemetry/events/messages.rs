@@ -160,6 +160,39 @@ impl Event for CrowdStepsBack<'_> {
     }
 }
 
+/// As many jobs work as may, and others wait for one to end or to wait itself.
+pub struct PlacesShort {
+    /// How many wait.
+    pub waiting: usize,
+    /// For how long there was always one that waited.
+    pub since: Duration,
+}
+
+impl Event for PlacesShort {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            jobs = self.waiting,
+            took_ms = ms(self.since),
+            "jobs wait: as many work as queue.max_in_flight allows"
+        );
+    }
+}
+
+/// No job waits any more for others to end.
+pub struct PlacesEnough {
+    /// How long there was always one that waited.
+    pub took: Duration,
+}
+
+impl Event for PlacesEnough {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            took_ms = ms(self.took),
+            "no job waits any more for others to end"
+        );
+    }
+}
+
 /// A message could not be released. It comes back when its visibility timeout ends.
 pub struct ReleaseFailed<'a> {
     /// The message.
@@ -234,7 +267,7 @@ pub struct DuplicateSuppressed<'a> {
     pub message_id: &'a str,
     /// The pipeline execution.
     pub execution_id: &'a str,
-    /// `running`, `done`, or `leased_elsewhere`.
+    /// `running` or `done`.
     pub job: &'static str,
 }
 
