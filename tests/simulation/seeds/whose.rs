@@ -30,10 +30,9 @@ pub(super) struct Look {
 
 impl Checker {
     /// What daemons are told of a world.
-    pub(crate) fn knows(&self, deploy_stage: bool, one_ledger: bool, times_tell: bool) {
+    pub(crate) fn knows(&self, deploy_stage: bool, times_tell: bool) {
         let mut truth = self.truth();
-        (truth.deploy_stage, truth.one_ledger) = (deploy_stage, one_ledger);
-        truth.times_tell = times_tell;
+        (truth.deploy_stage, truth.times_tell) = (deploy_stage, times_tell);
     }
 
     /// The approval of a deployment was decided.
@@ -186,8 +185,7 @@ impl Truth {
         let of_it =
             |it: &(&(String, String), &Look)| it.0.0 == life.owner && leads_to(&service, &it.0.1);
         let looks: Vec<_> = looks.filter(of_it).collect();
-        let withdrawn =
-            self.one_ledger && withdrawn_by_us(aws, &service.staging_parameter, distribution);
+        let withdrawn = withdrawn_by_us(aws, &service.staging_parameter, distribution);
         let mut why = None;
         if looks.iter().all(|(_, look)| late(look.at)) {
             why = Some("nobody asked who is at work".to_owned());
