@@ -117,6 +117,8 @@ pub(super) struct Truth {
     /// A modification time is that of a modification. Otherwise a deployment may be taken for superseded,
     /// and left.
     pub(super) times_tell: bool,
+    /// Production distributions that were switched off before a daemon had disabled anything beside them.
+    pub(super) off_without_us: BTreeSet<String>,
     /// By staging distribution: the execution that deployed into it last.
     pub(super) owners: BTreeMap<String, String>,
     /// Rejections are verified.

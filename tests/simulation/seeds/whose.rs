@@ -80,8 +80,11 @@ impl Truth {
         let all: BTreeSet<_> = told.map(|it| it.service.production_id.clone()).collect();
         for id in all {
             // Who asks nobody may disable what a promotion is about to copy; so may a pipeline's own cleanup.
-            let ours = self.disabled_beside(&id);
-            if ours && self.verify && aws.distribution(&id).is_some_and(|it| !it.enabled) {
+            if aws.distribution(&id).is_none_or(|it| it.enabled) {
+                self.off_without_us.remove(&id);
+            } else if !self.disabled_beside(&id) {
+                self.off_without_us.insert(id);
+            } else if self.verify && !self.off_without_us.contains(&id) {
                 self.fail(format!("production {id} is switched off"));
             }
         }
