@@ -25,6 +25,7 @@ pub use self::fault::{Fault, Faults, Place};
 
 use crate::health::socket::Address;
 use crate::target::{Mode, Targets};
+use crate::telemetry::logging::LogFormat;
 
 /// The file that is read where neither the command line nor the environment names one.
 pub const DEFAULT_PATH: &str = "/etc/stagesweep/config.toml";
@@ -278,24 +279,6 @@ impl fmt::Display for MetricsFormat {
         f.write_str(match self {
             Self::Emf => "emf",
             Self::Json => "json",
-        })
-    }
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people, with colours.
-    Pretty,
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Json => "json",
-            Self::Pretty => "pretty",
         })
     }
 }

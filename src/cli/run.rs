@@ -11,14 +11,14 @@ use uuid::Uuid;
 use super::{FATAL, check, environment};
 use crate::aws::Connector;
 use crate::clock::Clock;
-use crate::config::{self, Config, LedgerBackend, LogFormat, MetricsFormat, MetricsSink};
+use crate::config::{self, Config, LedgerBackend, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
 use crate::health::{self, socket};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::programs::Processes;
 use crate::signals::{self, Request, Requests};
 use crate::systemd::Systemd;
-use crate::telemetry::logging::{self, LevelHandle, Logging};
+use crate::telemetry::logging::{self, LevelHandle, LogFormat, Logging};
 use crate::telemetry::{Form, Telemetry, chain, events};
 
 /// How soon it is tried again to listen where another daemon does.
