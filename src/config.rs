@@ -23,7 +23,6 @@ use std::time::Duration;
 
 pub use self::fault::{Fault, Faults, Place};
 
-use crate::health::socket::Address;
 use crate::target::{Mode, Targets};
 use crate::telemetry::logging::LogFormat;
 
@@ -430,24 +429,6 @@ impl Config {
             ("telemetry.metrics_format", metrics_format.to_string()),
             ("telemetry.metrics_log_group", metrics_log_group.clone()),
         ]
-    }
-
-    /// Where the daemon of this configuration answers those who ask for its health.
-    #[must_use]
-    pub fn health_address(&self) -> Address {
-        if !self.health.socket.is_empty() {
-            return Address::new(&self.health.socket);
-        }
-        let Ledger {
-            backend,
-            path,
-            table,
-        } = &self.ledger;
-        let ledger = match backend {
-            LedgerBackend::Embedded => path.to_string_lossy(),
-            LedgerBackend::DynamoDb => table.into(),
-        };
-        Address::derived(&[&self.queue.url, &backend.to_string(), &ledger])
     }
 
     /// The dotted names of what differs in `new` and takes a restart to apply: everything but

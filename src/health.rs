@@ -14,8 +14,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::activity::Sign;
-use crate::aws::RECEIVE_MARGIN;
-use crate::ledger::Trouble;
 
 /// Everything that is seen of a running daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub struct Vitals {
     /// Whether the ledger fails.
     pub ledger_fails: bool,
     /// What keeps the ledger from answering at once, if anything does.
-    pub ledger_trouble: Option<Trouble>,
+    pub ledger_trouble: Option<LedgerTrouble>,
     /// Why it rightly does not poll, if so.
     pub not_polling: Option<NotPolling>,
     /// The mode of the targets: `act`, `observe` or `mixed`.
@@ -54,6 +52,55 @@ pub struct Job {
     pub execution_id: String,
     /// What it does.
     pub doing: Sign,
+}
+
+/// A ledger that answers, and not at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerTrouble {
+    /// The table.
+    pub table: String,
+    /// What is wrong with it.
+    pub what: Trouble,
+}
+
+impl fmt::Display for LedgerTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the ledger's table {} {}", self.table, self.what)
+    }
+}
+
+/// What is wrong with the answers of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// They take long.
+    Slow {
+        /// The last slow one, its retries included.
+        latency: Duration,
+    },
+    /// They are refused: the table has too little capacity.
+    Throttled,
+}
+
+impl Trouble {
+    /// A bounded code for logs and health.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Slow { .. } => "slow",
+            Self::Throttled => "throttled",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slow { latency } => {
+                write!(f, "is slow: it answers after {} ms", latency.as_millis())
+            }
+            Self::Throttled => f.write_str("throttles"),
+        }
+    }
 }
 
 /// What is wrong.
@@ -131,11 +178,11 @@ impl fmt::Display for Ailment {
 }
 
 /// How old the last completed poll may be. One receive may hang until its timeout, and the next one,
-/// which waits its time out, must still come in time.
+/// which waits its time out, must still come in time. A receive that hangs ends `margin` after its wait.
 #[must_use]
-pub fn freshness(wait_time: Duration) -> Duration {
+pub fn freshness(wait_time: Duration, margin: Duration) -> Duration {
     const SLACK: Duration = Duration::from_secs(5);
-    wait_time * 2 + RECEIVE_MARGIN + SLACK
+    wait_time * 2 + margin + SLACK
 }
 
 impl Vitals {
@@ -252,7 +299,6 @@ fn ms(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::pulse;
 
     const FRESH: Duration = Duration::from_secs(55);
 
@@ -294,7 +340,10 @@ mod tests {
 
     #[test]
     fn the_last_completed_poll_must_be_fresh_unless_there_is_a_reason_not_to_poll() {
-        assert_eq!(freshness(Duration::from_secs(20)), FRESH);
+        assert_eq!(
+            freshness(Duration::from_secs(20), Duration::from_secs(10)),
+            FRESH
+        );
         let mut vitals = well();
         vitals.polled = Some(FRESH);
         assert_eq!(code(&vitals), None);
@@ -333,11 +382,11 @@ mod tests {
         let mut vitals = well();
         let latency = Duration::from_millis(3200);
         for (what, code, words) in [
-            (pulse::Trouble::Slow { latency }, "ledger_slow", "3200 ms"),
-            (pulse::Trouble::Throttled, "ledger_throttled", "throttles"),
+            (Trouble::Slow { latency }, "ledger_slow", "3200 ms"),
+            (Trouble::Throttled, "ledger_throttled", "throttles"),
         ] {
             let table = "stagesweep-ledger".to_owned();
-            vitals.ledger_trouble = Some(Trouble { table, what });
+            vitals.ledger_trouble = Some(LedgerTrouble { table, what });
             let report = vitals.report(FRESH);
             assert!(report.healthy, "{report:?}");
             assert_eq!(report.reason.as_deref(), Some(code));

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{FATAL, check, environment};
-use crate::aws::Connector;
+use crate::aws::{Connector, RECEIVE_MARGIN};
 use crate::clock::Clock;
 use crate::config::{self, Config, LedgerBackend, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
-use crate::health::{self, socket};
+use crate::health;
+use crate::health::socket::{self, Address};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::programs::Processes;
 use crate::signals::{self, Request, Requests};
@@ -158,8 +159,8 @@ async fn serve(
 
 /// Answers those who ask for the daemon's health, for ever. It works without that, too.
 async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetry) {
-    let address = config.health_address();
-    let fresh = health::freshness(config.queue.wait_time);
+    let address = Address::of(config);
+    let fresh = health::freshness(config.queue.wait_time, RECEIVE_MARGIN);
     let mut failed = false;
     loop {
         match socket::listen(&address).await {

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::Report;
+use crate::config::{Config, Ledger, LedgerBackend};
 
 /// How long one who asks waits for the answer.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,6 +33,24 @@ pub struct Address {
 }
 
 impl Address {
+    /// Where the daemon of this configuration answers.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        if !config.health.socket.is_empty() {
+            return Self::new(&config.health.socket);
+        }
+        let Ledger {
+            backend,
+            path,
+            table,
+        } = &config.ledger;
+        let ledger = match backend {
+            LedgerBackend::Embedded => path.to_string_lossy(),
+            LedgerBackend::DynamoDb => table.into(),
+        };
+        Self::derived(&[&config.queue.url, &backend.to_string(), &ledger])
+    }
+
     /// The file or, after `@`, the name in the abstract namespace.
     #[must_use]
     pub fn new(text: &str) -> Self {

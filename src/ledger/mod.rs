@@ -23,7 +23,6 @@ mod records;
 mod trails;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,9 +33,10 @@ pub use embedded::EmbeddedLedger;
 pub use keep::{keep, lease_until};
 pub use records::Records;
 
-use crate::aws::{AwsError, pulse};
+use crate::aws::AwsError;
 use crate::binding::Binding;
 use crate::event::JobKey;
+use crate::health::LedgerTrouble;
 use crate::history::{Note, Trail};
 use crate::plan::Outcome;
 
@@ -107,21 +107,6 @@ pub struct Unfinished {
     pub binding: Binding,
     /// Somebody works on it, or has died less than a lease ago.
     pub leased: bool,
-}
-
-/// A ledger that answers, and not at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// The table.
-    pub table: String,
-    /// What is wrong with it.
-    pub what: pulse::Trouble,
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the ledger's table {} {}", self.table, self.what)
-    }
 }
 
 /// Where the ledger is kept.
@@ -230,12 +215,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn check(&self) -> Result<(), LedgerError>;
 
     /// What keeps the ledger from answering at once, if anything does. A file has none.
-    fn trouble(&self) -> Option<Trouble> {
+    fn trouble(&self) -> Option<LedgerTrouble> {
         None
     }
 
     /// Waits until there is such trouble.
-    async fn troubled(&self) -> Trouble {
+    async fn troubled(&self) -> LedgerTrouble {
         std::future::pending().await
     }
 
