@@ -42,7 +42,6 @@ use crate::config::Notify as Settings;
 use crate::event::{JobKey, Rejection};
 use crate::ledger::Ledger;
 use crate::programs::Programs;
-use crate::reconcile::{Ended, Job};
 use crate::retry::Backoff;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
@@ -222,15 +221,7 @@ impl Notifier {
         max_receives > 0 && receive_count >= max_receives
     }
 
-    /// The notice of a job's end; `None` if nobody is told, there is nothing to tell, or it was told before.
-    #[must_use]
-    pub fn of_job(&self, job: &Job, ended: &Ended, took: Duration) -> Option<Notice> {
-        self.0.as_ref()?;
-        let about = (&job.rejection, job.target.label.as_str());
-        self.of_run(about, job.grant.epoch, &End::of(ended)?, took)
-    }
-
-    /// The same of the end of a run that is none of its own, such as a panic.
+    /// The notice of the end of a job's run; `None` if nobody is told, or it was told before.
     #[must_use]
     pub fn of_run(
         &self,

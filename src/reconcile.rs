@@ -204,7 +204,11 @@ impl Reconciler {
         };
         // Still holding our turn: the next job for the same production distribution must find
         // this one closed in the ledger.
-        let notice = self.notifier.of_job(job, &ended, began.elapsed());
+        let about = (&job.rejection, job.target.label.as_str());
+        let (run, took) = (job.grant.epoch, began.elapsed());
+        let notice = ended
+            .to_tell()
+            .and_then(|end| self.notifier.of_run(about, run, &end, took));
         self.close(job, ended, notice).await
     }
 
