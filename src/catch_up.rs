@@ -25,8 +25,6 @@ pub use rounds::{CatchUp, MAX_CALLS, Settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::event::{JobKey, Rejection};
 use crate::executions::{Attempt, Category, Seen, Status};
 use crate::target::PipelineArn;
@@ -118,49 +116,6 @@ fn not_given(
     }
 }
 
-/// The event of a rejection, as a program reads it: what CodePipeline tells of it, in the form of an event.
-#[must_use]
-pub fn event_of(rejection: &Rejection) -> String {
-    let Rejection {
-        pipeline,
-        execution_id,
-        stage,
-        action,
-        as_of,
-        rejected_at,
-        ..
-    } = rejection;
-    let mut detail = json!({
-        "pipeline": pipeline.name,
-        "execution-id": execution_id,
-        "start-time": format!("{as_of:.3}"),
-        "stage": stage,
-        "action": action,
-        "state": "FAILED",
-        "region": pipeline.region,
-        "type": { "owner": "AWS", "provider": "Manual", "category": "Approval", "version": "1" },
-        "version": 2.0,
-    });
-    if let Some(id) = &rejection.action_execution_id {
-        detail["action-execution-id"] = json!(id);
-    }
-    if let Some(comment) = &rejection.comment {
-        detail["execution-result"] = json!({ "external-execution-summary": comment });
-    }
-    json!({
-        "version": "0",
-        "id": rejection.action_execution_id,
-        "detail-type": "CodePipeline Action Execution State Change",
-        "source": "aws.codepipeline",
-        "account": pipeline.account,
-        "time": format!("{rejected_at:.3}"),
-        "region": pipeline.region,
-        "resources": [pipeline.to_string()],
-        "detail": detail,
-    })
-    .to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
@@ -239,7 +194,7 @@ mod tests {
         assert_eq!(rejection.action_execution_id.as_deref(), Some("one"));
         assert_eq!((rejection.as_of, rejection.rejected_at), (at(0), at(1000)));
         assert_eq!(rejection.comment.as_deref(), Some("too slow"));
-        let event = parse(&event_of(&rejection)).unwrap();
+        let event = parse(&rejection.to_event()).unwrap();
         assert_eq!(event.account, "123456789012");
         assert_eq!(event.kind, Kind::Rejection(Box::new(rejection)));
     }

@@ -7,6 +7,7 @@
 //! Unknown fields are tolerated; numbers come as floats (`1.0`) or, in older events, as integers.
 
 mod malformed;
+mod rebuilt;
 
 use std::fmt;
 use std::time::Duration;

@@ -11,6 +11,10 @@ use jiff::Timestamp;
 /// hour (CodeBuild user guide: "Build timeout").
 pub const AFTER_ABANDONED: Duration = Duration::from_secs(60 * 60);
 
+/// What a deployment leaves is nobody's only when it is older: not before is it an orphan, or cleaned up
+/// after an execution that was ended.
+pub const MIN_AGE: Duration = Duration::from_secs(60 * 60);
+
 /// One pipeline and one of its executions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {

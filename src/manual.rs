@@ -25,7 +25,6 @@ use tokio::time::Instant;
 use crate::activity::Activity;
 use crate::attribution::OwnStaging;
 use crate::binding::Subject;
-use crate::catch_up::event_of;
 use crate::clock::Clock;
 use crate::event::{JobKey, Rejection};
 use crate::lease::Terms;
@@ -169,7 +168,7 @@ impl ByHand {
         let target = order.target(&rejection);
         let program = target.program.is_some();
         let job = Job {
-            event: program.then(|| event_of(&rejection).into()),
+            event: program.then(|| rejection.to_event().into()),
             rejection,
             target,
             grant: grant.clone(),

@@ -21,12 +21,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::aws::cloudfront::{Listed, ListedPolicy};
+use crate::executions::MIN_AGE;
 
 pub use remove::{ReadRecords, Reading, Removed, Remover, Said, Say, Why};
 pub use survey::{Survey, SurveyError};
-
-/// Nothing younger is ever an orphan.
-pub const MIN_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// CloudFront's default quota of staging distributions an account, and of policies (Service Quotas:
 /// "Staging distributions", "Continuous deployment policies").

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Approvals, Found, event_of, find};
+use super::{Approvals, Found, find};
 use crate::accounts::Accounts;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
@@ -18,11 +18,10 @@ use crate::clock::Clock;
 use crate::config::OnTimeout;
 use crate::consumer::{Consumer, Origin};
 use crate::event::{JobKey, Rejection};
-use crate::executions::{Execution, Status};
+use crate::executions::{Execution, MIN_AGE, Status};
 use crate::lasting::Failing;
 use crate::ledger::Ledger;
 use crate::named::{self, Home, Named, Wanted};
-use crate::orphans::MIN_AGE;
 use crate::preview;
 use crate::retry::ErrorClass;
 use crate::target::{Access, PipelineArn, ResolvedTarget, Targets};
@@ -407,7 +406,7 @@ impl CatchUp {
         let event = target
             .program
             .is_some()
-            .then(|| event_of(&rejection).into());
+            .then(|| rejection.to_event().into());
         let when_done = move || {
             lock(&settled).insert(key);
         };

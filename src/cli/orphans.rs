@@ -15,10 +15,11 @@ use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, describe, held, line, moment, print, print_json, rough};
 use crate::aws::codepipeline::CodePipeline;
+use crate::executions::MIN_AGE;
 use crate::lease::Terms;
 use crate::ledger::LedgerError;
 use crate::orphans::{
-    MIN_AGE, QUOTA, Removed, Remover, Report, Said, StagingFinding, Survey, Verdict, judge,
+    QUOTA, Removed, Remover, Report, Said, StagingFinding, Survey, Verdict, judge,
 };
 use crate::pace::Pace;
 use crate::signals::{Request, Requests};

@@ -12,7 +12,6 @@ use super::settle::Disposition;
 use super::work::Origin;
 use tracing::Instrument;
 
-use crate::catch_up::event_of;
 use crate::event::{JobKey, Rejection};
 use crate::history::News;
 use crate::jobs::{About, Begun};
@@ -84,7 +83,7 @@ impl Consumer {
             let event = target
                 .program
                 .is_some()
-                .then(|| event_of(&rejection).into());
+                .then(|| rejection.to_event().into());
             self.take_up(rejection, event, target, Origin::Ledger, Box::new(|| {}))
                 .await;
         }
