@@ -23,6 +23,7 @@ use tracing::Span;
 
 use crate::aws::sqs::{MAX_BATCH, Queue};
 use crate::lasting::Failing;
+use crate::lease_terms::Terms;
 use crate::stop::StopReason;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
@@ -38,32 +39,6 @@ const CEILING_MARGIN: Duration = Duration::from_secs(10 * 60);
 /// No extension reaches closer to the ceiling: SQS counts it from its own moment of the receive, and
 /// refuses what goes beyond it.
 const CEILING_SLACK: Duration = Duration::from_secs(5 * 60);
-
-/// How leases are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// What each extension asks for.
-    pub visibility_timeout: Duration,
-    /// How long after a confirmation the next extension is asked for.
-    pub heartbeat_interval: Duration,
-}
-
-impl Terms {
-    /// The lease counts as lost when no more than this is left of it: a sixth.
-    #[must_use]
-    pub fn safety_margin(self) -> Duration {
-        self.visibility_timeout / 6
-    }
-
-    /// Between two tries of an extension that fails: a tenth of what lies between the first try
-    /// and the safety margin.
-    fn retry_interval(self) -> Duration {
-        let room = self
-            .visibility_timeout
-            .saturating_sub(self.heartbeat_interval);
-        (room.saturating_sub(self.safety_margin()) / 10).max(Duration::from_millis(50))
-    }
-}
 
 /// One message's lease. Pure: it is told the time.
 #[derive(Clone, Debug)]

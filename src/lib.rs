@@ -32,6 +32,7 @@ pub mod history;
 mod jobs;
 pub mod lasting;
 pub mod lease;
+pub mod lease_terms;
 pub mod ledger;
 mod listing;
 pub mod manual;

@@ -27,7 +27,7 @@ use crate::attribution::OwnStaging;
 use crate::binding::Subject;
 use crate::clock::Clock;
 use crate::event::{JobKey, Rejection};
-use crate::lease::Terms;
+use crate::lease_terms::Terms;
 use crate::ledger::{Claim, Ledger, LedgerError, Unfinished, keep, lease_until};
 use crate::named::Named;
 use crate::place::Place;

@@ -19,7 +19,7 @@ use crate::binding::Slot;
 use crate::clock::Clock;
 use crate::daemon;
 use crate::history::{self, State, usual_propagation};
-use crate::lease::Terms;
+use crate::lease_terms::Terms;
 use crate::ledger::{Ledger, Unfinished};
 use crate::manual::{ByHand, Cleaned, Order};
 use crate::named::Named;

@@ -16,7 +16,7 @@ use super::setup::{Setup, load};
 use super::terminal::{Style, describe, held, line, moment, print, print_json, rough};
 use crate::aws::codepipeline::CodePipeline;
 use crate::executions::MIN_AGE;
-use crate::lease::Terms;
+use crate::lease_terms::Terms;
 use crate::ledger::LedgerError;
 use crate::orphans::{
     QUOTA, Removed, Remover, Report, Said, StagingFinding, Survey, Verdict, judge,

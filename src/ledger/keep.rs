@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Grant, Ledger, LedgerError};
 use crate::clock::Clock;
-use crate::lease::Terms;
+use crate::lease_terms::Terms;
 use crate::stop::{Stop, StopReason};
 
 /// Renews a grant for as long as it is polled. Returns when the grant is lost, having told the work. It was

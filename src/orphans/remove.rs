@@ -25,7 +25,7 @@ use crate::binding::Binding;
 use crate::clock::Clock;
 use crate::event::JobKey;
 use crate::history::{About, Kind, Note, Record};
-use crate::lease::Terms;
+use crate::lease_terms::Terms;
 use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError, keep, lease_until};
 use crate::plan::{Deletable, Disableable, Distribution, Outcome};
 use crate::retry::{Conflict, ErrorClass};

@@ -11,7 +11,7 @@ use stagesweep::binding::Binding;
 use stagesweep::config::Config;
 use stagesweep::daemon;
 use stagesweep::event::JobKey;
-use stagesweep::lease::Terms;
+use stagesweep::lease_terms::Terms;
 use stagesweep::ledger::{Bound, Claim, EmbeddedLedger, Ledger};
 use stagesweep::manual::{ByHand, Cleaned, Order};
 use stagesweep::named::{self, Home, Wanted};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stagesweep::aws::Connector;
 use stagesweep::daemon;
-use stagesweep::lease::Terms;
+use stagesweep::lease_terms::Terms;
 use stagesweep::ledger::{DynamoDbLedger, Ledger};
 use stagesweep::manual::{ByHand, Order};
 use stagesweep::named::{self, Home, Wanted};
