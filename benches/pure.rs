@@ -7,12 +7,13 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use stagesweep::arn::PipelineArn;
 use stagesweep::aws::edit::{self, Edit};
 use stagesweep::binding::{Binding, ParameterVersion};
 use stagesweep::config::Config;
 use stagesweep::event;
 use stagesweep::plan::{self, Distribution, Observed, Policy, Progress};
-use stagesweep::target::{PipelineArn, Targets};
+use stagesweep::target::Targets;
 
 const REJECTION: &str = include_str!("../tests/events/approval-rejected.json");
 const CONFIGURATION: &str = include_str!("../tests/configurations/future.xml");

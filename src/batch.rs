@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::aws::AwsError;
 use crate::aws::sqs::{BatchResult, EntryError, MAX_BATCH};
+use crate::backoff::Backoff;
 use crate::lease::Taken;
-use crate::retry::Backoff;
 use crate::tasks::Tasks;
 
 /// Calls of one kind that are under way at once.

@@ -7,10 +7,10 @@ use super::*;
 use crate::aws::Connector;
 use crate::aws::sqs::Queue;
 use crate::clock::Clock;
+use crate::error_class::ErrorClass;
 use crate::lease::Leases;
 use crate::lease_terms::Terms;
 use crate::rehearsal::{EmbeddedAws, Settings};
-use crate::retry::ErrorClass;
 use crate::telemetry::Telemetry;
 
 const TICK: Duration = Duration::from_millis(1);

@@ -25,9 +25,9 @@ pub use rounds::{CatchUp, MAX_CALLS, Settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::arn::PipelineArn;
 use crate::event::{JobKey, Rejection};
 use crate::executions::{Attempt, Category, Seen, Status};
-use crate::target::PipelineArn;
 use crate::verdict::{Cause, Verdict, judge};
 
 /// Which approvals of a pipeline are looked for.

@@ -27,9 +27,9 @@ use crate::aws::identity::Caller;
 use crate::aws::{Account, AwsError, Connector};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::error_class::ErrorClass;
 use crate::named::{self, Home, Named, Wanted};
 use crate::orphans::QUOTA;
-use crate::retry::ErrorClass;
 use crate::target::{Access, NotAtHome, Target};
 use crate::telemetry::chain;
 

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::malformed::Malformed;
-use crate::target::{PipelineArn, is_name, partition_of};
+use crate::arn::{PipelineArn, is_name, partition_of};
 
 /// Bodies above this many bytes are malformed. It is SQS's own limit for one message (1 MiB); the
 /// depth of the JSON is bounded by serde_json (128 levels).

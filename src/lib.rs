@@ -2,7 +2,7 @@
 //! deployment leaves behind.
 //!
 //! `docs/ARCHITECTURE.md` is the map. In short: [`event`], [`target`], [`binding`], [`plan`],
-//! [`verdict`], [`retry`] and [`pace`] decide and do no I/O; [`reconcile`] carries out what they decide;
+//! [`verdict`], [`error_class`] and [`pace`] decide and do no I/O; [`reconcile`] carries out what they decide;
 //! [`consumer`] owns the messages, [`lease`] their visibility, [`ledger`] what outlives the process.
 
 // Futures that contain whole jobs are deep: a build from nothing computes their layout in one go.
@@ -11,9 +11,11 @@
 
 pub mod accounts;
 pub mod activity;
+pub mod arn;
 pub mod at_work;
 pub mod attribution;
 pub mod aws;
+pub mod backoff;
 mod batch;
 pub mod binding;
 pub mod catch_up;
@@ -24,6 +26,7 @@ pub mod consumer;
 pub mod daemon;
 pub mod dead_letters;
 pub mod doctor;
+pub mod error_class;
 pub mod event;
 pub mod event_pattern;
 pub mod executions;
@@ -47,7 +50,6 @@ pub mod programs;
 pub mod reconcile;
 #[cfg(feature = "rehearsal")]
 pub mod rehearsal;
-pub mod retry;
 pub mod signals;
 pub mod stop;
 pub mod systemd;

@@ -4,8 +4,9 @@
 //! pipeline of the queue's own account, in the region that the target's pattern has literally, or else in
 //! the one at hand. A pipeline of another account is named by its ARN.
 
+use crate::arn::{PipelineArn, partition_of};
 use crate::binding::Subject;
-use crate::target::{PipelineArn, Resolution, ResolvedTarget, Target, Targets, partition_of};
+use crate::target::{Resolution, ResolvedTarget, Target, Targets};
 
 /// What a bare name is completed with.
 #[derive(Clone, Debug, PartialEq, Eq)]

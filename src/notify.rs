@@ -37,12 +37,12 @@ pub use notice::{End, Notice, Subject};
 pub use outlet::{DETAIL_TYPE, PROGRAM_TIMEOUT};
 
 use crate::aws::Connector;
+use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Notify as Settings;
 use crate::event::{JobKey, Rejection};
 use crate::ledger::Ledger;
 use crate::programs::Programs;
-use crate::retry::Backoff;
 use crate::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
 use courier::Courier;

@@ -15,7 +15,7 @@
 //! ([`crate::reconcile`]).
 
 use crate::binding::{Binding, ParameterVersion, Slot};
-use crate::retry::Conflict;
+use crate::error_class::Conflict;
 
 /// The account as a job sees it, read freshly.
 #[derive(Clone, Debug, PartialEq, Eq)]

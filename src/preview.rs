@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use crate::aws::cloudfront::Details;
 use crate::aws::{Account, AwsError};
 use crate::binding::{Binding, DELETED, Evidence, ParameterChange, ParameterVersion, Slot};
+use crate::error_class::Conflict;
 use crate::plan::{Decision, Observed, Outcome, Policy, Progress, Refusal, Step, Wait, decide};
-use crate::retry::Conflict;
 use crate::target::Parameters;
 
 /// No job takes as many steps and waits; more would mean that it goes in circles.

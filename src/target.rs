@@ -11,7 +11,6 @@
 //! way is reported as ambiguous, never guessed: the parameters decide what is deleted.
 
 mod access;
-mod arn;
 mod check;
 mod fault;
 mod index;
@@ -25,29 +24,19 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, RoleArnError};
-pub use self::arn::{ArnError, PipelineArn};
-pub(crate) use self::arn::{is_account, is_name, partition_of};
 pub use self::fault::{NameError, NotAtHome, TargetError, TargetProblem};
 pub use self::neighbours::Neighbour;
 pub use self::pattern::PatternError;
 pub use self::program::{OptionArgument, Program, ProgramError, ProgramSpec, TRY_AGAIN};
 pub use self::template::{ParameterNameError, TemplateError};
 
+use crate::arn::{MAX_NAME, PipelineArn, is_name_byte, partition_of};
 use crate::event::JobKey;
 
 use self::access::AccessTemplates;
 use self::index::Index;
 use self::pattern::{Match, PipelinePattern};
 use self::template::{OF_THE_EVENT, Template, Values, check_parameter_name};
-
-/// The largest number of characters in the name of a pipeline, a stage or an action
-/// (CodePipeline API reference: `PipelineDeclaration`, `StageDeclaration`, `ActionDeclaration`).
-const MAX_NAME: usize = 100;
-
-/// Whether CodePipeline allows `byte` in the name of a pipeline, a stage or an action.
-const fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'@' | b'-' | b'_')
-}
 
 /// Whether anything is changed for a rejection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

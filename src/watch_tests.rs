@@ -4,8 +4,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::aws::Connector;
 use crate::clock::Clock;
+use crate::error_class::ErrorClass;
 use crate::rehearsal::{Action, EmbeddedAws, Failure, Rule, Service, Settings};
-use crate::retry::ErrorClass;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -377,7 +377,7 @@ impl CloudFront {
     /// that one element. Every other byte is as it was read.
     ///
     /// # Errors
-    /// [`AwsError`]; of class [`Changed`](crate::retry::ErrorClass::Changed) if the configuration
+    /// [`AwsError`]; of class [`Changed`](crate::error_class::ErrorClass::Changed) if the configuration
     /// is no longer the one that was decided upon.
     pub async fn prepare_detach(
         &self,
@@ -460,7 +460,7 @@ impl CloudFront {
     ///
     /// # Errors
     /// [`AwsError`]; a policy that does not exist is one, of class
-    /// [`NotFound`](crate::retry::ErrorClass::NotFound).
+    /// [`NotFound`](crate::error_class::ErrorClass::NotFound).
     pub async fn delete_policy(&self, id: &str, etag: &str) -> Result<(), AwsError> {
         const OPERATION: &str = "DeleteContinuousDeploymentPolicy";
         let _turn = self.1.turn(Kind::Change, OPERATION).await?;
@@ -478,7 +478,7 @@ impl CloudFront {
     ///
     /// # Errors
     /// [`AwsError`]; a distribution that does not exist is one, of class
-    /// [`NotFound`](crate::retry::ErrorClass::NotFound).
+    /// [`NotFound`](crate::error_class::ErrorClass::NotFound).
     pub async fn delete_distribution(&self, staging: &Deletable) -> Result<(), AwsError> {
         const OPERATION: &str = "DeleteDistribution";
         let _turn = self.1.turn(Kind::Change, OPERATION).await?;

@@ -12,8 +12,8 @@ use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
 use crate::activity::Activity;
 use crate::at_work::Activities;
+use crate::error_class::ErrorClass;
 use crate::executions::{Attempt, Category, Execution, Mode, Seen, Stage, StageAction, Status};
-use crate::retry::ErrorClass;
 use crate::stop::Stop;
 
 /// CodePipeline's largest page of action executions (API reference: `ListActionExecutions`).

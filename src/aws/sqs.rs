@@ -13,7 +13,7 @@ use aws_sdk_sqs::types::{
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
-use crate::retry::ErrorClass;
+use crate::error_class::ErrorClass;
 
 /// The most messages one receive returns, and the most entries one batch takes.
 pub const MAX_BATCH: usize = 10;

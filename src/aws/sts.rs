@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::error::{AwsError, from_sdk};
+use crate::error_class::ErrorClass;
 use crate::lasting::{Failing, Phase};
-use crate::retry::ErrorClass;
 use crate::target::Role;
 use crate::telemetry::{Telemetry, events};
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Approvals, Found, find};
 use crate::accounts::Accounts;
+use crate::arn::PipelineArn;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
 use crate::aws::identity::Identity;
@@ -17,14 +18,14 @@ use crate::binding::{AsOf, Slot, as_of};
 use crate::clock::Clock;
 use crate::config::OnTimeout;
 use crate::consumer::{Consumer, Origin};
+use crate::error_class::ErrorClass;
 use crate::event::{JobKey, Rejection};
 use crate::executions::{Execution, MIN_AGE, Status};
 use crate::lasting::Failing;
 use crate::ledger::Ledger;
 use crate::named::{self, Home, Named, Wanted};
 use crate::preview;
-use crate::retry::ErrorClass;
-use crate::target::{Access, PipelineArn, ResolvedTarget, Targets};
+use crate::target::{Access, ResolvedTarget, Targets};
 use crate::telemetry::{Telemetry, events, span_of};
 use crate::verdict::Cause;
 

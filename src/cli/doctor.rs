@@ -8,8 +8,9 @@ use serde_json::json;
 use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
+use crate::arn::is_account;
 use crate::doctor::{Check, Preflight, Status, not_at_home, without_region};
-use crate::target::{NotAtHome, is_account};
+use crate::target::NotAtHome;
 use crate::tasks::Tasks;
 
 /// What `doctor` takes.

@@ -11,8 +11,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::check::EX_CONFIG;
+use crate::arn::partition_of;
 use crate::config::{Config, LedgerBackend};
-use crate::target::{Target, partition_of};
+use crate::target::Target;
 
 /// Whose policy is written.
 #[derive(Debug, clap::Args)]

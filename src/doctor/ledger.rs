@@ -8,8 +8,8 @@ use super::Check;
 use crate::aws::Connector;
 use crate::clock::Clock;
 use crate::config::{Config, LedgerBackend};
+use crate::error_class::ErrorClass;
 use crate::ledger::{EmbeddedLedger, LedgerError};
-use crate::retry::ErrorClass;
 use crate::telemetry::chain;
 
 const NAME: &str = "ledger";

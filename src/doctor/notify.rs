@@ -6,7 +6,7 @@ use super::Check;
 use super::target::executable;
 use crate::aws::Connector;
 use crate::config::Config;
-use crate::retry::ErrorClass;
+use crate::error_class::ErrorClass;
 
 const PROGRAM: &str = "notify program";
 const BUS: &str = "notify event bus";

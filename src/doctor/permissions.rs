@@ -7,7 +7,7 @@ use crate::aws::AwsError;
 use crate::aws::iam::{Decision, Iam, Question, Verdict};
 use crate::aws::identity::Caller;
 use crate::aws::sqs::QueueAttributes;
-use crate::retry::ErrorClass;
+use crate::error_class::ErrorClass;
 use crate::telemetry::chain;
 
 const NAME: &str = "permissions";

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use super::{Check, MANY, Preflight, Scene, at_once, resolved};
 use crate::accounts::Accounts;
+use crate::arn::PipelineArn;
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
 use crate::catch_up::approvals;
+use crate::error_class::ErrorClass;
 use crate::executions::Stage;
 use crate::named::{self, Named};
-use crate::retry::ErrorClass;
-use crate::target::{Access, PipelineArn, Resolution};
+use crate::target::{Access, Resolution};
 
 const NAME: &str = "codepipeline";
 const LIST: &str = "codepipeline:ListPipelines";

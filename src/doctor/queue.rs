@@ -6,7 +6,7 @@ use super::queue_policy::{QueuePolicy, Verdict};
 use super::{Check, Preflight, Scene, Status, people, rule};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
-use crate::retry::ErrorClass;
+use crate::error_class::ErrorClass;
 
 /// With fewer receives, a failure that would have passed ends in the dead-letter queue, and so does a rejection
 /// whose target a rolling update is just bringing: ten of them are some 25 minutes, by the default backoff.

@@ -12,10 +12,10 @@ use crate::aws::AwsError;
 use crate::aws::eventbridge::{DEFAULT_BUS, EventBridge, Rule, RuleTarget};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
+use crate::error_class::ErrorClass;
 use crate::event::{ACTION_DETAIL_TYPE, PIPELINE_DETAIL_TYPE, STAGE_DETAIL_TYPE};
 use crate::event_pattern::admits;
 use crate::named::Named;
-use crate::retry::ErrorClass;
 use crate::wildcard::fits_iam;
 
 const NAME: &str = "rule";

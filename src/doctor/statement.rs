@@ -300,7 +300,7 @@ pub(super) fn account(principal: &str) -> Option<&str> {
         true => part(principal, 4),
         false => principal,
     };
-    crate::target::is_account(account).then_some(account)
+    crate::arn::is_account(account).then_some(account)
 }
 
 /// Whether a principal stands for the whole account.

@@ -368,7 +368,7 @@ mod remedy {
     use rusqlite::ErrorCode;
 
     use crate::aws::AwsError;
-    use crate::retry::ErrorClass;
+    use crate::error_class::ErrorClass;
 
     pub(super) const WRITABLE: &str = "it and its directory must be writable";
     pub(super) const RESTORE: &str =

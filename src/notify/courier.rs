@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 use super::notice::Notice;
 use super::outlet::{NotTaken, Outlet};
+use crate::backoff::Backoff;
 use crate::lasting::Failing;
-use crate::retry::Backoff;
 use crate::telemetry::{Telemetry, events};
 
 /// So many notices wait for an outlet at most.

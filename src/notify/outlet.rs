@@ -10,8 +10,8 @@ use tracing::Instrument;
 use super::notice::Notice;
 use crate::aws::AwsError;
 use crate::aws::eventbridge::{Event, EventBridge, MAX_BYTES, MAX_ENTRIES, PutResult};
+use crate::error_class::ErrorClass;
 use crate::programs::{Finish, Invocation, Output, Programs, TIME_TO_END};
-use crate::retry::ErrorClass;
 use crate::stop::Stop;
 use crate::telemetry::{Telemetry, chain, events};
 

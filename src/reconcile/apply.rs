@@ -7,9 +7,9 @@ use super::calls::CALL_TRIES;
 use super::observe::Known;
 use super::{Halt, Run};
 use crate::aws::AwsError;
+use crate::error_class::{Conflict, ErrorClass};
 use crate::history::Kind;
 use crate::plan::Step;
-use crate::retry::{Conflict, ErrorClass};
 use crate::telemetry::events;
 
 /// So often a change that is refused is decided upon anew, as long as every look shows the same.

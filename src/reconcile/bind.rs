@@ -310,7 +310,7 @@ impl Run<'_> {
         let executions = match executions {
             // A pipeline that does not exist ran nothing.
             Err(Halt::Call(error))
-                if error.class == crate::retry::ErrorClass::NotFound
+                if error.class == crate::error_class::ErrorClass::NotFound
                     && neighbour.pipeline != own.pipeline =>
             {
                 return Ok(Vec::new());

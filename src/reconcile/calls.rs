@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Ended, Halt, Job, Reconciler};
 use crate::aws::AwsError;
-use crate::retry::{Conflict, ErrorClass};
+use crate::error_class::{Conflict, ErrorClass};
 use crate::telemetry::events;
 
 /// Tries of one call within a job, each of which the SDK tries three times by itself. After that

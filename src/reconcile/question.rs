@@ -11,13 +11,14 @@ use futures_util::future::try_join_all;
 
 use super::calls::Calls;
 use super::{Ended, Failure, Halt, Refused};
+use crate::arn::PipelineArn;
 use crate::at_work::{self, Activities, Busy, Known, Scope};
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
 use crate::config::OnTimeout;
 use crate::executions::{Attempt, Mode, Stage};
 use crate::plan::{Outcome, Refusal};
-use crate::target::{Access, Neighbour, PipelineArn};
+use crate::target::{Access, Neighbour};
 use crate::telemetry::events;
 use crate::verdict::{self, Cause, Doubt, Verdict};
 

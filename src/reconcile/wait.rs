@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use super::observe::Known;
 use super::{Ended, Failure, Halt, Run};
 use crate::aws::AwsError;
+use crate::backoff::Backoff;
 use crate::binding::Binding;
 use crate::history::Kind;
 use crate::lasting::Lasting;
 use crate::plan::{Refusal, Wait};
-use crate::retry::Backoff;
 use crate::telemetry::events;
 use crate::watch::{self, Until};
 

@@ -6,9 +6,9 @@
 //! **Guarantees.** A role's account is what the configuration says literally, or else the event's: what
 //! any other capture takes can never lead into an account.
 
-use super::arn::{PipelineArn, is_account, is_partition, is_region};
 use super::pattern::PipelinePattern;
 use super::template::{Template, TemplateError, Values};
+use crate::arn::{PipelineArn, is_account, is_partition, is_region};
 
 /// The largest number of characters in a role's ARN (STS API reference: `AssumeRole`).
 const MAX_ROLE_ARN: usize = 2048;

@@ -4,8 +4,8 @@
 //! takes one or more of the characters that a pipeline's name may have, so in an ARN it never
 //! reaches beyond its own component.
 
-use super::arn::{self, PipelineArn};
 use super::{MAX_NAME, is_name_byte};
+use crate::arn::{self, PipelineArn};
 
 /// A pipeline's name or ARN, or a pattern of either.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod patterns;
 mod programs;
 
 use super::*;
+use crate::arn::ArnError;
 
 const ROLE: &str = "arn:aws:iam::012345678901:role/stagesweep";
 

@@ -6,11 +6,11 @@ use tracing_subscriber::Registry;
 
 use super::*;
 use crate::clock::Clock;
+use crate::error_class::Conflict;
 use crate::event::{Kind, Rejection, parse};
 use crate::history::News;
 use crate::lasting::Phase;
 use crate::plan::{Outcome, Refusal};
-use crate::retry::Conflict;
 use crate::telemetry::{Telemetry, events};
 
 const REJECTED: &str = include_str!("../../tests/events/approval-rejected.json");

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use stagesweep::arn::PipelineArn;
 use stagesweep::aws::edit::{Edit, EditError, apply};
 use stagesweep::config::Config;
 use stagesweep::event::{Kind, NotARejection, parse};
-use stagesweep::target::{PipelineArn, Resolution, Surroundings, TargetSpec, Targets};
+use stagesweep::target::{Resolution, Surroundings, TargetSpec, Targets};
 use xml::reader::{ParserConfig, XmlEvent};
 
 /// A message's body: what is taken for a rejection is one.

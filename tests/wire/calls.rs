@@ -23,11 +23,11 @@ use stagesweep::aws::ssm::ParameterStore;
 use stagesweep::aws::{Account, AwsError, Connector, RECEIVE_MARGIN};
 use stagesweep::binding::Binding;
 use stagesweep::clock::Clock;
+use stagesweep::error_class::{Conflict, ErrorClass};
 use stagesweep::plan::{
     Decision, Deletable, Distribution, Observed, Policy, Progress, Step, decide,
 };
 use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Rule, Service, Settings};
-use stagesweep::retry::{Conflict, ErrorClass};
 use stagesweep::telemetry::Telemetry;
 use tokio::time::Instant;
 

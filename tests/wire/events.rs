@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use stagesweep::aws::Connector;
 use stagesweep::aws::eventbridge::{Event, EventBridge, MAX_BYTES, MAX_ENTRIES};
 use stagesweep::clock::Clock;
+use stagesweep::error_class::ErrorClass;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Queues, Rule, Settings};
-use stagesweep::retry::ErrorClass;
 use stagesweep::telemetry::Telemetry;
 
 use crate::calls::Wire;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::{Event, ms, report};
+use crate::error_class::Conflict;
 use crate::event::Rejection;
 use crate::history::News;
 use crate::plan::Outcome;
 use crate::programs::Finish;
-use crate::retry::Conflict;
 use crate::target::ResolvedTarget;
 use crate::telemetry::metrics::{
     CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_OBSERVED, CLEANUPS_REFUSED, CLEANUPS_STARTED,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::{Event, fails, ms, report};
+use crate::arn::PipelineArn;
+use crate::error_class::ErrorClass;
 use crate::event::ACTION_DETAIL_TYPE;
 use crate::history::News;
 use crate::lasting::Phase;
-use crate::retry::ErrorClass;
-use crate::target::PipelineArn;
 use crate::telemetry::metrics::{
     DUPLICATES_SUPPRESSED, HEARTBEAT_FAILURES, LEASE_MARGIN, MESSAGES_DELETED, MESSAGES_RECEIVED,
     MESSAGES_REFUSED, MESSAGES_RELEASED, Metrics,

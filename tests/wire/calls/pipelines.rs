@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stagesweep::at_work::Activities;
+use stagesweep::error_class::ErrorClass;
 use stagesweep::executions::{Category, Execution, Mode, StageAction, Status};
 use stagesweep::rehearsal::{self, Definition, Review, Service, Shape};
-use stagesweep::retry::ErrorClass;
 
 use super::{Rig, Sent, deployed};
 

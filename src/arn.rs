@@ -3,7 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{MAX_NAME, is_name_byte};
+/// The largest number of characters in the name of a pipeline, a stage or an action
+/// (CodePipeline API reference: `PipelineDeclaration`, `StageDeclaration`, `ActionDeclaration`).
+pub(super) const MAX_NAME: usize = 100;
+
+/// Whether CodePipeline allows `byte` in the name of a pipeline, a stage or an action.
+pub(super) const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'@' | b'-' | b'_')
+}
 
 /// `arn:PARTITION:codepipeline:REGION:ACCOUNT:NAME`, checked for its shape and its characters.
 ///
