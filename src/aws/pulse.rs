@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::health::Trouble;
+use crate::runtime::health::Trouble;
 
 /// A call that takes as long, its retries included, is slow. DynamoDB answers within some ten milliseconds.
 pub const SLOW: Duration = Duration::from_secs(1);

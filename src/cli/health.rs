@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::FATAL;
 use crate::config::Config;
-use crate::health::Report;
-use crate::health::socket::{Address, ask};
+use crate::daemon::health_socket::{Address, ask};
+use crate::runtime::health::Report;
 use crate::telemetry::chain;
 
 /// Asks the daemon of this configuration how it is. Writes one line, or with `json` one object, and

@@ -11,9 +11,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::check::EX_CONFIG;
-use crate::arn::partition_of;
 use crate::config::{Config, LedgerBackend};
-use crate::target::Target;
+use crate::domain::arn::partition_of;
+use crate::domain::targets::Target;
 
 /// Whose policy is written.
 #[derive(Debug, clap::Args)]

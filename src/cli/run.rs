@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::{FATAL, check, environment};
 use crate::aws::{Connector, RECEIVE_MARGIN};
-use crate::clock::Clock;
 use crate::config::{self, Config, LedgerBackend, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
-use crate::health;
-use crate::health::socket::{self, Address};
+use crate::daemon::health_socket::{self, Address};
+use crate::daemon::signals::{self, Request, Requests};
+use crate::daemon::systemd::Systemd;
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
-use crate::programs::Processes;
-use crate::signals::{self, Request, Requests};
-use crate::systemd::Systemd;
+use crate::runtime::clock::Clock;
+use crate::runtime::health;
+use crate::runtime::programs::Processes;
 use crate::telemetry::logging::{self, LevelHandle, LogFormat, Logging};
 use crate::telemetry::{Form, Telemetry, chain, events};
 
@@ -163,9 +163,9 @@ async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetr
     let fresh = health::freshness(config.queue.wait_time, RECEIVE_MARGIN);
     let mut failed = false;
     loop {
-        match socket::listen(&address).await {
+        match health_socket::listen(&address).await {
             Ok(listener) => {
-                socket::serve(listener, || daemon.consumer().vitals().report(fresh)).await;
+                health_socket::serve(listener, || daemon.consumer().vitals().report(fresh)).await;
             }
             Err(error) if !failed => {
                 failed = true;

@@ -15,8 +15,8 @@ use super::{
     CatchUp, Cleanup, Config, Events, Health, Ledger, LedgerBackend, MetricsFormat, MetricsSink,
     Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify,
 };
-use crate::arn::is_account;
-use crate::target::{Mode, Surroundings};
+use crate::domain::arn::is_account;
+use crate::domain::targets::{Mode, Surroundings};
 use crate::telemetry::logging::LogFormat;
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -39,12 +39,12 @@ use super::trails::Trails;
 use super::{Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, RETENTION, Unfinished};
 use crate::aws::AwsError;
 use crate::aws::dynamodb::{Table, Update, Updated, Value};
-use crate::binding::Binding;
-use crate::clock::Clock;
-use crate::event::JobKey;
-use crate::health::{LedgerTrouble, Trouble};
-use crate::history::{self, Note, Trail};
-use crate::plan::Outcome;
+use crate::domain::binding::Binding;
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
+use crate::domain::history::{self, Note, Trail};
+use crate::runtime::clock::Clock;
+use crate::runtime::health::{LedgerTrouble, Trouble};
 
 const CLAIM: &str = "SET job_state = :open, pipeline_name = :pipeline, held_by = :me, \
                      epoch = if_not_exists(epoch, :first) + :one, lease_until = :until, \

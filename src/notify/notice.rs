@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::Span;
 
-use crate::event::Rejection;
-use crate::plan::Outcome;
+use crate::domain::decision::Outcome;
+use crate::domain::event::Rejection;
 use crate::telemetry::job_span;
 
 /// The reviewer's comment and the words of an error are told up to so many characters: with them a notice
@@ -202,7 +202,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{self, Kind};
+    use crate::domain::event::{self, Kind};
 
     const REJECTED: &str = include_str!("../../tests/events/approval-rejected.json");
 

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 
 use super::ProgramFailure;
 use crate::aws::AwsError;
+use crate::domain::decision::{Outcome, Refusal};
+use crate::domain::verdict::Doubt;
 use crate::ledger::LedgerError;
 use crate::notify::End;
-use crate::plan::{Outcome, Refusal};
-use crate::stop::StopReason;
+use crate::runtime::stop::StopReason;
 use crate::telemetry::chain;
-use crate::verdict::Doubt;
 
 /// How a run of a job ended.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ pub trait Event {
 /// A line of level `ERROR` where it is news, else of `DEBUG`.
 macro_rules! report {
     ($news:expr, $($line:tt)*) => {
-        if $news == $crate::history::News::Known {
+        if $news == $crate::domain::history::News::Known {
             tracing::debug!($($line)*)
         } else {
             tracing::error!($($line)*)
@@ -48,11 +48,11 @@ use report;
 macro_rules! fails {
     ($level:ident, $phase:expr, $($line:tt)*) => {
         match $phase {
-            $crate::lasting::Phase::Begins => tracing::$level!($($line)*),
-            $crate::lasting::Phase::Lasts(took) => {
+            $crate::runtime::lasting::Phase::Begins => tracing::$level!($($line)*),
+            $crate::runtime::lasting::Phase::Lasts(took) => {
                 tracing::warn!(took_ms = $crate::telemetry::events::ms(took), $($line)*)
             }
-            $crate::lasting::Phase::Quiet => {}
+            $crate::runtime::lasting::Phase::Quiet => {}
         }
     };
 }

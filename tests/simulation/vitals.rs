@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use stagesweep::aws::RECEIVE_MARGIN;
-use stagesweep::health::{NotPolling, Vitals, freshness};
 use stagesweep::rehearsal::{Action, EmbeddedAws, Rule};
+use stagesweep::runtime::health::{NotPolling, Vitals, freshness};
 
 use crate::harness::{Instance, PATIENCE, World, assert_clean};
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::arn::PipelineArn;
 use crate::config::{Config, Faults};
+use crate::domain::arn::PipelineArn;
+use crate::domain::targets::{Parameters, Resolution, Target};
 use crate::rehearsal::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
-use crate::target::{Parameters, Resolution, Target};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
 /// faults ends within minutes; everything else is at its default.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::{Event, fails, ms};
-use crate::health::{LedgerTrouble, Trouble};
-use crate::lasting::Phase;
+use crate::runtime::health::{LedgerTrouble, Trouble};
+use crate::runtime::lasting::Phase;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{LEDGER_FAILURES, LOG_LINES_DROPPED, METRICS_DROPPED, Metrics};
 

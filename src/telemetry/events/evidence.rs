@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
 use super::{Event, ms, report};
-use crate::at_work::Busy;
-use crate::history::News;
-use crate::plan::Outcome;
+use crate::domain::at_work::Busy;
+use crate::domain::decision::Outcome;
+use crate::domain::history::News;
+use crate::domain::verdict::Verdict;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{Milestone, What};
-use crate::verdict::Verdict;
 
 /// CodePipeline was asked whether a rejection still stands.
 pub struct RejectionChecked<'a> {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stagesweep::at_work::Activities;
-use stagesweep::error_class::ErrorClass;
-use stagesweep::executions::{Category, Execution, Mode, StageAction, Status};
+use stagesweep::domain::at_work::Activities;
+use stagesweep::domain::error_class::ErrorClass;
+use stagesweep::domain::executions::{Category, Execution, Mode, StageAction, Status};
 use stagesweep::rehearsal::{self, Definition, Review, Service, Shape};
 
 use super::{Rig, Sent, deployed};
