@@ -6,7 +6,7 @@ use super::{
     AwsError, CloudFront, Kind, LIST_DISTRIBUTIONS, MAX_POLICY_PAGES, POLICY_PAGE, from_sdk,
     lacking, staging_domains, timestamp,
 };
-use crate::plan::Distribution;
+use crate::domain::decision::Distribution;
 
 /// More pages than any account's quota fills mean that the paging goes in circles.
 const MAX_DISTRIBUTION_PAGES: usize = 1000;

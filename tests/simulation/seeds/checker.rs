@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use stagesweep::binding::Binding;
-use stagesweep::event::JobKey;
+use stagesweep::domain::binding::Binding;
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::event::JobKey;
 use stagesweep::ledger::Grant;
-use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{AwsService, Call, EmbeddedAws, Entry, PolicyView, Service};
 
 use super::misreadings::Memory;

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use stagesweep::binding::Binding;
-use stagesweep::clock::Clock;
-use stagesweep::event::JobKey;
+use stagesweep::domain::binding::Binding;
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::event::JobKey;
 use stagesweep::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Records, Unfinished};
-use stagesweep::plan::Outcome;
+use stagesweep::runtime::clock::Clock;
 
 use super::checker::Checker;
 use super::sabotage::Sabotage;

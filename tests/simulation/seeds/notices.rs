@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use stagesweep::ledger::Grant;
 use stagesweep::notify::Notice;
-use stagesweep::programs::{Finish, Invocation, Listener, Programs};
 use stagesweep::rehearsal::{Action, AwsService, EmbeddedAws, Failure};
-use stagesweep::stop::Stop;
+use stagesweep::runtime::programs::{Finish, Invocation, Listener, Programs};
+use stagesweep::runtime::stop::Stop;
 
 use super::checker::{Checker, Kind, Truth};
 use super::whose::left_behind;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stagesweep::aws::Connector;
-use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
@@ -13,6 +12,7 @@ use stagesweep::rehearsal::{
     Action, EmbeddedAws, EventOptions, Faults, Form, Level, MessageView, Outcome, Queues, Review,
     Rule, RuleId, Service, Settings,
 };
+use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
@@ -441,8 +441,8 @@ impl<'a> Play<'a> {
         let parameter = &self.checker.deployments()[number].service.staging_parameter;
         let history = self.aws.parameter_history(parameter);
         bodies.any(|body| {
-            let event = stagesweep::event::parse(body).unwrap();
-            let stagesweep::event::Kind::Rejection(rejection) = event.kind else {
+            let event = stagesweep::domain::event::parse(body).unwrap();
+            let stagesweep::domain::event::Kind::Rejection(rejection) = event.kind else {
                 return false;
             };
             let uncertainty = rejection.as_of_uncertainty;

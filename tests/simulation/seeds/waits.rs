@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagesweep::daemon;
-use stagesweep::lease::Terms;
-use stagesweep::manual::{ByHand, Order};
-use stagesweep::named::{self, Home, Wanted};
+use stagesweep::domain::lease_terms::Terms;
+use stagesweep::domain::targets::lookup::{self, Home, Wanted};
+use stagesweep::ops::clean::{ByHand, Order};
 use stagesweep::rehearsal::Faults;
-use stagesweep::stop::Stop;
-use stagesweep::tasks::Tasks;
+use stagesweep::runtime::stop::Stop;
+use stagesweep::runtime::tasks::Tasks;
 use tokio_util::sync::CancellationToken;
 
 use super::checker::Kind;
@@ -136,7 +136,7 @@ impl Play<'_> {
             account: newest.account.clone(),
         };
         let order = Order {
-            named: named::find(&config.targets, wanted, &home).unwrap(),
+            named: lookup::find(&config.targets, wanted, &home).unwrap(),
             staging_id: newest.staging_id.clone(),
             version: version.version.try_into().unwrap(),
             resumes: None,
