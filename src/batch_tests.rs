@@ -8,9 +8,9 @@ use crate::aws::Connector;
 use crate::aws::sqs::Queue;
 use crate::clock::Clock;
 use crate::lease::{Leases, Terms};
-use crate::rehearsal::{EmbeddedAws, Settings};
 use crate::retry::ErrorClass;
 use crate::telemetry::Telemetry;
+use embedded_aws::{EmbeddedAws, Settings};
 
 const TICK: Duration = Duration::from_millis(1);
 

@@ -44,8 +44,6 @@ pub mod plan;
 pub mod preview;
 pub mod programs;
 pub mod reconcile;
-#[cfg(feature = "rehearsal")]
-pub mod rehearsal;
 pub mod retry;
 pub mod signals;
 pub mod stop;

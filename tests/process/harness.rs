@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
-use stagesweep::clock::Clock;
-use stagesweep::rehearsal::{
+use embedded_aws::{
     Action, AwsService, Depth, DistributionView, EmbeddedAws, Entry, EventOptions, Listener,
     Queues, Rule, Service, Settings,
 };
+use serde_json::Value;
+use stagesweep::clock::Clock;
 use tempfile::TempDir;
 use tokio::sync::watch;
 

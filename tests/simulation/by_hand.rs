@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded_aws::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use futures_util::FutureExt;
 use stagesweep::accounts::Accounts;
 use stagesweep::aws::Connector;
@@ -20,7 +21,6 @@ use stagesweep::pace::Pace;
 use stagesweep::plan::Outcome;
 use stagesweep::programs::Processes;
 use stagesweep::reconcile::Ended;
-use stagesweep::rehearsal::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use stagesweep::stop::Stop;
 use stagesweep::target::{Access, Neighbour, Parameters};
 use stagesweep::tasks::Tasks;

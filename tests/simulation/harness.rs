@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use embedded_aws::{
+    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings, Shape,
+};
 use stagesweep::aws::Connector;
 use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger};
 use stagesweep::programs::Programs;
-use stagesweep::rehearsal::{
-    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings, Shape,
-};
 use stagesweep::telemetry::{Telemetry, logging};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;

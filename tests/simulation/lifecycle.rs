@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, Failure, Rule};
+use embedded_aws::{Action, Failure, Rule};
 use stagesweep::target::Targets;
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_untouched};

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
+use embedded_aws::{Action, EmbeddedAws, EventOptions, Form, Level, Outcome, Rule, Service};
 use serde_json::{Value, json};
-use stagesweep::rehearsal::{
-    Action, EmbeddedAws, EventOptions, Form, Level, Outcome, Rule, Service,
-};
 use stagesweep::target::Targets;
 use tokio::time::Instant;
 

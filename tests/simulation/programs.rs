@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use embedded_aws::{Action, EventOptions, Form, Review, Rule, Service};
 use stagesweep::programs::{Finish, Invocation, Listener, Output, Programs};
-use stagesweep::rehearsal::{Action, EventOptions, Form, Review, Rule, Service};
 use stagesweep::stop::{Stop, StopReason};
 
 use crate::harness::{World, assert_clean, assert_untouched};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use embedded_aws::{Action, EmbeddedAws, Rule};
 use stagesweep::health::{NotPolling, Vitals, freshness};
-use stagesweep::rehearsal::{Action, EmbeddedAws, Rule};
 
 use crate::harness::{Instance, PATIENCE, World, assert_clean};
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Settings};
 use futures_util::future::join_all;
 use stagesweep::accounts::Accounts;
 use stagesweep::aws::Connector;
 use stagesweep::clock::Clock;
 use stagesweep::pace::Pace;
-use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::retry::ErrorClass;
 use stagesweep::target::{Access, PipelineArn, Resolution, Surroundings, TargetSpec, Targets};
 use stagesweep::tasks::Tasks;

@@ -15,6 +15,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use embedded_aws::{Action, EmbeddedAws, Exchange, Rule, Service, Settings};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use stagesweep::aws::cloudfront::CloudFront;
@@ -26,7 +27,6 @@ use stagesweep::clock::Clock;
 use stagesweep::plan::{
     Decision, Deletable, Distribution, Observed, Policy, Progress, Step, decide,
 };
-use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Rule, Service, Settings};
 use stagesweep::retry::{Conflict, ErrorClass};
 use stagesweep::telemetry::Telemetry;
 use tokio::time::Instant;
@@ -151,7 +151,7 @@ const POLL: Duration = Duration::from_secs(20);
 impl Rig {
     fn new(answers: Answers) -> Self {
         let clock = match &answers {
-            Answers::World(aws) => aws.clock().clone(),
+            Answers::World(aws) => Clock::following_tokio(aws.now()),
             Answers::Always(_) => clock(),
         };
         let wire = Wire {
@@ -587,7 +587,7 @@ async fn the_queue_is_used_as_documented() {
     );
     assert_eq!(messages.len(), 1);
     assert_eq!((&*messages[0].body, messages[0].receive_count), ("body", 1));
-    assert_eq!(messages[0].sent_at, Some(aws.clock().now()));
+    assert_eq!(messages[0].sent_at, Some(aws.now()));
 
     let attributes = rig.queue.attributes().await.unwrap();
     assert_eq!(

@@ -8,8 +8,8 @@ use aws_sdk_cloudfront::operation::update_distribution::UpdateDistributionError;
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use aws_smithy_async::rt::sleep::TokioSleep;
+use embedded_aws::{Action, EmbeddedAws, EventOptions, Rule, Seen, Settings};
 use stagesweep::clock::Clock;
-use stagesweep::rehearsal::{Action, EmbeddedAws, EventOptions, Rule, Seen, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
@@ -33,7 +33,7 @@ fn clients(world: &EmbeddedAws) -> Clients {
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .endpoint_url("http://aws.test")
         .http_client(world.http_client())
-        .time_source(world.clock().clone())
+        .time_source(Clock::following_tokio(world.now()))
         .sleep_impl(TokioSleep::new())
         .retry_config(RetryConfig::standard())
         .build();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::config::{Config, Faults};
-use crate::rehearsal::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
 use crate::target::{Parameters, PipelineArn, Resolution, Target};
+use embedded_aws::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
 /// faults ends within minutes; everything else is at its default.

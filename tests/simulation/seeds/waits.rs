@@ -4,13 +4,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use embedded_aws::Faults;
 use stagesweep::aws::Connector;
 use stagesweep::daemon;
 use stagesweep::lease::Terms;
 use stagesweep::ledger::{DynamoDbLedger, Ledger};
 use stagesweep::manual::{ByHand, Order};
 use stagesweep::named::{self, Home, Wanted};
-use stagesweep::rehearsal::Faults;
 use stagesweep::stop::Stop;
 use stagesweep::tasks::Tasks;
 use stagesweep::telemetry::Telemetry;

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use super::builds::Key;
 use super::definition::{Category, Definition};
 use super::execution::{ActionExecution, Execution, Kind};
-use crate::rehearsal::EmbeddedAws;
-use crate::rehearsal::accounts::Place;
-use crate::rehearsal::service::Service;
+use crate::EmbeddedAws;
+use crate::accounts::Place;
+use crate::service::Service;
 
 /// An execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl EmbeddedAws {
     /// The execution that a service stands for; nothing if its pipeline does not know it.
     #[must_use]
     pub fn execution(&self, service: &Service) -> Option<ExecutionView> {
-        let now = self.clock().now();
+        let now = self.now();
         let state = self.state();
         let pipeline = state.known_pipeline(&Key::of(service))?;
         let found = pipeline.execution(&service.execution_id)?;
@@ -103,7 +103,7 @@ impl EmbeddedAws {
     /// The executions of a pipeline here, in the order in which they started.
     #[must_use]
     pub fn executions(&self, pipeline: &str) -> Vec<ExecutionView> {
-        let now = self.clock().now();
+        let now = self.now();
         let key = Key {
             place: Place {
                 account: self.account().to_owned(),
@@ -123,7 +123,7 @@ impl EmbeddedAws {
     /// newest approval opened.
     #[must_use]
     pub fn current(&self, service: &Service) -> Service {
-        let now = self.clock().now();
+        let now = self.now();
         let state = self.state();
         let pipeline = state.known_pipeline(&Key::of(service));
         let Some(execution) = pipeline.and_then(|it| it.execution(&service.execution_id)) else {

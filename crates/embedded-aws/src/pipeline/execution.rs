@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use super::definition::{ActionDefinition, Category, Definition, Mode, StageDefinition, Work};
 use super::script::Script;
-use crate::rehearsal::accounts::Place;
-use crate::rehearsal::ids::stable_hash;
-use crate::rehearsal::service::Service;
+use crate::accounts::Place;
+use crate::ids::stable_hash;
+use crate::service::Service;
 
 /// What an execution is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(in crate::rehearsal) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Standard => "STANDARD",
             Self::Rollback => "ROLLBACK",
@@ -29,45 +29,45 @@ impl Kind {
     }
 }
 
-pub(in crate::rehearsal) const IN_PROGRESS: &str = "InProgress";
-pub(in crate::rehearsal) const SUCCEEDED: &str = "Succeeded";
-pub(in crate::rehearsal) const FAILED: &str = "Failed";
-pub(in crate::rehearsal) const ABANDONED: &str = "Abandoned";
+pub(crate) const IN_PROGRESS: &str = "InProgress";
+pub(crate) const SUCCEEDED: &str = "Succeeded";
+pub(crate) const FAILED: &str = "Failed";
+pub(crate) const ABANDONED: &str = "Abandoned";
 
 /// One run of an action.
 #[derive(Clone, Debug)]
-pub(in crate::rehearsal) struct ActionExecution {
-    pub(in crate::rehearsal) id: String,
-    pub(in crate::rehearsal) stage: String,
-    pub(in crate::rehearsal) action: String,
-    pub(in crate::rehearsal) category: Category,
-    pub(in crate::rehearsal) provider: String,
-    pub(in crate::rehearsal) work: Work,
+pub(crate) struct ActionExecution {
+    pub(crate) id: String,
+    pub(crate) stage: String,
+    pub(crate) action: String,
+    pub(crate) category: Category,
+    pub(crate) provider: String,
+    pub(crate) work: Work,
     /// Of its stage, counted from 1.
-    pub(in crate::rehearsal) attempt: u32,
-    pub(in crate::rehearsal) started: Timestamp,
-    pub(in crate::rehearsal) updated: Timestamp,
-    pub(in crate::rehearsal) status: &'static str,
+    pub(crate) attempt: u32,
+    pub(crate) started: Timestamp,
+    pub(crate) updated: Timestamp,
+    pub(crate) status: &'static str,
     /// The ARN of whoever ended it.
-    pub(in crate::rehearsal) by: Option<String>,
-    pub(in crate::rehearsal) summary: Option<String>,
-    pub(in crate::rehearsal) error_code: Option<&'static str>,
+    pub(crate) by: Option<String>,
+    pub(crate) summary: Option<String>,
+    pub(crate) error_code: Option<&'static str>,
     /// What carries it out calls it so: `PROJECT:UUID` of a build.
-    pub(in crate::rehearsal) external: Option<String>,
+    pub(crate) external: Option<String>,
 }
 
 impl ActionExecution {
-    pub(in crate::rehearsal) fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         self.status == IN_PROGRESS
     }
 
-    pub(in crate::rehearsal) fn end(&mut self, status: &'static str, at: Timestamp) {
+    pub(crate) fn end(&mut self, status: &'static str, at: Timestamp) {
         self.status = status;
         self.updated = at.max(self.started);
     }
 
     /// The UUID of its build.
-    pub(in crate::rehearsal) fn build(&self) -> Option<&str> {
+    pub(crate) fn build(&self) -> Option<&str> {
         let external = self.external.as_deref()?;
         external.split_once(':').map(|(_, uuid)| uuid)
     }
@@ -75,33 +75,33 @@ impl ActionExecution {
 
 /// One execution.
 #[derive(Clone, Debug)]
-pub(in crate::rehearsal) struct Execution {
-    pub(in crate::rehearsal) id: String,
-    pub(in crate::rehearsal) kind: Kind,
-    pub(in crate::rehearsal) mode: Mode,
-    pub(in crate::rehearsal) started: Timestamp,
+pub(crate) struct Execution {
+    pub(crate) id: String,
+    pub(crate) kind: Kind,
+    pub(crate) mode: Mode,
+    pub(crate) started: Timestamp,
     /// How it was ended other than by its actions, and when: `Stopped` or `Superseded`.
-    pub(in crate::rehearsal) ended: Option<(&'static str, Timestamp)>,
+    pub(crate) ended: Option<(&'static str, Timestamp)>,
     /// It is to end as soon as what it is doing ends.
-    pub(in crate::rehearsal) stopping: bool,
+    pub(crate) stopping: bool,
     /// The stage in front of which it waits, and since when.
-    pub(in crate::rehearsal) waits: Option<(usize, Timestamp)>,
+    pub(crate) waits: Option<(usize, Timestamp)>,
     /// In the order in which they began.
-    pub(in crate::rehearsal) actions: Vec<ActionExecution>,
+    pub(crate) actions: Vec<ActionExecution>,
     /// By stage: the attempt from which on its actions count. Earlier ones were run again.
-    pub(in crate::rehearsal) floors: BTreeMap<String, u32>,
+    pub(crate) floors: BTreeMap<String, u32>,
     /// What it deploys; the newest of what it deployed.
-    pub(in crate::rehearsal) service: Service,
+    pub(crate) service: Service,
     /// Where that is.
-    pub(in crate::rehearsal) things: Place,
+    pub(crate) things: Place,
     /// Its stages are entered when somebody says so, whoever else is in them.
-    pub(in crate::rehearsal) loose: bool,
+    pub(crate) loose: bool,
     /// How its actions go on by themselves; without one they wait for whoever tells the story.
-    pub(in crate::rehearsal) script: Option<Script>,
+    pub(crate) script: Option<Script>,
 }
 
 impl Execution {
-    pub(in crate::rehearsal) fn of(service: &Service, things: &Place, started: Timestamp) -> Self {
+    pub(crate) fn of(service: &Service, things: &Place, started: Timestamp) -> Self {
         Self {
             id: service.execution_id.clone(),
             kind: Kind::Standard,
@@ -120,7 +120,7 @@ impl Execution {
     }
 
     /// What had begun by then.
-    pub(in crate::rehearsal) fn begun(
+    pub(crate) fn begun(
         &self,
         now: Timestamp,
     ) -> impl DoubleEndedIterator<Item = &ActionExecution> {
@@ -129,16 +129,16 @@ impl Execution {
             .filter(move |action| action.started <= now)
     }
 
-    pub(in crate::rehearsal) fn action(&self, id: &str) -> Option<&ActionExecution> {
+    pub(crate) fn action(&self, id: &str) -> Option<&ActionExecution> {
         self.actions.iter().find(|it| it.id == id)
     }
 
-    pub(in crate::rehearsal) fn action_mut(&mut self, id: &str) -> Option<&mut ActionExecution> {
+    pub(crate) fn action_mut(&mut self, id: &str) -> Option<&mut ActionExecution> {
         self.actions.iter_mut().find(|it| it.id == id)
     }
 
     /// The newest run of an action that counts.
-    pub(in crate::rehearsal) fn latest(
+    pub(crate) fn latest(
         &self,
         stage: &str,
         action: &str,
@@ -150,7 +150,7 @@ impl Execution {
     }
 
     /// How its run of a stage stands; none if there is none.
-    pub(in crate::rehearsal) fn stage_status(
+    pub(crate) fn stage_status(
         &self,
         stage: &StageDefinition,
         now: Timestamp,
@@ -178,7 +178,7 @@ impl Execution {
     }
 
     /// The stage that it runs, or ran last.
-    pub(in crate::rehearsal) fn stage<'a>(
+    pub(crate) fn stage<'a>(
         &self,
         definition: &'a Definition,
         now: Timestamp,
@@ -188,11 +188,7 @@ impl Execution {
         definition.stages.get(place)
     }
 
-    pub(in crate::rehearsal) fn status(
-        &self,
-        definition: &Definition,
-        now: Timestamp,
-    ) -> &'static str {
+    pub(crate) fn status(&self, definition: &Definition, now: Timestamp) -> &'static str {
         if let Some((status, _)) = self.ended.filter(|(_, at)| *at <= now) {
             return status;
         }
@@ -215,7 +211,7 @@ impl Execution {
         }
     }
 
-    pub(in crate::rehearsal) fn updated(&self, now: Timestamp) -> Timestamp {
+    pub(crate) fn updated(&self, now: Timestamp) -> Timestamp {
         let ended = self.ended.map(|(_, at)| at);
         let last = self.begun(now).map(|action| action.updated).max();
         let waits = self.waits.map(|(_, since)| since);
@@ -224,13 +220,13 @@ impl Execution {
     }
 
     /// The attempt that a stage's next run is.
-    pub(in crate::rehearsal) fn next_attempt(&self, stage: &str) -> u32 {
+    pub(crate) fn next_attempt(&self, stage: &str) -> u32 {
         let of_stage = self.actions.iter().filter(|it| it.stage == stage);
         of_stage.map(|it| it.attempt).max().unwrap_or(0) + 1
     }
 
     /// A run of an action begins.
-    pub(in crate::rehearsal) fn begin(
+    pub(crate) fn begin(
         &mut self,
         stage: &str,
         action: &ActionDefinition,
@@ -269,12 +265,7 @@ impl Execution {
 }
 
 /// The id of a run of an action: always the same for the same execution and attempt.
-pub(in crate::rehearsal) fn action_id(
-    execution_id: &str,
-    stage: &str,
-    action: &str,
-    attempt: u32,
-) -> String {
+pub(crate) fn action_id(execution_id: &str, stage: &str, action: &str, attempt: u32) -> String {
     match (stage, action) {
         ("Approve", "Approve") => id_of(execution_id, attempt, &[]),
         _ if stage == action => id_of(execution_id, attempt, stage.as_bytes()),
@@ -287,7 +278,7 @@ pub(in crate::rehearsal) fn action_id(
 }
 
 /// A UUID (version 4) that follows from what it is given.
-pub(in crate::rehearsal) fn id_of(execution_id: &str, attempt: u32, what: &[u8]) -> String {
+pub(crate) fn id_of(execution_id: &str, attempt: u32, what: &[u8]) -> String {
     let half = |part: u8| {
         let (attempt, part) = (attempt.to_be_bytes(), [part]);
         let all: [&[u8]; 4] = [execution_id.as_bytes(), &attempt, &part, what];

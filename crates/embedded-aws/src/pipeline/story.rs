@@ -8,11 +8,11 @@ use super::deploy::Deployment;
 use super::execution::{ActionExecution, Execution, Kind};
 use super::flow::{Ending, Retry};
 use super::script::{Decision, Pattern, Script};
-use crate::rehearsal::accounts::Place;
-use crate::rehearsal::events::{EventOptions, Outcome};
-use crate::rehearsal::exchange::Failure;
-use crate::rehearsal::service::Service;
-use crate::rehearsal::{EmbeddedAws, State};
+use crate::accounts::Place;
+use crate::events::{EventOptions, Outcome};
+use crate::exchange::Failure;
+use crate::service::Service;
+use crate::{EmbeddedAws, State};
 
 impl State {
     /// The actions of an execution that run: their ids, categories and work.
@@ -72,7 +72,7 @@ impl EmbeddedAws {
     /// Starts an execution of a service's pipeline that goes on by itself as time goes. The answer has
     /// deployed nothing yet.
     pub fn play(&self, service: &Service, script: Script) -> Service {
-        let now = self.clock().now();
+        let now = self.now();
         let scripted = |it: &mut Execution| it.script = Some(script);
         let new = self.state().start(service, &self.place, scripted, "", now);
         self.changed();
@@ -82,7 +82,7 @@ impl EmbeddedAws {
     /// Starts an execution of a service's pipeline that stands where it is until something is told of it.
     /// What is free to be entered is entered by itself, and a promotion plays by itself.
     pub fn start_execution(&self, service: &Service) -> Service {
-        let now = self.clock().now();
+        let now = self.now();
         let new = self.state().start(service, &self.place, |_| (), "", now);
         self.changed();
         new
@@ -100,7 +100,7 @@ impl EmbeddedAws {
     }
 
     fn rolls_back(&self, service: &Service, stage: &str, script: Option<Script>) -> Service {
-        let now = self.clock().now();
+        let now = self.now();
         let rollback = |it: &mut Execution| {
             it.kind = Kind::Rollback;
             it.script = script;
@@ -124,7 +124,7 @@ impl EmbeddedAws {
             if self.execution(service).is_none_or(arrived) {
                 break;
             }
-            let running = self.state().running(service, self.clock().now());
+            let running = self.state().running(service, self.now());
             let mut mine = running.into_iter().filter(|(_, category, work)| {
                 *category != Category::Approval && *work != Work::Promotes
             });
@@ -134,7 +134,7 @@ impl EmbeddedAws {
             if work == Work::Deploys {
                 self.deploy(service, Pattern::New)?;
             } else {
-                let now = self.clock().now();
+                let now = self.now();
                 self.state().end(service, &action, Ending::success(), now);
             }
         }
@@ -148,7 +148,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What CloudFront refuses with: then the action has failed, and what was made stays.
     pub fn deploy(&self, service: &Service, pattern: Pattern) -> Result<Service, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let running = state.running(service, now);
         let Some((action, ..)) = running.into_iter().find(|it| it.2 == Work::Deploys) else {
@@ -185,7 +185,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What CopyDistribution refuses with.
     pub fn copy_staging(&self, service: &Service) -> Result<Service, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let mut new = service.clone();
         let by = state.by_deployment(service);
@@ -207,7 +207,7 @@ impl EmbeddedAws {
     }
 
     fn end_all(&self, service: &Service, ending: &Ending) {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         for (action, category, _) in state.running(service, now) {
             if category != Category::Approval {
@@ -240,7 +240,7 @@ impl EmbeddedAws {
     /// # Errors
     /// None of its approvals waits.
     pub fn decide(&self, service: &Service, decision: &Decision) -> Result<String, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let key = Key::of(service);
         let mut state = self.state();
         let execution = state.execution(&key, &service.execution_id);
@@ -282,7 +282,7 @@ impl EmbeddedAws {
     /// # Errors
     /// It has not failed, or another execution has been in it since.
     pub fn retry(&self, service: &Service, stage: &str, which: Retry) -> Result<(), Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let key = Key::of(service);
         let mut state = self.state();
         let pipeline = state.pipeline(&key);
@@ -295,7 +295,7 @@ impl EmbeddedAws {
 
     /// An execution is stopped: what it runs may end; or is abandoned, and its builds go on unseen.
     pub fn stop(&self, service: &Service, abandons: bool) {
-        let now = self.clock().now();
+        let now = self.now();
         let key = Key::of(service);
         let mut state = self.state();
         let pipeline = state.pipeline(&key);

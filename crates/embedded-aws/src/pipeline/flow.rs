@@ -7,14 +7,14 @@ use jiff::Timestamp;
 
 use super::definition::{ActionDefinition, Definition, Mode};
 use super::execution::{ABANDONED, Execution, FAILED, IN_PROGRESS, Kind, SUCCEEDED};
-use crate::rehearsal::exchange::Failure;
+use crate::exchange::Failure;
 
 /// A pipeline and its executions.
 #[derive(Debug, Default)]
-pub(in crate::rehearsal) struct Pipeline {
-    pub(in crate::rehearsal) definition: Definition,
+pub(crate) struct Pipeline {
+    pub(crate) definition: Definition,
     /// In the order in which they started.
-    pub(in crate::rehearsal) executions: Vec<Execution>,
+    pub(crate) executions: Vec<Execution>,
 }
 
 /// Which actions of a failed stage run again.
@@ -28,15 +28,15 @@ pub enum Retry {
 
 /// How an action ended.
 #[derive(Clone, Debug)]
-pub(in crate::rehearsal) struct Ending {
-    pub(in crate::rehearsal) status: &'static str,
-    pub(in crate::rehearsal) by: Option<String>,
-    pub(in crate::rehearsal) summary: Option<String>,
-    pub(in crate::rehearsal) error_code: Option<&'static str>,
+pub(crate) struct Ending {
+    pub(crate) status: &'static str,
+    pub(crate) by: Option<String>,
+    pub(crate) summary: Option<String>,
+    pub(crate) error_code: Option<&'static str>,
 }
 
 impl Ending {
-    pub(in crate::rehearsal) fn success() -> Self {
+    pub(crate) fn success() -> Self {
         Self {
             status: SUCCEEDED,
             by: None,
@@ -45,7 +45,7 @@ impl Ending {
         }
     }
 
-    pub(in crate::rehearsal) fn failure(summary: impl Into<String>) -> Self {
+    pub(crate) fn failure(summary: impl Into<String>) -> Self {
         Self {
             status: FAILED,
             by: None,
@@ -56,23 +56,23 @@ impl Ending {
 }
 
 /// An action that has just begun: its execution's id, and its own.
-pub(in crate::rehearsal) type Begun = (String, String);
+pub(crate) type Begun = (String, String);
 
 impl Pipeline {
-    pub(in crate::rehearsal) fn place_of(&self, execution: &str) -> Option<usize> {
+    pub(crate) fn place_of(&self, execution: &str) -> Option<usize> {
         self.executions.iter().position(|it| it.id == execution)
     }
 
-    pub(in crate::rehearsal) fn execution(&self, id: &str) -> Option<&Execution> {
+    pub(crate) fn execution(&self, id: &str) -> Option<&Execution> {
         self.executions.iter().find(|it| it.id == id)
     }
 
-    pub(in crate::rehearsal) fn execution_mut(&mut self, id: &str) -> Option<&mut Execution> {
+    pub(crate) fn execution_mut(&mut self, id: &str) -> Option<&mut Execution> {
         self.executions.iter_mut().find(|it| it.id == id)
     }
 
     /// A new execution comes to its first stage, or to the one that is rolled back.
-    pub(in crate::rehearsal) fn start(
+    pub(crate) fn start(
         &mut self,
         mut execution: Execution,
         stage: usize,
@@ -85,7 +85,7 @@ impl Pipeline {
 
     /// An action ends. One that has ended stays as it is: so does one that was abandoned, whatever
     /// becomes of its build.
-    pub(in crate::rehearsal) fn end(
+    pub(crate) fn end(
         &mut self,
         execution: &str,
         action: &str,
@@ -224,7 +224,7 @@ impl Pipeline {
     }
 
     /// Whoever waits in front of a stage that has become free enters.
-    pub(in crate::rehearsal) fn admit(&mut self, at: Timestamp) -> Vec<Begun> {
+    pub(crate) fn admit(&mut self, at: Timestamp) -> Vec<Begun> {
         let mut begun = Vec::new();
         for stage in 0..self.definition.stages.len() {
             for waiter in self.waiters(stage) {
@@ -237,7 +237,7 @@ impl Pipeline {
     }
 
     /// RetryStageExecution.
-    pub(in crate::rehearsal) fn retry(
+    pub(crate) fn retry(
         &mut self,
         execution: &str,
         stage: &str,
@@ -282,12 +282,7 @@ impl Pipeline {
     }
 
     /// StopPipelineExecution.
-    pub(in crate::rehearsal) fn stop(
-        &mut self,
-        execution: &str,
-        abandons: bool,
-        at: Timestamp,
-    ) -> Vec<Begun> {
+    pub(crate) fn stop(&mut self, execution: &str, abandons: bool, at: Timestamp) -> Vec<Begun> {
         let Some(run) = self.execution_mut(execution) else {
             return Vec::new();
         };

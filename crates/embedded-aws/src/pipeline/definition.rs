@@ -14,7 +14,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub(in crate::rehearsal) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Superseded => "SUPERSEDED",
             Self::Queued => "QUEUED",
@@ -37,7 +37,7 @@ pub enum Category {
 }
 
 impl Category {
-    pub(in crate::rehearsal) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Source => "Source",
             Self::Build => "Build",
@@ -189,20 +189,18 @@ impl Definition {
         self
     }
 
-    pub(in crate::rehearsal) fn place_of(&self, stage: &str) -> Option<usize> {
+    pub(crate) fn place_of(&self, stage: &str) -> Option<usize> {
         self.stages.iter().position(|it| it.name == stage)
     }
 
     /// Each action with its stage.
-    pub(in crate::rehearsal) fn actions(
-        &self,
-    ) -> impl Iterator<Item = (&StageDefinition, &ActionDefinition)> {
+    pub(crate) fn actions(&self) -> impl Iterator<Item = (&StageDefinition, &ActionDefinition)> {
         let stages = self.stages.iter();
         stages.flat_map(|stage| stage.actions.iter().map(move |action| (stage, action)))
     }
 
     /// The stage and the action of the first approval.
-    pub(in crate::rehearsal) fn approval(&self) -> (&str, &str) {
+    pub(crate) fn approval(&self) -> (&str, &str) {
         let approval = |it: &(_, &ActionDefinition)| it.1.category == Category::Approval;
         let found = self.actions().find(approval);
         found.map_or(("Approve", "Approve"), |(stage, action)| {

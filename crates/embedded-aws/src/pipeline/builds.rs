@@ -14,23 +14,23 @@ use super::execution::{Execution, id_of};
 use super::flow::{Begun, Ending, Pipeline};
 use super::promote::Promotion;
 use super::script::Decision;
-use crate::rehearsal::State;
-use crate::rehearsal::accounts::Place;
-use crate::rehearsal::cloudfront::later;
-use crate::rehearsal::ids::stable_hash;
-use crate::rehearsal::service::Service;
-use crate::rehearsal::settings::Writer;
-use crate::rehearsal::whose::By;
+use crate::State;
+use crate::accounts::Place;
+use crate::cloudfront::later;
+use crate::ids::stable_hash;
+use crate::service::Service;
+use crate::settings::Writer;
+use crate::whose::By;
 
 /// Which pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::rehearsal) struct Key {
-    pub(in crate::rehearsal) place: Place,
-    pub(in crate::rehearsal) name: String,
+pub(crate) struct Key {
+    pub(crate) place: Place,
+    pub(crate) name: String,
 }
 
 impl Key {
-    pub(in crate::rehearsal) fn of(service: &Service) -> Self {
+    pub(crate) fn of(service: &Service) -> Self {
         Self {
             place: Place {
                 account: service.account.clone(),
@@ -43,13 +43,13 @@ impl Key {
 
 /// What is still to happen, by when and in which order.
 #[derive(Debug, Default)]
-pub(in crate::rehearsal) struct Builds {
+pub(crate) struct Builds {
     due: BTreeMap<(Timestamp, u64), Build>,
     planned: u64,
 }
 
 impl Builds {
-    pub(in crate::rehearsal) fn next(&self) -> Option<Timestamp> {
+    pub(crate) fn next(&self) -> Option<Timestamp> {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
 
@@ -61,15 +61,15 @@ impl Builds {
 
 /// What carries out an action.
 #[derive(Clone, Debug)]
-pub(in crate::rehearsal) struct Build {
-    pub(in crate::rehearsal) key: Key,
-    pub(in crate::rehearsal) execution: String,
-    pub(in crate::rehearsal) action: String,
-    pub(in crate::rehearsal) task: Task,
+pub(crate) struct Build {
+    pub(crate) key: Key,
+    pub(crate) execution: String,
+    pub(crate) action: String,
+    pub(crate) task: Task,
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::rehearsal) enum Task {
+pub(crate) enum Task {
     Ends,
     Decides(Decision),
     Deploys(Deployment),
@@ -77,35 +77,31 @@ pub(in crate::rehearsal) enum Task {
 }
 
 /// What comes after a step of a build.
-pub(in crate::rehearsal) enum Next {
+pub(crate) enum Next {
     After(Duration),
     Succeeds,
     Fails(String),
 }
 
 impl State {
-    pub(in crate::rehearsal) fn pipeline(&mut self, key: &Key) -> &mut Pipeline {
+    pub(crate) fn pipeline(&mut self, key: &Key) -> &mut Pipeline {
         let account = self.accounts.entry(key.place.account.clone()).or_default();
         let pipelines = &mut account.codepipeline(&key.place.region).pipelines;
         pipelines.entry(key.name.clone()).or_default()
     }
 
     /// A pipeline that there is.
-    pub(in crate::rehearsal) fn known_pipeline(&self, key: &Key) -> Option<&Pipeline> {
+    pub(crate) fn known_pipeline(&self, key: &Key) -> Option<&Pipeline> {
         let account = self.accounts.get(&key.place.account)?;
         account.pipeline(&key.place.region, &key.name)
     }
 
-    pub(in crate::rehearsal) fn execution(
-        &mut self,
-        key: &Key,
-        id: &str,
-    ) -> Option<&mut Execution> {
+    pub(crate) fn execution(&mut self, key: &Key, id: &str) -> Option<&mut Execution> {
         self.pipeline(key).execution_mut(id)
     }
 
     /// Does everything that is due.
-    pub(in crate::rehearsal) fn catch_up(&mut self, now: Timestamp) {
+    pub(crate) fn catch_up(&mut self, now: Timestamp) {
         while let Some(next) = self.builds.due.first_entry() {
             let at = next.key().0;
             if at > now {
@@ -150,7 +146,7 @@ impl State {
 
     /// Plans what actions that have just begun do by themselves. A promotion does; everything else
     /// only if the execution has a script.
-    pub(in crate::rehearsal) fn schedule(&mut self, key: &Key, begun: Vec<Begun>, at: Timestamp) {
+    pub(crate) fn schedule(&mut self, key: &Key, begun: Vec<Begun>, at: Timestamp) {
         for (id, action) in begun {
             let Some(execution) = self.execution(key, &id) else {
                 continue;
@@ -190,7 +186,7 @@ impl State {
     }
 
     /// As whom the build of an action writes.
-    pub(in crate::rehearsal) fn by_build(&mut self, key: &Key, id: &str, action: &str) -> By {
+    pub(crate) fn by_build(&mut self, key: &Key, id: &str, action: &str) -> By {
         let writer = self.settings.switches.writer;
         let Some(execution) = self.execution(key, id) else {
             return By::default();

@@ -14,9 +14,9 @@ use super::EmbeddedAws;
 use super::exchange::{Call, Change, Failure, Reply};
 use super::faults::Tweaks;
 use super::ids::Ids;
+use super::pattern::matches;
 use super::settings::Settings;
 use super::sqs::Sqs;
-use crate::event_pattern::admits;
 
 const DEFAULT: &str = "default";
 
@@ -250,7 +250,7 @@ impl Bus {
         let lets_through = |rule: &&Rule| {
             let pattern = rule.pattern.as_deref().map(serde_json::from_str::<Value>);
             let pattern = pattern.and_then(Result::ok);
-            rule.enabled && pattern.is_some_and(|it| admits(&it, event) == Some(true))
+            rule.enabled && pattern.is_some_and(|it| matches(&it, event))
         };
         let targets = self.rules.values().filter(lets_through);
         for target in targets.flat_map(|rule| rule.targets.values()) {
@@ -320,7 +320,7 @@ impl EmbeddedAws {
     /// `QueueDoesNotExist`.
     pub fn route_rejections(&self, name: &str, queue: &str) -> Result<(), Failure> {
         let (queue_arn, rule_arn, undelivered_arn) = {
-            let now = self.clock().now();
+            let now = self.now();
             let mut state = self.state();
             let state = &mut *state;
             let rule = arn(&state.settings, DEFAULT, name);

@@ -2,22 +2,17 @@
 
 use std::time::Duration;
 
-use http::Request;
 use serde_json::{Value, json};
 use tokio::time::advance;
 
 use super::*;
-use crate::clock::Clock;
-use crate::rehearsal::{EmbeddedAws, Exchange, Service, Settings, Shape, Switches, Writer};
+use crate::{EmbeddedAws, Service, Shape, Switches, Writer, testing};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn world(change: impl FnOnce(&mut Switches)) -> EmbeddedAws {
-    let start = "2026-08-24T06:00:00Z".parse().unwrap();
-    let mut settings = Settings::default();
-    change(&mut settings.switches);
-    EmbeddedAws::new(Clock::following_tokio(start), settings)
+    testing::world(|settings| change(&mut settings.switches))
 }
 
 fn idle(definition: Definition) -> (EmbeddedAws, Service) {
@@ -31,14 +26,7 @@ fn idle(definition: Definition) -> (EmbeddedAws, Service) {
 }
 
 async fn call(aws: &EmbeddedAws, target: &str, body: Value) -> Value {
-    let request = Request::post("http://aws.test/")
-        .header("x-amz-target", target)
-        .body(body.to_string().into_bytes())
-        .unwrap();
-    match aws.handle(request).await {
-        Exchange::Reply(reply) => serde_json::from_slice(reply.body()).unwrap(),
-        Exchange::Dropped => panic!("{target}: the connection was cut"),
-    }
+    testing::json_call(aws, target, body).await.1
 }
 
 async fn pipeline(aws: &EmbeddedAws, operation: &str, of: Option<&Service>) -> Value {
@@ -190,7 +178,7 @@ async fn superseded_mode_lets_an_older_execution_wait_while_a_newer_one_deploys(
     advance(MINUTE).await;
     aws.reject(&c).unwrap();
     assert_eq!(place(&aws, &b), at("Approve"));
-    assert_eq!(aws.current(&b).start_time, aws.clock().now());
+    assert_eq!(aws.current(&b).start_time, aws.now());
     // While a newer one is in its deploy stage, an older one is decided upon.
     let d = aws.start_execution(&c);
     aws.run_to(&d, "Deploy").unwrap();
@@ -342,7 +330,7 @@ async fn a_promotion_copies_the_configuration_that_it_finds_when_both_are_deploy
     aws.edit_distribution(&a.production_id, "ContinuousDeploymentPolicyId", "")
         .unwrap();
     let done = aws.distribution(&a.production_id).unwrap().deployed_at;
-    aws.wait_until(|aws| aws.clock().now() >= done, MINUTE * 10)
+    aws.wait_until(|aws| aws.now() >= done, MINUTE * 10)
         .await
         .unwrap();
     aws.delete_policy(&a.policy_id).unwrap();
@@ -512,7 +500,7 @@ async fn a_firewall_manager_modifies_at_any_time() {
         let before = aws.distribution(&a.production_id).unwrap();
         aws.modify_as_firewall_manager(&a.production_id).unwrap();
         let after = aws.distribution(&a.production_id).unwrap();
-        assert_eq!(after.modified, aws.clock().now());
+        assert_eq!(after.modified, aws.now());
         assert_ne!(after.etag, before.etag);
         assert_eq!((after.deployed, after.policy_id), (false, before.policy_id));
         assert_eq!(after.modified_by.execution, None);

@@ -55,6 +55,7 @@ mod iam;
 mod ids;
 mod journal;
 mod listener;
+mod pattern;
 pub mod pipeline;
 mod rates;
 mod review;
@@ -65,6 +66,8 @@ mod sqs_queue;
 mod ssm;
 mod sts;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod whose;
 mod world;
@@ -74,13 +77,12 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use http::Request;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-use crate::clock::Clock;
 
 pub use self::client::EmbeddedHttpClient;
 pub use self::events::{EventOptions, Form, Level, Outcome};
@@ -119,7 +121,7 @@ pub struct EmbeddedAws {
 }
 
 struct Inner {
-    clock: Clock,
+    clock: SharedTimeSource,
     state: Mutex<State>,
     injector: Injector,
     journal: Journal,
@@ -169,13 +171,13 @@ impl std::fmt::Debug for EmbeddedAws {
 }
 
 impl EmbeddedAws {
-    /// An empty world.
+    /// An empty world on this clock. For virtual time it has to move with tokio's.
     #[must_use]
-    pub fn new(clock: Clock, settings: Settings) -> Self {
+    pub fn new(clock: impl TimeSource + 'static, settings: Settings) -> Self {
         let seed = settings.seed;
         let place = Place::of(&settings);
         let inner = Inner {
-            clock,
+            clock: SharedTimeSource::new(clock),
             injector: Injector::new(seed),
             journal: Journal::new(settings.journal_capacity),
             changes: Notify::new(),
@@ -203,14 +205,14 @@ impl EmbeddedAws {
     fn state(&self) -> MutexGuard<'_, State> {
         let state = self.inner.state.lock();
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        state.catch_up(self.inner.clock.now());
+        state.catch_up(self.now());
         state
     }
 
-    /// The world's clock.
+    /// The time by the world's clock.
     #[must_use]
-    pub fn clock(&self) -> &Clock {
-        &self.inner.clock
+    pub fn now(&self) -> Timestamp {
+        Timestamp::try_from(self.inner.clock.now()).unwrap_or(Timestamp::MAX)
     }
 
     /// What has been asked so far.
@@ -288,7 +290,7 @@ impl EmbeddedAws {
             Entrance::Proceed => {}
             Entrance::Refuse(failure) => {
                 let reply = failure.into_reply(call.service, &request_id);
-                let now = self.inner.clock.now();
+                let now = self.now();
                 return Exchange::Reply(reply.into_response(call.service, &request_id, now));
             }
             Entrance::Drop => return Exchange::Dropped,
@@ -307,12 +309,12 @@ impl EmbeddedAws {
             Exit::Drop => return Exchange::Dropped,
             Exit::Hang => std::future::pending().await,
         };
-        let now = self.inner.clock.now();
+        let now = self.now();
         Exchange::Reply(reply.into_response(call.service, &request_id, now))
     }
 
     fn is_too_fast(&self, call: &Call) -> bool {
-        let now = self.inner.clock.now();
+        let now = self.now();
         let mut state = self.state();
         let State {
             accounts, settings, ..
@@ -354,20 +356,14 @@ impl EmbeddedAws {
 
     /// When, on tokio's clock, a time of the world's clock comes.
     fn instant_of(&self, at: Option<Timestamp>) -> Option<Instant> {
-        let ahead = at?.duration_since(self.inner.clock.now());
+        let ahead = at?.duration_since(self.now());
         Instant::now().checked_add(Duration::try_from(ahead).unwrap_or(Duration::ZERO))
     }
 
     /// Looks at or changes the world once, and records it in the same breath.
     fn step(&self, call: &Call, request: &Request<Vec<u8>>, plan: &Plan, last: bool) -> Step {
         let mut state = self.state();
-        let result = match state.perform(
-            &self.inner.injector,
-            self.inner.clock.now(),
-            call,
-            request,
-            plan,
-        ) {
+        let result = match state.perform(&self.inner.injector, self.now(), call, request, plan) {
             Step::Wait { wait, .. } if last || wait.is_zero() => {
                 Ok(Reply::json(&Value::Object(serde_json::Map::new())))
             }
@@ -409,7 +405,7 @@ impl EmbeddedAws {
         };
         self.inner.journal.record(Entry {
             number: 0,
-            at: self.inner.clock.now(),
+            at: self.now(),
             call: call.clone(),
             seen,
             code: code.or(refusal),
@@ -446,7 +442,7 @@ impl EmbeddedAws {
             if Instant::now() >= deadline {
                 return Err(NotInTime(timeout));
             }
-            let now = self.inner.clock.now();
+            let now = self.now();
             let due = {
                 let state = self.state();
                 let accounts = state.accounts.values();

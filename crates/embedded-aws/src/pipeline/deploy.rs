@@ -7,17 +7,17 @@ use jiff::Timestamp;
 
 use super::builds::{Build, Next};
 use super::script::Pattern;
-use crate::rehearsal::State;
-use crate::rehearsal::accounts::Place;
-use crate::rehearsal::cloudfront::{Context, POLICY_ID};
-use crate::rehearsal::cloudfront_xml::{Document, NAMESPACE};
-use crate::rehearsal::exchange::Failure;
-use crate::rehearsal::service::Service;
-use crate::rehearsal::whose::By;
+use crate::State;
+use crate::accounts::Place;
+use crate::cloudfront::{Context, POLICY_ID};
+use crate::cloudfront_xml::{Document, NAMESPACE};
+use crate::exchange::Failure;
+use crate::service::Service;
+use crate::whose::By;
 
 /// A deployment under way.
 #[derive(Clone, Debug)]
-pub(in crate::rehearsal) struct Deployment {
+pub(crate) struct Deployment {
     pattern: Pattern,
     pace: Duration,
     step: Step,
@@ -39,7 +39,7 @@ enum Step {
 }
 
 impl Deployment {
-    pub(in crate::rehearsal) fn new(pattern: Pattern, pace: Duration) -> Self {
+    pub(crate) fn new(pattern: Pattern, pace: Duration) -> Self {
         Self {
             pattern,
             pace,
@@ -51,7 +51,7 @@ impl Deployment {
 
 impl State {
     /// The next step of a deployment; one that is refused ends it, and leaves what it has made.
-    pub(in crate::rehearsal) fn deploy_on(
+    pub(crate) fn deploy_on(
         &mut self,
         build: &Build,
         deployment: &mut Deployment,
@@ -162,7 +162,7 @@ impl State {
     }
 
     /// The staging copy. Without an ETag, of whatever production is now.
-    pub(in crate::rehearsal) fn copy(
+    pub(crate) fn copy(
         &mut self,
         service: &mut Service,
         place: &Place,
@@ -189,7 +189,7 @@ impl State {
     }
 
     /// A policy that lists the staging distribution.
-    pub(in crate::rehearsal) fn make_policy(
+    pub(crate) fn make_policy(
         &mut self,
         service: &mut Service,
         place: &Place,
@@ -211,7 +211,7 @@ impl State {
 
     /// The policy attached to production, in the place of any other. Without an ETag, to whatever
     /// production is now.
-    pub(in crate::rehearsal) fn attach(
+    pub(crate) fn attach(
         &mut self,
         service: &Service,
         place: &Place,
@@ -226,7 +226,7 @@ impl State {
     }
 
     /// The staging distribution's id written to the parameter; answers the version.
-    pub(in crate::rehearsal) fn record(
+    pub(crate) fn record(
         &mut self,
         service: &Service,
         place: &Place,
@@ -269,7 +269,7 @@ impl State {
     }
 
     /// The staging distribution serves what the execution has built, and is tagged so.
-    pub(in crate::rehearsal) fn change_staging(
+    pub(crate) fn change_staging(
         &mut self,
         service: &Service,
         place: &Place,
@@ -295,7 +295,7 @@ impl State {
     }
 
     /// UpdateDistribution, under CloudFront's rules. Without an ETag, of whatever there is now.
-    pub(in crate::rehearsal) fn edit(
+    pub(crate) fn edit(
         &mut self,
         place: &Place,
         id: &str,
@@ -320,7 +320,7 @@ impl State {
     }
 }
 
-pub(in crate::rehearsal) fn parsed(text: &str) -> Result<Document, Failure> {
+pub(crate) fn parsed(text: &str) -> Result<Document, Failure> {
     Document::parse(text.as_bytes()).map_err(|error| Failure::new(400, "MalformedXML", error))
 }
 

@@ -104,7 +104,7 @@ impl EmbeddedAws {
     /// # Errors
     /// `NoSuchDistribution`.
     pub fn modify_as_firewall_manager(&self, id: &str) -> Result<(), Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         {
             let mut state = self.state();
             let here = state.here(&self.place);

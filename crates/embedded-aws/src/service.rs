@@ -89,7 +89,7 @@ impl EmbeddedAws {
     /// # Errors
     /// As [`EmbeddedAws::create_service`].
     pub fn create_service_as(&self, name: &str, shape: &Shape) -> Result<Service, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let service = self.create_idle_service(name, shape)?;
         let times = [FETCHED_AGO, BUILT_AGO, BEGAN_AGO].map(|age| ago(now, age));
         self.state().deploying(&service, &self.place, times);
@@ -122,7 +122,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What CloudFront refuses with: a service of that name that exists already.
     pub fn create_idle_service(&self, name: &str, shape: &Shape) -> Result<Service, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let born = ago(now, PRODUCTION_AGE);
         let text = |given: &Option<String>, usual: String| given.clone().unwrap_or(usual);
         let (production, staging) = (&shape.production_parameter, &shape.staging_parameter);
@@ -162,7 +162,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What CloudFront refuses with: a distribution of that name that exists already.
     pub fn create_distribution(&self, name: &str) -> Result<String, Failure> {
-        let born = ago(self.clock().now(), PRODUCTION_AGE);
+        let born = ago(self.now(), PRODUCTION_AGE);
         let mut state = self.state();
         let here = state.here(&self.place);
         let document = parsed(&production_config(name, &here.settings.account))?;
@@ -204,7 +204,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What CopyDistribution refuses with.
     pub fn deploy_copy(&self, service: &Service) -> Result<Service, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let mut newer = Service {
             execution_id: state.ids.uuid(),
@@ -229,7 +229,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What CreateContinuousDeploymentPolicy refuses with.
     pub fn deploy_policy(&self, service: &Service) -> Result<String, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let mut service = service.clone();
         let mut state = self.state();
         let by = state.by_deployment(&service);
@@ -257,7 +257,7 @@ impl EmbeddedAws {
     }
 
     fn attach_with(&self, service: &Service, etag: Option<String>) -> Result<(), Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let by = state.by_deployment(service);
         state.attach(service, &self.place, etag, &by, now)?;
@@ -270,7 +270,7 @@ impl EmbeddedAws {
     /// Last part: the staging distribution's id written to the parameter, the staging distribution changed
     /// to what was built, the deployment ended, and the approval opened; answers the version.
     pub fn deploy_record(&self, service: &Service) -> u64 {
-        let now = self.clock().now();
+        let now = self.now();
         let opened = later(now, Duration::from_secs(1)).max(service.start_time);
         let place: &Place = &self.place;
         let mut state = self.state();

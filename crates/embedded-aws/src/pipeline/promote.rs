@@ -5,13 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::builds::{Build, Next};
-use crate::rehearsal::State;
-use crate::rehearsal::accounts::Place;
-use crate::rehearsal::cloudfront::{Context, POLICY_ID};
-use crate::rehearsal::cloudfront_xml::Document;
-use crate::rehearsal::exchange::Failure;
-use crate::rehearsal::service::Service;
-use crate::rehearsal::whose::By;
+use crate::State;
+use crate::accounts::Place;
+use crate::cloudfront::{Context, POLICY_ID};
+use crate::cloudfront_xml::Document;
+use crate::exchange::Failure;
+use crate::service::Service;
+use crate::whose::By;
 
 /// How often the script looks whether something is `Deployed`.
 const LOOKS: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const MOST_LOOKS: u32 = 720;
 
 /// A promotion under way.
 #[derive(Clone, Debug)]
-pub(in crate::rehearsal) struct Promotion {
+pub(crate) struct Promotion {
     step: Step,
     looks: u32,
     cleans: bool,
@@ -44,7 +44,7 @@ enum Step {
 }
 
 impl Promotion {
-    pub(in crate::rehearsal) fn new(cleans: bool) -> Self {
+    pub(crate) fn new(cleans: bool) -> Self {
         Self {
             step: Step::Starts,
             looks: 0,
@@ -56,7 +56,7 @@ impl Promotion {
 
 impl State {
     /// The next step of a promotion.
-    pub(in crate::rehearsal) fn promote_on(
+    pub(crate) fn promote_on(
         &mut self,
         build: &Build,
         promotion: &mut Promotion,

@@ -5,14 +5,12 @@ use std::time::Duration;
 use http::Request;
 use serde_json::{Value, json};
 
+use super::testing::json_call;
 use super::*;
 
 /// One world with one service, on virtual time.
 fn world(change: impl FnOnce(&mut Switches)) -> (EmbeddedAws, Service) {
-    let start = "2026-08-24T06:00:00Z".parse().unwrap();
-    let mut settings = Settings::default();
-    change(&mut settings.switches);
-    let world = EmbeddedAws::new(Clock::following_tokio(start), settings);
+    let world = testing::world(|settings| change(&mut settings.switches));
     let service = world.create_service("shop").unwrap();
     (world, service)
 }
@@ -65,20 +63,6 @@ async fn cloudfront(
         etag,
         body,
     }
-}
-
-async fn json_call(world: &EmbeddedAws, target: &str, body: Value) -> (u16, Value) {
-    let request = Request::post("/")
-        .header("x-amz-target", target)
-        .body(body.to_string().into_bytes())
-        .unwrap();
-    let Exchange::Reply(response) = world.handle(request).await else {
-        panic!("dropped")
-    };
-    (
-        response.status().as_u16(),
-        serde_json::from_slice(response.body()).unwrap(),
-    )
 }
 
 /// PUTs a distribution's own configuration back with one edit.
@@ -659,12 +643,7 @@ async fn rules_strike_the_nth_call_and_hooks_come_between() {
 #[tokio::test(start_paused = true)]
 async fn the_same_seed_hurts_the_same_calls() {
     async fn run(seed: u64) -> Vec<String> {
-        let start = "2026-08-24T06:00:00Z".parse().unwrap();
-        let settings = Settings {
-            seed,
-            ..Settings::default()
-        };
-        let world = EmbeddedAws::new(Clock::following_tokio(start), settings);
+        let world = testing::world(|settings| settings.seed = seed);
         let service = world.create_service("shop").unwrap();
         world.set_faults(Faults::storm());
         for _ in 0..60 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rehearsal::review::Review;
+use crate::review::Review;
 
 /// How a deployment goes about the staging distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    pub(in crate::rehearsal) fn review(&self) -> Review<'_> {
+    pub(crate) fn review(&self) -> Review<'_> {
         match self {
             Self::Rejected(comment) => Review::Rejected(comment.as_deref()),
             Self::Approved => Review::Approved,

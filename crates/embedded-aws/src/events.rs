@@ -86,7 +86,7 @@ impl EmbeddedAws {
         let attempt = options.attempt.max(1);
         let start = options.start_time.unwrap_or(service.start_time);
         let time = options.time;
-        let time = time.unwrap_or_else(|| self.clock().now().max(start));
+        let time = time.unwrap_or_else(|| self.now().max(start));
         let review = match options.outcome {
             Outcome::Rejected => Some(Review::Rejected(options.summary.as_deref())),
             Outcome::Approved => Some(Review::Approved),

@@ -67,7 +67,7 @@ impl EmbeddedAws {
     /// An attempt of a deployment's approval, counted from 1, ends now. One that has ended stays as it
     /// is; one that was not opened is opened by this.
     pub fn review(&self, service: &Service, attempt: u32, how: Review<'_>) {
-        self.review_at(service, attempt, how, self.clock().now());
+        self.review_at(service, attempt, how, self.now());
     }
 
     pub(super) fn review_at(
@@ -89,7 +89,7 @@ impl EmbeddedAws {
     /// The stage of a rejected approval is retried: its next attempt waits for a reviewer from now on.
     /// It is not asked who is in the stage; [`EmbeddedAws::retry`] does.
     pub fn retry_approval(&self, service: &Service, attempt: u32) {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let key = state.know(service, &self.place);
         state.open(&key, &service.execution_id, attempt, now);
@@ -107,7 +107,7 @@ impl EmbeddedAws {
 
     /// The deployment's execution is superseded by a newer one, before it was decided upon.
     pub fn supersede(&self, service: &Service) {
-        let now = self.clock().now();
+        let now = self.now();
         self.abandon(service);
         let mut state = self.state();
         if let Some(execution) = state.execution(&Key::of(service), &service.execution_id) {

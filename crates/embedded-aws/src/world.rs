@@ -127,7 +127,7 @@ impl EmbeddedAws {
         max_receive_count: u32,
         visibility: Duration,
     ) -> Queues {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let state = &mut *state;
         let dead_letters = format!("{name}-dlq");
@@ -164,7 +164,7 @@ impl EmbeddedAws {
     /// # Errors
     /// `QueueDoesNotExist`.
     pub fn send(&self, queue: &str, body: impl Into<String>) -> Result<String, Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let id = {
             let mut state = self.state();
             let state = &mut *state;
@@ -187,7 +187,7 @@ impl EmbeddedAws {
     /// How many messages a queue holds; nothing if there is no such queue.
     #[must_use]
     pub fn depth(&self, queue: &str) -> Option<Depth> {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let queue = state.sqs.queue(queue).ok()?;
         queue.expire(now);
@@ -239,7 +239,7 @@ impl EmbeddedAws {
     /// # Errors
     /// `QueueDoesNotExist`.
     pub fn show_messages(&self, queue: &str) -> Result<(), Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         self.state().sqs.queue(queue)?.show_all(now);
         self.changed();
         Ok(())
@@ -266,7 +266,7 @@ impl EmbeddedAws {
     }
 
     pub(super) fn put_by(&self, name: &str, value: &str, by: &By) -> u64 {
-        let now = self.clock().now();
+        let now = self.now();
         let version = self.state().here(&self.place).ssm.put(name, value, now, by);
         self.changed();
         version
@@ -337,7 +337,7 @@ impl EmbeddedAws {
         id: &str,
         edit: impl FnOnce(&Document) -> String,
     ) -> Result<(), Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         let by = By::operator(&self.place.account);
         self.state().edit(&self.place, id, None, &by, now, edit)?;
         self.changed();
@@ -349,7 +349,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What DeleteContinuousDeploymentPolicy refuses with.
     pub fn delete_policy(&self, id: &str) -> Result<(), Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         {
             let mut state = self.state();
             let here = state.here(&self.place);
@@ -373,7 +373,7 @@ impl EmbeddedAws {
     /// # Errors
     /// What DeleteDistribution refuses with.
     pub fn delete_distribution(&self, id: &str) -> Result<(), Failure> {
-        let now = self.clock().now();
+        let now = self.now();
         {
             let mut state = self.state();
             let here = state.here(&self.place);
@@ -393,7 +393,7 @@ impl EmbeddedAws {
 
     /// Lets every change have propagated by now.
     pub fn settle(&self) {
-        let now = self.clock().now();
+        let now = self.now();
         {
             let mut state = self.state();
             let cloudfront = state.here(&self.place).cloudfront;
@@ -429,7 +429,7 @@ impl EmbeddedAws {
     /// Everything that exists.
     #[must_use]
     pub fn inventory(&self) -> Inventory {
-        let now = self.clock().now();
+        let now = self.now();
         let mut state = self.state();
         let queues = state
             .sqs
@@ -470,14 +470,14 @@ impl EmbeddedAws {
             id: distribution.id.clone(),
             arn: distribution.arn.clone(),
             domain_name: distribution.domain_name.clone(),
-            deployed: current.deployed_at <= self.clock().now(),
+            deployed: current.deployed_at <= self.now(),
             deployed_at: current.deployed_at,
             enabled: current.enabled(),
             staging: current.staging(),
             aliases: current.document.root().items("Aliases").1,
             policy_id: current.shown_policy_id(&settings.switches).to_owned(),
             etag: current.etag.clone(),
-            modified: current.shown_modified(self.clock().now(), &settings.switches),
+            modified: current.shown_modified(self.now(), &settings.switches),
             config: current.shown(&settings.switches).text().to_owned(),
             tags: distribution.tags.clone(),
             made_by: distribution.made_by.clone(),
