@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Settings};
 use futures_util::future::join_all;
 use stagesweep::accounts::Accounts;
@@ -44,7 +43,7 @@ fn rig() -> Rig {
     let connector = Connector::to_endpoint(
         "http://aws.test",
         "ap-northeast-1",
-        Some(SharedHttpClient::new(wire.clone())),
+        Some(wire.http_client()),
         &clock,
         Arc::clone(&telemetry),
     );

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use embedded_aws::{Action, EmbeddedAws, Failure, Queues, Rule, Settings};
 use serde_json::{Value, json};
 use stagesweep::aws::Connector;
@@ -30,7 +29,7 @@ fn rig() -> Rig {
     let connector = Connector::to_endpoint(
         "http://aws.test",
         "ap-northeast-1",
-        Some(SharedHttpClient::new(wire.clone())),
+        Some(wire.http_client()),
         &clock,
         Arc::new(Telemetry::new(clock.clone())),
     );

@@ -1,5 +1,6 @@
 //! The two ends of an exchange: what was called, and what is answered.
 
+use std::io;
 use std::sync::Arc;
 
 use http::Request;
@@ -16,6 +17,19 @@ pub enum Exchange {
     /// The connection was cut without a response. Whether the request took effect is for the
     /// journal to say; the caller cannot know.
     Dropped,
+}
+
+impl Exchange {
+    /// The response, or the error of a connection that was cut.
+    ///
+    /// # Errors
+    /// `ConnectionReset` where it was.
+    pub fn into_response(self) -> io::Result<http::Response<Vec<u8>>> {
+        match self {
+            Self::Reply(response) => Ok(response),
+            Self::Dropped => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
 }
 
 /// A service of the embedded AWS.

@@ -84,7 +84,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use self::client::EmbeddedHttpClient;
+pub use self::client::http_client;
 pub use self::events::{EventOptions, Form, Level, Outcome};
 pub use self::exchange::{AwsService, Call, Change, Exchange, Failure};
 pub use self::faults::{Action, Faults, Hook, Rule, RuleId};

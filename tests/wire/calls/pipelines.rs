@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embedded_aws::{self, Definition, Review, Service, Shape};
+use embedded_aws::{Definition, Review, Service, Shape};
 use serde_json::{Value, json};
 use stagesweep::at_work::Activities;
 use stagesweep::executions::{Category, Execution, Mode, StageAction, Status};
@@ -154,7 +154,7 @@ fn of_newest(service: &Service) -> (String, Value) {
 }
 
 fn parallel() -> Definition {
-    Definition::default().in_mode(rehearsal::Mode::Parallel)
+    Definition::default().in_mode(embedded_aws::Mode::Parallel)
 }
 
 #[tokio::test(start_paused = true)]
