@@ -101,8 +101,8 @@ impl EmbeddedAws {
         self.state().settings.clone()
     }
 
-    /// Changes settings or switches; calls from now on go by them. The seed and the journal's
-    /// capacity are fixed when a world is made.
+    /// Changes settings or switches; calls from now on go by them. The account, the seed and the
+    /// journal's capacity are fixed when a world is made.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.state().settings);
     }
