@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Entry, Review};
+use embedded_aws::{Entry, Review};
 
 use crate::harness::World;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded_aws::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use futures_util::FutureExt;
 use stagesweep::aws::Connector;
 use stagesweep::aws::codepipeline::CodePipeline;
@@ -21,7 +22,6 @@ use stagesweep::reconcile::Ended;
 use stagesweep::reconcile::accounts::Accounts;
 use stagesweep::reconcile::watch::Watcher;
 use stagesweep::reconcile::watch::pace::Pace;
-use stagesweep::rehearsal::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use stagesweep::runtime::programs::Processes;
 use stagesweep::runtime::stop::Stop;
 use stagesweep::runtime::tasks::Tasks;
