@@ -25,6 +25,7 @@ UNKNOWN = ("AWS::Events::EventBusPolicy",)
 
 ON_ECS = {
     "Compute": "ECS",
+    "Mode": "act",
     "Image": "stagesweep",
     "VpcId": "vpc-00000000",
     "SubnetIds": "subnet-00000000",
@@ -125,7 +126,7 @@ class Stack(unittest.TestCase):
             self.assertEqual(found.get(check), "ok", ended.stdout)
 
     def test_a_rejection_goes_from_the_bus_by_the_rule_to_the_queue_and_is_taken_down(self):
-        outputs = self.create("on-ec2", {"Compute": "EC2"})
+        outputs = self.create("on-ec2", {"Compute": "EC2", "Mode": "act"})
         self.assertEqual(self.depth(outputs["QueueUrl"]), 0)
         # The configuration is the one that the stack wrote, to the letter.
         config = self.directory / "config.toml"
