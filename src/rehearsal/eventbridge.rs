@@ -313,7 +313,7 @@ impl EmbeddedAws {
         bus.rules.insert(name.to_owned(), rule);
     }
 
-    /// Makes the rule `name`, by which rejections reach a queue as in the README: whole, and what cannot
+    /// Makes the rule `name`, by which rejections reach a queue as in docs/INSTALL-BY-HAND.md: whole, and what cannot
     /// be delivered kept; and lets nothing but this rule send to the queue.
     ///
     /// # Errors
