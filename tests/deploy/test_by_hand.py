@@ -38,7 +38,25 @@ class ByHand(unittest.TestCase):
         command = ["bash", "-e", "-u", "-o", "pipefail", "-c", "".join(steps())]
         done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.policy = (self.directory / "iam-policy.json").read_text()
+        self.policy = json.loads((self.directory / "iam-policy.json").read_text())
+
+    def written(self, *options, mode="act"):
+        """The policy that `iam-policy` writes for the configuration, in the other mode."""
+        environment = {**support.ENVIRONMENT, "STAGESWEEP__CLEANUP__MODE": mode}
+        command = [support.BINARY, "iam-policy", "--config", "config.toml", *options]
+        done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    def examine(self, embedded, role, mode):
+        """What `doctor` finds: all of it, and what is not ok."""
+        environment = {**support.ENVIRONMENT, "AWS_ENDPOINT_URL": embedded.endpoint, "STAGESWEEP__CLEANUP__MODE": mode}
+        for service in ("EVENTBRIDGE", "IAM", "SQS", "STS"):
+            environment[f"AWS_ENDPOINT_URL_{service}"] = self.aws.endpoint
+        command = [support.BINARY, "doctor", "--config", "config.toml", "--role", role, "--json"]
+        done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        found = json.loads(done.stdout)["checks"]
+        return {it["check"]: it["detail"] for it in found}, [it["check"] for it in found if it["status"] != "ok"]
 
     def test_doctor_finds_nothing_wrong(self):
         iam = self.aws("iam")
@@ -47,33 +65,38 @@ class ByHand(unittest.TestCase):
         (policy,) = iam.list_policies(Scope="Local")["Policies"]
         iam.attach_role_policy(RoleName="stagesweep", PolicyArn=policy["Arn"])
         with support.embedded(self.directory) as embedded:
-            environment = {**support.ENVIRONMENT, "AWS_ENDPOINT_URL": embedded.endpoint}
-            for service in ("EVENTBRIDGE", "IAM", "SQS", "STS"):
-                environment[f"AWS_ENDPOINT_URL_{service}"] = self.aws.endpoint
-            command = [support.BINARY, "doctor", "--config", "config.toml", "--role", role, "--json"]
-            done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        found = json.loads(done.stdout)["checks"]
-        wrong = [it for it in found if it["status"] != "ok"]
-        # Nothing has run yet; and this distribution has legacy logs and a web ACL, for which the page says what is to
-        # be added.
-        sides = ["s3:GetBucketAcl", "s3:PutBucketAcl", "wafv2:GetWebACL"]
-        self.assertEqual([it["check"] for it in wrong], ["ledger", *sides], wrong)
-        for side in sides:
-            self.assertIn(f"`{side}`", PAGE)
-        said = {it["check"]: it["detail"] for it in found}
-        for check in ("retention", "dead-letter queue", "rule", "queue policy", "parameter", "ssm:PutParameter"):
-            self.assertIn(check, said)
-        self.assertIn("14 days", said["retention"])
+            # Nothing has run yet.
+            said, wrong = self.examine(embedded, role, "observe")
+            self.assertEqual(wrong, ["ledger"], said)
+            for check in ("retention", "dead-letter queue", "rule", "queue policy", "parameter", "permissions"):
+                self.assertIn(check, said)
+            self.assertIn("14 days", said["retention"])
+            # What the page says of acting; and this distribution has legacy logs and a web ACL, for which it says
+            # what is to be added.
+            acting = json.dumps(self.written())
+            iam.put_role_policy(RoleName="stagesweep", PolicyName="acting", PolicyDocument=acting)
+            said, wrong = self.examine(embedded, role, "act")
+            sides = ["s3:GetBucketAcl", "s3:PutBucketAcl", "wafv2:GetWebACL"]
+            self.assertEqual(wrong, ["ledger", *sides], said)
+            self.assertIn("ssm:PutParameter", said)
+            for side in sides:
+                self.assertIn(f"`{side}`", PAGE)
+
+    def test_who_observes_may_do_what_who_acts_may_but_change(self):
+        acting = self.written()
+        actions = lambda policy: {name for it in policy["Statement"] for name in template.actions(it)}
+        self.assertEqual(actions(acting) - actions(self.policy), test_role.CHANGES)
 
     def test_what_is_called_is_allowed_on_what_it_was_about(self):
-        allowed = template.Policy(json.loads(self.policy)["Statement"])
+        # The daemon's, and the operator's, who runs `doctor`.
+        statements = self.written()["Statement"] + self.written("--operator")["Statement"]
+        allowed = template.Policy(statements)
         published = {action for names, _, _ in allowed.allowed() for action in names}
         for action, account, about in test_role.recorded():
             further = about.endswith(test_role.FURTHER)
             if action in published and account == support.ACCOUNT and not further:
                 it = test_role.resource(action, account, about)
-                # What takes choices in the templates is not asked of this one.
+                # What takes choices in the templates is not asked of these.
                 self.assertTrue(allowed.allows(action, it), f"{action} on {it}")
 
 

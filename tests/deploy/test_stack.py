@@ -264,12 +264,12 @@ class Stack(unittest.TestCase):
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
         chosen = {
-            *("catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger"),
+            *("acting", "catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger"),
             *("legacy-log-bucket", "notification", "target-roles", "web-acl"),
         }
         self.assertEqual(set(policies), chosen)
-        cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]
-        (delete,) = [it for it in cleanup["Statement"] if it["Sid"] == "DeleteStaging"]
+        acting = iam.get_role_policy(RoleName=role, PolicyName="acting")["PolicyDocument"]
+        (delete,) = [it for it in acting["Statement"] if it["Sid"] == "DeleteStaging"]
         self.assertEqual(delete["Condition"], {"StringEquals": {"aws:ResourceTag/stagesweep": "staging"}})
         alarms = self.aws("cloudwatch").describe_alarms()["MetricAlarms"]
         declared = [it for it in TEMPLATE["Resources"].values() if it["Type"] == "AWS::CloudWatch::Alarm"]
