@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::check::EX_CONFIG;
 use crate::config::{Config, LedgerBackend};
-use crate::target::{Mode, Target, partition_of};
+use crate::target::{Target, partition_of};
 
 /// Whose policy is written.
 #[derive(Debug, clap::Args)]
@@ -206,8 +206,7 @@ impl Policy {
         let parameter = self.arn("ssm", region, account, &parameter(&staging));
         let distributions = self.arn("cloudfront", "", account, "distribution/*");
         let policies = self.arn("cloudfront", "", account, "continuous-deployment-policy/*");
-        let acts = self.always_acts || target.mode() == Mode::Act;
-        if acts {
+        if self.always_acts || target.acts() {
             self.allow("StagingParameter", ["ssm:PutParameter"], &*parameter);
             let actions = [
                 "cloudfront:UpdateDistribution",

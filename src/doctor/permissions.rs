@@ -8,7 +8,6 @@ use crate::aws::iam::{Decision, Iam, Question, Verdict};
 use crate::aws::identity::Caller;
 use crate::aws::sqs::QueueAttributes;
 use crate::retry::ErrorClass;
-use crate::target::{Mode, Target};
 use crate::telemetry::chain;
 
 const NAME: &str = "permissions";
@@ -32,8 +31,7 @@ pub(super) async fn examine(scene: &Scene<'_>, own: Own<'_>, reaches: &[Reach]) 
     let Own { caller, queue } = own;
     let role = scene.asked.role.map(str::to_owned);
     let own = role.or_else(|| principal(&caller?.arn));
-    let acts = scene.asked.config.targets.iter();
-    let acts = acts.map(Target::mode).any(|mode| mode == Mode::Act);
+    let acts = scene.asked.config.targets.iter().any(|it| it.acts());
     let mut checks = Vec::new();
     if !acts {
         let said = "those to change something are not needed: every target is only observed";
