@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::malformed::Malformed;
-use crate::target::{PipelineArn, is_name, partition_of};
+use crate::partition::{console_of, partition_of};
+use crate::target::{PipelineArn, is_name};
 
 /// Bodies above this many bytes are malformed. It is SQS's own limit for one message (1 MiB); the
 /// depth of the JSON is bounded by serde_json (128 levels).
@@ -145,18 +146,14 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Where a person can look at the execution.
+    /// Where a person can look at the execution. `None` where the partition's console is not public.
     #[must_use]
-    pub fn console_url(&self) -> String {
-        let host = match self.pipeline.partition.as_str() {
-            "aws-cn" => "console.amazonaws.cn",
-            "aws-us-gov" => "console.amazonaws-us-gov.com",
-            _ => "console.aws.amazon.com",
-        };
-        format!(
+    pub fn console_url(&self) -> Option<String> {
+        let host = console_of(&self.pipeline.partition)?;
+        Some(format!(
             "https://{host}/codesuite/codepipeline/pipelines/{}/executions/{}/timeline?region={}",
             self.pipeline.name, self.execution_id, self.pipeline.region
-        )
+        ))
     }
 }
 

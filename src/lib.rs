@@ -39,6 +39,7 @@ pub mod named;
 pub mod notify;
 pub mod orphans;
 pub mod pace;
+pub mod partition;
 pub mod place;
 pub mod plan;
 pub mod preview;

@@ -26,12 +26,13 @@ use std::time::Duration;
 
 pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, RoleArnError};
 pub use self::arn::{ArnError, PipelineArn};
-pub(crate) use self::arn::{is_account, is_name, partition_of};
+pub(crate) use self::arn::{is_account, is_name};
 pub use self::fault::{NameError, NotAtHome, TargetError, TargetProblem};
 pub use self::neighbours::Neighbour;
 pub use self::pattern::PatternError;
 pub use self::program::{OptionArgument, Program, ProgramError, ProgramSpec, TRY_AGAIN};
 pub use self::template::{ParameterNameError, TemplateError};
+pub(crate) use crate::partition::partition_of;
 
 use crate::event::JobKey;
 
