@@ -23,6 +23,10 @@ pub enum ErrorClass {
     Unavailable,
     /// The request itself was refused, and would be again.
     Rejected,
+    /// There are no credentials to call with. A role may come late.
+    NoCredentials,
+    /// The call cannot be made as the environment, the AWS profile and the command line say.
+    Misconfigured,
 }
 
 /// A state that forbids a call for now.
@@ -53,6 +57,8 @@ impl ErrorClass {
             Self::Conflict(conflict) => conflict.code(),
             Self::Unavailable => "unavailable",
             Self::Rejected => "rejected",
+            Self::NoCredentials => "no_credentials",
+            Self::Misconfigured => "misconfigured",
         }
     }
 
@@ -149,13 +155,15 @@ mod tests {
             ErrorClass::Changed,
             ErrorClass::Unavailable,
             ErrorClass::Rejected,
+            ErrorClass::NoCredentials,
+            ErrorClass::Misconfigured,
         ];
         let all = classes
             .into_iter()
             .chain(conflicts.map(ErrorClass::Conflict));
         let codes: Vec<_> = all.map(|class| class.to_string()).collect();
         assert_eq!(codes[3], "precondition_failed");
-        assert_eq!(codes[6], "policy_in_use");
+        assert_eq!(codes[8], "policy_in_use");
         let distinct: std::collections::BTreeSet<_> = codes.iter().collect();
         assert_eq!(distinct.len(), codes.len(), "{codes:?}");
     }

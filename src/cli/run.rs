@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{FATAL, check, environment};
-use crate::aws::Connector;
+use crate::aws::{Asked, Connector};
 use crate::clock::Clock;
 use crate::config::{self, Config, LedgerBackend, LogFormat, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
@@ -30,7 +30,7 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// If logging or signal handling cannot be started. The caller prints it and exits with 1. What is
 /// fatal after that is logged, and is the status 1.
-pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
+pub async fn run(config_path: PathBuf, asked: Asked, drain: bool) -> anyhow::Result<u8> {
     let config = match Config::load(&config_path, &environment()) {
         Ok(config) => config,
         Err(faults) => {
@@ -56,6 +56,7 @@ pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
     let status = serve(
         config,
         &config_path,
+        &asked,
         clock,
         &telemetry,
         requests,
@@ -99,19 +100,20 @@ fn with_metrics(
 async fn serve(
     config: Config,
     config_path: &Path,
+    asked: &Asked,
     clock: Clock,
     telemetry: &Arc<Telemetry>,
     mut requests: Requests,
     level: LevelHandle,
     drain: bool,
 ) -> anyhow::Result<u8> {
-    let connector =
-        Connector::from_environment(&clock, config.queue.region.clone(), Arc::clone(telemetry))
-            .await;
-    anyhow::ensure!(
-        connector.region().is_some(),
-        "no AWS region: set AWS_REGION, or region in the AWS profile"
-    );
+    let region = config.queue.region.clone();
+    let connector = Connector::from_environment(&clock, asked, region, Arc::clone(telemetry)).await;
+    if connector.region().is_none() {
+        // A profile that is not there has none either.
+        connector.sign_in().await?;
+        anyhow::bail!("no AWS region: set AWS_REGION, or region in the AWS profile");
+    }
     let ledger = open_ledger(&config, &connector, &clock).await?;
     let daemon = Daemon::new(
         config.clone(),
