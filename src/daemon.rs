@@ -294,9 +294,9 @@ impl Daemon {
                         phase: failing.failed(),
                     });
                     self.consumer.cannot_receive(error.class);
-                    tokio::time::sleep(match error.class {
-                        ErrorClass::NoCredentials | ErrorClass::Misconfigured => ASK_SLOWLY,
-                        _ => ASK_AGAIN,
+                    tokio::time::sleep(match error.class.is_of_sign_in() {
+                        true => ASK_SLOWLY,
+                        false => ASK_AGAIN,
                     })
                     .await;
                     None

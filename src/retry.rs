@@ -62,6 +62,13 @@ impl ErrorClass {
         }
     }
 
+    /// Whether nobody was asked, because of how the daemon signs in. That may be set right while it runs, and a
+    /// role may come late.
+    #[must_use]
+    pub fn is_of_sign_in(self) -> bool {
+        matches!(self, Self::NoCredentials | Self::Misconfigured)
+    }
+
     /// Whether the same call may succeed a moment later, with nothing mended in between.
     #[must_use]
     pub fn is_transient(self) -> bool {

@@ -309,9 +309,10 @@ impl Settings {
 /// An http or https URL; one without a scheme is an http one.
 fn is_proxy(text: &str) -> bool {
     let plain = text.replace("…@", "");
-    plain.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), None | Some("http" | "https")) && uri.authority().is_some()
-    })
+    let uri: http::Uri = plain.parse().unwrap_or_default();
+    // A port that is no number is none.
+    let sound = |it: &http::uri::Authority| it.port_u16().is_some() || it.as_str() == it.host();
+    matches!(uri.scheme_str(), None | Some("http" | "https")) && uri.authority().is_some_and(sound)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub fn connection(config: &Config, asked: &Asked) -> Vec<Check> {
 pub fn not_signed_in(error: &NotSignedIn, config: &Config, asked: &Asked) -> Vec<Check> {
     let remedy = match error.class {
         ErrorClass::NoCredentials => CREDENTIALS,
-        _ => "set that right",
+        _ => "set what it says",
     };
     let remedy = format!("{remedy}; nothing in the account was looked at");
     let mut checks = connection(config, asked);

@@ -10,8 +10,12 @@ use stagesweep::clock::Clock;
 use crate::desk::{CONTAINER_TOKEN, Desk, LIFETIME, SSO_TOKENS, WEB_TOKEN};
 use crate::harness::{Finished, Launch, World};
 
-/// A job waits twice for this long, and keys are renewed two seconds after they were handed out.
+/// A job waits twice for this long, and what the desk hands out is renewed within four seconds.
 const PROPAGATION: Duration = Duration::from_millis(2500);
+
+/// A job that waits twice for this long needs keys again after those of a file have been looked for again, which is
+/// within ten seconds.
+const LONG_PROPAGATION: Duration = Duration::from_secs(6);
 
 /// Where `aws sso login` keeps the token of the session `corp`: the SHA-1 of that name.
 const SESSION_FILE: &str = ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
@@ -31,7 +35,11 @@ struct Home {
 
 impl Home {
     async fn new() -> Self {
-        let world = World::with(PROPAGATION).await;
+        Self::with(PROPAGATION).await
+    }
+
+    async fn with(propagation: Duration) -> Self {
+        let world = World::with(propagation).await;
         Self {
             desk: Desk::open(&world).await,
             world,
@@ -77,6 +85,23 @@ impl Home {
         assert!(used.len() > 1, "nothing was renewed: {used:?}\n{daemon:?}");
     }
 
+    /// What `aws sso login --profile staff` leaves: a token that ends soon.
+    fn sign_in_by_session(&self) {
+        self.write(
+            ".aws/config",
+            "[profile staff]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = ReadOnly\n\
+             region = ap-northeast-1\n\
+             [sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.awsapps.com/start\n",
+        );
+        let token = json!({
+            "startUrl": "https://corp.awsapps.com/start", "region": "eu-west-1",
+            "accessToken": SSO_TOKENS[0], "expiresAt": in_seconds(60),
+            "clientId": "id", "clientSecret": "secret", "refreshToken": "once",
+            "registrationExpiresAt": in_seconds(86_400),
+        });
+        self.write(SESSION_FILE, &token.to_string());
+    }
+
     /// `plan`, which ends badly.
     async fn fails(&self, launch: Launch) -> Finished {
         let config = self
@@ -110,8 +135,8 @@ fn script(path: &Path, text: &str) {
 
 #[tokio::test]
 async fn keys_of_a_file_that_are_renewed_there_are_taken_up() {
-    let home = Home::new().await;
-    home.write(".aws/credentials", &keys("default", &key("FIRST", 4)));
+    let home = Home::with(LONG_PROPAGATION).await;
+    home.write(".aws/credentials", &keys("default", &key("FIRST", 3600)));
     let service = home.world.service("shop");
     home.world.reject(&service);
     let daemon = home.drain().spawn();
@@ -145,22 +170,45 @@ printf '{{"Version": 1, "AccessKeyId": "ASIAPROC%sU%s", "SecretAccessKey": "secr
 #[tokio::test]
 async fn iam_identity_center_by_a_session_whose_token_is_renewed() {
     let home = Home::new().await;
-    home.write(
-        ".aws/config",
-        "[profile staff]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = ReadOnly\n\
-         region = ap-northeast-1\n\
-         [sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.awsapps.com/start\n",
-    );
-    let token = json!({
-        "startUrl": "https://corp.awsapps.com/start", "region": "eu-west-1",
-        "accessToken": SSO_TOKENS[0], "expiresAt": in_seconds(60),
-        "clientId": "id", "clientSecret": "secret", "refreshToken": "once",
-        "registrationExpiresAt": in_seconds(86_400),
-    });
-    home.write(SESSION_FILE, &token.to_string());
+    home.sign_in_by_session();
     home.cleans_with(home.drain().env("AWS_PROFILE", "staff"))
         .await;
     assert_eq!(home.desk.asked("POST /token"), 1);
+}
+
+#[tokio::test]
+async fn a_person_who_signed_in_by_iam_identity_center_uses_the_verbs() {
+    let home = Home::new().await;
+    home.sign_in_by_session();
+    let service = home.world.service("shop");
+    let routed = home
+        .world
+        .aws
+        .route_rejections("stagesweep", &home.world.queues.url);
+    routed.unwrap();
+    home.world.reject(&service);
+    let config = home
+        .world
+        .write_config("config.toml", crate::harness::TARGET);
+    for (verb, more, shows) in [
+        ("doctor", None, "profile: staff (--profile)"),
+        ("plan", None, &*service.staging_id),
+        ("clean", Some("--yes"), ""),
+        ("plan", None, "shop-frontend-pipeline"),
+    ] {
+        let mut launch = home
+            .program(&[verb, "shop-frontend-pipeline", "--profile", "staff"])
+            .argument("--config")
+            .argument(&config);
+        if let Some(more) = more {
+            launch = launch.argument(more);
+        }
+        let ended = launch.finish().await;
+        let (out, err) = (&ended.stdout, &ended.stderr);
+        assert_eq!(ended.code, Some(0), "{verb}\n{out}\n{err}");
+        assert!(out.contains(shows), "{verb}: {shows}\n{out}");
+    }
+    home.world.assert_cleaned_once(&service);
 }
 
 #[tokio::test]
