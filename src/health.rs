@@ -319,6 +319,10 @@ mod tests {
         vitals.not_polling = None;
         vitals.polled = None;
         assert_eq!(code(&vitals), Some("not_polled_yet"));
+        vitals.receiving_fails = Some("no_credentials");
+        vitals.jobs.clear();
+        let status = "waiting for the queue's first answer (no_credentials); no job in flight";
+        assert_eq!(vitals.summary(), status);
     }
 
     #[test]
