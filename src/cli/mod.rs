@@ -263,7 +263,7 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
             pages::write(&directory)?;
             Ok(0)
         }
-        Verb::Run { from, drain } => block_on(run::run(from.path(), from.asked(), drain)),
+        Verb::Run { from, drain } => block_on(run::run(from, drain)),
         Verb::Plan { from, target, json } => block_on(plan::plan(&from, &target, json)),
         Verb::Clean {
             from,

@@ -1,6 +1,6 @@
 //! `stagesweep run`: the daemon.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{FATAL, check, environment};
-use crate::aws::{Asked, Connector};
+use super::{FATAL, Invocation, check, environment};
+use crate::aws::Connector;
 use crate::clock::Clock;
 use crate::config::{self, Config, LedgerBackend, LogFormat, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
@@ -30,8 +30,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// If logging or signal handling cannot be started. The caller prints it and exits with 1. What is
 /// fatal after that is logged, and is the status 1.
-pub async fn run(config_path: PathBuf, asked: Asked, drain: bool) -> anyhow::Result<u8> {
-    let config = match Config::load(&config_path, &environment()) {
+pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
+    let config = match Config::load(&from.path(), &environment()) {
         Ok(config) => config,
         Err(faults) => {
             eprintln!("{faults}");
@@ -55,8 +55,7 @@ pub async fn run(config_path: PathBuf, asked: Asked, drain: bool) -> anyhow::Res
     let requests = Requests::listen().context("signal handlers could not be installed")?;
     let status = serve(
         config,
-        &config_path,
-        &asked,
+        &from,
         clock,
         &telemetry,
         requests,
@@ -99,8 +98,7 @@ fn with_metrics(
 
 async fn serve(
     config: Config,
-    config_path: &Path,
-    asked: &Asked,
+    from: &Invocation,
     clock: Clock,
     telemetry: &Arc<Telemetry>,
     mut requests: Requests,
@@ -108,7 +106,8 @@ async fn serve(
     drain: bool,
 ) -> anyhow::Result<u8> {
     let region = config.queue.region.clone();
-    let connector = Connector::from_environment(&clock, asked, region, Arc::clone(telemetry)).await;
+    let connector =
+        Connector::from_environment(&clock, &from.asked(), region, Arc::clone(telemetry)).await;
     if connector.region().is_none() {
         // A profile that is not there has none either.
         connector.sign_in().await?;
@@ -149,7 +148,7 @@ async fn serve(
                 }
                 Request::Reload => {
                     systemd.reloading();
-                    reload(&mut current, config_path, &daemon, &level, telemetry);
+                    reload(&mut current, &from.path(), &daemon, &level, telemetry);
                     systemd.reloaded();
                 }
                 Request::Report => daemon.consumer().report(),
