@@ -5,11 +5,12 @@
 
 use std::error::Error as StdError;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::settings::Misconfigured;
+use super::sign_in::NotSignedIn;
 use super::sts::NotAssumed;
 use crate::domain::error_class::{Conflict, ErrorClass};
 
@@ -88,7 +89,7 @@ impl AwsError {
     /// There were no credentials to make it with.
     #[must_use]
     pub fn lacks_credentials(&self) -> bool {
-        causes(self).any(|cause| cause.is::<CredentialsError>()) && !self.is_not_assumed()
+        causes(self).any(|cause| cause.is::<NotSignedIn>()) && !self.is_not_assumed()
     }
 
     /// `Ok(None)` if the error says that the resource does not exist.
@@ -109,12 +110,13 @@ where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
     move |error| {
-        let not_assumed = not_assumed(&error).cloned();
+        // Nobody at AWS answered, or nobody who can be trusted.
+        if !matches!(error, SdkError::ServiceError(_))
+            && let Some(error) = not_made(operation, &error)
+        {
+            return error;
+        }
         let (class, code) = match &error {
-            // The call was not made, for want of credentials.
-            _ if let Some(not_assumed) = &not_assumed => {
-                (not_assumed.class, not_assumed.code.clone())
-            }
             SdkError::ServiceError(service) => {
                 let code = service.err().code().map(str::to_owned);
                 let status = service.raw().status().as_u16();
@@ -132,12 +134,66 @@ where
             operation,
             class,
             code,
-            source: match not_assumed {
-                Some(not_assumed) => Box::new(not_assumed),
-                None => source_of(error),
-            },
+            source: source_of(error),
         }
     }
+}
+
+/// A call that failed before anybody at AWS could answer, for a reason that no waiting changes or that came with
+/// a class of its own.
+fn not_made(operation: &'static str, error: &(dyn StdError + 'static)) -> Option<AwsError> {
+    let made = |class, code, source| AwsError {
+        operation,
+        class,
+        code,
+        source,
+    };
+    if let Some(it) = not_assumed(error).cloned() {
+        return Some(made(it.class, it.code.clone(), Box::new(it)));
+    }
+    if let Some(it) = causes(error).find_map(|it| it.downcast_ref::<NotSignedIn>()) {
+        return Some(made(it.class, None, Box::new(it.clone())));
+    }
+    if let Some(it) = causes(error).find_map(|it| it.downcast_ref::<Misconfigured>()) {
+        let source = Box::new(it.clone());
+        return Some(made(ErrorClass::Misconfigured, None, source));
+    }
+    let said = untrusted(error).or_else(|| impossible(error))?;
+    Some(made(ErrorClass::Misconfigured, None, said.into()))
+}
+
+/// What is wrong with a certificate, if that is why a connection failed, and what to set.
+pub(super) fn untrusted(error: &(dyn StdError + 'static)) -> Option<String> {
+    const SAID: &str = "invalid peer certificate: ";
+    let text = causes(error)
+        .map(ToString::to_string)
+        .find(|it| it.contains(SAID))?;
+    let (_, what) = text.split_once(SAID)?;
+    Some(format!(
+        "the certificate that was shown is not trusted ({what}): if a proxy or a private endpoint has an \
+         authority of its own, name the file of its certificate in AWS_CA_BUNDLE, in ca_bundle of the AWS \
+         profile or in SSL_CERT_FILE"
+    ))
+}
+
+/// What the SDK's endpoint rules say of a combination that cannot be.
+fn impossible(error: &(dyn StdError + 'static)) -> Option<String> {
+    const SAID: [&str; 3] = [
+        "Invalid Configuration: ",
+        "FIPS is enabled but ",
+        "DualStack is enabled but ",
+    ];
+    let mut texts = causes(error).map(ToString::to_string);
+    let text = texts.find(|text| SAID.iter().any(|said| text.contains(said)))?;
+    Some(format!(
+        "{text}; unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or name no endpoint: queue.url \
+         names one where its host is an interface endpoint or none of AWS's"
+    ))
+}
+
+/// Whether nobody answered at all.
+pub(super) fn unreached(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|it| it.is::<ConnectorError>() || it.to_string().contains("timed out"))
 }
 
 /// Why the role could not be assumed, if that is why a call failed.
@@ -146,7 +202,7 @@ fn not_assumed<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a NotAssumed
 }
 
 /// An error, and what caused it, and what caused that.
-fn causes<'a>(
+pub(super) fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
@@ -174,7 +230,7 @@ where
 }
 
 /// The class of an error code, over all services; `None` for one that says nothing by itself.
-fn classify_code(code: &str) -> Option<ErrorClass> {
+pub(super) fn classify_code(code: &str) -> Option<ErrorClass> {
     use Conflict::{ConcurrentWrite, NotDisabled, PolicyInUse, ResourceInUse, StagingInUse};
     Some(match code {
         "Throttling"

@@ -446,3 +446,40 @@ fn an_unknown_code_is_told_whole() {
         "PutParameter failed (SomethingNew): The tier Novel does not allow it."
     );
 }
+
+fn not_sent(source: impl Into<Box<dyn StdError + Send + Sync>>) -> AwsError {
+    use aws_sdk_sqs::operation::receive_message::ReceiveMessageError;
+    let error = ConnectorError::other(source.into(), None);
+    from_sdk::<ReceiveMessageError>("ReceiveMessage")(SdkError::dispatch_failure(error))
+}
+
+#[test]
+fn what_no_waiting_mends_is_told_from_a_network_that_is_down() {
+    let down = not_sent("tcp connect error: Connection refused");
+    assert_eq!(down.class, ErrorClass::Unavailable);
+
+    let wrong = not_sent(Misconfigured("AWS_CA_BUNDLE names /nowhere".to_owned()));
+    assert_eq!(wrong.class, ErrorClass::Misconfigured);
+    assert!(crate::telemetry::chain(&wrong).contains("AWS_CA_BUNDLE names /nowhere"));
+
+    for text in [
+        "Invalid Configuration: FIPS and custom endpoint are not supported",
+        "FIPS is enabled but this partition does not support FIPS",
+    ] {
+        let impossible = not_sent(text);
+        assert_eq!(impossible.class, ErrorClass::Misconfigured, "{text}");
+    }
+    let untrusted = not_sent(std::io::Error::other(
+        "invalid peer certificate: UnknownIssuer",
+    ));
+    assert_eq!(untrusted.class, ErrorClass::Misconfigured);
+    let said = crate::telemetry::chain(&untrusted);
+    for word in [
+        "UnknownIssuer",
+        "AWS_CA_BUNDLE",
+        "ca_bundle",
+        "SSL_CERT_FILE",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
+}

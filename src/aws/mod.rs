@@ -10,44 +10,56 @@
 //! they know whether the receipt handle is still the newest; and one for everything else. What is
 //! retried here has retry tokens of its own.
 
+pub mod authorities;
 mod calls;
 pub mod cloudfront;
 pub mod codepipeline;
 pub mod dynamodb;
 pub mod edit;
+mod endpoint;
 pub mod error;
 pub mod eventbridge;
 pub mod iam;
 pub mod identity;
 pub mod limiter;
 pub mod pulse;
+pub mod settings;
+pub mod sign_in;
 pub mod sqs;
 pub mod ssm;
 mod sts;
+mod web;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::identity::IdentityCache;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sqs::config::retry::RetryPartition;
-use aws_smithy_runtime::client::defaults::default_http_client_plugin_v2;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponentsBuilder;
-use aws_smithy_runtime_api::client::runtime_plugin::RuntimePlugin;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
+use aws_types::os_shim_internal::Env;
+use aws_types::service_config::ServiceConfigKey;
+
+pub use endpoint::queue_endpoint;
 pub use error::AwsError;
+pub use settings::{Asked, Said, Settings};
+pub use sign_in::NotSignedIn;
 
 use crate::domain::targets::Role;
 use crate::runtime::activity::Activity;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::telemetry::Telemetry;
+use authorities::Authorities;
 use calls::{CountCalls, TellLimiter};
+use endpoint::Door;
 use limiter::{Gate, Limiter};
+use sign_in::{How, SignIn};
+use web::Web;
 
 /// What a receive may take above its wait time before the connection counts as dead.
 pub const RECEIVE_MARGIN: Duration = Duration::from_secs(10);
@@ -89,11 +101,24 @@ impl Account {
     }
 }
 
+/// What every client's configuration begins with.
+macro_rules! client {
+    ($sdk:ident, $name:literal, $from:expr) => {
+        $sdk::config::Builder::from(&$from.sdk)
+            .retry_config(retry())
+            .retry_partition(partition($name))
+            .timeout_config(timeouts())
+            .interceptor(CountCalls($from.telemetry.clone()))
+    };
+}
+
 /// Where clients come from: the SDK's configuration and what every client shares.
 #[derive(Clone, Debug)]
 pub struct Connector {
     sdk: SdkConfig,
     telemetry: Arc<Telemetry>,
+    /// Of credentials that are given, none.
+    sign_in: Option<SignIn>,
 }
 
 /// The right to call: the daemon's own, or a role's.
@@ -104,19 +129,39 @@ pub struct Principal {
 }
 
 impl Connector {
-    /// Takes credentials, region and endpoints from the SDK's own chain: `AWS_REGION`,
-    /// `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_SQS`, profiles, and instance or task roles.
+    /// Takes credentials, region and endpoints from what is `asked` for, and then from the SDK's own chain:
+    /// variables, profiles, and instance or task roles. Never fails: what is wrong fails the calls.
     ///
     /// `region` is used where the chain knows none.
     pub async fn from_environment(
         clock: &Clock,
+        asked: &Asked,
         region: Option<String>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        let mut loader =
-            aws_config::defaults(BehaviorVersion::v2026_01_12()).time_source(clock.clone());
-        if let Some(http_client) = default_http_client() {
-            loader = loader.http_client(http_client);
+        let settings = Settings::read(asked, Env::real()).ok();
+        let authorities = settings.as_ref().map(Settings::authorities);
+        let http = Web::client(authorities.unwrap_or_default());
+        let known = settings.as_ref().and_then(Settings::region);
+        let sign_in = SignIn::new(How {
+            asked: asked.clone(),
+            http: http.clone(),
+            clock: clock.clone(),
+            region: known
+                .map(|it| it.value)
+                .or_else(|| region.clone())
+                .map(Region::new),
+            last: Mutex::default(),
+        });
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .time_source(clock.clone())
+            .http_client(http)
+            .credentials_provider(SharedCredentialsProvider::new(sign_in.clone()));
+        if let Some(profile) = &asked.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(region) = &asked.region {
+            loader = loader.region(Region::new(region.clone()));
         }
         let sdk = loader.load().await;
         let sdk = match region {
@@ -125,7 +170,22 @@ impl Connector {
             }
             _ => sdk,
         };
-        Self { sdk, telemetry }
+        Self {
+            sdk,
+            telemetry,
+            sign_in: Some(sign_in),
+        }
+    }
+
+    /// Looks whether there are credentials, and for what no waiting changes.
+    ///
+    /// # Errors
+    /// [`NotSignedIn`], with what to set.
+    pub async fn sign_in(&self) -> Result<(), NotSignedIn> {
+        match &self.sign_in {
+            Some(sign_in) => sign_in.look().await,
+            None => Ok(()),
+        }
     }
 
     /// Talks to `endpoint` with fixed credentials: a rehearsal, or a test.
@@ -155,11 +215,24 @@ impl Connector {
             .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(
                 aws_smithy_async::rt::sleep::TokioSleep::new(),
             ));
-        builder.set_http_client(http_client.or_else(default_http_client));
+        let http = http_client.unwrap_or_else(|| Web::client(Authorities::default()));
+        builder.set_http_client(Some(http));
         Self {
             sdk: builder.build(),
             telemetry,
+            sign_in: None,
         }
+    }
+
+    /// Whether an endpoint is set for a service, or for all.
+    fn has_endpoint(&self, service: &str) -> bool {
+        let key = ServiceConfigKey::builder()
+            .service_id(service)
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build();
+        let set = |key| self.sdk.service_config()?.load_config(key);
+        self.sdk.endpoint_url().is_some() || key.ok().and_then(set).is_some()
     }
 
     /// The region the clients will use.
@@ -169,6 +242,9 @@ impl Connector {
     }
 
     /// The queue's clients. `wait_time` is the longest a receive will wait.
+    ///
+    /// Unless an endpoint is set for SQS, the kind of host that the URL names is asked: an interface endpoint
+    /// or a host that is not AWS's itself, a FIPS or dual-stack host of its region.
     #[must_use]
     pub fn queue(&self, url: &str, region: Option<&str>, wait_time: Duration) -> sqs::Queue {
         let mut base = aws_sdk_sqs::config::Builder::from(&self.sdk)
@@ -176,6 +252,26 @@ impl Connector {
             .interceptor(CountCalls(self.telemetry.clone()));
         if let Some(region) = region {
             base = base.region(Region::new(region.to_owned()));
+        }
+        if !self.has_endpoint("SQS") {
+            match Door::of(url) {
+                Door::Named { endpoint, fips } => {
+                    base.set_endpoint_url(Some(endpoint));
+                    base.set_use_dual_stack(Some(false));
+                    // Of a host that is no FIPS one the SDK says that it cannot be.
+                    if fips {
+                        base.set_use_fips(Some(false));
+                    }
+                }
+                Door::Regional { fips, dual_stack } => {
+                    if fips {
+                        base.set_use_fips(Some(true));
+                    }
+                    if dual_stack {
+                        base.set_use_dual_stack(Some(true));
+                    }
+                }
+            }
         }
         let receive = base
             .clone()
@@ -217,11 +313,7 @@ impl Connector {
     pub fn table(&self, name: &str) -> dynamodb::Table {
         let time = Arc::new(dynamodb::ServerTime::default());
         let pulse = Arc::new(pulse::Pulse::default());
-        let client = aws_sdk_dynamodb::config::Builder::from(&self.sdk)
-            .retry_config(retry())
-            .retry_partition(partition("dynamodb"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()))
+        let client = client!(aws_sdk_dynamodb, "dynamodb", self)
             .interceptor(dynamodb::LearnTime(Arc::clone(&time)))
             .interceptor(dynamodb::FeelPulse(Arc::clone(&pulse)))
             .build();
@@ -232,11 +324,7 @@ impl Connector {
     /// The event buses of `region`, or of the daemon's own region.
     #[must_use]
     pub fn events(&self, region: Option<&str>) -> eventbridge::EventBridge {
-        let mut config = aws_sdk_eventbridge::config::Builder::from(&self.sdk)
-            .retry_config(retry())
-            .retry_partition(partition("events"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()));
+        let mut config = client!(aws_sdk_eventbridge, "events", self);
         if let Some(region) = region {
             config = config.region(Region::new(region.to_owned()));
         }
@@ -247,11 +335,7 @@ impl Connector {
     #[must_use]
     pub fn identity(&self) -> identity::Identity {
         let time = Arc::new(dynamodb::ServerTime::default());
-        let sts = aws_sdk_sts::config::Builder::from(&self.sdk)
-            .retry_config(retry())
-            .retry_partition(partition("sts"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()))
+        let sts = client!(aws_sdk_sts, "sts", self)
             .interceptor(dynamodb::LearnTime(Arc::clone(&time)))
             .build();
         identity::Identity::new(aws_sdk_sts::Client::from_conf(sts), time)
@@ -283,12 +367,7 @@ impl Connector {
     /// `+ = , . @ - _`.
     #[must_use]
     pub fn assume(&self, role: &Role, session_name: &str) -> Principal {
-        let sts = aws_sdk_sts::config::Builder::from(&self.sdk)
-            .retry_config(retry())
-            .retry_partition(partition("sts"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()))
-            .build();
+        let sts = client!(aws_sdk_sts, "sts", self).build();
         let credentials = sts::AssumedRole::new(
             aws_sdk_sts::Client::from_conf(sts),
             role.clone(),
@@ -314,12 +393,8 @@ impl Principal {
     #[must_use]
     pub fn cloudfront(&self, region: &str) -> cloudfront::CloudFront {
         let limiter = Limiter::new("cloudfront", Arc::clone(&self.telemetry));
-        let config = aws_sdk_cloudfront::config::Builder::from(&self.sdk)
+        let config = client!(aws_sdk_cloudfront, "cloudfront", self)
             .region(Region::new(region.to_owned()))
-            .retry_config(retry())
-            .retry_partition(partition("cloudfront"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()))
             .interceptor(TellLimiter(limiter.clone()))
             .build();
         cloudfront::CloudFront::new(
@@ -332,12 +407,8 @@ impl Principal {
     #[must_use]
     pub fn parameters(&self, region: &str) -> ssm::ParameterStore {
         let limiter = Limiter::new("ssm", Arc::clone(&self.telemetry));
-        let config = aws_sdk_ssm::config::Builder::from(&self.sdk)
+        let config = client!(aws_sdk_ssm, "ssm", self)
             .region(Region::new(region.to_owned()))
-            .retry_config(retry())
-            .retry_partition(partition("ssm"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()))
             .interceptor(TellLimiter(limiter.clone()))
             .build();
         ssm::ParameterStore::new(aws_sdk_ssm::Client::from_conf(config), Gate::new(limiter))
@@ -346,12 +417,8 @@ impl Principal {
     /// Tells what this right allows. IAM is global: `region` tells its partition.
     #[must_use]
     pub fn permissions(&self, region: &str) -> iam::Iam {
-        let config = aws_sdk_iam::config::Builder::from(&self.sdk)
+        let config = client!(aws_sdk_iam, "iam", self)
             .region(Region::new(region.to_owned()))
-            .retry_config(retry())
-            .retry_partition(partition("iam"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()))
             .build();
         iam::Iam::new(aws_sdk_iam::Client::from_conf(config))
     }
@@ -360,25 +427,13 @@ impl Principal {
     #[must_use]
     pub fn pipelines(&self, region: &str) -> codepipeline::CodePipeline {
         let limiter = Limiter::new("codepipeline", Arc::clone(&self.telemetry));
-        let config = aws_sdk_codepipeline::config::Builder::from(&self.sdk)
+        let config = client!(aws_sdk_codepipeline, "codepipeline", self)
             .region(Region::new(region.to_owned()))
-            .retry_config(retry())
-            .retry_partition(partition("codepipeline"))
-            .timeout_config(timeouts())
-            .interceptor(CountCalls(self.telemetry.clone()))
             .interceptor(TellLimiter(limiter.clone()))
             .build();
         let client = aws_sdk_codepipeline::Client::from_conf(config);
         codepipeline::CodePipeline::new(client, Gate::new(limiter))
     }
-}
-
-/// The SDK's own HTTP client, made once: it makes one for each client otherwise, each with all root
-/// certificates.
-fn default_http_client() -> Option<SharedHttpClient> {
-    let plugin = default_http_client_plugin_v2(BehaviorVersion::v2026_01_12())?;
-    let none = RuntimeComponentsBuilder::new("stagesweep");
-    plugin.runtime_components(&none).http_client()
 }
 
 fn retry() -> RetryConfig {

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::Config;
+use aws_types::os_shim_internal::Env;
+
+use crate::aws::settings::{Misconfigured, Said};
+use crate::aws::{Asked, Settings, queue_endpoint};
+use crate::config::{Config, FIFO, is_fifo};
 
 /// The exit code of a bad configuration: `EX_CONFIG` of `sysexits.h`.
 pub const EX_CONFIG: u8 = 78;
@@ -17,6 +21,7 @@ pub const EX_CONFIG: u8 = 78;
 /// Only what writing to `out` or `err` comes to.
 pub fn check(
     path: &Path,
+    asked: &Asked,
     env: &BTreeMap<String, String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -37,6 +42,10 @@ pub fn check(
         let value = if value.is_empty() { "(none)" } else { &value };
         writeln!(out, "  {key:<29}{value}")?;
     }
+    let settings = read_settings(asked, env);
+    for (key, said) in settings.iter().flat_map(|it| places(it, &config)) {
+        writeln!(out, "  {key:<29}{said}")?;
+    }
     for target in config.targets.iter() {
         writeln!(out, "  {:<29}{target}", "target")?;
         if let Some(stage) = target.deploy_stage() {
@@ -56,7 +65,44 @@ pub fn check(
             writeln!(out, "    {:<27}{program}", "run")?;
         }
     }
+    if is_fifo(&config.queue.url) {
+        writeln!(err, "warning: queue.url: {FIFO}; use a standard queue")?;
+    }
+    let wrong = settings.and_then(|it| it.check());
+    if let Err(misconfigured) = wrong {
+        writeln!(err, "warning: {misconfigured}")?;
+    }
     Ok(0)
+}
+
+fn read_settings(asked: &Asked, env: &BTreeMap<String, String>) -> Result<Settings, Misconfigured> {
+    let env: Vec<(&str, &str)> = env
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    Settings::read(asked, Env::from_slice(&env))
+}
+
+/// Where AWS is asked, and who says so.
+fn places(settings: &Settings, config: &Config) -> Vec<(&'static str, Said)> {
+    let of_url = config.queue.region.clone().map(|value| Said {
+        value,
+        from: "queue.url".to_owned(),
+    });
+    let nobody = || Said {
+        value: "not known".to_owned(),
+        from: "set AWS_REGION, unless the instance tells".to_owned(),
+    };
+    let region = settings.region();
+    let queue = of_url.clone().or_else(|| region.clone());
+    vec![
+        ("queue region", queue.unwrap_or_else(nobody)),
+        (
+            "queue endpoint",
+            queue_endpoint(settings, &config.queue.url),
+        ),
+        ("region", region.or(of_url).unwrap_or_else(nobody)),
+    ]
 }
 
 #[cfg(test)]
@@ -73,7 +119,7 @@ mod tests {
 
     fn run(path: &Path, env: &BTreeMap<String, String>) -> (u8, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = check(path, env, &mut out, &mut err).unwrap();
+        let code = check(path, &Asked::default(), env, &mut out, &mut err).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (code, text(out), text(err))
     }

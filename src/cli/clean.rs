@@ -3,7 +3,6 @@
 mod progress;
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,6 +10,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Invocation;
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, describe, moment, print, print_json};
 use super::{FATAL, open_job, plan};
@@ -48,16 +48,16 @@ pub(super) struct Options {
 /// # Errors
 /// If the target cannot be told, AWS cannot be asked, or the ledger cannot be used.
 pub(super) async fn clean(
-    path: &Path,
+    from: &Invocation,
     target: &TargetArgument,
     options: &Options,
 ) -> anyhow::Result<u8> {
-    let config = match load(path) {
+    let config = match load(from) {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
     let (sender, milestones) = mpsc::unbounded_channel();
-    let setup = Setup::new(config, |telemetry| telemetry.with_milestones(sender)).await?;
+    let setup = Setup::new(config, from, |telemetry| telemetry.with_milestones(sender)).await?;
     let named = setup.named(target).await?;
     let tasks = Tasks::default();
     let _ended = tasks.end_on_drop();

@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::path::Path;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, print, print_json};
+use super::{FATAL, Invocation};
 use crate::aws::sqs::{Message, Queue, beside};
 use crate::ops::dead_letters::{DeadLetter, give_back, look, reason, redrive};
 use crate::telemetry::chain;
@@ -35,12 +34,12 @@ pub(super) struct Options {
 ///
 /// # Errors
 /// If there is no dead-letter queue, or it cannot be asked.
-pub(super) async fn dead_letters(path: &Path, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(path) {
+pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(from) {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
-    let setup = Setup::new(config, |telemetry| telemetry).await?;
+    let setup = Setup::new(config, from, |telemetry| telemetry).await?;
     let open = |url: &str| -> Queue {
         let queue = &setup.config.queue;
         let region = queue.region.as_deref();

@@ -1,15 +1,17 @@
 //! `doctor`: the preflight against the real account. Changes nothing.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use serde_json::json;
 
 use super::FATAL;
+use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
+use crate::aws::NotSignedIn;
 use crate::domain::arn::is_account;
 use crate::domain::targets::NotAtHome;
+use crate::ops::doctor::not_signed_in;
 use crate::ops::doctor::{Check, Preflight, Status, not_at_home, without_region};
 use crate::runtime::tasks::Tasks;
 
@@ -33,22 +35,26 @@ pub(super) struct Options {
 ///
 /// # Errors
 /// If a target cannot be told, or there is no region.
-pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(path) {
+pub(super) async fn doctor(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(from) {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
-    let setup = match Setup::new(config, |telemetry| telemetry).await {
+    let setup = match Setup::new(config.clone(), from, |telemetry| telemetry).await {
         Ok(setup) => setup,
         Err(error) => {
-            let checks = match error.downcast_ref::<NotAtHome>() {
-                Some(error) => not_at_home(error),
+            let checks = if let Some(error) = error.downcast_ref::<NotAtHome>() {
+                not_at_home(error)
+            } else if let Some(error) = error.downcast_ref::<NotSignedIn>() {
+                not_signed_in(error, &config, &from.asked())
+            } else {
                 // There is no telling where to look.
-                None => without_region(),
+                without_region()
             };
             return show(&checks, options.json);
         }
     };
+    let asked = from.asked();
     let mut named = Vec::new();
     for pipeline in &options.pipelines {
         named.push(setup.named(&pipeline.as_str().into()).await?);
@@ -59,6 +65,7 @@ pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8>
     let preflight = Preflight {
         config: &setup.config,
         connector: &setup.connector,
+        asked: &asked,
         accounts: &accounts,
         clock: &setup.clock,
         named: &named,

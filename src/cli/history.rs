@@ -5,7 +5,7 @@ mod timeline;
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,6 +13,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
 use crate::domain::history::{Record, State};
@@ -66,13 +67,13 @@ enum What {
 ///
 /// # Errors
 /// If the ledger cannot be read, or there is no such job.
-pub(super) async fn history(path: &Path, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(path) {
+pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(from) {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
     let clock = Clock::system();
-    let records = match Setup::records(&config, &clock).await {
+    let records = match Setup::records(&config, from, &clock).await {
         // Before the first job there is nothing to know.
         Err(error) if matches!(error.downcast_ref(), Some(LedgerError::Missing { .. })) => {
             eprintln!("stagesweep: {error}");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::check::EX_CONFIG;
 use crate::config::{Config, LedgerBackend};
-use crate::domain::arn::partition_of;
+use crate::domain::partition::partition_of;
 use crate::domain::targets::Target;
 
 /// Whose policy is written.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 
+use crate::aws::Asked;
 use crate::config;
 
 pub mod check;
@@ -46,7 +48,7 @@ enum Verb {
     #[command(after_help = "Example:\n  stagesweep run --config /etc/stagesweep/config.toml")]
     Run {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
         /// Stop once the queue is empty and all jobs are done.
         #[arg(long)]
         drain: bool,
@@ -57,7 +59,7 @@ enum Verb {
     #[command(after_help = "Example:\n  stagesweep check --config ./config.toml")]
     Check {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
     },
     /// Show what is there, and the steps that a rejection would take now. Changes nothing.
     ///
@@ -67,7 +69,7 @@ enum Verb {
     #[command(after_help = "Example:\n  stagesweep plan shop-frontend-pipeline")]
     Plan {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
         #[command(flatten)]
         target: setup::TargetArgument,
         /// Write one JSON document.
@@ -84,7 +86,7 @@ enum Verb {
     #[command(after_help = "Example:\n  stagesweep clean shop-frontend-pipeline --yes")]
     Clean {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
         #[command(flatten)]
         target: setup::TargetArgument,
         #[command(flatten)]
@@ -102,7 +104,7 @@ enum Verb {
     )]
     Orphans {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
         #[command(flatten)]
         options: orphans::Options,
     },
@@ -115,7 +117,7 @@ enum Verb {
     #[command(after_help = "Example:\n  stagesweep doctor shop-frontend-pipeline")]
     Doctor {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
         #[command(flatten)]
         options: doctor::Options,
     },
@@ -129,7 +131,7 @@ enum Verb {
     )]
     DeadLetters {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
         #[command(flatten)]
         options: dead_letters::Options,
     },
@@ -143,7 +145,7 @@ enum Verb {
     )]
     History {
         #[command(flatten)]
-        config: ConfigArgument,
+        from: Invocation,
         #[command(flatten)]
         options: history::Options,
     },
@@ -195,6 +197,33 @@ struct ConfigArgument {
     path: Option<PathBuf>,
 }
 
+/// Where a verb that asks AWS finds its configuration, and as whom it asks.
+#[derive(Debug, clap::Args)]
+pub struct Invocation {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// The AWS profile, which then comes before keys in variables [default: $AWS_PROFILE, else the one
+    /// called default].
+    #[arg(long, value_name = "NAME", global = true, value_parser = NonEmptyStringValueParser::new())]
+    profile: Option<String>,
+    /// The AWS region [default: $AWS_REGION, else the profile's, the instance's, or that of queue.url].
+    #[arg(long, value_name = "REGION", global = true, value_parser = NonEmptyStringValueParser::new())]
+    region: Option<String>,
+}
+
+impl Invocation {
+    fn path(&self) -> PathBuf {
+        self.config.path()
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            profile: self.profile.clone(),
+            region: self.region.clone(),
+        }
+    }
+}
+
 impl ConfigArgument {
     fn path(&self) -> PathBuf {
         config::path(self.path.as_deref(), &environment())
@@ -207,10 +236,11 @@ impl ConfigArgument {
 /// What the verb could not handle; it is fatal.
 pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
     match arguments.verb {
-        Verb::Check { config } => {
+        Verb::Check { from } => {
             let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
             Ok(check::check(
-                &config.path(),
+                &from.path(),
+                &from.asked(),
                 &environment(),
                 &mut out,
                 &mut err,
@@ -233,22 +263,18 @@ pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
             pages::write(&directory)?;
             Ok(0)
         }
-        Verb::Run { config, drain } => block_on(run::run(config.path(), drain)),
-        Verb::Plan {
-            config,
-            target,
-            json,
-        } => block_on(plan::plan(&config.path(), &target, json)),
+        Verb::Run { from, drain } => block_on(run::run(from, drain)),
+        Verb::Plan { from, target, json } => block_on(plan::plan(&from, &target, json)),
         Verb::Clean {
-            config,
+            from,
             target,
             options,
-        } => block_on(clean::clean(&config.path(), &target, &options)),
-        Verb::History { config, options } => block_on(history::history(&config.path(), &options)),
-        Verb::Orphans { config, options } => block_on(orphans::orphans(&config.path(), &options)),
-        Verb::Doctor { config, options } => block_on(doctor::doctor(&config.path(), &options)),
-        Verb::DeadLetters { config, options } => {
-            block_on(dead_letters::dead_letters(&config.path(), &options))
+        } => block_on(clean::clean(&from, &target, &options)),
+        Verb::History { from, options } => block_on(history::history(&from, &options)),
+        Verb::Orphans { from, options } => block_on(orphans::orphans(&from, &options)),
+        Verb::Doctor { from, options } => block_on(doctor::doctor(&from, &options)),
+        Verb::DeadLetters { from, options } => {
+            block_on(dead_letters::dead_letters(&from, &options))
         }
         #[cfg(feature = "rehearsal")]
         Verb::Rehearse(options) => block_on(rehearse::rehearse(options)),

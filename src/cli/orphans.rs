@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
-use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, describe, held, line, moment, print, print_json, rough};
+use super::{FATAL, Invocation};
 use crate::aws::codepipeline::CodePipeline;
 use crate::daemon::signals::{Request, Requests};
 use crate::domain::executions::MIN_AGE;
@@ -63,8 +62,8 @@ struct Chosen {
 ///
 /// # Errors
 /// If the account or the ledger cannot be read.
-pub(super) async fn orphans(path: &Path, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(path) {
+pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
+    let config = match load(from) {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
@@ -72,7 +71,7 @@ pub(super) async fn orphans(path: &Path, options: &Options) -> anyhow::Result<u8
         !options.delete || options.yes || (std::io::stdin().is_terminal() && !options.json),
         "there is no terminal to ask on: add --yes to take all orphans down"
     );
-    let setup = Arc::new(Setup::new(config, |telemetry| telemetry).await?);
+    let setup = Arc::new(Setup::new(config, from, |telemetry| telemetry).await?);
     let elsewhere = elsewhere(&setup);
     anyhow::ensure!(
         !options.delete || elsewhere.is_empty(),

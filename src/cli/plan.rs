@@ -1,10 +1,10 @@
 //! `plan`: what is there, and what a rejection would do now. Changes nothing.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::Invocation;
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, plain, print, print_json, when};
 use super::{FATAL, open_job};
@@ -24,15 +24,15 @@ use crate::telemetry::chain;
 /// # Errors
 /// If the target cannot be told, or AWS cannot be asked.
 pub(super) async fn plan(
-    path: &Path,
+    from: &Invocation,
     target: &TargetArgument,
     as_json: bool,
 ) -> anyhow::Result<u8> {
-    let config = match load(path) {
+    let config = match load(from) {
         Ok(config) => config,
         Err(status) => return Ok(status),
     };
-    let setup = Setup::new(config, |telemetry| telemetry).await?;
+    let setup = Setup::new(config, from, |telemetry| telemetry).await?;
     let named = setup.named(target).await?;
     let tasks = Tasks::default();
     let _ended = tasks.end_on_drop();

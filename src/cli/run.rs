@@ -1,6 +1,6 @@
 //! `stagesweep run`: the daemon.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::Invocation;
 use super::{FATAL, check, environment};
 use crate::aws::{Connector, RECEIVE_MARGIN};
 use crate::config::{self, Config, LedgerBackend, MetricsFormat, MetricsSink};
@@ -31,8 +32,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// If logging or signal handling cannot be started. The caller prints it and exits with 1. What is
 /// fatal after that is logged, and is the status 1.
-pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
-    let config = match Config::load(&config_path, &environment()) {
+pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
+    let config = match Config::load(&from.path(), &environment()) {
         Ok(config) => config,
         Err(faults) => {
             eprintln!("{faults}");
@@ -56,7 +57,7 @@ pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
     let requests = Requests::listen().context("signal handlers could not be installed")?;
     let status = serve(
         config,
-        &config_path,
+        &from,
         clock,
         &telemetry,
         requests,
@@ -99,20 +100,21 @@ fn with_metrics(
 
 async fn serve(
     config: Config,
-    config_path: &Path,
+    from: &Invocation,
     clock: Clock,
     telemetry: &Arc<Telemetry>,
     mut requests: Requests,
     level: LevelHandle,
     drain: bool,
 ) -> anyhow::Result<u8> {
+    let region = config.queue.region.clone();
     let connector =
-        Connector::from_environment(&clock, config.queue.region.clone(), Arc::clone(telemetry))
-            .await;
-    anyhow::ensure!(
-        connector.region().is_some(),
-        "no AWS region: set AWS_REGION, or region in the AWS profile"
-    );
+        Connector::from_environment(&clock, &from.asked(), region, Arc::clone(telemetry)).await;
+    if connector.region().is_none() {
+        // A profile that is not there has none either.
+        connector.sign_in().await?;
+        anyhow::bail!("no AWS region: set AWS_REGION, or region in the AWS profile");
+    }
     let ledger = open_ledger(&config, &connector, &clock).await?;
     let daemon = Daemon::new(
         config.clone(),
@@ -148,7 +150,7 @@ async fn serve(
                 }
                 Request::Reload => {
                     systemd.reloading();
-                    reload(&mut current, config_path, &daemon, &level, telemetry);
+                    reload(&mut current, &from.path(), &daemon, &level, telemetry);
                     systemd.reloaded();
                 }
                 Request::Report => daemon.consumer().report(),

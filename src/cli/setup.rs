@@ -1,11 +1,11 @@
 //! What every verb that looks at the account begins with.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use uuid::Uuid;
 
+use super::Invocation;
 use super::{check, environment};
 use crate::aws::Connector;
 use crate::config::{Config, LedgerBackend};
@@ -53,26 +53,30 @@ impl From<&str> for TargetArgument {
 }
 
 /// Reads the configuration; where it is bad, says so and returns the exit status.
-pub(super) fn load(path: &Path) -> Result<Config, u8> {
-    Config::load(path, &environment()).map_err(|faults| {
+pub(super) fn load(from: &Invocation) -> Result<Config, u8> {
+    Config::load(&from.path(), &environment()).map_err(|faults| {
         eprintln!("{faults}");
         check::EX_CONFIG
     })
 }
 
 impl Setup {
-    /// Takes credentials and region from the environment, and counts with `telemetry`.
+    /// Takes credentials and region as the invocation and the environment say, and counts with `telemetry`.
     ///
     /// # Errors
-    /// If there is no region; or [`NotAtHome`](crate::domain::targets::NotAtHome).
+    /// [`NotSignedIn`](crate::aws::NotSignedIn). If there is no region; or
+    /// [`NotAtHome`](crate::domain::targets::NotAtHome).
     pub(super) async fn new(
         mut config: Config,
+        from: &Invocation,
         telemetry: impl FnOnce(Telemetry) -> Telemetry,
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let telemetry = Arc::new(telemetry(Telemetry::new(clock.clone())));
-        let region = config.queue.region.clone();
-        let connector = Connector::from_environment(&clock, region, Arc::clone(&telemetry)).await;
+        let (asked, region) = (from.asked(), config.queue.region.clone());
+        let connector =
+            Connector::from_environment(&clock, &asked, region, Arc::clone(&telemetry)).await;
+        connector.sign_in().await?;
         let Some(region) = connector.region() else {
             anyhow::bail!("no AWS region: set AWS_REGION, or region in the AWS profile");
         };
@@ -162,11 +166,15 @@ impl Setup {
     }
 
     /// The same; AWS is asked only where the ledger is there.
-    pub(super) async fn records(config: &Config, clock: &Clock) -> anyhow::Result<Vec<Record>> {
+    pub(super) async fn records(
+        config: &Config,
+        from: &Invocation,
+        clock: &Clock,
+    ) -> anyhow::Result<Vec<Record>> {
         Ok(match config.ledger.backend {
             LedgerBackend::Embedded => EmbeddedLedger::history(&config.ledger.path, clock)?,
             LedgerBackend::DynamoDb => {
-                let setup = Self::new(config.clone(), |telemetry| telemetry).await?;
+                let setup = Self::new(config.clone(), from, |telemetry| telemetry).await?;
                 setup.history().await?
             }
         })

@@ -7,6 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::MetricsSink;
 use crate::domain::arn::is_account;
+use crate::domain::partition::QueueHost;
 
 /// A text as a fault quotes it: escaped, and cut where nobody would read on.
 pub(super) fn quoted(text: &str) -> String {
@@ -66,15 +67,7 @@ pub(super) fn parse_queue_url(url: &str) -> Result<(Option<String>, Option<Strin
         .nth(1)
         .filter(|segment| is_account(segment))
         .map(|&segment| segment.to_owned());
-    let region = host
-        .strip_prefix("sqs.")
-        .and_then(|rest| {
-            rest.strip_suffix(".amazonaws.com")
-                .or_else(|| rest.strip_suffix(".amazonaws.com.cn"))
-        })
-        .filter(|region| !region.is_empty() && !region.contains('.'))
-        .map(str::to_owned);
-    Ok((account, region))
+    Ok((account, QueueHost::parse(host).map(|host| host.region)))
 }
 
 /// Directives as `tracing` takes them, but a lone word must be a level: `inof` would otherwise

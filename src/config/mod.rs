@@ -65,6 +65,16 @@ pub struct Config {
     pub targets: Targets,
 }
 
+/// What is wrong with a FIFO queue, as warnings say it.
+pub const FIFO: &str = "it is a FIFO queue: a message that waits, or that cannot be handled, holds back \
+                        every one behind it in its group";
+
+/// Whether a queue's URL names a FIFO queue.
+#[must_use]
+pub fn is_fifo(url: &str) -> bool {
+    url.ends_with(".fifo")
+}
+
 /// The queue, and how it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {

@@ -213,6 +213,11 @@ impl Consumer {
         }
     }
 
+    /// Nothing is received yet, and why.
+    pub(crate) fn cannot_receive(&self, class: ErrorClass) {
+        *lock(&self.receiving_fails) = Some(class);
+    }
+
     /// Whether it is well: for the watchdog, and for those who ask.
     #[must_use]
     pub fn vitals(&self) -> Vitals {

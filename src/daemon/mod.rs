@@ -39,6 +39,9 @@ const SOON: Duration = Duration::from_secs(60);
 /// Between two questions to STS whose account the daemon works in.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// The same, where it is not STS that does not answer.
+const ASK_SLOWLY: Duration = Duration::from_secs(30);
+
 /// How long the daemon's end waits for notices to be sent. The others are sent at the next start.
 const LAST_NOTICES: Duration = Duration::from_secs(2);
 
@@ -298,7 +301,12 @@ impl Daemon {
                         error: &error,
                         phase: failing.failed(),
                     });
-                    tokio::time::sleep(ASK_AGAIN).await;
+                    self.consumer.cannot_receive(error.class);
+                    tokio::time::sleep(match error.class.is_of_sign_in() {
+                        true => ASK_SLOWLY,
+                        false => ASK_AGAIN,
+                    })
+                    .await;
                     None
                 }
             };

@@ -91,16 +91,6 @@ impl fmt::Display for PipelineArn {
     }
 }
 
-/// The partition that a region is in.
-pub(crate) fn partition_of(region: &str) -> &'static str {
-    match region {
-        _ if region.starts_with("cn-") => "aws-cn",
-        _ if region.starts_with("us-gov-") => "aws-us-gov",
-        _ if region.starts_with("eusc-") => "aws-eusc",
-        _ => "aws",
-    }
-}
-
 /// Whether a region's code may hold `byte`.
 pub(super) const fn is_region_byte(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'

@@ -22,6 +22,10 @@ pub enum ErrorClass {
     Unavailable,
     /// The request itself was refused, and would be again.
     Rejected,
+    /// There are no credentials to call with. A role may come late.
+    NoCredentials,
+    /// The call cannot be made as the environment, the AWS profile and the command line say.
+    Misconfigured,
 }
 
 /// A state that forbids a call for now.
@@ -52,7 +56,16 @@ impl ErrorClass {
             Self::Conflict(conflict) => conflict.code(),
             Self::Unavailable => "unavailable",
             Self::Rejected => "rejected",
+            Self::NoCredentials => "no_credentials",
+            Self::Misconfigured => "misconfigured",
         }
+    }
+
+    /// Whether nobody was asked, because of how the daemon signs in. That may be set right while it runs, and a
+    /// role may come late.
+    #[must_use]
+    pub fn is_of_sign_in(self) -> bool {
+        matches!(self, Self::NoCredentials | Self::Misconfigured)
     }
 
     /// Whether the same call may succeed a moment later, with nothing mended in between.
@@ -102,13 +115,15 @@ mod tests {
             ErrorClass::Changed,
             ErrorClass::Unavailable,
             ErrorClass::Rejected,
+            ErrorClass::NoCredentials,
+            ErrorClass::Misconfigured,
         ];
         let all = classes
             .into_iter()
             .chain(conflicts.map(ErrorClass::Conflict));
         let codes: Vec<_> = all.map(|class| class.to_string()).collect();
         assert_eq!(codes[3], "precondition_failed");
-        assert_eq!(codes[6], "policy_in_use");
+        assert_eq!(codes[8], "policy_in_use");
         let distinct: std::collections::BTreeSet<_> = codes.iter().collect();
         assert_eq!(distinct.len(), codes.len(), "{codes:?}");
     }

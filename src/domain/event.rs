@@ -18,7 +18,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::malformed::Malformed;
-use crate::domain::arn::{PipelineArn, is_name, partition_of};
+use crate::domain::arn::{PipelineArn, is_name};
+use crate::domain::partition::console_of;
+use crate::domain::partition::partition_of;
 
 /// Bodies above this many bytes are malformed. It is SQS's own limit for one message (1 MiB); the
 /// depth of the JSON is bounded by serde_json (128 levels).
@@ -146,18 +148,14 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Where a person can look at the execution.
+    /// Where a person can look at the execution. `None` where the partition's console is not public.
     #[must_use]
-    pub fn console_url(&self) -> String {
-        let host = match self.pipeline.partition.as_str() {
-            "aws-cn" => "console.amazonaws.cn",
-            "aws-us-gov" => "console.amazonaws-us-gov.com",
-            _ => "console.aws.amazon.com",
-        };
-        format!(
+    pub fn console_url(&self) -> Option<String> {
+        let host = console_of(&self.pipeline.partition)?;
+        Some(format!(
             "https://{host}/codesuite/codepipeline/pipelines/{}/executions/{}/timeline?region={}",
             self.pipeline.name, self.execution_id, self.pipeline.region
-        )
+        ))
     }
 }
 

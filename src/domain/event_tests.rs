@@ -467,6 +467,8 @@ fn the_console_url_is_that_of_the_partition() {
             "aws-us-gov",
             "console.amazonaws-us-gov.com",
         ),
+        ("eusc-de-east-1", "aws-eusc", "console.amazonaws-eusc.eu"),
+        ("us-iso-east-1", "aws-iso", ""),
     ] {
         let arn =
             format!("arn:{partition}:codepipeline:{region}:210987654321:shop-frontend-pipeline");
@@ -474,13 +476,12 @@ fn the_console_url_is_that_of_the_partition() {
             REJECTED,
             &[("/region", json!(region)), ("/resources", json!([arn]))],
         );
-        assert_eq!(
-            rejection(&body).console_url(),
-            format!(
-                "https://{host}/codesuite/codepipeline/pipelines/shop-frontend-pipeline\
-                 /executions/{EXECUTION}/timeline?region={region}"
-            )
+        let url = format!(
+            "https://{host}/codesuite/codepipeline/pipelines/shop-frontend-pipeline\
+             /executions/{EXECUTION}/timeline?region={region}"
         );
+        let public = (!host.is_empty()).then_some(url);
+        assert_eq!(rejection(&body).console_url(), public);
         // An event without resources says as much by its region.
         assert_eq!(
             rejection(&without(&body, "/resources")).pipeline,

@@ -11,5 +11,6 @@ pub mod event;
 pub mod executions;
 pub mod history;
 pub mod lease_terms;
+pub mod partition;
 pub mod targets;
 pub mod verdict;

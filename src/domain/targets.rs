@@ -30,8 +30,9 @@ pub use self::neighbours::Neighbour;
 pub use self::pattern::PatternError;
 pub use self::program::{OptionArgument, Program, ProgramError, ProgramSpec, TRY_AGAIN};
 pub use self::template::{ParameterNameError, TemplateError};
+pub(crate) use crate::domain::partition::partition_of;
 
-use crate::domain::arn::{MAX_NAME, PipelineArn, is_name_byte, partition_of};
+use crate::domain::arn::{MAX_NAME, PipelineArn, is_name_byte};
 use crate::domain::event::JobKey;
 
 use self::access::AccessTemplates;

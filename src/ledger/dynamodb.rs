@@ -92,7 +92,11 @@ impl DynamoDbLedger {
             clock,
         };
         match ledger.check().await {
-            Err(LedgerError::Table { source, .. }) if source.class.is_transient() => Ok(ledger),
+            Err(LedgerError::Table { source, .. })
+                if source.class.is_transient() || source.class.is_of_sign_in() =>
+            {
+                Ok(ledger)
+            }
             checked => checked.map(|()| ledger),
         }
     }

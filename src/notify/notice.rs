@@ -186,7 +186,9 @@ fn about(detail: &mut Value, rejection: &Rejection, target: &str) {
     detail["execution_id"] = json!(rejection.execution_id);
     detail["target"] = json!(target);
     detail["rejected_at"] = json!(rejection.rejected_at.to_string());
-    detail["console_url"] = json!(rejection.console_url());
+    if let Some(url) = rejection.console_url() {
+        detail["console_url"] = json!(url);
+    }
     if let Some(comment) = &rejection.comment {
         detail["comment"] = json!(cut(comment));
     }
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(detail["pipeline"], rejection.pipeline.name);
         assert_eq!(detail["duration_seconds"], 341.5);
         assert_eq!(detail["comment"], rejection.comment.as_deref().unwrap());
-        assert_eq!(detail["console_url"], rejection.console_url());
+        assert_eq!(detail["console_url"], json!(rejection.console_url()));
         assert_eq!(detail["at"], "2026-08-24T06:30:00Z");
         // It is kept as a text, and is the same when it is read back.
         let kept = serde_json::to_string(&notice).unwrap();

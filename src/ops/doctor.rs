@@ -6,6 +6,7 @@
 //! **Not checked.** The permissions to change something are not tried, since that would change it: IAM is
 //! asked to simulate them.
 
+mod connection;
 pub mod event_pattern;
 mod ledger;
 mod notify;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use jiff::SignedDuration;
 
+use crate::aws::Asked;
 use crate::aws::identity::Caller;
 use crate::aws::{Account, AwsError, Connector};
 use crate::config::Config;
@@ -34,6 +36,8 @@ use crate::ops::orphans::QUOTA;
 use crate::reconcile::accounts::Accounts;
 use crate::runtime::clock::Clock;
 use crate::telemetry::chain;
+
+pub use connection::{connection, not_signed_in};
 
 /// Requests that are signed with a clock that is further off are refused.
 const MAX_SKEW: Duration = Duration::from_secs(5 * 60);
@@ -168,7 +172,8 @@ pub fn not_at_home(error: &NotAtHome) -> Vec<Check> {
 /// What to do about a call that failed; `allow` is for one that was denied.
 fn mend(error: &AwsError, allow: &str) -> String {
     let text = match error.class {
-        _ if error.lacks_credentials() => CREDENTIALS,
+        ErrorClass::NoCredentials => CREDENTIALS,
+        ErrorClass::Misconfigured => "set what the message says",
         _ if error.is_not_assumed() => {
             "allow sts:AssumeRole on the target's role, and the daemon in the role's trust policy"
         }
@@ -199,6 +204,8 @@ pub struct Preflight<'a> {
     pub config: &'a Config,
     /// The credentials at hand.
     pub connector: &'a Connector,
+    /// What the command line asks for, before the environment.
+    pub asked: &'a Asked,
     /// The accounts that targets lead to.
     pub accounts: &'a Accounts,
     /// This machine's clock.
@@ -234,6 +241,7 @@ impl Preflight<'_> {
         let said = format!("valid, {} target(s)", config.targets.len());
         let mut checks = vec![Check::ok("configuration", said)];
         checks.push(region(config, connector));
+        checks.extend(connection(config, self.asked));
         let caller = connector.identity().caller().await;
         checks.extend(credentials(&caller, config, self.clock));
         if let Err(error) = &caller

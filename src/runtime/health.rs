@@ -240,7 +240,11 @@ impl Vitals {
         let polls = match (self.not_polling, self.polled) {
             (Some(NotPolling::Full), _) => "as many jobs at work as may be".to_owned(),
             (Some(NotPolling::Stopping), _) => "stopping".to_owned(),
-            (None, None) => "waiting for the queue's first answer".to_owned(),
+            (None, None) => {
+                let fails = self.receiving_fails.map(|class| format!(" ({class})"));
+                let fails = fails.unwrap_or_default();
+                format!("waiting for the queue's first answer{fails}")
+            }
             (None, Some(_)) => match (self.ledger_fails, self.receiving_fails) {
                 (true, _) => "waiting for the ledger".to_owned(),
                 (false, Some(class)) => format!("receiving fails ({class})"),
@@ -362,6 +366,10 @@ mod tests {
         vitals.not_polling = None;
         vitals.polled = None;
         assert_eq!(code(&vitals), Some("not_polled_yet"));
+        vitals.receiving_fails = Some("no_credentials");
+        vitals.jobs.clear();
+        let status = "waiting for the queue's first answer (no_credentials); no job in flight";
+        assert_eq!(vitals.summary(), status);
     }
 
     #[test]

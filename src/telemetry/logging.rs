@@ -114,10 +114,15 @@ fn queue(to: impl Write + Send + 'static, within: Duration) -> (NonBlocking, Las
 /// Other crates whose debug lines are of use and show no request and no answer.
 const WIRELESS: [&str; 3] = ["aws_config", "hyper_util", "rustls"];
 
+/// Crates that look for credentials.
+const SIGNING_IN: [&str; 2] = ["aws_config", "aws_runtime"];
+
 /// Whether a line may be logged, whatever the level says. The SDK and what it stands on log requests and answers
 /// whole at `debug` and `trace`, the bodies of messages among them.
 fn shows_no_body(metadata: &Metadata<'_>) -> bool {
     match *metadata.level() {
+        // What goes wrong there fails a call, which says so in words; that all goes well is said at each load.
+        Level::WARN | Level::INFO if SIGNING_IN.contains(&source(metadata.target())) => false,
         Level::ERROR | Level::WARN | Level::INFO => true,
         _ if is_ours(metadata.target()) => true,
         Level::DEBUG => WIRELESS.contains(&source(metadata.target())),

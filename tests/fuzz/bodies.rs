@@ -52,7 +52,8 @@ pub(crate) fn event(data: &[u8]) {
             assert_eq!(text("/detail/execution-id"), Some(&*rejection.execution_id));
             assert!(rejection.key.as_str().starts_with(&rejection.execution_id));
             assert_eq!(rejection.pipeline.account, event.account);
-            assert!(!rejection.console_url().contains(char::is_whitespace));
+            let url = rejection.console_url().unwrap_or_default();
+            assert!(!url.contains(char::is_whitespace));
         }
         Kind::NotARejection(NotARejection::NotAnAction) => assert!(!is_action),
         Kind::NotARejection(NotARejection::NotFailed) => assert!(is_action && !has_failed),

@@ -4,8 +4,9 @@
 //! pipeline of the queue's own account, in the region that the target's pattern has literally, or else in
 //! the one at hand. A pipeline of another account is named by its ARN.
 
-use crate::domain::arn::{PipelineArn, partition_of};
+use crate::domain::arn::PipelineArn;
 use crate::domain::binding::Subject;
+use crate::domain::partition::partition_of;
 use crate::domain::targets::{Resolution, ResolvedTarget, Target, Targets};
 
 /// What a bare name is completed with.

@@ -6,6 +6,8 @@ use super::queue_policy::{QueuePolicy, Verdict};
 use super::{Check, Preflight, Scene, Status, people, rule};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
+use crate::config::FIFO;
+use crate::config::is_fifo;
 use crate::domain::error_class::ErrorClass;
 
 /// With fewer receives, a failure that would have passed ends in the dead-letter queue, and so does a rejection
@@ -19,6 +21,9 @@ const MANY_RECEIVES: u32 = 100;
 const SHORT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) const READ: &str = "sqs:GetQueueAttributes on it";
+
+const FIFO_REMEDY: &str =
+    "send the rule's events to a standard queue, and name that one in queue.url";
 
 /// The key that AWS manages for SQS. Its policy cannot be changed, so that no other service may use it.
 const AWS_MANAGED_KEY: &str = "alias/aws/sqs";
@@ -45,6 +50,7 @@ pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Option<QueueAttri
         attributes.visible, attributes.in_flight, attributes.delayed
     );
     let mut checks = vec![Check::ok("queue", said).about(url)];
+    checks.extend(is_fifo(url).then(|| Check::warning("queue", FIFO, FIFO_REMEDY).about(url)));
     checks.push(redrive(&attributes));
     let Config { cleanup, retry, .. } = config;
     checks.push(retention(
