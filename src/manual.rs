@@ -20,16 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use crate::activity::Activity;
 use crate::attribution::OwnStaging;
-use crate::binding::Subject;
+use crate::binding::{Binding, Subject};
 use crate::catch_up::event_of;
 use crate::clock::Clock;
 use crate::event::{JobKey, Rejection};
 use crate::lease::Terms;
-use crate::ledger::{Claim, Ledger, LedgerError, Unfinished, keep, lease_until};
+use crate::ledger::{Claimed, Grant, Holder, Ledger, LedgerError, Unfinished};
 use crate::named::Named;
 use crate::place::Place;
 use crate::plan::Outcome;
@@ -155,24 +154,39 @@ impl ByHand {
     /// then.
     pub async fn clean(&self, order: &Order, stop: &Stop) -> Result<Cleaned, LedgerError> {
         let rejection = order.rejection(self.clock.now());
-        let claimed_at = Instant::now();
-        let until = lease_until(&self.clock, self.terms);
-        let claim = self
-            .ledger
-            .claim(&rejection.key, &rejection.pipeline.name, until)
-            .await?;
-        let (grant, binding) = match claim {
-            Claim::Granted { grant, binding } => (grant, binding),
-            Claim::Done { outcome } => return Ok(Cleaned::Before(outcome)),
-            Claim::Leased { until } => return Ok(Cleaned::Elsewhere { until }),
+        let (key, pipeline) = (rejection.key.clone(), rejection.pipeline.name.clone());
+        let holder = Holder {
+            ledger: &*self.ledger,
+            clock: &self.clock,
+            terms: self.terms,
+            stop,
         };
+        let work = async |grant, binding| {
+            let job = self.job(order, rejection, grant, binding, stop);
+            self.reconciler.run(&job).await
+        };
+        Ok(match holder.under_grant(&key, &pipeline, work).await? {
+            Claimed::Worked(ended) => Cleaned::Ran(ended),
+            Claimed::Done { outcome } => Cleaned::Before(outcome),
+            Claimed::Leased { until } => Cleaned::Elsewhere { until },
+        })
+    }
+
+    fn job(
+        &self,
+        order: &Order,
+        rejection: Rejection,
+        grant: Grant,
+        binding: Option<Binding>,
+        stop: &Stop,
+    ) -> Job {
         let target = order.target(&rejection);
         let program = target.program.is_some();
-        let job = Job {
+        Job {
             event: program.then(|| event_of(&rejection).into()),
             rejection,
             target,
-            grant: grant.clone(),
+            grant,
             unasked: false,
             last_receive: false,
             by_hand: order.subject().is_none_or(|subject| subject.by_hand),
@@ -189,15 +203,7 @@ impl ByHand {
             stop: stop.clone(),
             activity: Activity::default(),
             place: Place::uncounted(),
-        };
-        let run = self.reconciler.run(&job);
-        tokio::pin!(run);
-        let ended = tokio::select! {
-            biased;
-            ended = &mut run => ended,
-            () = keep(&*self.ledger, &grant, claimed_at, self.terms, &self.clock, stop, |_| {}) => run.await,
-        };
-        Ok(Cleaned::Ran(ended))
+        }
     }
 
     fn neighbours(&self, order: &Order) -> Vec<Neighbour> {

@@ -31,7 +31,7 @@ use jiff::Timestamp;
 
 pub use dynamodb::DynamoDbLedger;
 pub use embedded::EmbeddedLedger;
-pub use keep::{keep, lease_until};
+pub use keep::{Claimed, Holder};
 pub use records::Records;
 
 use crate::aws::{AwsError, pulse};

@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::event::JobKey;
 use crate::history::{About, Kind, Note, Record};
 use crate::lease::Terms;
-use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError, keep, lease_until};
+use crate::ledger::{Bound, Claimed, Grant, Holder, Ledger, LedgerError};
 use crate::plan::{Deletable, Disableable, Distribution, Outcome};
 use crate::retry::{Conflict, ErrorClass};
 use crate::stop::{Stop, StopReason};
@@ -161,20 +161,34 @@ impl Remover {
         stop: &Stop,
     ) -> Result<(), Why> {
         let key = JobKey::from(format!("{PREFIX}{id}"));
-        let claimed_at = Instant::now();
-        let until = lease_until(&self.clock, self.terms);
-        let grant = match self.ledger.claim(&key, "", until).await? {
-            Claim::Granted { grant, .. } => grant,
-            Claim::Leased { until } => return Err(Why::Elsewhere { until }),
-            Claim::Done { .. } => {
-                let said = "the ledger has it as removed; look again in a minute";
-                return Err(Why::Owned(said.to_owned()));
-            }
+        let holder = Holder {
+            ledger: &*self.ledger,
+            clock: &self.clock,
+            terms: self.terms,
+            stop,
         };
+        let work = async |grant, _| self.remove(id, policy_id, &grant, stop).await;
+        match holder.under_grant(&key, "", work).await? {
+            Claimed::Worked(ended) => ended,
+            Claimed::Leased { until } => Err(Why::Elsewhere { until }),
+            Claimed::Done { .. } => {
+                let said = "the ledger has it as removed; look again in a minute";
+                Err(Why::Owned(said.to_owned()))
+            }
+        }
+    }
+
+    async fn remove(
+        &self,
+        id: &str,
+        policy_id: Option<&str>,
+        grant: &Grant,
+        stop: &Stop,
+    ) -> Result<(), Why> {
         self.ledger.note(
-            &grant,
+            grant,
             Note::Began(About {
-                execution_id: key.as_str().to_owned(),
+                execution_id: grant.key.as_str().to_owned(),
                 target: String::new(),
                 comment: Some("orphan removed by hand".to_owned()),
                 rejected_at_ms: self.clock.now_ms(),
@@ -182,24 +196,17 @@ impl Remover {
                 last_receive: false,
             }),
         );
-        let work = self.take_down(id, policy_id, &grant, stop);
-        tokio::pin!(work);
-        let ended = tokio::select! {
-            biased;
-            ended = &mut work => ended,
-            () = keep(&*self.ledger, &grant, claimed_at, self.terms, &self.clock, stop, |_| {}) => work.await,
-        };
-        match ended {
+        match self.take_down(id, policy_id, grant, stop).await {
             Ok(()) => {
                 self.ledger
-                    .note(&grant, Note::Entry(Kind::Ended, Outcome::Cleaned.code()));
-                self.ledger.complete(&grant, Outcome::Cleaned).await?;
+                    .note(grant, Note::Entry(Kind::Ended, Outcome::Cleaned.code()));
+                self.ledger.complete(grant, Outcome::Cleaned).await?;
                 Ok(())
             }
             Err(why) => {
-                self.ledger.note(&grant, Note::Entry(Kind::Ended, "left"));
+                self.ledger.note(grant, Note::Entry(Kind::Ended, "left"));
                 // The lease ends by itself; what is to be told is why it was left.
-                let _ = self.ledger.release(&grant, "left").await;
+                let _ = self.ledger.release(grant, "left").await;
                 Err(why)
             }
         }
