@@ -50,11 +50,12 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use self::bind::complete;
+pub(crate) use self::bind::{bound_to, complete, production_named, staging_named};
 use self::calls::Calls;
 use self::ended::Halt;
 pub use self::ended::{Done, Ended, Failure, Refused};
 use self::observe::Known;
+pub(crate) use self::observe::{Search, named_policies};
 pub use self::program::ProgramFailure;
 use self::question::Learned;
 use crate::accounts::{Account, Accounts};
@@ -273,10 +274,7 @@ struct Run<'a> {
     known: Known,
     learned: Learned,
     progress: Progress,
-    /// Nothing has told yet whether a policy lists our staging distribution.
-    list_policies: bool,
-    /// CloudFront says that some policy does.
-    search_policies: bool,
+    search: Search,
     /// A listing has confirmed that the staging distribution is gone.
     listed_gone: bool,
     /// The target's delay is over.
@@ -318,8 +316,7 @@ impl<'a> Run<'a> {
             known: Known::default(),
             learned: Learned::default(),
             progress: Progress::default(),
-            list_policies: true,
-            search_policies: false,
+            search: Search::default(),
             listed_gone: false,
             delayed: false,
             verified: false,
@@ -380,7 +377,7 @@ impl Run<'_> {
         self.index = index;
         self.progress = Progress::default();
         self.known = Known::default();
-        (self.list_policies, self.search_policies) = (true, false);
+        self.search = Search::default();
         self.listed_gone = false;
     }
 

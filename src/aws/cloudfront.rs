@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind, Turn};
-pub use inventory::{Details, Listed, ListedPolicy};
+pub use inventory::{Listed, ListedPolicy};
 
 use crate::activity::Activity;
 use crate::plan::{Deletable, Detachable, Disableable, Distribution, Policy};
@@ -165,19 +165,6 @@ impl CloudFront {
     pub async fn distribution(&self, id: &str) -> Result<Option<Distribution>, AwsError> {
         let sighting = self.look(id).await?;
         Ok(sighting.found.map(|reading| reading.distribution))
-    }
-
-    /// One distribution, with what people want to know of it (GetDistribution); `None` if it does
-    /// not exist.
-    ///
-    /// # Errors
-    /// As [`CloudFront::distribution`].
-    pub async fn details(&self, id: &str) -> Result<Option<Details>, AwsError> {
-        Ok(self.look(id).await?.found.map(|reading| Details {
-            modified_at: reading.version.time(),
-            distribution: reading.distribution,
-            comment: reading.comment,
-        }))
     }
 
     /// As [`CloudFront::distribution`], with when that was and what tells its versions apart.

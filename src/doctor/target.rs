@@ -6,7 +6,7 @@ use super::questions::Reach;
 use super::{Check, MANY, Preflight, Scene, at_once, is_here, mend, resolved};
 use crate::accounts::Accounts;
 use crate::aws::Account;
-use crate::aws::cloudfront::Details;
+use crate::aws::cloudfront::Reading;
 use crate::binding::Slot;
 use crate::named::{self, Named};
 use crate::plan::Distribution;
@@ -160,7 +160,7 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
             let production = place(&parameters.production);
             reach.production_parameters.insert(production);
             reach.staging_parameters.insert(place(&parameters.staging));
-            let id = |details: &Details| details.distribution.id.clone();
+            let id = |reading: &Reading| reading.distribution.id.clone();
             reach.productions.extend(found.production.as_ref().map(id));
             let staging = found.staging.as_ref();
             let staging = staging.filter(|it| it.distribution.staging);

@@ -106,7 +106,7 @@ impl Run<'_> {
                 }
                 self.progress.conflict = Some(conflict);
                 // Some policy lists our staging distribution after all.
-                self.search_policies |= conflict == Conflict::StagingInUse;
+                self.search.told |= conflict == Conflict::StagingInUse;
                 Ok(())
             }
             class if class.is_transient() && step.is_questioned() => {
@@ -155,7 +155,7 @@ impl Run<'_> {
             }
             Step::DeletePolicy { policy_id, .. } => {
                 self.progress.policy_deleted = Some(policy_id);
-                self.list_policies = false;
+                self.search.untold = false;
             }
             Step::DisableStaging(_) => self.progress.disabled = true,
             Step::DeleteStaging(staging) => {

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::{Halt, Run};
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
-use crate::plan::{Observed, Policy};
+use crate::binding::Binding;
+use crate::plan::{Distribution, Observed, Policy};
 use crate::telemetry::events;
 
 /// What was seen of a distribution is looked at again after this long, if nothing that this run
@@ -42,6 +43,61 @@ impl Known {
     }
 }
 
+/// Whether the account's policies are searched for one that lists the staging distribution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Search {
+    /// Nothing has told yet whether one does.
+    pub(super) untold: bool,
+    /// CloudFront says that one does.
+    pub(super) told: bool,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self {
+            untold: true,
+            told: false,
+        }
+    }
+}
+
+impl Search {
+    /// There is nothing more to search for.
+    pub(super) const DONE: Self = Self {
+        untold: false,
+        told: false,
+    };
+
+    /// The domain name to search for, if none of the policies that were read lists it. A staging distribution has one
+    /// policy at the most: where that one is known to be gone, a search would find nothing.
+    pub(crate) fn wanted<'a>(
+        self,
+        binding: &'a Binding,
+        staging: Option<&'a Distribution>,
+        policies: &[Policy],
+    ) -> Option<&'a String> {
+        let domain = staging.map(|staging| &staging.domain);
+        let domain = domain.or(binding.staging_domain.as_ref())?;
+        let bound = binding.policy_id.as_ref();
+        let known_gone = bound.is_some_and(|id| !policies.iter().any(|policy| policy.id == *id));
+        let listed = |policy: &Policy| policy.staging_domains.contains(domain);
+        let searches = self.untold && !known_gone || self.told;
+        (searches && !policies.iter().any(listed)).then_some(domain)
+    }
+}
+
+/// The policies that are read in any case: those that the distributions and the binding name.
+pub(crate) fn named_policies(
+    binding: &Binding,
+    distributions: [Option<&Distribution>; 2],
+) -> BTreeSet<String> {
+    let named = distributions.into_iter().flatten();
+    named
+        .filter_map(|distribution| distribution.policy_id.clone())
+        .chain(binding.policy_id.clone())
+        .collect()
+}
+
 impl Run<'_> {
     /// Reads everything that a decision needs, but for a distribution that has just been seen.
     pub(super) async fn observe(&mut self) -> Result<Observed, Halt> {
@@ -59,36 +115,18 @@ impl Run<'_> {
         let distribution = |sighting: Sighting| Some(sighting.found?.distribution);
         let (production, staging) = (distribution(production), distribution(staging));
 
-        let named = [&production, &staging]
-            .into_iter()
-            .filter_map(|distribution| distribution.as_ref()?.policy_id.clone());
-        let ids: BTreeSet<String> = named
-            .chain(binding.policy_id.clone())
-            .filter(|id| self.progress.policy_deleted.as_ref() != Some(id))
-            .collect();
+        let mut ids = named_policies(binding, [production.as_ref(), staging.as_ref()]);
+        if let Some(deleted) = &self.progress.policy_deleted {
+            ids.remove(deleted);
+        }
         let mut policies = self.policies(ids).await?;
-
-        let domain = staging
-            .as_ref()
-            .map(|staging| &staging.domain)
-            .or(binding.staging_domain.as_ref());
-        // A staging distribution has one policy at the most: where that one is known to be gone, a
-        // search would find nothing.
-        let known_gone = binding
-            .policy_id
-            .as_ref()
-            .is_some_and(|id| !policies.iter().any(|policy| policy.id == *id));
-        if let Some(domain) = domain
-            && (self.list_policies && !known_gone || self.search_policies)
-            && !policies
-                .iter()
-                .any(|policy| policy.staging_domains.contains(domain))
-        {
+        let search = self.search;
+        if let Some(domain) = search.wanted(binding, staging.as_ref(), &policies) {
             let found = self
                 .calls
                 .call(|| cloudfront.policies_listing(domain))
                 .await?;
-            (self.list_policies, self.search_policies) = (false, false);
+            self.search = Search::DONE;
             policies.extend(self.policies(found).await?);
         }
         let mut observed = Observed {
