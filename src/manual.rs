@@ -203,6 +203,7 @@ impl ByHand {
             stop: stop.clone(),
             activity: Activity::default(),
             place: Place::uncounted(),
+            removal: None,
         }
     }
 

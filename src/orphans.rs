@@ -22,8 +22,8 @@ use jiff::Timestamp;
 
 use crate::aws::cloudfront::{Listed, ListedPolicy};
 
-pub use remove::{ReadRecords, Reading, Removed, Remover, Said, Say, Why};
-pub use survey::{Survey, SurveyError};
+pub use remove::{ReadRecords, Reading, Removed, Remover, removed_by};
+pub use survey::Survey;
 
 /// Nothing younger is ever an orphan.
 pub const MIN_AGE: Duration = Duration::from_secs(60 * 60);

@@ -10,6 +10,7 @@
 //! | `apply` | one step, and what its answer tells |
 //! | `questioned` | a step before which CodePipeline is asked, and its turn |
 //! | `delay` | holding a rejection for second thoughts, before anything is changed |
+//! | `orphan` | a job that takes down what nobody owns |
 //! | `hold` | waiting for somebody who is rightly at work, without the turn |
 //! | `wait` | a wait for a propagation, or a pause before the next look |
 //! | `record_deleted` | the first step: `deleted` in the staging parameter, and putting a value back |
@@ -36,6 +37,7 @@ mod ended;
 mod hold;
 mod observe;
 mod observing;
+mod orphan;
 mod program;
 mod question;
 mod questioned;
@@ -56,6 +58,7 @@ use self::ended::Halt;
 pub use self::ended::{Done, Ended, Failure, Refused};
 use self::observe::Known;
 pub(crate) use self::observe::{Search, named_policies};
+pub use self::orphan::{FindOwner, Removal};
 pub use self::program::ProgramFailure;
 use self::question::Learned;
 use crate::accounts::{Account, Accounts};
@@ -72,7 +75,7 @@ use crate::lasting::Lasting;
 use crate::ledger::{Grant, Ledger, LedgerError};
 use crate::notify::{Notice, Notifier};
 use crate::place::Place;
-use crate::plan::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
+use crate::plan::{Decision, Goal, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
 use crate::programs::Programs;
 use crate::retry::Backoff;
 use crate::stop::Stop;
@@ -139,6 +142,8 @@ pub struct Job {
     pub activity: Activity,
     /// Its place among those that work; it is left in waits for others.
     pub place: Place,
+    /// What nobody owns is taken down instead.
+    pub removal: Option<Removal>,
 }
 
 impl Reconciler {
@@ -352,6 +357,9 @@ impl Run<'_> {
 
     /// Cleans up, from whatever is found to the end.
     async fn work(&mut self) -> Result<Ended, Halt> {
+        if let Some(removal) = &self.job.removal {
+            return self.remove(&removal.orphan).await;
+        }
         self.find_out().await?;
         self.sent = self.binding.evidence.touched;
         self.take_turn().await?;
@@ -426,7 +434,7 @@ impl Run<'_> {
 
     /// Takes one staging distribution down.
     async fn take_down(&mut self) -> Result<Outcome, Halt> {
-        let mut bound = false;
+        let mut bound = self.job.removal.is_some();
         let mut before_change = None;
         loop {
             self.calls.heed_stop()?;
@@ -440,7 +448,12 @@ impl Run<'_> {
             if self.is_modified_by_others().await? {
                 return Ok(Outcome::Superseded);
             }
-            let decision = decide(&self.binding.about(self.index), &observed, &self.progress);
+            let binding = self.binding.about(self.index);
+            let goal = match &self.job.removal {
+                Some(removal) => Goal::Orphan(&removal.orphan),
+                None => Goal::Rejection(&binding),
+            };
+            let decision = decide(goal, &observed, &self.progress);
             if !bound && !matches!(decision, Decision::Refuse(_)) {
                 complete(&mut self.binding, self.index, &observed);
                 self.hold_production().await?;
@@ -482,6 +495,9 @@ impl Run<'_> {
 
     /// A fence in words: what was found, where.
     fn fence(&self, refusal: Refusal, observed: &Observed) -> Halt {
+        if let Some(removal) = &self.job.removal {
+            return self.refuse(refusal, removal.fence(refusal));
+        }
         let Binding {
             production_id,
             staging_id,

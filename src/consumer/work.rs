@@ -192,6 +192,7 @@ impl Consumer {
             stop: handle.stop.clone(),
             activity: handle.activity.clone(),
             place: handle.place.clone(),
+            removal: None,
         };
         let reconciler = self.parts.reconciler.clone();
         // A task of its own, so that a panic ends this job and no other.

@@ -51,6 +51,9 @@ impl Run<'_> {
     /// Has the ledger know, before the first change of the job, that there is one; and before the first one
     /// of CloudFront, that there is one.
     pub(super) async fn about_to_change(&mut self, cloudfront: bool) -> Result<(), Halt> {
+        if let Some(removal) = &self.job.removal {
+            return removal.is_unowned().await;
+        }
         let evidence = &mut self.binding.evidence;
         if evidence.changed && (evidence.touched || !cloudfront) {
             return Ok(());

@@ -105,15 +105,23 @@ impl Run<'_> {
         let aws::Account {
             cloudfront, ssm, ..
         } = &self.clients;
-        let (production, staging, parameter) = tokio::try_join!(
-            self.look(&binding.production_id),
-            self.look(&binding.staging_id),
-            self.calls.call(|| ssm.parameter(&self.parameters.staging)),
-        )?;
-        self.known.see(&binding.production_id, production.clone());
+        let slot = async {
+            if self.job.removal.is_some() {
+                return Ok((None, None));
+            }
+            tokio::try_join!(
+                async { self.look(&binding.production_id).await.map(Some) },
+                self.calls.call(|| ssm.parameter(&self.parameters.staging)),
+            )
+        };
+        let ((production, parameter), staging) =
+            tokio::try_join!(slot, self.look(&binding.staging_id))?;
+        if let Some(production) = &production {
+            self.known.see(&binding.production_id, production.clone());
+        }
         self.known.see(&binding.staging_id, staging.clone());
         let distribution = |sighting: Sighting| Some(sighting.found?.distribution);
-        let (production, staging) = (distribution(production), distribution(staging));
+        let (production, staging) = (production.and_then(distribution), distribution(staging));
 
         let mut ids = named_policies(binding, [production.as_ref(), staging.as_ref()]);
         if let Some(deleted) = &self.progress.policy_deleted {
