@@ -17,11 +17,9 @@
 //! only ETags are left between the two.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::activity::Activity;
 use crate::attribution::OwnStaging;
 use crate::binding::{Binding, Subject};
 use crate::catch_up::event_of;
@@ -30,8 +28,6 @@ use crate::event::{JobKey, Rejection};
 use crate::lease::Terms;
 use crate::ledger::{Claimed, Grant, Holder, Ledger, LedgerError, Unfinished};
 use crate::named::Named;
-use crate::place::Place;
-use crate::plan::Outcome;
 use crate::reconcile::{Ended, Job, Reconciler};
 use crate::stop::Stop;
 use crate::target::{Mode, Neighbour, ResolvedTarget, Targets};
@@ -69,18 +65,7 @@ pub struct Order {
 }
 
 /// How it ended.
-#[derive(Debug)]
-pub enum Cleaned {
-    /// The job ran.
-    Ran(Ended),
-    /// The very same cleanup was done before.
-    Before(Outcome),
-    /// The very same cleanup is being done elsewhere, or was until its process died.
-    Elsewhere {
-        /// When its lease ends, unless it is renewed.
-        until: Timestamp,
-    },
-}
+pub type Cleaned = Claimed<Ended>;
 
 impl Order {
     /// The job's key. Of a new one it also stands for the pipeline execution that nobody knows.
@@ -117,16 +102,9 @@ impl Order {
         let key = self.key();
         let resumed = self.subject().and_then(|it| it.rejection(key.clone()));
         resumed.unwrap_or_else(|| Rejection {
-            execution_id: key.as_str().to_owned(),
-            action_execution_id: None,
-            key,
-            pipeline: self.named.pipeline.clone(),
             stage: self.named.stage.clone().unwrap_or_default(),
             action: self.named.action.clone().unwrap_or_default(),
-            as_of: now,
-            as_of_uncertainty: Duration::ZERO,
-            rejected_at: now,
-            comment: Some("cleaned by hand".to_owned()),
+            ..Rejection::by_hand(key, self.named.pipeline.clone(), now, "cleaned by hand")
         })
     }
 }
@@ -165,11 +143,7 @@ impl ByHand {
             let job = self.job(order, rejection, grant, binding, stop);
             self.reconciler.run(&job).await
         };
-        Ok(match holder.under_grant(&key, &pipeline, work).await? {
-            Claimed::Worked(ended) => Cleaned::Ran(ended),
-            Claimed::Done { outcome } => Cleaned::Before(outcome),
-            Claimed::Leased { until } => Cleaned::Elsewhere { until },
-        })
+        holder.under_grant(&key, &pipeline, work).await
     }
 
     fn job(
@@ -184,11 +158,6 @@ impl ByHand {
         let program = target.program.is_some();
         Job {
             event: program.then(|| event_of(&rejection).into()),
-            rejection,
-            target,
-            grant,
-            unasked: false,
-            last_receive: false,
             by_hand: order.subject().is_none_or(|subject| subject.by_hand),
             named: order.resumes.is_none().then(|| OwnStaging {
                 id: order.staging_id.clone(),
@@ -200,10 +169,7 @@ impl ByHand {
             },
             neighbours: self.neighbours(order),
             binding,
-            stop: stop.clone(),
-            activity: Activity::default(),
-            place: Place::uncounted(),
-            removal: None,
+            ..Job::by_hand(rejection, target, grant, stop)
         }
     }
 

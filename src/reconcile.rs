@@ -146,6 +146,35 @@ pub struct Job {
     pub removal: Option<Removal>,
 }
 
+impl Job {
+    /// A job that a person begins.
+    #[must_use]
+    pub fn by_hand(
+        rejection: Rejection,
+        target: ResolvedTarget,
+        grant: Grant,
+        stop: &Stop,
+    ) -> Self {
+        Self {
+            rejection,
+            event: None,
+            target,
+            grant,
+            unasked: false,
+            last_receive: false,
+            by_hand: true,
+            named: None,
+            cause: Cause::Rejection,
+            neighbours: Vec::new(),
+            binding: None,
+            stop: stop.clone(),
+            activity: Activity::default(),
+            place: Place::uncounted(),
+            removal: None,
+        }
+    }
+}
+
 impl Reconciler {
     /// A reconciler for all accounts.
     #[must_use]

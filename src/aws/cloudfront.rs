@@ -312,44 +312,14 @@ impl CloudFront {
         }))
     }
 
-    /// The ids of the account's policies that list `domain` (ListContinuousDeploymentPolicies).
-    ///
-    /// The call has no paginator and no `IsTruncated`: `NextMarker` is followed while there is one.
+    /// The ids of the account's policies that list `domain`.
     ///
     /// # Errors
-    /// [`AwsError`] for every failure.
+    /// As [`CloudFront::policies`].
     pub async fn policies_listing(&self, domain: &str) -> Result<Vec<String>, AwsError> {
-        const OPERATION: &str = "ListContinuousDeploymentPolicies";
-        let mut found = Vec::new();
-        let mut marker = None;
-        for _ in 0..MAX_POLICY_PAGES {
-            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-            let output = self
-                .0
-                .list_continuous_deployment_policies()
-                .max_items(POLICY_PAGE)
-                .set_marker(marker)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
-            let list = output
-                .continuous_deployment_policy_list
-                .ok_or_else(|| lacking(OPERATION, "ContinuousDeploymentPolicyList"))?;
-            found.extend(
-                list.items
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter_map(|summary| summary.continuous_deployment_policy)
-                    .map(|policy| (policy.id.clone(), staging_domains(policy)))
-                    .filter(|(_, domains)| domains.iter().any(|listed| listed == domain))
-                    .map(|(id, _)| id),
-            );
-            marker = list.next_marker.filter(|marker| !marker.is_empty());
-            if marker.is_none() {
-                return Ok(found);
-            }
-        }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        let all = self.policies().await?.into_iter();
+        let listing = all.filter(|it| it.staging_domains.iter().any(|listed| listed == domain));
+        Ok(listing.map(|policy| policy.id).collect())
     }
 
     /// Waits until a change may be made.

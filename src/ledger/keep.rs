@@ -30,17 +30,14 @@ pub struct Holder<'a> {
 /// What became of a job that was asked for.
 #[derive(Debug)]
 pub enum Claimed<T> {
-    /// It was worked on.
-    Worked(T),
-    /// As [`Claim::Leased`].
-    Leased {
+    /// It was granted, and worked on.
+    Ran(T),
+    /// It was done before.
+    Before(Outcome),
+    /// It is worked on elsewhere, or was until that process died.
+    Elsewhere {
         /// When that lease ends, unless it is renewed.
         until: Timestamp,
-    },
-    /// As [`Claim::Done`].
-    Done {
-        /// How.
-        outcome: Outcome,
     },
 }
 
@@ -60,10 +57,10 @@ impl Holder<'_> {
         Ok(match self.claim(key, pipeline).await? {
             Claim::Granted { grant, binding } => {
                 let work = work(grant.clone(), binding);
-                Claimed::Worked(self.keeping(&grant, claimed_at, |_| {}, work).await)
+                Claimed::Ran(self.keeping(&grant, claimed_at, |_| {}, work).await)
             }
-            Claim::Leased { until } => Claimed::Leased { until },
-            Claim::Done { outcome } => Claimed::Done { outcome },
+            Claim::Leased { until } => Claimed::Elsewhere { until },
+            Claim::Done { outcome } => Claimed::Before(outcome),
         })
     }
 

@@ -94,7 +94,7 @@ impl Remover {
             self.reconciler.run(&job).await
         };
         Removed::Left(match holder.under_grant(&key, "", work).await {
-            Ok(Claimed::Worked(ended)) => match ended {
+            Ok(Claimed::Ran(ended)) => match ended {
                 Ended::Succeeded(_) => return Removed::Gone,
                 Ended::Refused(refused) => refused.detail,
                 Ended::Stopped(reason) => {
@@ -105,10 +105,10 @@ impl Remover {
                     unreachable!("an orphan has no production and no program: {ended:?}")
                 }
             },
-            Ok(Claimed::Leased { until }) => {
+            Ok(Claimed::Elsewhere { until }) => {
                 format!("it is being removed elsewhere, until {until} at least")
             }
-            Ok(Claimed::Done { .. }) => {
+            Ok(Claimed::Before(_)) => {
                 "the ledger has it as removed; look again in a minute".to_owned()
             }
             Err(error) => chain(&error),

@@ -4,7 +4,7 @@
 //! forced, and all is looked at again.
 
 use super::calls::CALL_TRIES;
-use super::observe::Known;
+use super::observe::{Known, Search};
 use super::{Halt, Run};
 use crate::aws::AwsError;
 use crate::history::Kind;
@@ -109,7 +109,9 @@ impl Run<'_> {
                 }
                 self.progress.conflict = Some(conflict);
                 // Some policy lists our staging distribution after all.
-                self.search.told |= conflict == Conflict::StagingInUse;
+                if conflict == Conflict::StagingInUse {
+                    self.search = Search::Told;
+                }
                 Ok(())
             }
             class if class.is_transient() && step.is_questioned() => {
@@ -158,7 +160,9 @@ impl Run<'_> {
             }
             Step::DeletePolicy { policy_id, .. } => {
                 self.progress.policy_deleted = Some(policy_id);
-                self.search.untold = false;
+                if self.search == Search::Untold {
+                    self.search = Search::Done;
+                }
             }
             Step::DisableStaging(_) => self.progress.disabled = true,
             Step::DeleteStaging(staging) => {

@@ -44,30 +44,18 @@ impl Known {
 }
 
 /// Whether the account's policies are searched for one that lists the staging distribution.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Search {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Search {
     /// Nothing has told yet whether one does.
-    pub(super) untold: bool,
+    #[default]
+    Untold,
     /// CloudFront says that one does.
-    pub(super) told: bool,
-}
-
-impl Default for Search {
-    fn default() -> Self {
-        Self {
-            untold: true,
-            told: false,
-        }
-    }
+    Told,
+    /// There is nothing more to be found.
+    Done,
 }
 
 impl Search {
-    /// There is nothing more to search for.
-    pub(super) const DONE: Self = Self {
-        untold: false,
-        told: false,
-    };
-
     /// The domain name to search for, if none of the policies that were read lists it. A staging distribution has one
     /// policy at the most: where that one is known to be gone, a search would find nothing.
     pub(crate) fn wanted<'a>(
@@ -78,10 +66,13 @@ impl Search {
     ) -> Option<&'a String> {
         let domain = staging.map(|staging| &staging.domain);
         let domain = domain.or(binding.staging_domain.as_ref())?;
-        let bound = binding.policy_id.as_ref();
-        let known_gone = bound.is_some_and(|id| !policies.iter().any(|policy| policy.id == *id));
         let listed = |policy: &Policy| policy.staging_domains.contains(domain);
-        let searches = self.untold && !known_gone || self.told;
+        let is_read = |id: &String| policies.iter().any(|policy| policy.id == *id);
+        let searches = match self {
+            Self::Untold => binding.policy_id.as_ref().is_none_or(is_read),
+            Self::Told => true,
+            Self::Done => false,
+        };
         (searches && !policies.iter().any(listed)).then_some(domain)
     }
 }
@@ -128,13 +119,12 @@ impl Run<'_> {
             ids.remove(deleted);
         }
         let mut policies = self.policies(ids).await?;
-        let search = self.search;
-        if let Some(domain) = search.wanted(binding, staging.as_ref(), &policies) {
+        if let Some(domain) = self.search.wanted(binding, staging.as_ref(), &policies) {
             let found = self
                 .calls
                 .call(|| cloudfront.policies_listing(domain))
                 .await?;
-            self.search = Search::DONE;
+            self.search = Search::Done;
             policies.extend(self.policies(found).await?);
         }
         let mut observed = Observed {

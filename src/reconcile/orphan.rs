@@ -14,14 +14,11 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{Ended, Failure, Halt, Job, Refused, Run};
-use crate::activity::Activity;
 use crate::event::Rejection;
 use crate::ledger::Grant;
-use crate::place::Place;
 use crate::plan::{Orphan, Refusal};
 use crate::stop::Stop;
 use crate::target::{Access, Mode, Neighbour, Parameters, PipelineArn, ResolvedTarget};
-use crate::verdict::Cause;
 
 /// Finds out, anew each time, who owns a staging distribution, in words.
 pub type FindOwner =
@@ -50,51 +47,32 @@ impl Job {
     #[must_use]
     pub fn removal(removal: Removal, grant: Grant, stop: &Stop, now: Timestamp) -> Self {
         let (access, none) = (removal.access.clone(), String::new);
+        let pipeline = PipelineArn {
+            partition: none(),
+            region: access.region.clone(),
+            account: none(),
+            name: none(),
+        };
+        let key = grant.key.clone();
+        let target = ResolvedTarget {
+            label: none(),
+            parameters: Some(Parameters {
+                production: none(),
+                staging: none(),
+            }),
+            pipeline_access: access.clone(),
+            access,
+            stage: None,
+            deploy_stage: None,
+            mode: Mode::Act,
+            delay: Duration::ZERO,
+            program: None,
+        };
+        let rejection = Rejection::by_hand(key, pipeline, now, "orphan removed by hand");
         Self {
-            rejection: Rejection {
-                key: grant.key.clone(),
-                pipeline: PipelineArn {
-                    partition: none(),
-                    region: access.region.clone(),
-                    account: none(),
-                    name: none(),
-                },
-                execution_id: grant.key.as_str().to_owned(),
-                action_execution_id: None,
-                stage: none(),
-                action: none(),
-                as_of: now,
-                as_of_uncertainty: Duration::ZERO,
-                rejected_at: now,
-                comment: Some("orphan removed by hand".to_owned()),
-            },
-            event: None,
-            target: ResolvedTarget {
-                label: none(),
-                parameters: Some(Parameters {
-                    production: none(),
-                    staging: none(),
-                }),
-                pipeline_access: access.clone(),
-                access,
-                stage: None,
-                deploy_stage: None,
-                mode: Mode::Act,
-                delay: Duration::ZERO,
-                program: None,
-            },
-            grant,
-            unasked: false,
-            last_receive: false,
-            by_hand: true,
-            named: None,
-            cause: Cause::Rejection,
             neighbours: removal.neighbours.clone(),
-            binding: None,
-            stop: stop.clone(),
-            activity: Activity::default(),
-            place: Place::uncounted(),
             removal: Some(removal),
+            ..Self::by_hand(rejection, target, grant, stop)
         }
     }
 }

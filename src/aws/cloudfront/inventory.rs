@@ -61,13 +61,12 @@ impl CloudFront {
                 return Ok(all);
             }
         }
-        Err(AwsError::unusable(
-            LIST_DISTRIBUTIONS,
-            "the pages do not end",
-        ))
+        Err(AwsError::endless(LIST_DISTRIBUTIONS))
     }
 
     /// All continuous deployment policies of the account (ListContinuousDeploymentPolicies).
+    ///
+    /// The call has no paginator and no `IsTruncated`: `NextMarker` is followed while there is one.
     ///
     /// # Errors
     /// [`AwsError`] for every failure.
@@ -104,6 +103,6 @@ impl CloudFront {
                 return Ok(all);
             }
         }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        Err(AwsError::endless(OPERATION))
     }
 }
