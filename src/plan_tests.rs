@@ -1050,12 +1050,13 @@ fn an_orphan_goes_in_the_safe_order() {
 
 #[test]
 fn an_orphan_that_is_none_any_more_is_left() {
-    let decided = |change: fn(&mut Observed, &mut Progress)| {
+    type Change = fn(&mut Observed, &mut Progress);
+    let decided = |change: Change| {
         let (mut observed, mut progress) = (unowned(), Progress::default());
         change(&mut observed, &mut progress);
         decide(Goal::Orphan(&orphan()), &observed, &progress)
     };
-    let refused: [(fn(&mut Observed, &mut Progress), Refusal); 7] = [
+    let refused: [(Change, Refusal); 7] = [
         (
             |it, _| it.staging.as_mut().unwrap().staging = false,
             Refusal::NotAStagingDistribution,
