@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::check::EX_CONFIG;
 use crate::config::{Config, LedgerBackend};
-use crate::target::{Target, partition_of};
+use crate::domain::arn::partition_of;
+use crate::domain::targets::Target;
 
 /// Whose policy is written.
 #[derive(Debug, clap::Args)]

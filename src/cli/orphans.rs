@@ -16,16 +16,17 @@ use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, describe, held, line, moment, print, print_json, rough};
 use crate::daemon;
-use crate::lease::Terms;
+use crate::daemon::signals::{Request, Requests};
+use crate::domain::executions::MIN_AGE;
+use crate::domain::lease_terms::Terms;
+use crate::domain::targets::{Access, Neighbour, Parameters};
 use crate::ledger::LedgerError;
-use crate::orphans::{
-    MIN_AGE, QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge, removed_by,
+use crate::ops::orphans::{
+    QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge, removed_by,
 };
-use crate::programs::Processes;
-use crate::signals::{Request, Requests};
-use crate::stop::{Stop, StopReason};
-use crate::target::{Access, Neighbour, Parameters};
-use crate::tasks::Tasks;
+use crate::runtime::programs::Processes;
+use crate::runtime::stop::{Stop, StopReason};
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::{Milestone, What};
 
 /// So many orphans are taken down at once: CloudFront throttles soon.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::clock::Clock;
+use crate::runtime::clock::Clock;
 
 /// How text is written: with colours on a terminal, unless `NO_COLOR` says otherwise.
 #[derive(Clone, Copy, Debug)]

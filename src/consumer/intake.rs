@@ -13,10 +13,11 @@ use super::settle::{Disposition, Settlement};
 use super::work::Origin;
 use super::{Consumer, lock};
 use crate::aws::sqs::Message;
-use crate::event::{self, Event, Failed, Kind, Rejection};
-use crate::jobs::{About, Begun, Handle, HeldMessage};
-use crate::place::Reserved;
-use crate::target::{OptionArgument, PipelineArn, Resolution, ResolvedTarget, Targets};
+use crate::consumer::jobs::{About, Begun, Handle, HeldMessage};
+use crate::domain::arn::PipelineArn;
+use crate::domain::event::{self, Event, Failed, Kind, Rejection};
+use crate::domain::targets::{OptionArgument, Resolution, ResolvedTarget, Targets};
+use crate::reconcile::place::Reserved;
 use crate::telemetry::{events, span_of};
 
 /// So many warnings of events of the wrong kind are remembered.

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Claim, Grant, Ledger, LedgerError};
-use crate::binding::Binding;
-use crate::clock::Clock;
-use crate::event::JobKey;
-use crate::lease::Terms;
-use crate::plan::Outcome;
-use crate::stop::{Stop, StopReason};
+use crate::domain::binding::Binding;
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
+use crate::domain::lease_terms::Terms;
+use crate::runtime::clock::Clock;
+use crate::runtime::stop::{Stop, StopReason};
 
 /// Asks for the grant of one job, and works under it.
 #[derive(Clone, Copy, Debug)]

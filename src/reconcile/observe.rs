@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::{Halt, Run};
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
-use crate::binding::Binding;
-use crate::plan::{Distribution, Observed, Policy};
+use crate::domain::binding::Binding;
+use crate::domain::decision::{Distribution, Observed, Policy};
 use crate::telemetry::events;
 
 /// What was seen of a distribution is looked at again after this long, if nothing that this run

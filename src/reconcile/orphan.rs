@@ -14,11 +14,12 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{Ended, Failure, Halt, Job, Refused, Run};
-use crate::event::Rejection;
+use crate::domain::arn::PipelineArn;
+use crate::domain::decision::{Orphan, Refusal};
+use crate::domain::event::Rejection;
+use crate::domain::targets::{Access, Mode, Neighbour, Parameters, ResolvedTarget};
 use crate::ledger::Grant;
-use crate::plan::{Orphan, Refusal};
-use crate::stop::Stop;
-use crate::target::{Access, Mode, Neighbour, Parameters, PipelineArn, ResolvedTarget};
+use crate::runtime::stop::Stop;
 
 /// Finds out, anew each time, who owns a staging distribution, in words.
 pub type FindOwner =

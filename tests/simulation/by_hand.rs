@@ -3,25 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded_aws::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use futures_util::FutureExt;
-use stagesweep::accounts::Accounts;
 use stagesweep::aws::Connector;
-use stagesweep::binding::Binding;
 use stagesweep::config::Config;
 use stagesweep::daemon;
-use stagesweep::event::JobKey;
-use stagesweep::lease::Terms;
+use stagesweep::domain::binding::Binding;
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::event::JobKey;
+use stagesweep::domain::lease_terms::Terms;
+use stagesweep::domain::targets::lookup::{self, Home, Wanted};
+use stagesweep::domain::targets::{Access, Neighbour, Parameters};
 use stagesweep::ledger::{Bound, Claim, EmbeddedLedger, Ledger};
-use stagesweep::manual::{ByHand, Cleaned, Order};
-use stagesweep::named::{self, Home, Wanted};
-use stagesweep::orphans::{Removed, Remover, Survey};
-use stagesweep::plan::Outcome;
-use stagesweep::programs::Processes;
+use stagesweep::ops::clean::{ByHand, Cleaned, Order};
+use stagesweep::ops::orphans::{Removed, Remover, Survey};
+use stagesweep::reconcile::accounts::Accounts;
 use stagesweep::reconcile::{Ended, Reconciler};
-use stagesweep::rehearsal::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
-use stagesweep::stop::Stop;
-use stagesweep::target::{Access, Neighbour, Parameters};
-use stagesweep::tasks::Tasks;
+use stagesweep::runtime::programs::Processes;
+use stagesweep::runtime::stop::Stop;
+use stagesweep::runtime::tasks::Tasks;
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::Notify;
 
@@ -86,7 +86,7 @@ impl Person {
         };
         let history = world.aws.parameter_history(&service.staging_parameter);
         let order = Order {
-            named: named::find(&self.config.targets, wanted, &home).unwrap(),
+            named: lookup::find(&self.config.targets, wanted, &home).unwrap(),
             staging_id: service.staging_id.clone(),
             version: history.last().unwrap().version.try_into().unwrap(),
             resumes: None,
