@@ -43,6 +43,3 @@ pub mod runtime;
 
 /// What is known, and what is decided by it: events, targets, bindings, decisions. Pure.
 pub mod domain;
-
-#[cfg(feature = "rehearsal")]
-pub mod rehearsal;

@@ -255,14 +255,9 @@ fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
     read(&root, &mut sources);
     let prefix = format!("{}/", root.display());
-    for (path, text) in &mut sources {
+    for (path, _) in &mut sources {
         *path = path.strip_prefix(&prefix).unwrap().to_owned();
-        // Until the embedded AWS is a crate of its own:
-        *text = text
-            .replace("crate::rehearsal", "rehearsal")
-            .replace("pub mod rehearsal;", "");
     }
-    sources.retain(|(path, _)| !path.starts_with("rehearsal/"));
     sources
 }
 

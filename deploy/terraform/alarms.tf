@@ -52,10 +52,10 @@ resource "aws_cloudwatch_log_metric_filter" "production_switched_off" {
 }
 
 locals {
-  # docs/OPERATIONS.md says what to do about each.
+  # docs/RUNBOOK.md says what to do about each.
   alarms = {
     oldest-message = {
-      description = "A rejection waits for longer than a cleanup takes. docs/OPERATIONS.md, OldestMessage."
+      description = "A rejection waits for longer than a cleanup takes. Viewers: by a weighted policy only; it can wait. First: stagesweep history --outcome working."
       namespace   = "AWS/SQS"
       metric      = "ApproximateAgeOfOldestMessage"
       dimensions  = { QueueName = aws_sqs_queue.rejections.name }
@@ -67,7 +67,7 @@ locals {
       missing     = "notBreaching"
     }
     dead-letters = {
-      description = "A message could not be handled. docs/OPERATIONS.md, DeadLetters."
+      description = "A message could not be handled; a rejected deployment is still there. Viewers: by a weighted policy only; it can wait. First: stagesweep dead-letters."
       namespace   = "AWS/SQS"
       metric      = "ApproximateNumberOfMessagesVisible"
       dimensions  = { QueueName = aws_sqs_queue.dead_letters.name }
@@ -79,7 +79,7 @@ locals {
       missing     = "notBreaching"
     }
     undelivered-events = {
-      description = "A rule could not put an event on the queue. docs/OPERATIONS.md, UndeliveredEvents."
+      description = "A rule could not put an event on the queue. Viewers: by a weighted policy only; it can wait. First: receive a message of ${aws_sqs_queue.undelivered_events.id}; its attributes say why."
       namespace   = "AWS/SQS"
       metric      = "ApproximateNumberOfMessagesVisible"
       dimensions  = { QueueName = aws_sqs_queue.undelivered_events.name }
@@ -91,7 +91,7 @@ locals {
       missing     = "notBreaching"
     }
     cleanups-failed = {
-      description = "Three jobs failed for now within an hour. Look at the Reason that they share. docs/OPERATIONS.md, CleanupsFailed."
+      description = "Three jobs failed for now within an hour. Viewers: by a weighted policy only; it can wait. First: stagesweep history --since 1d, for the reason that they share."
       namespace   = local.namespace
       metric      = "CleanupsFailed"
       dimensions  = null
@@ -104,7 +104,7 @@ locals {
       missing    = "notBreaching"
     }
     cleanups-refused = {
-      description = "A job was refused, and nothing more is touched. Its ERROR line says why. docs/OPERATIONS.md, CleanupsRefused."
+      description = "A job was refused, and nothing more is touched. Viewers: by a weighted policy only; it can wait. First: stagesweep history --since 1d; the ERROR line says why."
       namespace   = local.namespace
       metric      = "CleanupsRefused"
       dimensions  = null
@@ -116,7 +116,7 @@ locals {
       missing     = "notBreaching"
     }
     production-disabled = {
-      description = "A production distribution was switched off during a job. docs/OPERATIONS.md, ProductionDisabled."
+      description = "A production distribution was switched off during a job. VIEWERS GET ERRORS NOW. First: the ERROR line in ${aws_cloudwatch_log_group.this.name} has production.id; enable that distribution."
       namespace   = local.namespace
       metric      = "ProductionSwitchedOff"
       dimensions  = null
@@ -128,7 +128,7 @@ locals {
       missing     = "notBreaching"
     }
     orphans = {
-      description = "Staging distributions are left that nobody will take down. docs/OPERATIONS.md, Orphans."
+      description = "Staging distributions are left that nobody will take down; an account has 20. It can wait. First: stagesweep orphans."
       namespace   = local.namespace
       metric      = "Orphans"
       dimensions  = null
@@ -140,7 +140,7 @@ locals {
       missing     = "notBreaching"
     }
     no-poll = {
-      description = "No instance polls the queue, or none runs. docs/OPERATIONS.md, NoPoll."
+      description = "No instance polls the queue, or none runs; rejections wait, for 14 days. Viewers: by a weighted policy only; it can wait. First: does it run, and what is its last ERROR in ${aws_cloudwatch_log_group.this.name}?"
       namespace   = local.namespace
       metric      = "PollAge"
       dimensions  = null
@@ -159,7 +159,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   for_each = local.alarms
 
   alarm_name          = "${var.name}-${each.key}"
-  alarm_description   = each.value.description
+  alarm_description   = "${each.value.description} ${var.runbook_url}#${each.key}"
   namespace           = each.value.namespace
   metric_name         = each.value.metric
   dimensions          = each.value.dimensions

@@ -105,6 +105,7 @@ resource "aws_ecs_task_definition" "daemon" {
     environment = [
       { name = "AWS_REGION", value = local.region },
       { name = "STAGESWEEP__QUEUE__URL", value = aws_sqs_queue.rejections.id },
+      { name = "STAGESWEEP__CLEANUP__MODE", value = var.mode },
       { name = "STAGESWEEP__LEDGER__BACKEND", value = "dynamodb" },
       { name = "STAGESWEEP__LEDGER__TABLE", value = aws_dynamodb_table.ledger[0].name },
       { name = "STAGESWEEP__SHUTDOWN__GRACE_PERIOD", value = "45s" },

@@ -10,6 +10,7 @@ locals {
   region    = data.aws_region.this.region
   suffix    = data.aws_partition.this.dns_suffix
 
+  acts      = var.mode == "act"
   on_ecs    = var.compute == "ECS"
   has_table = local.on_ecs || var.fleet
   orphans   = local.on_ecs && var.orphans_schedule != null

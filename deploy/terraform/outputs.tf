@@ -9,7 +9,7 @@ output "queue_arn" {
 }
 
 output "dead_letters_url" {
-  description = "The queue of what could not be handled. Redrive from it once the cause is mended."
+  description = "The queue of what could not be handled. Redrive from it once the cause is fixed."
   value       = aws_sqs_queue.dead_letters.id
 }
 
@@ -43,6 +43,9 @@ output "configuration" {
   value       = <<-EOT
     [queue]
     url = ${jsonencode(aws_sqs_queue.rejections.id)}
+
+    [cleanup]
+    mode = ${jsonencode(var.mode)}
 
     [ledger]
     backend = ${jsonencode(local.has_table ? "dynamodb" : "embedded")}

@@ -66,43 +66,19 @@ data "aws_iam_policy_document" "cleanup" {
 
   statement {
     sid       = "StagingParameter"
-    actions   = ["ssm:GetParameterHistory", "ssm:PutParameter"]
+    actions   = ["ssm:GetParameterHistory"]
     resources = local.staging_arn
   }
 
   statement {
-    sid = "Distributions"
-    actions = [
-      "cloudfront:GetDistribution",
-      "cloudfront:GetDistributionConfig",
-      "cloudfront:UpdateDistribution",
-    ]
+    sid       = "Distributions"
+    actions   = ["cloudfront:GetDistribution", "cloudfront:GetDistributionConfig"]
     resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
   }
 
   statement {
-    sid       = "DeleteStaging"
-    actions   = ["cloudfront:DeleteDistribution"]
-    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
-
-    # IAM knows no condition on what is a staging distribution. It can tell by a tag, if there is one.
-    dynamic "condition" {
-      for_each = var.delete_only_tagged ? ["staging"] : []
-
-      content {
-        test     = "StringEquals"
-        variable = "aws:ResourceTag/stagesweep"
-        values   = [condition.value]
-      }
-    }
-  }
-
-  statement {
-    sid = "Policies"
-    actions = [
-      "cloudfront:GetContinuousDeploymentPolicy",
-      "cloudfront:DeleteContinuousDeploymentPolicy",
-    ]
+    sid       = "Policies"
+    actions   = ["cloudfront:GetContinuousDeploymentPolicy"]
     resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
   }
 
@@ -121,6 +97,52 @@ data "aws_iam_policy_document" "cleanup" {
       "codepipeline:ListPipelineExecutions",
     ]
     resources = local.pipeline_arn
+  }
+}
+
+# All that changes something of a deployment.
+resource "aws_iam_role_policy" "acting" {
+  count = local.acts ? 1 : 0
+
+  name   = "acting"
+  role   = aws_iam_role.daemon.id
+  policy = data.aws_iam_policy_document.acting.json
+}
+
+data "aws_iam_policy_document" "acting" {
+  statement {
+    sid       = "Record"
+    actions   = ["ssm:PutParameter"]
+    resources = local.staging_arn
+  }
+
+  statement {
+    sid       = "DetachAndDisable"
+    actions   = ["cloudfront:UpdateDistribution"]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
+  }
+
+  statement {
+    sid       = "DeleteStaging"
+    actions   = ["cloudfront:DeleteDistribution"]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
+
+    # IAM has no condition on what is a staging distribution, but on a tag, if there is one.
+    dynamic "condition" {
+      for_each = var.delete_only_tagged ? ["staging"] : []
+
+      content {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/stagesweep"
+        values   = [condition.value]
+      }
+    }
+  }
+
+  statement {
+    sid       = "DeletePolicies"
+    actions   = ["cloudfront:DeleteContinuousDeploymentPolicy"]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
   }
 }
 
@@ -207,7 +229,7 @@ resource "aws_iam_role_policy" "event_bus" {
 }
 
 resource "aws_iam_role_policy" "legacy_log_bucket" {
-  count = var.log_bucket_arn == null ? 0 : 1
+  count = local.acts && var.log_bucket_arn != null ? 1 : 0
 
   name = "legacy-log-bucket"
   role = aws_iam_role.daemon.id
@@ -223,7 +245,7 @@ resource "aws_iam_role_policy" "legacy_log_bucket" {
 }
 
 resource "aws_iam_role_policy" "web_acl" {
-  count = var.web_acl_arn == null ? 0 : 1
+  count = local.acts && var.web_acl_arn != null ? 1 : 0
 
   name = "web-acl"
   role = aws_iam_role.daemon.id

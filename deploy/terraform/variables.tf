@@ -13,6 +13,8 @@ variable "targets" {
     production_parameter = string
     staging_parameter    = string
     deploy_stage         = optional(string)
+    mode                 = optional(string)
+    delay                = optional(string)
     role_arn             = optional(string)
     pipeline_role_arn    = optional(string)
     external_id          = optional(string)
@@ -29,6 +31,17 @@ variable "targets" {
   validation {
     condition     = length(var.targets) > 0
     error_message = "At least one target is needed."
+  }
+}
+
+variable "mode" {
+  description = "observe changes nothing, and the role may not change anything: what a rejection would do is in the log; act takes rejected deployments down. A target's own mode comes first, and needs act here to act."
+  type        = string
+  default     = "observe"
+
+  validation {
+    condition     = contains(["observe", "act"], var.mode)
+    error_message = "mode is observe or act."
   }
 }
 
@@ -87,7 +100,7 @@ variable "catch_up_interval" {
 }
 
 variable "notify_event_bus_arn" {
-  description = "The event bus that is told what became of each rejection, if any; docs/NOTIFY.md."
+  description = "The event bus that is notified of what became of each rejection, if any; docs/NOTIFY.md."
   type        = string
   default     = null
 }
@@ -129,9 +142,15 @@ variable "log_retention_days" {
 }
 
 variable "alarm_topic_arn" {
-  description = "The SNS topic that alarms tell; without one, they only change colour."
+  description = "The SNS topic that alarms notify; without one, they only change colour."
   type        = string
   default     = null
+}
+
+variable "runbook_url" {
+  description = "Where your people read docs/RUNBOOK.md; alarms lead there, with the part of the page."
+  type        = string
+  default     = "docs/RUNBOOK.md"
 }
 
 variable "orphans_schedule" {

@@ -45,7 +45,7 @@ pub(super) fn iam_policy(
             return Ok(EX_CONFIG);
         }
     };
-    let mut policy = Policy::new(&config);
+    let mut policy = Policy::new(&config, options.operator);
     match &options.role {
         Some(role) => {
             let named: BTreeSet<String> = config.targets.iter().flat_map(roles).collect();
@@ -105,11 +105,13 @@ struct Policy {
     account: String,
     /// The queue's ARN.
     queue: String,
+    /// Whether what changes something is allowed for targets that are only observed, too: `clean` acts in either mode.
+    always_acts: bool,
     statements: BTreeMap<&'static str, (BTreeSet<&'static str>, BTreeSet<String>)>,
 }
 
 impl Policy {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, always_acts: bool) -> Self {
         let any = || "*".to_owned();
         let region = config.queue.region.clone().unwrap_or_else(any);
         let account = config.queue.account.clone().unwrap_or_else(any);
@@ -117,6 +119,7 @@ impl Policy {
         let name = config.queue.url.rsplit('/').next().unwrap_or_default();
         Self {
             queue: format!("arn:{partition}:sqs:{region}:{account}:{name}"),
+            always_acts,
             partition,
             region,
             account,
@@ -201,23 +204,27 @@ impl Policy {
             let arn = self.arn("ssm", region, account, &parameter(name));
             self.allow("BothParameters", ["ssm:GetParameter"], arn);
         }
-        let arn = self.arn("ssm", region, account, &parameter(&staging));
-        let actions = ["ssm:GetParameterHistory", "ssm:PutParameter"];
-        self.allow("StagingParameter", actions, arn);
+        let parameter = self.arn("ssm", region, account, &parameter(&staging));
+        let distributions = self.arn("cloudfront", "", account, "distribution/*");
+        let policies = self.arn("cloudfront", "", account, "continuous-deployment-policy/*");
+        if self.always_acts || target.acts() {
+            self.allow("StagingParameter", ["ssm:PutParameter"], &*parameter);
+            let actions = [
+                "cloudfront:UpdateDistribution",
+                "cloudfront:DeleteDistribution",
+            ];
+            self.allow("Distributions", actions, &*distributions);
+            let actions = ["cloudfront:DeleteContinuousDeploymentPolicy"];
+            self.allow("Policies", actions, &*policies);
+        }
+        self.allow("StagingParameter", ["ssm:GetParameterHistory"], parameter);
         let actions = [
             "cloudfront:GetDistribution",
             "cloudfront:GetDistributionConfig",
-            "cloudfront:UpdateDistribution",
-            "cloudfront:DeleteDistribution",
         ];
-        let arn = self.arn("cloudfront", "", account, "distribution/*");
-        self.allow("Distributions", actions, arn);
-        let actions = [
-            "cloudfront:GetContinuousDeploymentPolicy",
-            "cloudfront:DeleteContinuousDeploymentPolicy",
-        ];
-        let arn = self.arn("cloudfront", "", account, "continuous-deployment-policy/*");
-        self.allow("Policies", actions, arn);
+        self.allow("Distributions", actions, distributions);
+        let actions = ["cloudfront:GetContinuousDeploymentPolicy"];
+        self.allow("Policies", actions, policies);
         let actions = [
             "cloudfront:ListContinuousDeploymentPolicies",
             "cloudfront:ListDistributions",
@@ -310,6 +317,11 @@ mod tests {
 
     /// The policy of a configuration with these targets: each statement's resources.
     fn of(targets: &str, more: &[&str]) -> BTreeMap<String, Vec<String>> {
+        part_of(targets, more, "Resource")
+    }
+
+    /// One part of each statement, by the statement's name.
+    fn part_of(targets: &str, more: &[&str], part: &str) -> BTreeMap<String, Vec<String>> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.toml");
         let queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/stagesweep";
@@ -329,12 +341,7 @@ mod tests {
         };
         let statements = document["Statement"].as_array().unwrap().iter();
         statements
-            .map(|it| {
-                (
-                    it["Sid"].as_str().unwrap().to_owned(),
-                    texts(&it["Resource"]),
-                )
-            })
+            .map(|it| (it["Sid"].as_str().unwrap().to_owned(), texts(&it[part])))
             .collect()
     }
 
@@ -399,6 +406,24 @@ role_arn = "arn:aws:iam::210987654321:role/stagesweep"
             !roles.contains_key("Pipelines") && !roles.contains_key("Queue"),
             "{roles:?}"
         );
+    }
+
+    #[test]
+    fn who_only_observes_may_change_nothing_but_a_person_may() {
+        let observed = format!("{HERE}mode = \"observe\"\n");
+        let actions = |more: &[&str]| -> BTreeSet<String> {
+            let actions = part_of(&observed, more, "Action").into_values().flatten();
+            actions.collect()
+        };
+        let changes = [
+            "cloudfront:DeleteContinuousDeploymentPolicy",
+            "cloudfront:DeleteDistribution",
+            "cloudfront:UpdateDistribution",
+            "ssm:PutParameter",
+        ];
+        let changes = BTreeSet::from(changes.map(str::to_owned));
+        assert!(actions(&[]).is_disjoint(&changes));
+        assert!(actions(&["--operator"]).is_superset(&changes));
     }
 
     #[test]

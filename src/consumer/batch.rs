@@ -157,6 +157,5 @@ async fn send<E: Clone>(call: &Call<E>, mut entries: Vec<Entry<E>>) {
 }
 
 #[cfg(test)]
-#[cfg(feature = "rehearsal")]
 #[path = "batch_tests.rs"]
 mod tests;

@@ -9,9 +9,9 @@ use crate::aws::sqs::Queue;
 use crate::consumer::lease::Leases;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::lease_terms::Terms;
-use crate::rehearsal::{EmbeddedAws, Settings};
 use crate::runtime::clock::Clock;
 use crate::telemetry::Telemetry;
+use embedded_aws::{EmbeddedAws, Settings};
 
 const TICK: Duration = Duration::from_millis(1);
 

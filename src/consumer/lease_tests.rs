@@ -149,12 +149,11 @@ async fn a_late_confirmation_of_an_earlier_request_changes_nothing() {
 }
 
 /// All leases together, against the embedded AWS.
-#[cfg(feature = "rehearsal")]
 mod kept {
     use super::*;
     use crate::aws::Connector;
-    use crate::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
     use crate::runtime::clock::Clock;
+    use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Settings};
     use tokio::task::AbortHandle;
 
     const EXTEND: &str = "ChangeMessageVisibilityBatch";

@@ -317,6 +317,11 @@ impl Target {
         self.work.mode
     }
 
+    /// Whether anything is changed.
+    pub(crate) fn acts(&self) -> bool {
+        self.mode() == Mode::Act
+    }
+
     /// How long a rejection is held before the first change: the target's own, else what is set for all.
     #[must_use]
     pub fn delay(&self) -> Duration {

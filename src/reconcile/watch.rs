@@ -406,6 +406,5 @@ async fn list(cloudfront: &CloudFront, needed: &BTreeSet<String>) -> Result<List
 }
 
 #[cfg(test)]
-#[cfg(feature = "rehearsal")]
 #[path = "watch_tests.rs"]
 mod tests;

@@ -4,8 +4,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::aws::Connector;
 use crate::domain::error_class::ErrorClass;
-use crate::rehearsal::{Action, EmbeddedAws, Failure, Rule, Service, Settings};
 use crate::runtime::clock::Clock;
+use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Service, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -50,7 +50,7 @@ impl Rig {
 
     /// A change of production that propagates from now on.
     fn change(&self) -> Instant {
-        let comment = format!("changed at {}", self.aws.clock().now());
+        let comment = format!("changed at {}", self.aws.now());
         self.aws
             .edit_distribution(&self.service.production_id, "Comment", &comment)
             .unwrap();
@@ -104,7 +104,7 @@ async fn many_waits_for_one_distribution_cost_the_looks_of_one() {
         assert_eq!(seen.unwrap(), alone);
     }
     // One who comes late does not make looks any closer.
-    let start = rig.aws.clock().now();
+    let start = rig.aws.now();
     let changed_at = rig.change();
     let late = async {
         tokio::time::sleep(10 * SECOND).await;
@@ -258,7 +258,7 @@ async fn when_the_last_wait_is_gone_so_are_the_looks() {
     let second = timeout(40 * SECOND, rig.deployed(changed_at));
     let (first, second) = tokio::join!(first, second);
     assert!(first.is_err() && second.is_err());
-    let start = rig.aws.clock().now();
+    let start = rig.aws.now();
     let times = rig.look_times(start);
     // The first to go did not end the other's looks.
     assert!(times.iter().any(|at| *at > -15.0), "{times:?}");

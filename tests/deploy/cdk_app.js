@@ -29,6 +29,7 @@ const stagesweep = new Stagesweep(most, 'Stagesweep', {
   notifyEventBus: events.EventBus.fromEventBusName(most, 'Bus', 'releases'),
   alarmTopic: new sns.Topic(most, 'Topic'),
   customerKey: true,
+  mode: 'act',
 });
 if (!stagesweep.ledger) throw new Error('a service has a ledger');
 stagesweep.ledger.grantReadData(stagesweep.role);

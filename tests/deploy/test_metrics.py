@@ -175,8 +175,8 @@ class Metrics(unittest.TestCase):
         self.assertIn(tail["parser"], [it["name"] for it in fluent["parsers"]])
         for it in (file["log_group_name"], output["log_group_name"], default["metrics_log_group"]):
             self.assertEqual(it, group)
-        operations = (support.ROOT / "docs" / "OPERATIONS.md").read_text()
-        self.assertIn(f"sed \"s|{group}|$GROUP|\"", operations)
+        page = (support.ROOT / "docs" / "INSTALL-EC2.md").read_text()
+        self.assertIn(f"sed \"s|{group}|$GROUP|\"", page)
 
     def test_what_watches_the_daemon_looks_where_it_writes(self):
         resources = template.load(support.DEPLOY / "cloudformation.yaml")

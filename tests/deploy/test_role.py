@@ -5,14 +5,15 @@ Every test that runs the daemon against the embedded AWS appends what it called,
 listed here, each with its reason.
 """
 
+import json
 import re
+import subprocess
 import unittest
 
 import support
 import template
 
 CALLS = support.ROOT / "target" / "tmp" / "aws-calls.txt"
-README = support.ROOT / "README.md"
 
 # Actions that no call of the program needs by name.
 BEYOND = {
@@ -24,6 +25,24 @@ BEYOND = {
     "logs:DescribeLogStreams": "the same",
     "logs:PutLogEvents": "the same",
 }
+
+# What changes something of a deployment: in the policy that an observer's role has not.
+ACTING = "Acting"
+CHANGES = {
+    "cloudfront:DeleteContinuousDeploymentPolicy",
+    "cloudfront:DeleteDistribution",
+    "cloudfront:UpdateDistribution",
+    "ssm:PutParameter",
+}
+
+TARGET = """
+[[targets]]
+pipeline = "{service}-frontend-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{service}/cloudfront/cfcd-production"
+staging_parameter = "/{service}/cloudfront/cfcd-staging"
+"""
 
 # IAM has no action of its own for a batch.
 BATCH = re.compile(r"Batch$")
@@ -40,6 +59,7 @@ STACK = template.Stack(
     template.load(support.DEPLOY / "cloudformation.yaml"),
     support.ACCOUNT,
     support.REGION,
+    Mode="act",
     NotifyEventBusArn=BUS,
     MorePipelineArns=f"arn:aws:codepipeline:{support.REGION}:{support.ACCOUNT}:*{FURTHER}",
     CatchUpInterval="15m",
@@ -117,7 +137,7 @@ class Role(unittest.TestCase):
 
     def test_nothing_else_than_that_may_be_changed(self):
         here = f"{support.REGION}:{support.ACCOUNT}"
-        tagged = template.Stack(STACK.template, support.ACCOUNT, support.REGION, DeleteOnlyTagged="yes")
+        tagged = template.Stack(STACK.template, support.ACCOUNT, support.REGION, DeleteOnlyTagged="yes", Mode="act")
         distribution = f"arn:aws:cloudfront::{support.ACCOUNT}:distribution/E1"
         self.assertTrue(STACK.allows("cloudfront:DeleteDistribution", distribution))
         self.assertTrue(
@@ -150,16 +170,31 @@ class Role(unittest.TestCase):
             expected = {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"} if fleet == "yes" else set()
             self.assertEqual(scans, expected)
 
-    def test_without_a_choice_the_role_is_the_one_in_the_readme(self):
+    def test_without_a_choice_the_role_is_what_iam_policy_writes(self):
         resources = template.load(support.DEPLOY / "cloudformation.yaml")
+        environment = {
+            **support.ENVIRONMENT,
+            "STAGESWEEP__QUEUE__URL": f"https://sqs.{support.REGION}.amazonaws.com/{support.ACCOUNT}/stagesweep",
+            "STAGESWEEP_CONFIG_TOML": TARGET,
+        }
+        written = subprocess.run(
+            [support.BINARY, "iam-policy"], env=environment, capture_output=True, text=True, check=True
+        )
+        daemons = {action for it in json.loads(written.stdout)["Statement"] for action in template.actions(it)}
         always = {
             action
             for name, statement in template.statements(resources)
-            if "Condition" not in resources["Resources"][name]
+            if name in ("Cleanup", ACTING)
             for action in template.actions(statement)
         }
-        policy = README.read_text().split("cat > iam-policy.json", 1)[1].split("\nEOF\n", 1)[0]
-        self.assertEqual(always, set(re.findall(r'"([a-z0-9]+:[A-Z]\w+)"', policy)))
+        self.assertEqual(always, daemons)
+
+    def test_an_observer_may_change_nothing(self):
+        observer = template.Stack(STACK.template, support.ACCOUNT, support.REGION, Mode="observe")
+        may = {action for names, _, _ in observer.allowed() for action in names}
+        self.assertEqual(may & CHANGES, set())
+        acts = {action for names, _, _ in STACK.allowed() for action in names}
+        self.assertLessEqual(CHANGES, acts)
 
     def test_star_stands_only_where_iam_takes_nothing_else(self):
         for file in ("cloudformation.yaml", "cloudformation-target-account.yaml"):

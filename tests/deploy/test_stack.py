@@ -25,6 +25,7 @@ UNKNOWN = ("AWS::Events::EventBusPolicy",)
 
 ON_ECS = {
     "Compute": "ECS",
+    "Mode": "act",
     "Image": "stagesweep",
     "VpcId": "vpc-00000000",
     "SubnetIds": "subnet-00000000",
@@ -125,7 +126,7 @@ class Stack(unittest.TestCase):
             self.assertEqual(found.get(check), "ok", ended.stdout)
 
     def test_a_rejection_goes_from_the_bus_by_the_rule_to_the_queue_and_is_taken_down(self):
-        outputs = self.create("on-ec2", {"Compute": "EC2"})
+        outputs = self.create("on-ec2", {"Compute": "EC2", "Mode": "act"})
         self.assertEqual(self.depth(outputs["QueueUrl"]), 0)
         # The configuration is the one that the stack wrote, to the letter.
         config = self.directory / "config.toml"
@@ -263,12 +264,12 @@ class Stack(unittest.TestCase):
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
         chosen = {
-            *("catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger"),
+            *("acting", "catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger"),
             *("legacy-log-bucket", "notification", "target-roles", "web-acl"),
         }
         self.assertEqual(set(policies), chosen)
-        cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]
-        (delete,) = [it for it in cleanup["Statement"] if it["Sid"] == "DeleteStaging"]
+        acting = iam.get_role_policy(RoleName=role, PolicyName="acting")["PolicyDocument"]
+        (delete,) = [it for it in acting["Statement"] if it["Sid"] == "DeleteStaging"]
         self.assertEqual(delete["Condition"], {"StringEquals": {"aws:ResourceTag/stagesweep": "staging"}})
         alarms = self.aws("cloudwatch").describe_alarms()["MetricAlarms"]
         declared = [it for it in TEMPLATE["Resources"].values() if it["Type"] == "AWS::CloudWatch::Alarm"]

@@ -136,7 +136,7 @@ class Terraform(unittest.TestCase):
             }
             found = set()
             for _, kind, name, body in declared(parse(module)):
-                if kind == "aws_iam_policy_document" and name in ("cleanup", "doctor", "orphans"):
+                if kind == "aws_iam_policy_document" and name in ("acting", "cleanup", "doctor", "orphans"):
                     found |= {(it["sid"], tuple(sorted(it["actions"]))) for it in body["statement"]}
                 # Those of the daemon's role that are written out.
                 if kind == "aws_iam_role_policy" and "jsonencode" in body["policy"]:
@@ -159,6 +159,15 @@ class Terraform(unittest.TestCase):
         }
         text = (MODULES[0] / "alarms.tf").read_text()
         of = lambda key: re.findall(rf'^\s+{key}\s+= "(\w+)"$', text, re.M)
+        # The same words, and the same part of the runbook.
+        words = lambda text: re.sub(r"\$\{[^}]+\}", "it", text)
+        said = {
+            words(it["Properties"]["AlarmDescription"]["Fn::Sub"])
+            for it in theirs.values()
+            if it["Type"] == "AWS::CloudWatch::Alarm"
+        }
+        named = re.findall(r'^    ([\w-]+) = \{\n      description = "(.*)"$', text, re.M)
+        self.assertEqual({f"{words(description)} it#{name}" for name, description in named}, said)
         self.assertEqual(set(zip(of("metric"), of("statistic"), of("missing"))), wanted)
         # One namespace, the daemon's: for the alarms, the filters, the dashboard, and the daemon on ECS and on EC2.
         self.assertNotRegex(text, r'namespace\s+= "(?!AWS/SQS")')
@@ -169,6 +178,12 @@ class Terraform(unittest.TestCase):
         ours = (MODULES[0] / "dashboard.json.tftpl").read_text()
         plain = lambda text: json.loads(re.sub(r"(Stagesweep/)?\$\{[^}]+\}", "it", text))
         self.assertEqual(plain(ours), plain(body))
+
+    def test_the_page_of_the_module_has_every_variable_and_output(self):
+        page = (MODULES[0] / "README.md").read_text()
+        parsed = parse(MODULES[0])
+        listed = re.findall(r"^\| `(\w+)` \|", page, re.M)
+        self.assertEqual(set(listed), set(parsed["variable"]) | set(parsed["output"]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! A crash that takes the ledger along. For a kill at every call see `kill_matrix`.
 
-use stagesweep::rehearsal::Settings;
+use embedded_aws::Settings;
 
 use crate::harness::World;
 use crate::kill_matrix::{Moment, start_doomed};

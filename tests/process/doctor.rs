@@ -145,6 +145,17 @@ async fn permissions_to_change_something_are_simulated_and_not_tried() {
         assert_eq!(of(&report, allowed, "")["status"], "ok", "{report}");
     }
 
+    // Who only observes changes nothing, and needs none of these.
+    let observing = world
+        .program(&["doctor", "--json", "--config"])
+        .argument(world.path("config.toml"))
+        .env("STAGESWEEP__CLEANUP__MODE", "observe");
+    let report: Value = serde_json::from_str(&observing.finish().await.stdout).unwrap();
+    assert_eq!(of(&report, "permissions", "")["status"], "ok", "{report}");
+    let asked = report["checks"].as_array().unwrap().iter();
+    let asked: Vec<_> = asked.filter_map(|it| it["check"].as_str()).collect();
+    assert!(!asked.contains(&"ssm:PutParameter"), "{report}");
+
     // Who may not ask learns what was not looked at, and whom to ask.
     let unknown = "arn:aws:iam::123456789012:role/unknown";
     let report = document(&world, &["doctor", "--role", unknown, "--json"], 1).await;

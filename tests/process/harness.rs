@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
-use stagesweep::rehearsal::{
+use embedded_aws::{
     Action, AwsService, Depth, DistributionView, EmbeddedAws, Entry, EventOptions, Listener,
     Queues, Rule, Service, Settings,
 };
+use serde_json::Value;
 use stagesweep::runtime::clock::Clock;
 use tempfile::TempDir;
 use tokio::sync::watch;

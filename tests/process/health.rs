@@ -1,7 +1,7 @@
 //! `stagesweep health`, asked from another process.
 
+use embedded_aws::{Action, Rule};
 use serde_json::Value;
-use stagesweep::rehearsal::{Action, Rule};
 
 use crate::harness::{PATIENCE, TARGET, World};
 

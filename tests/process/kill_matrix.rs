@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use embedded_aws::{Action, DistributionView, Rule, Service};
 use futures_util::{FutureExt, StreamExt};
-use stagesweep::rehearsal::{Action, DistributionView, Rule, Service};
 use tokio::time::Instant;
 
 use crate::harness::{Deployed, PATIENCE, Process, World};

@@ -1,7 +1,7 @@
 //! Outcomes that the real daemon tells: on a bus, and to a real program; after a `kill -9` too.
 
+use embedded_aws::{Action, EmbeddedAws, Rule};
 use serde_json::Value;
-use stagesweep::rehearsal::{Action, EmbeddedAws, Rule};
 
 use crate::harness::{TARGET, World, noticed};
 

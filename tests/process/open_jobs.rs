@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use embedded_aws::{ActionDefinition, Definition, Review, StageDefinition, Work};
 use serde_json::Value;
-use stagesweep::rehearsal::{ActionDefinition, Definition, Review, StageDefinition, Work};
 
 use crate::harness::{Launch, NEVER, PROPAGATION, TARGET, World};
 use crate::verbs::{PIPELINE, document, ends, leaked};

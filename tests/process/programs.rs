@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use embedded_aws::EventOptions;
 use serde_json::Value;
-use stagesweep::rehearsal::EventOptions;
 
 use crate::harness::{Launch, TARGET, World};
 

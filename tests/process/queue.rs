@@ -1,7 +1,7 @@
 //! Several messages, several daemons, messages that mean harm, and a queue that goes silent.
 
+use embedded_aws::{Action, EventOptions, Level, Outcome, Rule};
 use serde_json::{Value, json};
-use stagesweep::rehearsal::{Action, EventOptions, Level, Outcome, Rule};
 use tokio::time::Duration;
 
 use crate::harness::{World, noticed};
@@ -204,10 +204,10 @@ async fn a_hostile_message_touches_nothing_and_goes_to_the_dead_letter_queue_wit
     let shop = world.service("shop");
     let event = aws.rejection_event(&shop, &EventOptions::default());
     // The approval begins after what the parameters are made to say.
-    let rejection = |name: &str, spoil: &dyn Fn(&stagesweep::rehearsal::Service)| {
+    let rejection = |name: &str, spoil: &dyn Fn(&embedded_aws::Service)| {
         let service = world.service(name);
         spoil(&service);
-        let later = aws.clock().now() + Duration::from_secs(1);
+        let later = aws.now() + Duration::from_secs(1);
         let options = EventOptions {
             start_time: Some(later),
             ..EventOptions::default()
@@ -215,7 +215,7 @@ async fn a_hostile_message_touches_nothing_and_goes_to_the_dead_letter_queue_wit
         aws.rejection_event(&service, &options)
     };
     // What a person writes is not the execution's; what its own deployment writes is.
-    let by_its_build = |service: &stagesweep::rehearsal::Service, id: &str| {
+    let by_its_build = |service: &embedded_aws::Service, id: &str| {
         let history = aws.parameter_history(&service.staging_parameter);
         let build = &history.last().unwrap().by.arn;
         aws.put_parameter_as(&service.staging_parameter, id, build);

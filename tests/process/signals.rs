@@ -1,6 +1,6 @@
 //! Signals: stopping within the grace period, reloading, reporting.
 
-use stagesweep::rehearsal::{Action, Rule};
+use embedded_aws::{Action, Rule};
 use tokio::time::{Duration, Instant};
 
 use crate::harness::{NEVER, Process, TARGET, World, noticed};

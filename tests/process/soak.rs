@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use embedded_aws::{Faults, Service};
 use futures_util::future::join_all;
-use stagesweep::rehearsal::{Faults, Service};
 use tokio::time::Instant;
 
 use crate::harness::{Process, World};
@@ -139,7 +139,7 @@ async fn live(world: &World, mut service: Service, end: Instant, tally: &Tally) 
         tally.cleanups.set(tally.cleanups.get() + 1);
         service = world.aws.deploy_again(&service).unwrap();
         // Its approval opens a second after it was deployed.
-        let opens = world.aws.clock().now() < service.start_time;
+        let opens = world.aws.now() < service.start_time;
         if opens {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

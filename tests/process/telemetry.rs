@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::time::Duration;
 
+use embedded_aws::EventOptions;
 use serde_json::{Value, json};
-use stagesweep::rehearsal::EventOptions;
 
 use crate::harness::{NEVER, PATIENCE, World};
 

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use embedded_aws::{Action, Rule};
 use serde_json::Value;
-use stagesweep::rehearsal::{Action, Rule};
 use tokio::time::Duration;
 
 use crate::harness::{Finished, Launch, NEVER, PROPAGATION, TARGET, World, noticed};
@@ -348,12 +348,7 @@ async fn clean_refuses_what_the_fences_refuse_and_is_bound_to_what_it_showed() {
 
 /// A world whose `shop` was deployed twice: the first deployment's staging distribution and policy
 /// are left behind, and two hours old.
-pub(crate) async fn leaked(
-    world: &World,
-) -> (
-    stagesweep::rehearsal::Service,
-    stagesweep::rehearsal::Service,
-) {
+pub(crate) async fn leaked(world: &World) -> (embedded_aws::Service, embedded_aws::Service) {
     let age = Duration::from_secs(2 * 3600);
     let mut older = world.service("shop").service;
     let newer = world.aws.deploy_again(&older).unwrap();
@@ -471,9 +466,8 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
     let refused = world.reject(&shop);
     let junk = world.send("{}");
     let daemon = world.daemon().spawn();
-    let both = |aws: &stagesweep::rehearsal::EmbeddedAws| {
-        aws.messages(&world.queues.dead_letter_url).len() == 2
-    };
+    let both =
+        |aws: &embedded_aws::EmbeddedAws| aws.messages(&world.queues.dead_letter_url).len() == 2;
     world.until("both are dead letters", both).await;
 
     let letters = document(&world, &["dead-letters", "--json"], 0).await;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, Rule, Service};
+use embedded_aws::{Action, Rule, Service};
 use tokio::time::Instant;
 
 use crate::harness::{NEVER, PROPAGATION, SAFE_ORDER, TARGET, World, noticed};

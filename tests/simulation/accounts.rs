@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, AwsService, EmbeddedAws, EventOptions, Rule, Service, Shape};
+use embedded_aws::{Action, AwsService, EmbeddedAws, EventOptions, Rule, Service, Shape};
 use tokio::time::Instant;
 
 use crate::harness::{PATIENCE, World, assert_untouched};

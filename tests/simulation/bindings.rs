@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stagesweep::rehearsal::{
+use embedded_aws::{
     Action, ActionDefinition, Definition, EmbeddedAws, EventOptions, Form, Pattern, Retry, Rule,
     Service, Shape, Work,
 };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use embedded_aws::{Action, EmbeddedAws, EventOptions, Review, Rule, Service};
 use stagesweep::domain::history::State;
 use stagesweep::ledger::EmbeddedLedger;
-use stagesweep::rehearsal::{Action, EmbeddedAws, EventOptions, Review, Rule, Service};
 
 use crate::harness::{Instance, PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
@@ -389,9 +389,8 @@ async fn a_round_is_bounded_and_the_next_one_goes_on_where_it_stopped() {
     let daemon = world.start_with("ledger.db", CATCH_UP, false);
     let calls = |world: &World| {
         let entries = world.aws.journal().entries();
-        let of_it = |it: &&stagesweep::rehearsal::Entry| {
-            it.call.service == stagesweep::rehearsal::AwsService::CodePipeline
-        };
+        let of_it =
+            |it: &&embedded_aws::Entry| it.call.service == embedded_aws::AwsService::CodePipeline;
         entries.iter().filter(of_it).count()
     };
     tokio::time::sleep(2 * MINUTE).await;

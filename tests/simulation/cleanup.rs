@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{
+use embedded_aws::{
     Action, AttachedPolicyDelete, DeleteLag, OmittedPolicyId, Rule, Service,
     StagingAfterPolicyDelete, Switches,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Definition, EmbeddedAws, Mode, Service};
+use embedded_aws::{Definition, EmbeddedAws, Mode, Service};
 use tokio::time::Instant;
 
 use crate::harness::{Instance, PATIENCE, World, assert_clean, assert_gone};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use embedded_aws::{EmbeddedAws, EventOptions, Review, Service};
 use stagesweep::domain::history::Kind;
 use stagesweep::ledger::EmbeddedLedger;
-use stagesweep::rehearsal::{EmbeddedAws, EventOptions, Review, Service};
 use tokio::time::{Instant, sleep};
 
 use crate::harness::{Log, PATIENCE, World, assert_clean, assert_untouched};

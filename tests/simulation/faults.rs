@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, Faults, Rule};
+use embedded_aws::{Action, Faults, Rule};
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
@@ -219,7 +219,7 @@ async fn a_receive_on_a_dead_connection_does_not_hang_the_daemon() {
     world.reject(&service);
     let began = tokio::time::Instant::now();
     let received =
-        |aws: &stagesweep::rehearsal::EmbeddedAws| aws.journal().calls("ReceiveMessage", None) > 1;
+        |aws: &embedded_aws::EmbeddedAws| aws.journal().calls("ReceiveMessage", None) > 1;
     world.aws.wait_until(received, PATIENCE).await.unwrap();
     // Its wait time and the margin, and a pause.
     assert!(

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use embedded_aws::{
+    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings, Shape,
+};
 use stagesweep::aws::Connector;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger};
-use stagesweep::rehearsal::{
-    Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings, Shape,
-};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::runtime::programs::Programs;
 use stagesweep::telemetry::{Telemetry, logging};

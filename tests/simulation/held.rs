@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use embedded_aws::{Action, EmbeddedAws, Rule, Service};
 use stagesweep::domain::decision::Outcome;
 use stagesweep::domain::history::State;
 use stagesweep::ledger::EmbeddedLedger;
-use stagesweep::rehearsal::{Action, EmbeddedAws, Rule, Service};
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_untouched};
 

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
+use embedded_aws::{Action, EmbeddedAws, EventOptions, Form, Level, Outcome, Rule, Service};
 use serde_json::{Value, json};
 use stagesweep::domain::targets::Targets;
-use stagesweep::rehearsal::{
-    Action, EmbeddedAws, EventOptions, Form, Level, Outcome, Rule, Service,
-};
 use tokio::time::Instant;
 
 use crate::harness::{Log, PATIENCE, World, assert_clean, assert_gone, assert_untouched};

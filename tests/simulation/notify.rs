@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use embedded_aws::{Action, EmbeddedAws, Failure, Rule};
 use serde_json::Value;
 use stagesweep::notify::DETAIL_TYPE;
-use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule};
 use stagesweep::runtime::programs::Finish;
 
 use crate::harness::{PATIENCE, World, assert_clean};
@@ -193,7 +193,7 @@ async fn an_entry_that_is_refused_in_a_200_and_a_lost_answer_are_tried_again() {
     for action in [
         Action::RefuseEntries,
         Action::Refuse(Failure::server_error(
-            stagesweep::rehearsal::AwsService::EventBridge,
+            embedded_aws::AwsService::EventBridge,
             false,
         )),
         Action::Throttle,

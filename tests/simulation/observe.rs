@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use embedded_aws::{EmbeddedAws, EventOptions, Service};
 use serde_json::Value;
 use stagesweep::domain::history::{Kind, Record};
 use stagesweep::ledger::EmbeddedLedger;
-use stagesweep::rehearsal::{EmbeddedAws, EventOptions, Service};
 use tokio::time::sleep;
 
 use crate::harness::{Log, PATIENCE, World, assert_clean, assert_untouched};

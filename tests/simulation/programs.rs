@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use stagesweep::rehearsal::{Action, EventOptions, Form, Review, Rule, Service};
+use embedded_aws::{Action, EventOptions, Form, Review, Rule, Service};
 use stagesweep::runtime::programs::{Finish, Invocation, Listener, Output, Programs};
 use stagesweep::runtime::stop::{Stop, StopReason};
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, Faults, Rule, Service};
+use embedded_aws::{Action, Faults, Rule, Service};
 use tokio::time::Instant;
 
 use crate::harness::{World, assert_clean};

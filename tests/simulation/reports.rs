@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use embedded_aws::Service;
 use serde_json::Value;
-use stagesweep::rehearsal::Service;
 
 use crate::harness::{Instance, Log, World};
 

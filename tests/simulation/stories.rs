@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{
+use embedded_aws::{
     Action, ActionDefinition, Decision, Definition, EmbeddedAws, Failure, Mode, Pattern, Retry,
     Rule, Service, Work,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{Action, EmbeddedAws, Rule};
+use embedded_aws::{Action, EmbeddedAws, Rule};
 use tokio::time::Instant;
 
 use crate::harness::{Instance, Log, World, assert_clean};

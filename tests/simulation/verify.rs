@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{
+use embedded_aws::{
     Action, EmbeddedAws, EventOptions, ExpiredApproval, Failure, Form, Outcome, Review, Rule,
     Service,
 };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use embedded_aws::{Action, EmbeddedAws, Rule};
 use stagesweep::aws::RECEIVE_MARGIN;
-use stagesweep::rehearsal::{Action, EmbeddedAws, Rule};
 use stagesweep::runtime::health::{NotPolling, Vitals, freshness};
 
 use crate::harness::{Instance, PATIENCE, World, assert_clean};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Settings};
 use futures_util::future::join_all;
 use stagesweep::aws::Connector;
 use stagesweep::domain::arn::PipelineArn;
@@ -11,7 +11,6 @@ use stagesweep::domain::error_class::ErrorClass;
 use stagesweep::domain::targets::{Access, Resolution, Surroundings, TargetSpec, Targets};
 use stagesweep::reconcile::accounts::Accounts;
 use stagesweep::reconcile::watch::pace::Pace;
-use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::runtime::tasks::Tasks;
 use stagesweep::telemetry::{Telemetry, chain};
@@ -45,7 +44,7 @@ fn rig() -> Rig {
     let connector = Connector::to_endpoint(
         "http://aws.test",
         "ap-northeast-1",
-        Some(SharedHttpClient::new(wire.clone())),
+        Some(wire.http_client()),
         &clock,
         Arc::clone(&telemetry),
     );

@@ -4,18 +4,12 @@ mod parameters;
 mod pipelines;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use http_body_util::BodyExt as _;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded_aws::{Action, EmbeddedAws, Rule, Service, Settings, http_client};
 use serde_json::{Value, json};
 use stagesweep::aws::cloudfront::CloudFront;
 use stagesweep::aws::sqs::Queue;
@@ -26,7 +20,6 @@ use stagesweep::domain::decision::{
     Decision, Deletable, Distribution, Observed, Policy, Progress, Step, decide,
 };
 use stagesweep::domain::error_class::{Conflict, ErrorClass};
-use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Rule, Service, Settings};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 use tokio::time::Instant;
@@ -80,61 +73,39 @@ impl Wire {
         }
     }
 
+    pub(crate) fn http_client(&self) -> SharedHttpClient {
+        let wire = self.clone();
+        http_client(move |request| {
+            let wire = wire.clone();
+            async move { wire.exchange(request).await }
+        })
+    }
+
+    async fn exchange(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> io::Result<http::Response<Vec<u8>>> {
+        let headers = request.headers().iter();
+        let headers =
+            headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+        let mut headers: BTreeMap<_, _> = headers.collect();
+        let host = request.uri().authority().unwrap().to_string();
+        headers.entry("host".to_owned()).or_insert(host);
+        self.sent.lock().unwrap().push(Sent {
+            method: request.method().to_string(),
+            target: request.uri().path_and_query().unwrap().to_string(),
+            headers,
+            body: request.body().clone(),
+        });
+        match &self.answers {
+            Answers::Always(response) => Ok(response.clone()),
+            Answers::World(aws) => aws.handle(request).await.into_response(),
+        }
+    }
+
     /// What was sent since the last time.
     pub(crate) fn take(&self) -> Vec<Sent> {
         std::mem::take(&mut *self.sent.lock().unwrap())
-    }
-}
-
-impl std::fmt::Debug for Wire {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Wire")
-    }
-}
-
-impl HttpClient for Wire {
-    fn http_connector(
-        &self,
-        _settings: &HttpConnectorSettings,
-        _components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl HttpConnector for Wire {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let wire = self.clone();
-        HttpConnectorFuture::new(async move {
-            let (parts, body) = request.try_into_http1x().unwrap().into_parts();
-            let body = body.collect().await.unwrap().to_bytes().to_vec();
-            let mut headers: BTreeMap<_, _> = parts
-                .headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                .collect();
-            let host = parts.uri.authority().unwrap().to_string();
-            headers.entry("host".to_owned()).or_insert(host);
-            wire.sent.lock().unwrap().push(Sent {
-                method: parts.method.to_string(),
-                target: parts.uri.path_and_query().unwrap().to_string(),
-                headers,
-                body: body.clone(),
-            });
-            let exchange = match &wire.answers {
-                Answers::Always(response) => Exchange::Reply(response.clone()),
-                Answers::World(aws) => aws.handle(http::Request::from_parts(parts, body)).await,
-            };
-            match exchange {
-                Exchange::Reply(response) => {
-                    Ok(HttpResponse::try_from(response.map(SdkBody::from)).unwrap())
-                }
-                Exchange::Dropped => {
-                    let error = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-                    Err(ConnectorError::io(Box::new(error)))
-                }
-            }
-        })
     }
 }
 
@@ -151,7 +122,7 @@ const POLL: Duration = Duration::from_secs(20);
 impl Rig {
     fn new(answers: Answers) -> Self {
         let clock = match &answers {
-            Answers::World(aws) => aws.clock().clone(),
+            Answers::World(aws) => Clock::following_tokio(aws.now()),
             Answers::Always(_) => clock(),
         };
         let wire = Wire {
@@ -161,7 +132,7 @@ impl Rig {
         let connector = Connector::to_endpoint(
             "http://aws.test",
             "ap-northeast-1",
-            Some(SharedHttpClient::new(wire.clone())),
+            Some(wire.http_client()),
             &clock,
             Arc::new(Telemetry::new(clock.clone())),
         );
@@ -587,7 +558,7 @@ async fn the_queue_is_used_as_documented() {
     );
     assert_eq!(messages.len(), 1);
     assert_eq!((&*messages[0].body, messages[0].receive_count), ("body", 1));
-    assert_eq!(messages[0].sent_at, Some(aws.clock().now()));
+    assert_eq!(messages[0].sent_at, Some(aws.now()));
 
     let attributes = rig.queue.attributes().await.unwrap();
     assert_eq!(

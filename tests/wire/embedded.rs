@@ -5,10 +5,15 @@ use std::time::Duration;
 
 use aws_sdk_cloudfront::error::ProvideErrorMetadata as _;
 use aws_sdk_cloudfront::operation::update_distribution::UpdateDistributionError;
+use aws_sdk_cloudfront::types::{
+    ContinuousDeploymentPolicyConfig, ContinuousDeploymentPolicyType,
+    ContinuousDeploymentSingleWeightConfig, Distribution, StagingDistributionDnsNames,
+    TrafficConfig,
+};
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use aws_smithy_async::rt::sleep::TokioSleep;
-use stagesweep::rehearsal::{Action, EmbeddedAws, EventOptions, Rule, Seen, Settings};
+use embedded_aws::{Action, EmbeddedAws, EventOptions, Rule, Seen, Settings, Shape};
 use stagesweep::runtime::clock::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -33,7 +38,7 @@ fn clients(world: &EmbeddedAws) -> Clients {
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .endpoint_url("http://aws.test")
         .http_client(world.http_client())
-        .time_source(world.clock().clone())
+        .time_source(Clock::following_tokio(world.now()))
         .sleep_impl(TokioSleep::new())
         .retry_config(RetryConfig::standard())
         .build();
@@ -163,6 +168,91 @@ async fn the_sdk_takes_a_deployment_down() {
         .await
         .expect("deployed");
     delete.send().await.expect("deleted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sdk_deploys_and_promotes() {
+    let world = world();
+    let idle = world.create_idle_service("shop", &Shape::default());
+    let production = idle.expect("a service").production_id;
+    let cloudfront = clients(&world).cloudfront;
+    let etag = |id: &str| world.distribution(id).expect("a distribution").etag;
+    let copy = cloudfront
+        .copy_distribution()
+        .primary_distribution_id(&production)
+        .if_match(etag(&production))
+        .staging(true)
+        .caller_reference("green")
+        .enabled(true);
+    let copied = copy.send().await.expect("copied");
+    let staging = copied.distribution().expect("a distribution").clone();
+
+    let create = cloudfront.create_continuous_deployment_policy();
+    let create = create.continuous_deployment_policy_config(policy_of(&staging, true));
+    let created = create.send().await.expect("created");
+    let policy = created.continuous_deployment_policy().expect("a policy");
+    let got = cloudfront.get_distribution_config().id(&production).send();
+    let got = got.await.expect("get");
+    let mut config = got.distribution_config().expect("a configuration").clone();
+    config.continuous_deployment_policy_id = Some(policy.id().to_owned());
+    let update = cloudfront.update_distribution().id(&production);
+    let update = update.if_match(got.e_tag().expect("an ETag"));
+    update
+        .distribution_config(config)
+        .send()
+        .await
+        .expect("attached");
+
+    let read = cloudfront.get_continuous_deployment_policy_config();
+    let read = read.id(policy.id()).send().await.expect("get");
+    let shown = read.continuous_deployment_policy_config();
+    assert_eq!(shown, Some(&policy_of(&staging, true)));
+    let update = |enabled: bool, etag: &str| {
+        let update = cloudfront.update_continuous_deployment_policy();
+        let update = update.id(policy.id()).if_match(etag);
+        update
+            .continuous_deployment_policy_config(policy_of(&staging, enabled))
+            .send()
+    };
+    let first = read.e_tag().expect("an ETag");
+    let off = update(false, first).await.expect("updated");
+    assert!(!world.policy(policy.id()).expect("a policy").enabled);
+    let stale = update(true, first).await.expect_err("stale");
+    assert!(stale.into_service_error().is_precondition_failed());
+    let etag_now = off.e_tag().expect("an ETag");
+    update(true, etag_now).await.expect("updated");
+
+    world
+        .edit_distribution(staging.id(), "Comment", "green")
+        .expect("edited");
+    world.settle();
+    let promote = cloudfront.update_distribution_with_staging_config();
+    let tags = format!("{}, {}", etag(&production), etag(staging.id()));
+    let promote = promote
+        .id(&production)
+        .staging_distribution_id(staging.id());
+    let promoted = promote.if_match(tags).send().await.expect("promoted");
+    let config = promoted
+        .distribution()
+        .and_then(|it| it.distribution_config());
+    assert_eq!(config.map(|it| it.comment()), Some("green"));
+    assert!(!world.policy(policy.id()).expect("a policy").enabled);
+}
+
+/// A policy that sends a twentieth to a staging distribution.
+fn policy_of(staging: &Distribution, enabled: bool) -> ContinuousDeploymentPolicyConfig {
+    let names = StagingDistributionDnsNames::builder().quantity(1);
+    let names = names.items(staging.domain_name()).build();
+    let weight = ContinuousDeploymentSingleWeightConfig::builder().weight(0.05);
+    let traffic = TrafficConfig::builder()
+        .r#type(ContinuousDeploymentPolicyType::SingleWeight)
+        .single_weight_config(weight.build().expect("a weight"));
+    ContinuousDeploymentPolicyConfig::builder()
+        .staging_distribution_dns_names(names.expect("names"))
+        .enabled(enabled)
+        .traffic_config(traffic.build().expect("traffic"))
+        .build()
+        .expect("a configuration")
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded_aws::{Action, EmbeddedAws, Failure, Queues, Rule, Settings};
 use serde_json::{Value, json};
 use stagesweep::aws::Connector;
 use stagesweep::aws::eventbridge::{Event, EventBridge, MAX_BYTES, MAX_ENTRIES};
 use stagesweep::domain::error_class::ErrorClass;
-use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Queues, Rule, Settings};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 
@@ -30,7 +29,7 @@ fn rig() -> Rig {
     let connector = Connector::to_endpoint(
         "http://aws.test",
         "ap-northeast-1",
-        Some(SharedHttpClient::new(wire.clone())),
+        Some(wire.http_client()),
         &clock,
         Arc::new(Telemetry::new(clock.clone())),
     );
@@ -197,7 +196,7 @@ async fn too_much_at_once_is_refused_and_throttling_is_tried_again() {
     let before = rig.aws.journal().calls("PutEvents", None);
     rig.aws
         .add_rule(Rule::on("PutEvents").nth(1).then(Action::Throttle));
-    let unavailable = Failure::server_error(stagesweep::rehearsal::AwsService::EventBridge, true);
+    let unavailable = Failure::server_error(embedded_aws::AwsService::EventBridge, true);
     rig.aws.add_rule(
         Rule::on("PutEvents")
             .nth(2)

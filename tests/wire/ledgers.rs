@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Settings};
 use jiff::Timestamp;
 use stagesweep::aws::Connector;
 use stagesweep::domain::binding::{Binding, Evidence};
@@ -21,7 +22,6 @@ use stagesweep::domain::event::JobKey;
 use stagesweep::ledger::{
     Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerError, Records, Unfinished,
 };
-use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 
@@ -196,7 +196,7 @@ impl Place {
                 (Arc::new(ledger), clock.clone())
             }
             Self::Table { aws } => {
-                let clock = aws.clock().on_another_machine(skew);
+                let clock = Clock::following_tokio(aws.now()).on_another_machine(skew);
                 let ledger = in_table(aws, owner, &clock).await.unwrap();
                 (Arc::new(ledger), clock)
             }
@@ -410,16 +410,16 @@ async fn write(aws: &EmbeddedAws, change: &str, evidence: Option<&str>) {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_fails_is_an_error_and_works_again_when_it_is_mended() {
     let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
-    let aws = EmbeddedAws::new(clock, Settings::default());
-    let missing = in_table(&aws, "one", aws.clock()).await.unwrap_err();
+    let aws = EmbeddedAws::new(clock.clone(), Settings::default());
+    let missing = in_table(&aws, "one", &clock).await.unwrap_err();
     let message = missing.to_string();
     assert!(message.contains("create it"), "{message}");
 
     aws.create_table(TABLE, "id");
-    let other_key = in_table(&aws, "one", aws.clock()).await.unwrap_err();
+    let other_key = in_table(&aws, "one", &clock).await.unwrap_err();
     assert!(other_key.to_string().contains("partition key pk"));
 
-    let aws = EmbeddedAws::new(aws.clock().clone(), Settings::default());
+    let aws = EmbeddedAws::new(clock.clone(), Settings::default());
     aws.create_table(TABLE, "pk");
     let throttled = "ProvisionedThroughputExceededException";
     let rule = aws.add_rule(Rule::on_any().then(Action::Refuse(Failure::new(

@@ -75,13 +75,15 @@ export interface StagesweepProps {
   readonly convention?: Convention;
   /** Pipelines that follow none. @default none */
   readonly targets?: Target[];
+  /** Whether rejected deployments are taken down, or only observed, with a role that may not change anything. @default observe */
+  readonly mode?: 'observe' | 'act';
   /** Delete only distributions with the tag stagesweep = staging. @default false */
   readonly deleteOnlyTagged?: boolean;
   /** Ask CodePipeline what a rejected execution did, and who else is at work; false is for who cannot. @default true */
   readonly verifyPipelines?: boolean;
   /** How often CodePipeline is searched for lost rejections, such as `15m`. @default never */
   readonly catchUpInterval?: string;
-  /** The event bus that is told what became of each rejection. @default none */
+  /** The event bus that is notified of what became of each rejection. @default none */
   readonly notifyEventBus?: events.IEventBus;
   /** The bucket of the distributions' legacy access logs. @default none */
   readonly logBucket?: s3.IBucket;
@@ -97,8 +99,10 @@ export interface StagesweepProps {
   readonly logRetentionDays?: number;
   /** When a task on ECS looks for orphans (on EC2 a timer does); an empty text: never. @default rate(1 day) */
   readonly orphansSchedule?: string;
-  /** Who is told of alarms. @default nobody */
+  /** Who is notified of alarms. @default nobody */
   readonly alarmTopic?: sns.ITopic;
+  /** Where your people read docs/RUNBOOK.md; alarms lead there. @default docs/RUNBOOK.md */
+  readonly runbookUrl?: string;
   /** How old a message may become, in seconds. @default 7200 */
   readonly oldestMessageSeconds?: number;
 }
@@ -159,6 +163,7 @@ export class Stagesweep extends Construct {
       SubnetIds: list(subnets?.subnetIds ?? []),
       AssignPublicIp: place?.assignPublicIp ? 'ENABLED' : undefined,
       Cluster: place?.cluster?.clusterArn,
+      Mode: props.mode,
       DeleteOnlyTagged: props.deleteOnlyTagged ? 'yes' : undefined,
       VerifyPipelines: props.verifyPipelines === false ? 'no' : undefined,
       CatchUpInterval: props.catchUpInterval,
@@ -171,6 +176,7 @@ export class Stagesweep extends Construct {
       LogRetentionDays: props.logRetentionDays,
       OrphansSchedule: props.orphansSchedule,
       AlarmTopicArn: props.alarmTopic?.topicArn,
+      RunbookUrl: props.runbookUrl,
       OldestMessageSeconds: props.oldestMessageSeconds,
     };
     const parameters = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));

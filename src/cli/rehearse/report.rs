@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::scene::Scene;
 use crate::cli::terminal::{describe, line};
-use crate::rehearsal::EmbeddedAws;
 use crate::telemetry::{Milestone, What};
+use embedded_aws::EmbeddedAws;
 
 /// Steps are listed for so many services, outcomes for all.
 const DETAILED: usize = 3;

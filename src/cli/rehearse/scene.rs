@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use crate::config::{Config, Faults};
 use crate::domain::arn::PipelineArn;
 use crate::domain::targets::{Parameters, Resolution, Target};
-use crate::rehearsal::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
+use embedded_aws::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
 /// faults ends within minutes; everything else is at its default.

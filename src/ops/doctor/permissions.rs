@@ -31,7 +31,12 @@ pub(super) async fn examine(scene: &Scene<'_>, own: Own<'_>, reaches: &[Reach]) 
     let Own { caller, queue } = own;
     let role = scene.asked.role.map(str::to_owned);
     let own = role.or_else(|| principal(&caller?.arn));
+    let acts = scene.asked.config.targets.iter().any(|it| it.acts());
     let mut checks = Vec::new();
+    if !acts {
+        let said = "those to change something are not needed: every target is only observed";
+        checks.push(Check::ok(NAME, said));
+    }
     match &own {
         None => {
             let check = Check::warning(
@@ -48,7 +53,8 @@ pub(super) async fn examine(scene: &Scene<'_>, own: Own<'_>, reaches: &[Reach]) 
         Some(own) => {
             let mut questions = of_the_daemon(scene, own, queue);
             let here = reaches.iter().find(|it| it.access.role.is_none());
-            questions.extend(here.map(|it| of_a_cleanup(own, it)).into_iter().flatten());
+            let cleanup = here.filter(|_| acts).map(|it| of_a_cleanup(own, it));
+            questions.extend(cleanup.into_iter().flatten());
             if scene.asked.role.is_some() {
                 questions.extend(of_reading(scene, own, queue, here));
             }
@@ -57,7 +63,7 @@ pub(super) async fn examine(scene: &Scene<'_>, own: Own<'_>, reaches: &[Reach]) 
             checks.extend(ask(&iam, own, &questions, queue).await);
         }
     }
-    for reach in reaches {
+    for reach in reaches.iter().filter(|_| acts) {
         if let Some(role) = &reach.access.role {
             let account = scene.asked.accounts.get(&reach.access);
             let iam = account.permissions(&reach.access.region);

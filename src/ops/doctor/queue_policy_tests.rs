@@ -12,7 +12,7 @@ fn policy(statements: Value) -> QueuePolicy {
     QueuePolicy::parse(&document.to_string(), QUEUE).unwrap()
 }
 
-/// As the README makes it.
+/// As docs/INSTALL-BY-HAND.md makes it.
 fn good() -> Value {
     json!({
         "Effect": "Allow",

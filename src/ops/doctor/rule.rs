@@ -308,7 +308,7 @@ fn faults(it: &Found, policy: Option<&QueuePolicy>, rejections: &[Rejection]) ->
 }
 
 fn pattern_fault(rule: &Rule, rejections: &[Rejection]) -> Option<Check> {
-    let remedy = "take the pattern of the README: source aws.codepipeline, state FAILED";
+    let remedy = "take the pattern of INSTALL-BY-HAND.md: source aws.codepipeline, state FAILED";
     let Some(pattern) = pattern(rule) else {
         let said = "it has no event pattern, so that rejections do not come through it";
         return Some(Check::failure(NAME, said, remedy));

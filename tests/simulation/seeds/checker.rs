@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use embedded_aws::{AwsService, Call, EmbeddedAws, Entry, PolicyView, Service};
 use jiff::Timestamp;
 use serde_json::Value;
 use stagesweep::domain::binding::Binding;
 use stagesweep::domain::decision::Outcome;
 use stagesweep::domain::event::JobKey;
 use stagesweep::ledger::Grant;
-use stagesweep::rehearsal::{AwsService, Call, EmbeddedAws, Entry, PolicyView, Service};
 
 use super::misreadings::Memory;
 use super::notices::Notices;
@@ -403,7 +403,7 @@ impl Checker {
         let mut truth = self.truth();
         if let Some(resource) = changed(request) {
             let sent = (life.owner.clone(), resource);
-            truth.sent.insert(sent, aws.clock().now());
+            truth.sent.insert(sent, aws.now());
         }
         for entry in json(request.body())["Entries"]
             .as_array()
@@ -412,7 +412,7 @@ impl Checker {
         {
             // Not only the queue has entries.
             if let Some(handle) = entry["ReceiptHandle"].as_str() {
-                truth.newest_handle(aws.clock().now(), life, handle);
+                truth.newest_handle(aws.now(), life, handle);
             }
         }
     }
@@ -428,7 +428,7 @@ impl Checker {
         for (id, handle) in messages(answer) {
             let lease = (life.owner.clone(), id);
             truth.firsts.entry(lease.clone()).or_insert(handle.clone());
-            truth.handles.insert(lease, (handle, aws.clock().now()));
+            truth.handles.insert(lease, (handle, aws.now()));
         }
         truth.hear(life, &json(answer.body()));
     }
@@ -442,7 +442,7 @@ impl Checker {
         request: &[u8],
         answer: Option<&http::Response<Vec<u8>>>,
     ) {
-        let now = aws.clock().now();
+        let now = aws.now();
         let mut truth = self.truth();
         truth.calls += 1;
         if let Some(trace) = &mut truth.trace {
@@ -857,7 +857,7 @@ impl Truth {
                 return Err("disabled before its policy was gone".to_owned());
             }
             let propagated = self.detached.get(resource);
-            if propagated.is_some_and(|at| aws.clock().now() < *at) {
+            if propagated.is_some_and(|at| aws.now() < *at) {
                 return Err("disabled before the detach had propagated".to_owned());
             }
             if named(number, resource) {
@@ -910,7 +910,7 @@ impl Truth {
             return verdict;
         }
         let history = aws.parameter_history(parameter);
-        let now = aws.clock().now();
+        let now = aws.now();
         // The newest version is the write itself; the one before is what it covered.
         let mut covered = history.iter().rev().skip(1);
         let theirs = covered.next();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{
+use embedded_aws::{
     ActionDefinition, Decision, Definition, Mode, Pattern, Script, StageDefinition, Work, Writer,
 };
 

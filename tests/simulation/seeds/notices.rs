@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use embedded_aws::{Action, AwsService, EmbeddedAws, Failure};
 use jiff::Timestamp;
 use serde_json::Value;
 use stagesweep::ledger::Grant;
 use stagesweep::notify::Notice;
-use stagesweep::rehearsal::{Action, AwsService, EmbeddedAws, Failure};
 use stagesweep::runtime::programs::{Finish, Invocation, Listener, Programs};
 use stagesweep::runtime::stop::Stop;
 
@@ -195,7 +195,7 @@ impl Checker {
 
     /// One who is told has taken a notice.
     pub(crate) fn told(&self, aws: &EmbeddedAws, outlet: Outlet, detail: &str) {
-        self.note(aws.clock().now(), || format!("{outlet:?} takes {detail}"));
+        self.note(aws.now(), || format!("{outlet:?} takes {detail}"));
         let detail = serde_json::from_str(detail).unwrap();
         self.truth().told(aws, outlet, &detail);
     }

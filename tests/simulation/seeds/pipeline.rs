@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use stagesweep::rehearsal::{
+use embedded_aws::{
     Category, Decision, EventOptions, ExecutionView, Form, Outcome, Pattern, Retry, Script,
     Service, Shape, Writer,
 };
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::checker::Kind;
@@ -131,7 +131,7 @@ impl Play<'_> {
     fn runs(&self, service: &Service) -> bool {
         let execution = self.aws.execution(service);
         execution.is_some_and(|it| {
-            let works = |run: &&stagesweep::rehearsal::ActionView| {
+            let works = |run: &&embedded_aws::ActionView| {
                 run.status == "InProgress" && run.category != Category::Approval
             };
             it.actions.iter().any(|run| works(&run))

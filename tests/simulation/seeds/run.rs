@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use embedded_aws::{
+    Action, EmbeddedAws, EventOptions, Faults, Form, Level, MessageView, Outcome, Queues, Review,
+    Rule, RuleId, Service, Settings,
+};
 use stagesweep::aws::Connector;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
-use stagesweep::rehearsal::{
-    Action, EmbeddedAws, EventOptions, Faults, Form, Level, MessageView, Outcome, Queues, Review,
-    Rule, RuleId, Service, Settings,
-};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};

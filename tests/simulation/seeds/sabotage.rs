@@ -1,14 +1,13 @@
 //! Mistakes a daemon could make, made on purpose at its borders: a checker that does not catch them
 //! checks nothing.
 
-use aws_smithy_runtime_api::client::result::ConnectorError;
 use http::{HeaderValue, Method, Request, Response};
 use serde_json::{Value, json};
 
 use super::misreadings;
 use super::wire::Wire;
 
-type Answer = Result<Response<Vec<u8>>, ConnectorError>;
+type Answer = std::io::Result<Response<Vec<u8>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sabotage {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::rehearsal::{
+use embedded_aws::{
     AttachedPolicyDelete, DeleteLag, Faults, OmittedPolicyId, StagingAfterPolicyDelete, Switches,
 };
 

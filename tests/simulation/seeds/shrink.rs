@@ -1,6 +1,6 @@
 //! The shortest story that still fails.
 
-use stagesweep::rehearsal::{Faults, Switches};
+use embedded_aws::{Faults, Switches};
 
 use super::run::{Report, run};
 use super::scenario::Scenario;

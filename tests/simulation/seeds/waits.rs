@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded_aws::Faults;
 use stagesweep::daemon;
 use stagesweep::domain::lease_terms::Terms;
 use stagesweep::domain::targets::lookup::{self, Home, Wanted};
 use stagesweep::ops::clean::{ByHand, Order};
-use stagesweep::rehearsal::Faults;
 use stagesweep::runtime::stop::Stop;
 use stagesweep::runtime::tasks::Tasks;
 use tokio_util::sync::CancellationToken;

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use embedded_aws::{Category, Decision, EmbeddedAws, Service};
 use jiff::Timestamp;
-use stagesweep::rehearsal::{Category, Decision, EmbeddedAws, Service};
 
 use super::checker::{Checker, Deployment, Effect, Truth};
 use super::executions::APPROVE;
@@ -93,7 +93,7 @@ impl Truth {
     /// A daemon asks who is at work in a pipeline.
     pub(super) fn looked(&mut self, aws: &EmbeddedAws, life: &Life, pipeline: &str) {
         self.watch_owners(aws);
-        let at = aws.clock().now();
+        let at = aws.now();
         let (mut busy, mut behind) = (Vec::new(), Vec::new());
         for execution in aws.executions(pipeline) {
             let mut passed = false;
@@ -164,7 +164,7 @@ impl Truth {
         let service = deployment.service.clone();
         let sent = (life.owner.clone(), changed.to_owned());
         let sent = self.sent.get(&sent).copied();
-        let sent = sent.unwrap_or_else(|| aws.clock().now());
+        let sent = sent.unwrap_or_else(|| aws.now());
         let late = |asked: Timestamp| sent.duration_since(asked).unsigned_abs() > ASKED_WITHIN;
         let asked = self
             .asked
@@ -304,9 +304,8 @@ pub(crate) fn left_behind(aws: &EmbeddedAws, deployment: &Deployment) -> Option<
         }
     }
     for policy in &inventory.policies {
-        let lists = |it: &&stagesweep::rehearsal::DistributionView| {
-            policy.staging_domains.contains(&it.domain_name)
-        };
+        let lists =
+            |it: &&embedded_aws::DistributionView| policy.staging_domains.contains(&it.domain_name);
         let listed = inventory.distributions.iter().find(lists);
         if policy.made_by.execution.as_ref() == execution && listed.is_none() {
             return Some(format!("policy {}", policy.id));

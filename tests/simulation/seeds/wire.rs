@@ -2,19 +2,12 @@
 //! killed before or after the effect of any call.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-    SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use http_body_util::BodyExt as _;
-use stagesweep::rehearsal::{EmbeddedAws, Exchange};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded_aws::{EmbeddedAws, Exchange, http_client};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -125,21 +118,18 @@ pub(crate) struct Wire {
     pub(crate) sabotage: Option<Sabotage>,
 }
 
-impl std::fmt::Debug for Wire {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").finish_non_exhaustive()
-    }
-}
-
 impl Wire {
     pub(crate) fn http_client(self) -> SharedHttpClient {
-        SharedHttpClient::new(self)
+        http_client(move |request| {
+            let wire = self.clone();
+            async move { wire.exchange(request).await }
+        })
     }
 
     async fn exchange(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>, ConnectorError> {
+    ) -> io::Result<http::Response<Vec<u8>>> {
         let peer = peer(&request);
         let (before, after) = match peer {
             Peer::DynamoDb => (Point::BeforeLedger, Point::AfterLedger),
@@ -152,7 +142,7 @@ impl Wire {
             return Ok(failed.body(body.into()).unwrap());
         }
         match self.life.cut(peer) {
-            Some(Cut::Refused) => return Err(broken(std::io::ErrorKind::ConnectionRefused)),
+            Some(Cut::Refused) => return Err(io::ErrorKind::ConnectionRefused.into()),
             Some(Cut::Silent) => std::future::pending().await,
             Some(Cut::OneWay) | None => {}
         }
@@ -180,7 +170,7 @@ impl Wire {
     pub(crate) async fn forward(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>, ConnectorError> {
+    ) -> io::Result<http::Response<Vec<u8>>> {
         let body = request.body().clone();
         let exchange = self.aws.handle(request).await;
         // Nothing else ran since the call took effect: the newest entry is its own.
@@ -193,15 +183,8 @@ impl Wire {
             self.checker
                 .answered(&self.aws, &self.life, entry, &body, answer);
         }
-        match exchange {
-            Exchange::Reply(response) => Ok(response),
-            Exchange::Dropped => Err(broken(std::io::ErrorKind::ConnectionReset)),
-        }
+        exchange.into_response()
     }
-}
-
-fn broken(kind: std::io::ErrorKind) -> ConnectorError {
-    ConnectorError::io(Box::new(std::io::Error::from(kind)))
 }
 
 fn peer(request: &http::Request<Vec<u8>>) -> Peer {
@@ -212,32 +195,5 @@ fn peer(request: &http::Request<Vec<u8>>) -> Peer {
         Some(target) if target.starts_with("AWSEvents.") => Peer::EventBridge,
         Some(_) => Peer::Ssm,
         None => Peer::CloudFront,
-    }
-}
-
-impl HttpClient for Wire {
-    fn http_connector(
-        &self,
-        _settings: &HttpConnectorSettings,
-        _components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl HttpConnector for Wire {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let wire = self.clone();
-        HttpConnectorFuture::new(async move {
-            let request = request
-                .try_into_http1x()
-                .map_err(|error| ConnectorError::user(error.into()))?;
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.map_err(ConnectorError::user)?;
-            let request = http::Request::from_parts(parts, body.to_bytes().to_vec());
-            let response = wire.exchange(request).await?;
-            HttpResponse::try_from(response.map(SdkBody::from))
-                .map_err(|error| ConnectorError::other(Box::new(error), None))
-        })
     }
 }

@@ -1,8 +1,8 @@
 //! Parameters as they are read and written.
 
+use embedded_aws::{Action, Rule};
 use serde_json::json;
 use stagesweep::domain::binding::{ParameterVersion, SECURE, Slot};
-use stagesweep::rehearsal::{Action, Rule};
 
 use super::{SSM, deployed, overwrite};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use embedded_aws::{Definition, Review, Service, Shape};
 use serde_json::{Value, json};
 use stagesweep::domain::at_work::Activities;
 use stagesweep::domain::error_class::ErrorClass;
 use stagesweep::domain::executions::{Category, Execution, Mode, StageAction, Status};
-use stagesweep::rehearsal::{self, Definition, Review, Service, Shape};
 
 use super::{Rig, Sent, deployed};
 
@@ -72,7 +72,7 @@ async fn codepipeline_is_asked_as_documented_and_page_by_page() {
         ("Approve", "Approve")
     );
     assert_eq!(review.started_at, Some(service.start_time));
-    assert_eq!(review.updated_at, Some(aws.clock().now()));
+    assert_eq!(review.updated_at, Some(aws.now()));
     assert_eq!(review.summary.as_deref(), Some("too slow"));
     assert_eq!(review.error_code.as_deref(), Some("JobFailed"));
     let by = review.by.as_deref().unwrap();
@@ -87,7 +87,7 @@ async fn codepipeline_is_asked_as_documented_and_page_by_page() {
             name: "Approve".to_owned(),
             id: Some(service.action_execution_id(1)),
             status: Some(Status::Failed),
-            updated_at: Some(aws.clock().now()),
+            updated_at: Some(aws.now()),
             awaits_review: false,
         }]
     );
@@ -101,7 +101,7 @@ async fn codepipeline_is_asked_as_documented_and_page_by_page() {
         id: service.execution_id.clone(),
         status: Status::Failed,
         started_at: executions[0].started_at,
-        updated_at: Some(aws.clock().now()),
+        updated_at: Some(aws.now()),
         mode: Mode::Locked,
     };
     assert!(execution.started_at < Some(service.start_time));
@@ -154,7 +154,7 @@ fn of_newest(service: &Service) -> (String, Value) {
 }
 
 fn parallel() -> Definition {
-    Definition::default().in_mode(rehearsal::Mode::Parallel)
+    Definition::default().in_mode(embedded_aws::Mode::Parallel)
 }
 
 #[tokio::test(start_paused = true)]
