@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind, Turn};
-pub use inventory::{Details, Listed, ListedPolicy};
+pub use inventory::{Listed, ListedPolicy};
 
 use crate::domain::decision::{Deletable, Detachable, Disableable, Distribution, Policy};
 use crate::runtime::activity::Activity;
@@ -165,19 +165,6 @@ impl CloudFront {
     pub async fn distribution(&self, id: &str) -> Result<Option<Distribution>, AwsError> {
         let sighting = self.look(id).await?;
         Ok(sighting.found.map(|reading| reading.distribution))
-    }
-
-    /// One distribution, with what people want to know of it (GetDistribution); `None` if it does
-    /// not exist.
-    ///
-    /// # Errors
-    /// As [`CloudFront::distribution`].
-    pub async fn details(&self, id: &str) -> Result<Option<Details>, AwsError> {
-        Ok(self.look(id).await?.found.map(|reading| Details {
-            modified_at: reading.version.time(),
-            distribution: reading.distribution,
-            comment: reading.comment,
-        }))
     }
 
     /// As [`CloudFront::distribution`], with when that was and what tells its versions apart.
@@ -325,44 +312,14 @@ impl CloudFront {
         }))
     }
 
-    /// The ids of the account's policies that list `domain` (ListContinuousDeploymentPolicies).
-    ///
-    /// The call has no paginator and no `IsTruncated`: `NextMarker` is followed while there is one.
+    /// The ids of the account's policies that list `domain`.
     ///
     /// # Errors
-    /// [`AwsError`] for every failure.
+    /// As [`CloudFront::policies`].
     pub async fn policies_listing(&self, domain: &str) -> Result<Vec<String>, AwsError> {
-        const OPERATION: &str = "ListContinuousDeploymentPolicies";
-        let mut found = Vec::new();
-        let mut marker = None;
-        for _ in 0..MAX_POLICY_PAGES {
-            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-            let output = self
-                .0
-                .list_continuous_deployment_policies()
-                .max_items(POLICY_PAGE)
-                .set_marker(marker)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
-            let list = output
-                .continuous_deployment_policy_list
-                .ok_or_else(|| lacking(OPERATION, "ContinuousDeploymentPolicyList"))?;
-            found.extend(
-                list.items
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter_map(|summary| summary.continuous_deployment_policy)
-                    .map(|policy| (policy.id.clone(), staging_domains(policy)))
-                    .filter(|(_, domains)| domains.iter().any(|listed| listed == domain))
-                    .map(|(id, _)| id),
-            );
-            marker = list.next_marker.filter(|marker| !marker.is_empty());
-            if marker.is_none() {
-                return Ok(found);
-            }
-        }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        let all = self.policies().await?.into_iter();
+        let listing = all.filter(|it| it.staging_domains.iter().any(|listed| listed == domain));
+        Ok(listing.map(|policy| policy.id).collect())
     }
 
     /// Waits until a change may be made.

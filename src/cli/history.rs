@@ -18,6 +18,7 @@ use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
 use crate::domain::history::{Record, State};
 use crate::ledger::LedgerError;
+use crate::ops::orphans::removed_by;
 use crate::runtime::clock::Clock;
 
 /// Which jobs are shown, and how.
@@ -246,7 +247,8 @@ fn document(record: &Record) -> Value {
         "updated": record.updated.to_string(),
         "took_ms": u64::try_from(record.took().as_millis()).unwrap_or(u64::MAX),
         "production_id": record.production_id,
-        "staging_id": record.staging_id,
+        // The key of a removal names what is removed.
+        "staging_id": record.staging_id.as_deref().or_else(|| removed_by(record.key.as_str())),
         "more_staging_ids": record.evidence.more.iter().map(|it| &it.id).collect::<Vec<_>>(),
         "left": record.evidence.left,
         "steps": record.steps(),

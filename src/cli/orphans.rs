@@ -9,24 +9,24 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::setup::{Setup, load};
 use super::terminal::{Style, describe, held, line, moment, print, print_json, rough};
 use super::{FATAL, Invocation};
-use crate::aws::codepipeline::CodePipeline;
+use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
 use crate::domain::executions::MIN_AGE;
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{Access, Neighbour, Parameters};
 use crate::ledger::LedgerError;
 use crate::ops::orphans::{
-    QUOTA, Removed, Remover, Report, Said, StagingFinding, Survey, Verdict, judge,
+    QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge, removed_by,
 };
-use crate::reconcile::watch::Watcher;
-use crate::reconcile::watch::pace::Pace;
+use crate::runtime::programs::Processes;
 use crate::runtime::stop::{Stop, StopReason};
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::chain;
+use crate::telemetry::{Milestone, What};
 
 /// So many orphans are taken down at once: CloudFront throttles soon.
 const AT_ONCE: usize = 4;
@@ -71,7 +71,9 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
         !options.delete || options.yes || (std::io::stdin().is_terminal() && !options.json),
         "there is no terminal to ask on: add --yes to take all orphans down"
     );
-    let setup = Arc::new(Setup::new(config, from, |telemetry| telemetry).await?);
+    let (sender, milestones) = mpsc::unbounded_channel();
+    let setup = Setup::new(config, from, |telemetry| telemetry.with_milestones(sender)).await?;
+    let setup = Arc::new(setup);
     let elsewhere = elsewhere(&setup);
     anyhow::ensure!(
         !options.delete || elsewhere.is_empty(),
@@ -106,7 +108,7 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
         print(&listing(&report, &elsewhere, Style::stdout()))?;
     }
     let chosen = choose(&report, options)?;
-    let removed = delete(&setup, survey, chosen, options).await?;
+    let removed = delete(&setup, survey, chosen, options, milestones).await?;
     let left = removed.iter().any(|(_, why)| why.is_some());
     if options.json {
         print_json(&document(&report, &elsewhere, &removed))?;
@@ -161,34 +163,33 @@ fn confirmed(orphan: &Chosen) -> anyhow::Result<bool> {
 }
 
 /// The pipelines of all slots: which of them an orphan was of, nobody knows for certain.
-async fn pipelines(
-    setup: &Setup,
-    survey: &Survey,
-    tasks: &Tasks,
-) -> anyhow::Result<Vec<(CodePipeline, Neighbour)>> {
-    if !setup.config.verify.codepipeline {
-        return Ok(Vec::new());
-    }
-    let access = Access {
-        role: None,
-        region: setup.connector.region().unwrap_or_default().to_owned(),
-    };
-    let accounts = setup.accounts(tasks);
-    let mut pipelines: Vec<(CodePipeline, Neighbour)> = Vec::new();
+async fn neighbours(survey: &Survey, access: &Access) -> anyhow::Result<Vec<Neighbour>> {
+    let mut neighbours: Vec<Neighbour> = Vec::new();
     for staging in survey.slots().await? {
         let production = String::new();
         let parameters = Parameters {
             production,
             staging,
         };
-        for neighbour in survey.targets.leading_to(&parameters, &access) {
-            if pipelines.iter().all(|(_, known)| *known != neighbour) {
-                let account = accounts.get(&neighbour.access);
-                pipelines.push((account.clients.codepipeline.clone(), neighbour));
+        for neighbour in survey.targets.leading_to(&parameters, access) {
+            if !neighbours.contains(&neighbour) {
+                neighbours.push(neighbour);
             }
         }
     }
-    Ok(pipelines)
+    Ok(neighbours)
+}
+
+/// Tells a person what happens to an orphan.
+fn tell(milestone: &Milestone) {
+    let said = match &milestone.what {
+        What::Applied { step } => describe(step).to_owned(),
+        What::Waiting { wait } => format!("waiting for {}", describe(wait)),
+        What::Held { by } => held(by),
+        What::Started { .. } | What::Waited { .. } | What::Ended { .. } | What::Deleted => return,
+    };
+    let id = removed_by(&milestone.execution_id).unwrap_or_default();
+    line(&format!("{id}  {said}"));
 }
 
 /// Takes down what was chosen; each with why it was left, if it was.
@@ -197,26 +198,32 @@ async fn delete(
     survey: Survey,
     chosen: Vec<Chosen>,
     options: &Options,
+    mut milestones: mpsc::UnboundedReceiver<Milestone>,
 ) -> anyhow::Result<Vec<(String, Option<String>)>> {
     let config = &setup.config;
     let tasks = Tasks::default();
     let _ended = tasks.end_on_drop();
     let quiet = options.json;
     let reader = Arc::clone(setup);
-    let pipelines = pipelines(setup, &survey, &tasks).await?;
+    let access = Access {
+        role: None,
+        region: setup.connector.region().unwrap_or_default().to_owned(),
+    };
+    let ledger = setup.ledger_beside().await?;
     let remover = Remover {
-        watcher: Watcher::new(
-            survey.account.cloudfront.clone(),
-            Pace {
-                min: config.cleanup.poll_interval_min,
-                max: config.cleanup.poll_interval_max,
-            },
-            Arc::clone(&setup.telemetry),
-            tasks.clone(),
-        ),
+        neighbours: neighbours(&survey, &access).await?,
+        access,
         survey,
-        ledger: setup.ledger_beside().await?,
-        records: Box::new(move || {
+        reconciler: daemon::reconciler(
+            config,
+            setup.accounts(&tasks),
+            Arc::clone(&ledger),
+            Arc::clone(&setup.telemetry),
+            Arc::new(Processes),
+            setup.clock.clone(),
+        ),
+        ledger,
+        records: Arc::new(move || {
             let reader = Arc::clone(&reader);
             async move { reader.history().await }.boxed()
         }),
@@ -225,18 +232,6 @@ async fn delete(
             visibility_timeout: config.queue.visibility_timeout,
             heartbeat_interval: config.queue.heartbeat_interval,
         },
-        propagation_timeout: config.cleanup.propagation_timeout,
-        pipelines,
-        say: Box::new(move |id, what| {
-            if !quiet {
-                let said = match what {
-                    Said::Did(step) => describe(step).to_owned(),
-                    Said::WaitsFor(wait) => format!("waiting for {}", describe(wait)),
-                    Said::Held(by) => held(by),
-                };
-                line(&format!("{id}  {said}"));
-            }
-        }),
     };
     let mut requests = Requests::listen().context("signal handlers could not be installed")?;
     let stops: Vec<Stop> = chosen.iter().map(|_| Stop::default()).collect();
@@ -257,6 +252,10 @@ async fn delete(
     let style = Style::stdout();
     loop {
         let (id, removed) = tokio::select! {
+            Some(milestone) = milestones.recv(), if !quiet => {
+                tell(&milestone);
+                continue;
+            }
             removed = removals.next() => match removed {
                 Some(removed) => removed,
                 None => return Ok(results),
@@ -270,9 +269,14 @@ async fn delete(
                 continue;
             }
         };
+        while let Ok(milestone) = milestones.try_recv() {
+            if !quiet {
+                tell(&milestone);
+            }
+        }
         let why = match removed {
             Removed::Gone => None,
-            Removed::Left(why) => Some(chain(&why)),
+            Removed::Left(why) => Some(why),
         };
         match &why {
             _ if quiet => {}

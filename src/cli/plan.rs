@@ -8,7 +8,7 @@ use super::Invocation;
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, plain, print, print_json, when};
 use super::{FATAL, open_job};
-use crate::aws::cloudfront::Details;
+use crate::aws::cloudfront::Reading;
 use crate::domain::binding::ParameterVersion;
 use crate::domain::decision::{Step, Wait};
 use crate::domain::targets::lookup::Named;
@@ -125,15 +125,15 @@ pub(super) fn inventory(
         "",
         &written(&found.staging_parameter, found.written_by.as_ref()),
     );
-    for (what, details) in [
+    for (what, reading) in [
         ("production", &found.production),
         ("staging", &found.staging),
     ] {
-        let Some(details) = details else {
+        let Some(reading) = reading else {
             line(what, &style.dim("no such distribution"));
             continue;
         };
-        line(what, &distribution(details, clock, style));
+        line(what, &distribution(reading, clock, style));
     }
     for policy in &found.policies {
         let domains = policy.staging_domains.join(", ");
@@ -145,8 +145,8 @@ pub(super) fn inventory(
     text
 }
 
-fn distribution(details: &Details, clock: &Clock, style: Style) -> String {
-    let it = &details.distribution;
+fn distribution(reading: &Reading, clock: &Clock, style: Style) -> String {
+    let it = &reading.distribution;
     let mut said = format!("{}  {}, ", it.id, it.domain);
     said.push_str(&if it.deployed {
         style.good("deployed")
@@ -167,7 +167,7 @@ fn distribution(details: &Details, clock: &Clock, style: Style) -> String {
     if let Some(policy) = &it.policy_id {
         said.push_str(&format!(", policy {policy}"));
     }
-    if let Some(at) = details.modified_at {
+    if let Some(at) = reading.version.time() {
         said.push_str(&style.dim(&format!(", changed {}", when(at, clock))));
     }
     said
@@ -263,9 +263,9 @@ pub(super) fn document(
             "modified_by": by,
         })
     };
-    let distribution = |details: &Option<Details>| {
-        details.as_ref().map(|details| {
-            let it = &details.distribution;
+    let distribution = |reading: &Option<Reading>| {
+        reading.as_ref().map(|reading| {
+            let it = &reading.distribution;
             json!({
                 "id": it.id,
                 "domain": it.domain,
@@ -274,7 +274,7 @@ pub(super) fn document(
                 "staging": it.staging,
                 "aliases": it.aliases,
                 "policy_id": it.policy_id,
-                "modified_at": details.modified_at.map(|at| at.to_string()),
+                "modified_at": reading.version.time().map(|at| at.to_string()),
             })
         })
     };

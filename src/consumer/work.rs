@@ -18,7 +18,7 @@ use crate::domain::event::Rejection;
 use crate::domain::history::{News, Note, Told, Trail};
 use crate::domain::targets::ResolvedTarget;
 use crate::domain::verdict::Cause;
-use crate::ledger::{Claim, Grant, LedgerError, keep, lease_until};
+use crate::ledger::{Claim, Grant, Holder, LedgerError};
 use crate::notify::End;
 use crate::reconcile::{Done, Ended, Failure, Job, Refused};
 use crate::runtime::lasting::Lasting;
@@ -192,6 +192,7 @@ impl Consumer {
             stop: handle.stop.clone(),
             activity: handle.activity.clone(),
             place: handle.place.clone(),
+            removal: None,
         };
         let reconciler = self.parts.reconciler.clone();
         // A task of its own, so that a panic ends this job and no other.
@@ -201,14 +202,14 @@ impl Consumer {
             .spawn(tracing::Instrument::in_current_span(async move {
                 reconciler.run(&job).await
             }));
-        let ended = {
-            tokio::pin!(task);
-            tokio::select! {
-                biased;
-                ended = &mut task => ended,
-                () = self.keep_grant(&grant, claimed_at, &handle.stop) => task.await,
+        let heard = |renewed: Result<(), &LedgerError>| match renewed {
+            Ok(()) => self.ledger_worked(),
+            Err(error) => {
+                self.ledger_failed(error);
             }
         };
+        let holder = self.holder(&handle.stop);
+        let ended = holder.keeping(&grant, claimed_at, heard, task).await;
         match ended {
             Ok(Some(ended)) => self.disposition(&run, ended),
             // The daemon has ended, and this task with it.
@@ -255,15 +256,12 @@ impl Consumer {
         rejection: &Rejection,
         handle: &Handle,
     ) -> (Result<Claim, LedgerError>, Instant) {
-        let ledger = &self.parts.ledger;
+        let holder = self.holder(&handle.stop);
         let mut pause = FIRST_CLAIM_PAUSE;
         let mut waiting: Option<Lasting> = None;
         loop {
             let asked_at = Instant::now();
-            let until = lease_until(&self.parts.clock, self.terms);
-            let claim = ledger
-                .claim(&rejection.key, &rejection.pipeline.name, until)
-                .await;
+            let claim = holder.claim(&rejection.key, &rejection.pipeline.name).await;
             let (Ok(Claim::Leased { until }), Origin::Message { .. }) = (&claim, origin) else {
                 if let Some(waiting) = waiting {
                     self.emit(events::HeldElsewhereEnded {
@@ -440,16 +438,13 @@ impl Consumer {
         }
     }
 
-    /// Renews the right to work on a job. Returns when that right is lost, having told the job.
-    async fn keep_grant(&self, grant: &Grant, claimed_at: Instant, stop: &Stop) {
-        let (ledger, clock) = (&*self.parts.ledger, &self.parts.clock);
-        let heard = |renewed: Result<(), &LedgerError>| match renewed {
-            Ok(()) => self.ledger_worked(),
-            Err(error) => {
-                self.ledger_failed(error);
-            }
-        };
-        keep(ledger, grant, claimed_at, self.terms, clock, stop, heard).await;
+    fn holder<'a>(&'a self, stop: &'a Stop) -> Holder<'a> {
+        Holder {
+            ledger: &*self.parts.ledger,
+            clock: &self.parts.clock,
+            terms: self.terms,
+            stop,
+        }
     }
 
     /// The ledger answered with an error: whether that is a failure of it, which is reported as such.

@@ -11,11 +11,38 @@
 //! **Assumptions.** Reads may be stale: a reading is believed only together with its `Deployed`
 //! status *and* the field that was changed.
 //!
+//! Two goals are decided here: what a rejection left is cleaned up, and an orphan is removed. They share the
+//! order, its waits and its fences; of an orphan there is no production distribution and no parameter.
+//!
 //! **Not handled here.** Which staging distribution is ours ([`crate::domain::binding`]); errors of calls
 //! ([`crate::reconcile`]).
 
 use crate::domain::binding::{Binding, ParameterVersion, Slot};
 use crate::domain::error_class::Conflict;
+
+/// What is to be taken down.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal<'a> {
+    /// What a rejected execution left.
+    Rejection(&'a Binding),
+    /// What nobody owns.
+    Orphan(&'a Orphan),
+}
+
+impl<'a> From<&'a Binding> for Goal<'a> {
+    fn from(binding: &'a Binding) -> Self {
+        Self::Rejection(binding)
+    }
+}
+
+/// A staging distribution that nobody owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its id.
+    pub staging_id: String,
+    /// The policy that listed it, and nothing else, when it was found.
+    pub policy_id: Option<String>,
+}
 
 /// The account as a job sees it, read freshly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -427,6 +454,9 @@ pub enum Refusal {
          parameter names"
     )]
     PolicyAttachedElsewhere,
+    /// An orphan is none any more.
+    #[error("somebody owns the staging distribution by now")]
+    OrphanOwned,
 }
 
 impl Refusal {
@@ -451,6 +481,7 @@ impl Refusal {
             Self::StagingHasAliases => "staging_has_aliases",
             Self::PolicyShared => "policy_shared",
             Self::PolicyAttachedElsewhere => "policy_attached_elsewhere",
+            Self::OrphanOwned => "orphan_owned",
         }
     }
 }
@@ -496,7 +527,14 @@ pub fn owner(binding: &Binding, parameter: Option<&ParameterVersion>) -> Owner {
 
 /// Decides what a job does next.
 #[must_use]
-pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> Decision {
+pub fn decide<'a>(goal: impl Into<Goal<'a>>, observed: &Observed, progress: &Progress) -> Decision {
+    match goal.into() {
+        Goal::Rejection(binding) => clean_up(binding, observed, progress),
+        Goal::Orphan(orphan) => remove(orphan, observed, progress),
+    }
+}
+
+fn clean_up(binding: &Binding, observed: &Observed, progress: &Progress) -> Decision {
     let (production, own_policy) = match fences(binding, observed) {
         Ok(passed) => passed,
         Err(refusal) => return Decision::Refuse(refusal),
@@ -518,7 +556,16 @@ pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> De
         return if production.policy_id.as_ref() == Some(&policy.id) {
             detach(policy, production, observed.staging.as_ref(), progress)
         } else {
-            delete_policy(policy, production, progress)
+            // While the detach propagates, that is why it is still in use; afterwards, CloudFront lags, or
+            // another distribution names it.
+            let policy_id = policy.id.clone();
+            let in_use = match production.deployed {
+                true => Wait::PolicyUnused { policy_id },
+                false => Wait::Detached {
+                    policy_id: Some(policy_id),
+                },
+            };
+            delete_policy(policy, in_use, progress)
         };
     }
     if names_a_lost_policy(observed, production) {
@@ -527,10 +574,42 @@ pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> De
         });
     }
     match &observed.staging {
-        Some(staging) => take_down(staging, production, progress),
+        Some(_) if !production.deployed && !progress.staging_deleted => {
+            // Somewhere production may still route to the staging distribution.
+            Decision::Wait(Wait::Detached { policy_id: None })
+        }
+        Some(staging) => take_down(staging, progress),
         None if owner == Owner::SomeoneNewer => Decision::Done(Outcome::Superseded),
         None if progress.changed_anything() => Decision::Done(Outcome::Cleaned),
         None => Decision::Done(Outcome::AlreadyClean),
+    }
+}
+
+/// Removes what nobody owns. Its policy must be the one that it was found with, list nothing else, and be attached
+/// to nothing.
+fn remove(orphan: &Orphan, observed: &Observed, progress: &Progress) -> Decision {
+    let Some(staging) = &observed.staging else {
+        return match progress.staging_deleted || observed.listed_gone {
+            true => Decision::Done(Outcome::Cleaned),
+            false => Decision::Wait(Wait::Evidence),
+        };
+    };
+    if let Err(refusal) = may_be_taken_down(staging) {
+        return Decision::Refuse(refusal);
+    }
+    let lists_it = |policy: &Policy| policy.staging_domains.contains(&staging.domain);
+    let is_its_own = |policy: &&Policy| orphan.policy_id.as_ref() == Some(&policy.id);
+    let mut policies = observed.policies.iter();
+    match policies.clone().find(is_its_own) {
+        Some(policy) if policy.staging_domains != [staging.domain.as_str()] => {
+            Decision::Refuse(Refusal::PolicyShared)
+        }
+        Some(_) if progress.conflict == Some(Conflict::PolicyInUse) => {
+            Decision::Refuse(Refusal::PolicyAttachedElsewhere)
+        }
+        Some(policy) => delete_policy(policy, Wait::LookAgain, progress),
+        None if policies.any(lists_it) => Decision::Refuse(Refusal::OrphanOwned),
+        None => take_down(staging, progress),
     }
 }
 
@@ -576,12 +655,7 @@ fn fences<'a>(
         return Err(Refusal::ProductionDisabled);
     }
     if let Some(staging) = &observed.staging {
-        if !staging.staging {
-            return Err(Refusal::NotAStagingDistribution);
-        }
-        if staging.aliases > 0 {
-            return Err(Refusal::StagingHasAliases);
-        }
+        may_be_taken_down(staging)?;
     }
     let domain = observed
         .staging
@@ -599,6 +673,16 @@ fn fences<'a>(
         return Err(Refusal::PolicyShared);
     }
     Ok((production, own))
+}
+
+fn may_be_taken_down(staging: &Distribution) -> Result<(), Refusal> {
+    if !staging.staging {
+        return Err(Refusal::NotAStagingDistribution);
+    }
+    if staging.aliases > 0 {
+        return Err(Refusal::StagingHasAliases);
+    }
+    Ok(())
 }
 
 fn detach(
@@ -623,22 +707,12 @@ fn detach(
     }
 }
 
-fn delete_policy(policy: &Policy, production: &Distribution, progress: &Progress) -> Decision {
+fn delete_policy(policy: &Policy, in_use: Wait, progress: &Progress) -> Decision {
     if progress.policy_deleted.as_ref() == Some(&policy.id) {
         return Decision::Wait(Wait::LookAgain);
     }
     if progress.conflict.is_some() {
-        // Still in use. While the detach propagates, that is why; afterwards, CloudFront lags, or another
-        // distribution names it.
-        return Decision::Wait(if production.deployed {
-            Wait::PolicyUnused {
-                policy_id: policy.id.clone(),
-            }
-        } else {
-            Wait::Detached {
-                policy_id: Some(policy.id.clone()),
-            }
-        });
+        return Decision::Wait(in_use);
     }
     Decision::Apply(Step::DeletePolicy {
         policy_id: policy.id.clone(),
@@ -656,13 +730,9 @@ fn names_a_lost_policy(observed: &Observed, production: &Distribution) -> bool {
 }
 
 /// The policy is gone: disable the staging distribution, then delete it.
-fn take_down(staging: &Distribution, production: &Distribution, progress: &Progress) -> Decision {
+fn take_down(staging: &Distribution, progress: &Progress) -> Decision {
     if progress.staging_deleted {
         return Decision::Wait(Wait::StagingGone);
-    }
-    if !production.deployed {
-        // Somewhere production may still route to the staging distribution.
-        return Decision::Wait(Wait::Detached { policy_id: None });
     }
     if staging.enabled {
         if progress.disabled {

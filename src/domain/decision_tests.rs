@@ -993,3 +993,105 @@ fn each_wait_is_for_what_stands_in_the_way() {
         assert_eq!(decision, Decision::Wait(wait), "{why}");
     }
 }
+
+fn orphan() -> Orphan {
+    Orphan {
+        staging_id: STAGING.to_owned(),
+        policy_id: Some(POLICY.to_owned()),
+    }
+}
+
+/// A staging distribution that nobody owns.
+fn unowned() -> Observed {
+    Observed {
+        production: None,
+        parameter: None,
+        listed_gone: false,
+        ..untouched()
+    }
+}
+
+#[test]
+fn an_orphan_goes_in_the_safe_order() {
+    let (orphan, mut observed, mut progress) = (orphan(), unowned(), Progress::default());
+    let mut names = Vec::new();
+    let outcome = loop {
+        match decide(Goal::Orphan(&orphan), &observed, &progress) {
+            Decision::Apply(step) => {
+                names.push(step.name());
+                accept(&mut progress, &step);
+                match step {
+                    Step::DeletePolicy { .. } => observed.policies.clear(),
+                    Step::DeleteStaging(_) => observed.staging = None,
+                    Step::DisableStaging(_) => {
+                        let staging = observed.staging.as_mut().unwrap();
+                        (staging.enabled, staging.deployed) = (false, false);
+                    }
+                    Step::RecordDeleted { .. } | Step::Detach(_) => panic!("{step:?}"),
+                }
+            }
+            Decision::Wait(wait) => {
+                names.push(wait.name());
+                observed.staging.as_mut().unwrap().deployed = true;
+            }
+            Decision::Done(outcome) => break outcome,
+            Decision::Refuse(refusal) => panic!("{refusal}"),
+        }
+    };
+    assert_eq!(outcome, Outcome::Cleaned);
+    let order = [
+        "delete_policy",
+        "disable_staging",
+        "disable_propagated",
+        "delete_staging",
+    ];
+    assert_eq!(names, order);
+}
+
+#[test]
+fn an_orphan_that_is_none_any_more_is_left() {
+    type Change = fn(&mut Observed, &mut Progress);
+    let decided = |change: Change| {
+        let (mut observed, mut progress) = (unowned(), Progress::default());
+        change(&mut observed, &mut progress);
+        decide(Goal::Orphan(&orphan()), &observed, &progress)
+    };
+    let refused: [(Change, Refusal); 7] = [
+        (
+            |it, _| it.staging.as_mut().unwrap().staging = false,
+            Refusal::NotAStagingDistribution,
+        ),
+        (
+            |it, _| it.staging.as_mut().unwrap().aliases = 1,
+            Refusal::StagingHasAliases,
+        ),
+        (
+            |it, _| it.policies = vec![policy(POLICY, &[DOMAIN, NEWER_DOMAIN])],
+            Refusal::PolicyShared,
+        ),
+        (
+            |it, _| it.policies = vec![policy(POLICY, &[NEWER_DOMAIN])],
+            Refusal::PolicyShared,
+        ),
+        (
+            |_, progress| progress.conflict = Some(Conflict::PolicyInUse),
+            Refusal::PolicyAttachedElsewhere,
+        ),
+        (
+            |it, _| it.policies = vec![policy(NEWER_POLICY, &[DOMAIN])],
+            Refusal::OrphanOwned,
+        ),
+        (
+            |it, _| it.policies = vec![policy(NEWER_POLICY, &[DOMAIN, NEWER_DOMAIN])],
+            Refusal::OrphanOwned,
+        ),
+    ];
+    for (change, refusal) in refused {
+        assert_eq!(decided(change), Decision::Refuse(refusal));
+    }
+    // One reading is not enough for "gone".
+    let gone = decided(|it, _| it.staging = None);
+    assert_eq!(gone, Decision::Wait(Wait::Evidence));
+    let listed = decided(|it, _| (it.staging, it.listed_gone) = (None, true));
+    assert_eq!(listed, Decision::Done(Outcome::Cleaned));
+}

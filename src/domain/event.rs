@@ -148,6 +148,23 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// What stands for the rejection where a person begins the job of this key.
+    #[must_use]
+    pub fn by_hand(key: JobKey, pipeline: PipelineArn, now: Timestamp, comment: &str) -> Self {
+        Self {
+            execution_id: key.as_str().to_owned(),
+            action_execution_id: None,
+            key,
+            pipeline,
+            stage: String::new(),
+            action: String::new(),
+            as_of: now,
+            as_of_uncertainty: Duration::ZERO,
+            rejected_at: now,
+            comment: Some(comment.to_owned()),
+        }
+    }
+
     /// Where a person can look at the execution. `None` where the partition's console is not public.
     #[must_use]
     pub fn console_url(&self) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Keeping a grant beside the work that is done under it.
+//! Working under a grant: asking for it, and keeping it beside the work.
 //!
 //! **Guarantees.** The work is told to stop while the lease still has its safety margin, at once if the
 //! grant is void, and not before that: a ledger that fails for a while stops nothing.
@@ -6,50 +6,123 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Grant, Ledger, LedgerError};
+use super::{Claim, Grant, Ledger, LedgerError};
+use crate::domain::binding::Binding;
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
 use crate::domain::lease_terms::Terms;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::{Stop, StopReason};
 
-/// Renews a grant for as long as it is polled. Returns when the grant is lost, having told the work. It was
-/// asked for at `claimed_at`. `heard` is told what the ledger answered, each time.
-pub async fn keep(
-    ledger: &dyn Ledger,
-    grant: &Grant,
-    claimed_at: Instant,
-    terms: Terms,
-    clock: &Clock,
-    stop: &Stop,
-    heard: impl Fn(Result<(), &LedgerError>),
-) {
-    let mut valid_until = claimed_at + terms.visibility_timeout;
-    let mut next = terms
-        .heartbeat_interval
-        .saturating_sub(claimed_at.elapsed());
-    loop {
-        tokio::time::sleep(next).await;
-        let asked_at = Instant::now();
-        let renewed = ledger.renew(grant, lease_until(clock, terms)).await;
-        heard(renewed.as_ref().copied());
-        match renewed {
-            Ok(()) => {
-                valid_until = asked_at + terms.visibility_timeout;
-                next = terms.heartbeat_interval;
-            }
-            Err(LedgerError::NotOwner { .. }) => break,
-            Err(_) if Instant::now() + terms.safety_margin() >= valid_until => break,
-            Err(_) => next = terms.heartbeat_interval / 10,
-        }
-    }
-    stop.now(StopReason::LedgerLost);
+/// Asks for the grant of one job, and works under it.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// The ledger.
+    pub ledger: &'a dyn Ledger,
+    /// Wall-clock time.
+    pub clock: &'a Clock,
+    /// How long the grant is asked for, and how often it is renewed.
+    pub terms: Terms,
+    /// Tells the work to stop.
+    pub stop: &'a Stop,
 }
 
-/// Until when a grant is asked for now.
-#[must_use]
-pub fn lease_until(clock: &Clock, terms: Terms) -> Timestamp {
-    let now = clock.now();
-    now.checked_add(terms.visibility_timeout)
-        .unwrap_or(Timestamp::MAX)
+/// What became of a job that was asked for.
+#[derive(Debug)]
+pub enum Claimed<T> {
+    /// It was granted, and worked on.
+    Ran(T),
+    /// It was done before.
+    Before(Outcome),
+    /// It is worked on elsewhere, or was until that process died.
+    Elsewhere {
+        /// When that lease ends, unless it is renewed.
+        until: Timestamp,
+    },
+}
+
+impl Holder<'_> {
+    /// Asks for the job, and works on it if it is granted: `work` is handed the grant, and what an earlier
+    /// claim bound the job to.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the ledger cannot say whether the job may be worked on.
+    pub async fn under_grant<T>(
+        self,
+        key: &JobKey,
+        pipeline: &str,
+        work: impl AsyncFnOnce(Grant, Option<Binding>) -> T,
+    ) -> Result<Claimed<T>, LedgerError> {
+        let claimed_at = Instant::now();
+        Ok(match self.claim(key, pipeline).await? {
+            Claim::Granted { grant, binding } => {
+                let work = work(grant.clone(), binding);
+                Claimed::Ran(self.keeping(&grant, claimed_at, |_| {}, work).await)
+            }
+            Claim::Leased { until } => Claimed::Elsewhere { until },
+            Claim::Done { outcome } => Claimed::Before(outcome),
+        })
+    }
+
+    /// Asks for the job.
+    ///
+    /// # Errors
+    /// As [`Ledger::claim`].
+    pub async fn claim(self, key: &JobKey, pipeline: &str) -> Result<Claim, LedgerError> {
+        self.ledger.claim(key, pipeline, self.until()).await
+    }
+
+    /// Works to the end, and renews the grant beside it, which was asked for at `claimed_at`. When the grant
+    /// is lost, the work is told to stop. `heard` is told what the ledger answered, each time.
+    pub async fn keeping<T>(
+        self,
+        grant: &Grant,
+        claimed_at: Instant,
+        heard: impl Fn(Result<(), &LedgerError>),
+        work: impl Future<Output = T>,
+    ) -> T {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => done,
+            () = self.keep(grant, claimed_at, heard) => work.await,
+        }
+    }
+
+    async fn keep(
+        self,
+        grant: &Grant,
+        claimed_at: Instant,
+        heard: impl Fn(Result<(), &LedgerError>),
+    ) {
+        let terms = self.terms;
+        let mut valid_until = claimed_at + terms.visibility_timeout;
+        let mut next = terms
+            .heartbeat_interval
+            .saturating_sub(claimed_at.elapsed());
+        loop {
+            tokio::time::sleep(next).await;
+            let asked_at = Instant::now();
+            let renewed = self.ledger.renew(grant, self.until()).await;
+            heard(renewed.as_ref().copied());
+            match renewed {
+                Ok(()) => {
+                    valid_until = asked_at + terms.visibility_timeout;
+                    next = terms.heartbeat_interval;
+                }
+                Err(LedgerError::NotOwner { .. }) => break,
+                Err(_) if Instant::now() + terms.safety_margin() >= valid_until => break,
+                Err(_) => next = terms.heartbeat_interval / 10,
+            }
+        }
+        self.stop.now(StopReason::LedgerLost);
+    }
+
+    /// Until when a grant is asked for now.
+    fn until(self) -> Timestamp {
+        let until = self.clock.now().checked_add(self.terms.visibility_timeout);
+        until.unwrap_or(Timestamp::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -59,11 +132,8 @@ mod tests {
 
     use async_trait::async_trait;
 
-    use super::super::{Bound, Claim, Unfinished};
+    use super::super::{Bound, Unfinished};
     use super::*;
-    use crate::domain::binding::Binding;
-    use crate::domain::decision::Outcome;
-    use crate::domain::event::JobKey;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -157,7 +227,13 @@ mod tests {
         };
         let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
         let stop = Stop::default();
-        let kept = keep(&ledger, &grant, began, TERMS, &clock, &stop, |_| {});
+        let holder = Holder {
+            ledger: &ledger,
+            clock: &clock,
+            terms: TERMS,
+            stop: &stop,
+        };
+        let kept = holder.keeping(&grant, began, |_| {}, stop.stopped());
         let lost = tokio::time::timeout(600 * SECOND, kept).await.is_ok();
         assert_eq!(stop.reason(), lost.then_some(StopReason::LedgerLost));
         lost.then(|| began.elapsed().as_secs())

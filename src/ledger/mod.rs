@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use dynamodb::DynamoDbLedger;
-pub use keep::{keep, lease_until};
+pub use keep::{Claimed, Holder};
 pub use sqlite::{EmbeddedLedger, Records};
 
 use crate::aws::AwsError;

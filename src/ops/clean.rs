@@ -17,23 +17,18 @@
 //! only ETags are left between the two.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use crate::domain::attribution::OwnStaging;
-use crate::domain::binding::Subject;
-use crate::domain::decision::Outcome;
+use crate::domain::binding::{Binding, Subject};
 use crate::domain::event::{JobKey, Rejection};
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::lookup::Named;
 use crate::domain::targets::{Mode, Neighbour, ResolvedTarget, Targets};
 use crate::domain::verdict::Cause;
-use crate::ledger::{Claim, Ledger, LedgerError, Unfinished, keep, lease_until};
-use crate::reconcile::place::Place;
+use crate::ledger::{Claimed, Grant, Holder, Ledger, LedgerError, Unfinished};
 use crate::reconcile::{Ended, Job, Reconciler};
-use crate::runtime::activity::Activity;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 
@@ -69,18 +64,7 @@ pub struct Order {
 }
 
 /// How it ended.
-#[derive(Debug)]
-pub enum Cleaned {
-    /// The job ran.
-    Ran(Ended),
-    /// The very same cleanup was done before.
-    Before(Outcome),
-    /// The very same cleanup is being done elsewhere, or was until its process died.
-    Elsewhere {
-        /// When its lease ends, unless it is renewed.
-        until: Timestamp,
-    },
-}
+pub type Cleaned = Claimed<Ended>;
 
 impl Order {
     /// The job's key. Of a new one it also stands for the pipeline execution that nobody knows.
@@ -117,16 +101,9 @@ impl Order {
         let key = self.key();
         let resumed = self.subject().and_then(|it| it.rejection(key.clone()));
         resumed.unwrap_or_else(|| Rejection {
-            execution_id: key.as_str().to_owned(),
-            action_execution_id: None,
-            key,
-            pipeline: self.named.pipeline.clone(),
             stage: self.named.stage.clone().unwrap_or_default(),
             action: self.named.action.clone().unwrap_or_default(),
-            as_of: now,
-            as_of_uncertainty: Duration::ZERO,
-            rejected_at: now,
-            comment: Some("cleaned by hand".to_owned()),
+            ..Rejection::by_hand(key, self.named.pipeline.clone(), now, "cleaned by hand")
         })
     }
 }
@@ -154,26 +131,32 @@ impl ByHand {
     /// then.
     pub async fn clean(&self, order: &Order, stop: &Stop) -> Result<Cleaned, LedgerError> {
         let rejection = order.rejection(self.clock.now());
-        let claimed_at = Instant::now();
-        let until = lease_until(&self.clock, self.terms);
-        let claim = self
-            .ledger
-            .claim(&rejection.key, &rejection.pipeline.name, until)
-            .await?;
-        let (grant, binding) = match claim {
-            Claim::Granted { grant, binding } => (grant, binding),
-            Claim::Done { outcome } => return Ok(Cleaned::Before(outcome)),
-            Claim::Leased { until } => return Ok(Cleaned::Elsewhere { until }),
+        let (key, pipeline) = (rejection.key.clone(), rejection.pipeline.name.clone());
+        let holder = Holder {
+            ledger: &*self.ledger,
+            clock: &self.clock,
+            terms: self.terms,
+            stop,
         };
+        let work = async |grant, binding| {
+            let job = self.job(order, rejection, grant, binding, stop);
+            self.reconciler.run(&job).await
+        };
+        holder.under_grant(&key, &pipeline, work).await
+    }
+
+    fn job(
+        &self,
+        order: &Order,
+        rejection: Rejection,
+        grant: Grant,
+        binding: Option<Binding>,
+        stop: &Stop,
+    ) -> Job {
         let target = order.target(&rejection);
         let program = target.program.is_some();
-        let job = Job {
+        Job {
             event: program.then(|| rejection.to_event().into()),
-            rejection,
-            target,
-            grant: grant.clone(),
-            unasked: false,
-            last_receive: false,
             by_hand: order.subject().is_none_or(|subject| subject.by_hand),
             named: order.resumes.is_none().then(|| OwnStaging {
                 id: order.staging_id.clone(),
@@ -185,18 +168,8 @@ impl ByHand {
             },
             neighbours: self.neighbours(order),
             binding,
-            stop: stop.clone(),
-            activity: Activity::default(),
-            place: Place::uncounted(),
-        };
-        let run = self.reconciler.run(&job);
-        tokio::pin!(run);
-        let ended = tokio::select! {
-            biased;
-            ended = &mut run => ended,
-            () = keep(&*self.ledger, &grant, claimed_at, self.terms, &self.clock, stop, |_| {}) => run.await,
-        };
-        Ok(Cleaned::Ran(ended))
+            ..Job::by_hand(rejection, target, grant, stop)
+        }
     }
 
     fn neighbours(&self, order: &Order) -> Vec<Neighbour> {

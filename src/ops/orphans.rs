@@ -23,8 +23,8 @@ use jiff::Timestamp;
 use crate::aws::cloudfront::{Listed, ListedPolicy};
 use crate::domain::executions::MIN_AGE;
 
-pub use remove::{ReadRecords, Reading, Removed, Remover, Said, Say, Why};
-pub use survey::{Survey, SurveyError};
+pub use remove::{ReadRecords, Reading, Removed, Remover, removed_by};
+pub use survey::Survey;
 
 /// CloudFront's default quota of staging distributions an account, and of policies (Service Quotas:
 /// "Staging distributions", "Continuous deployment policies").

@@ -3,7 +3,7 @@
 //! **Races.** Someone else may have changed, or have done, what the step is about: then nothing is
 //! forced, and all is looked at again.
 
-use super::observe::Known;
+use super::observe::{Known, Search};
 use super::retry::CALL_TRIES;
 use super::{Halt, Run};
 use crate::aws::AwsError;
@@ -51,6 +51,9 @@ impl Run<'_> {
     /// Has the ledger know, before the first change of the job, that there is one; and before the first one
     /// of CloudFront, that there is one.
     pub(super) async fn about_to_change(&mut self, cloudfront: bool) -> Result<(), Halt> {
+        if let Some(removal) = &self.job.removal {
+            return removal.is_unowned().await;
+        }
         let evidence = &mut self.binding.evidence;
         if evidence.changed && (evidence.touched || !cloudfront) {
             return Ok(());
@@ -106,7 +109,9 @@ impl Run<'_> {
                 }
                 self.progress.conflict = Some(conflict);
                 // Some policy lists our staging distribution after all.
-                self.search_policies |= conflict == Conflict::StagingInUse;
+                if conflict == Conflict::StagingInUse {
+                    self.search = Search::Told;
+                }
                 Ok(())
             }
             class if class.is_transient() && step.is_questioned() => {
@@ -155,7 +160,9 @@ impl Run<'_> {
             }
             Step::DeletePolicy { policy_id, .. } => {
                 self.progress.policy_deleted = Some(policy_id);
-                self.list_policies = false;
+                if self.search == Search::Untold {
+                    self.search = Search::Done;
+                }
             }
             Step::DisableStaging(_) => self.progress.disabled = true,
             Step::DeleteStaging(staging) => {

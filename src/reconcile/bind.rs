@@ -15,7 +15,8 @@ use crate::domain::attribution::{
     Undecidable, WhyNothing, attribute, build_of, others_candidates, own_candidates,
 };
 use crate::domain::binding::{
-    AsOf, Binding, Evidence, ParameterChange, Slot, Staged, Subject, as_of, is_uncertain,
+    AsOf, Binding, Evidence, ParameterChange, ParameterVersion, Slot, Staged, Subject, as_of,
+    is_uncertain,
 };
 use crate::domain::decision::{Observed, Outcome, Refusal};
 use crate::domain::executions::{Attempt, earlier, later};
@@ -43,23 +44,41 @@ impl Run<'_> {
     async fn production_id(&self) -> Result<String, Halt> {
         let name = &self.parameters.production;
         let parameter = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
-        let Some(parameter) = parameter else {
-            return Err(self.refuse(
-                Refusal::ProductionParameterInvalid,
-                format!("{name} does not exist in {}: create it, or correct the target's production_parameter or region", self.region()),
-            ));
-        };
-        match Slot::read(&parameter.value) {
-            Slot::Distribution(id) => Ok(id.to_owned()),
-            Slot::Secure => Err(self.secure(name)),
-            Slot::Vacant | Slot::Invalid => Err(self.refuse(
-                Refusal::ProductionParameterInvalid,
+        let parameter = parameter.as_ref();
+        production_named(parameter).map_err(|refusal| self.misled(refusal, name, parameter))
+    }
+
+    /// A parameter that leads to nothing, in words.
+    fn misled(&self, refusal: Refusal, name: &str, parameter: Option<&ParameterVersion>) -> Halt {
+        let of_production = refusal == Refusal::ProductionParameterInvalid;
+        let detail = match parameter {
+            None => {
+                let key = if of_production {
+                    "production_parameter"
+                } else {
+                    "staging_parameter"
+                };
+                let region = &self.job.target.access.region;
                 format!(
-                    "{name} holds \"{}\", which is no distribution's id",
-                    parameter.value.trim()
-                ),
-            )),
-        }
+                    "{name} does not exist in {region}: create it, or correct the target's {key} or region"
+                )
+            }
+            Some(_) if refusal == Refusal::ParameterIsSecureString => format!(
+                "{name} is a SecureString, which stagesweep does not decrypt: make it a String; a \
+                 distribution's id is no secret"
+            ),
+            Some(ParameterVersion { value, version, .. }) => {
+                let held = format!("{name} holds \"{}\" in version {version}", value.trim());
+                match of_production {
+                    true => format!("{held}, which is no distribution's id"),
+                    false => format!(
+                        "{held}: neither a distribution's id nor `dummy` or `deleted`; write `deleted` if \
+                         there is no staging distribution"
+                    ),
+                }
+            }
+        };
+        self.refuse(refusal, detail)
     }
 
     /// By what the execution did.
@@ -185,24 +204,9 @@ impl Run<'_> {
         let versions = self.calls.call(|| self.clients.ssm.changes(name)).await?;
         let mut versions = versions;
         versions.sort_by_key(|change| change.version.version);
-        let Some(newest) = versions.last() else {
-            return Err(self.refuse(
-                Refusal::StagingParameterInvalid,
-                format!("{name} does not exist in {}: create it, or correct the target's staging_parameter or region", self.region()),
-            ));
-        };
-        let value = newest.version.value.trim();
-        match Slot::read(value) {
-            Slot::Distribution(_) | Slot::Vacant => Ok(versions),
-            Slot::Secure => Err(self.secure(name)),
-            Slot::Invalid => Err(self.refuse(
-                Refusal::StagingParameterInvalid,
-                format!(
-                    "{name} holds \"{value}\": neither a distribution's id nor `dummy` or `deleted`; \
-                     write `deleted` if there is no staging distribution"
-                ),
-            )),
-        }
+        let newest = versions.last().map(|change| &change.version);
+        staging_named(newest).map_err(|refusal| self.misled(refusal, name, newest))?;
+        Ok(versions)
     }
 
     /// When the distributions that exist were last modified.
@@ -369,22 +373,8 @@ impl Run<'_> {
         self.refuse(refusal, format!("{}: {why}", self.parameters.staging))
     }
 
-    fn secure(&self, name: &str) -> Halt {
-        self.refuse(
-            Refusal::ParameterIsSecureString,
-            format!(
-                "{name} is a SecureString, which stagesweep does not decrypt: make it a String; a \
-                 distribution's id is no secret"
-            ),
-        )
-    }
-
     pub(super) fn refuse(&self, refusal: Refusal, detail: String) -> Halt {
         Ended::Refused(Refused { refusal, detail }).into()
-    }
-
-    fn region(&self) -> &str {
-        &self.job.target.access.region
     }
 
     /// By the start of the approval: what the parameter held then.
@@ -404,24 +394,10 @@ impl Run<'_> {
             let refusal = Refusal::StagingParameterJustWritten;
             return Err(self.refuse(refusal, format!("{}: {refusal}", self.parameters.staging)));
         }
-        match Slot::read(&version.value) {
-            Slot::Vacant => Err(Ended::from(Outcome::AlreadyClean).into()),
-            Slot::Secure => Err(self.secure(&self.parameters.staging)),
-            Slot::Invalid => Err(self.refuse(
-                Refusal::StagingParameterInvalid,
-                format!(
-                    "{} held \"{}\" when the approval began, which is no distribution's id",
-                    self.parameters.staging,
-                    version.value.trim()
-                ),
-            )),
-            Slot::Distribution(id) => {
-                let own = OwnStaging {
-                    id: id.to_owned(),
-                    version: version.version,
-                };
-                Ok(bound_to(production_id, &[own]))
-            }
+        match staging_named(Some(version)) {
+            Ok(Some(own)) => Ok(bound_to(production_id, &[own])),
+            Ok(None) => Err(Ended::from(Outcome::AlreadyClean).into()),
+            Err(refusal) => Err(self.misled(refusal, &self.parameters.staging, Some(version))),
         }
     }
 
@@ -443,7 +419,34 @@ impl Run<'_> {
     }
 }
 
-fn bound_to(production_id: &str, staging: &[OwnStaging]) -> Binding {
+/// The distribution that the production parameter names.
+pub(crate) fn production_named(parameter: Option<&ParameterVersion>) -> Result<String, Refusal> {
+    match parameter.map(|it| Slot::read(&it.value)) {
+        Some(Slot::Distribution(id)) => Ok(id.to_owned()),
+        Some(Slot::Secure) => Err(Refusal::ParameterIsSecureString),
+        None | Some(Slot::Vacant | Slot::Invalid) => Err(Refusal::ProductionParameterInvalid),
+    }
+}
+
+/// The distribution that a version of the staging parameter names; `None` if it says that there is none.
+pub(crate) fn staging_named(
+    parameter: Option<&ParameterVersion>,
+) -> Result<Option<OwnStaging>, Refusal> {
+    let Some(ParameterVersion { value, version, .. }) = parameter else {
+        return Err(Refusal::StagingParameterInvalid);
+    };
+    match Slot::read(value) {
+        Slot::Distribution(id) => Ok(Some(OwnStaging {
+            id: id.to_owned(),
+            version: *version,
+        })),
+        Slot::Vacant => Ok(None),
+        Slot::Secure => Err(Refusal::ParameterIsSecureString),
+        Slot::Invalid => Err(Refusal::StagingParameterInvalid),
+    }
+}
+
+pub(crate) fn bound_to(production_id: &str, staging: &[OwnStaging]) -> Binding {
     let staged = |own: &OwnStaging| Staged {
         id: own.id.clone(),
         domain: None,
@@ -493,7 +496,7 @@ fn interesting(versions: &[ParameterChange], own: &[Candidate]) -> BTreeSet<Stri
 
 /// Notes what an observation tells beyond the parameters: where to find the policy later, when neither
 /// production nor the staging distribution can tell any more.
-pub(super) fn complete(binding: &mut Binding, index: usize, observed: &Observed) {
+pub(crate) fn complete(binding: &mut Binding, index: usize, observed: &Observed) {
     let known = binding.about(index).staging_domain;
     let domain = observed
         .staging

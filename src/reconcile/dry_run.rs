@@ -1,23 +1,28 @@
 //! What a rejection would do now, without doing any of it.
 //!
-//! [`look`] reads what a job would read. [`foresee`] then plays the job through: it asks the very
-//! decision core that the daemon asks ([`crate::domain::decision::decide`]), applies each step to the
-//! observation as AWS would, and asks again, until the job would end.
+//! [`look`] reads what a job would read, and is bound as a job would be, by the reconciler's own functions.
+//! [`foresee`] then plays the job through: it asks the very decision core that the daemon asks
+//! ([`crate::domain::decision::decide`]), applies each step to the observation as AWS would, and asks again, until the job would
+//! end.
 //!
-//! **Assumptions.** Nobody else changes anything, and every propagation comes to its end.
+//! **Assumptions.** Nobody else changes anything, every propagation comes to its end, and a listing would bear out
+//! that a staging distribution which a reading does not show is gone.
 //!
 //! **Not handled.** A step that AWS refuses for a reason that no reading shows.
 
-use std::collections::BTreeSet;
+use futures_util::future::try_join_all;
 
-use crate::aws::cloudfront::Details;
+use crate::aws::cloudfront::{CloudFront, Reading};
 use crate::aws::{Account, AwsError};
-use crate::domain::binding::{Binding, DELETED, Evidence, ParameterChange, ParameterVersion, Slot};
+use crate::domain::binding::{Binding, DELETED, ParameterChange, ParameterVersion};
 use crate::domain::decision::{
     Decision, Observed, Outcome, Policy, Progress, Refusal, Step, Wait, decide,
 };
 use crate::domain::error_class::Conflict;
 use crate::domain::targets::Parameters;
+use crate::reconcile::{
+    Search, bound_to, complete, named_policies, production_named, staging_named,
+};
 
 /// No job takes as many steps and waits; more would mean that it goes in circles.
 const MAX_STEPS: usize = 32;
@@ -32,9 +37,9 @@ pub struct Found {
     /// Who wrote the staging parameter's newest version, where its history says.
     pub written_by: Option<String>,
     /// The distribution that the production parameter names.
-    pub production: Option<Details>,
+    pub production: Option<Reading>,
     /// The distribution that the staging parameter names.
-    pub staging: Option<Details>,
+    pub staging: Option<Reading>,
     /// The policies that either of them names, or that list the staging distribution.
     pub policies: Vec<Policy>,
     /// An open job of the target, which would be gone on with.
@@ -109,40 +114,33 @@ pub async fn look(
             .find(|change| change.version.version == newest.version)
             .and_then(|change: ParameterChange| change.by),
     };
-    let named = |parameter: &Option<ParameterVersion>| {
-        let value = parameter.as_ref().map(|parameter| parameter.value.as_str());
-        match value.map(Slot::read) {
-            Some(Slot::Distribution(id)) => Some(id.to_owned()),
-            _ => None,
-        }
+    let (production_id, staging_id) = match &resumes {
+        Some(bound) => (
+            Some(bound.production_id.clone()),
+            Some(bound.staging_id.clone()),
+        ),
+        None => (
+            production_named(production_parameter.as_ref()).ok(),
+            staging_named(staging_parameter.as_ref())
+                .ok()
+                .flatten()
+                .map(|own| own.id),
+        ),
     };
-    let details = |id: Option<String>| async move {
+    let reading = |id: Option<String>| async move {
         match id {
-            Some(id) => cloudfront.details(&id).await,
-            None => Ok(None),
+            Some(id) => Ok(cloudfront.look(&id).await?.found),
+            None => Ok::<_, AwsError>(None),
         }
     };
-    let bound = |id: fn(&Binding) -> &String| resumes.as_ref().map(|it| id(it).clone());
-    let production_id = bound(|it| &it.production_id).or_else(|| named(&production_parameter));
-    let staging_id = bound(|it| &it.staging_id).or_else(|| named(&staging_parameter));
-    let (production, staging) = tokio::try_join!(details(production_id), details(staging_id))?;
-
-    let ids: BTreeSet<String> = [&production, &staging]
-        .into_iter()
-        .filter_map(|details| details.as_ref()?.distribution.policy_id.clone())
-        .collect();
-    let mut policies = Vec::new();
-    for id in ids {
-        policies.extend(cloudfront.policy(&id).await?);
-    }
-    if let Some(staging) = &staging {
-        let domain = &staging.distribution.domain;
-        let lists = |policy: &Policy| policy.staging_domains.contains(domain);
-        if !policies.iter().any(lists) {
-            for id in cloudfront.policies_listing(domain).await? {
-                policies.extend(cloudfront.policy(&id).await?);
-            }
-        }
+    let (production, staging) = tokio::try_join!(reading(production_id), reading(staging_id))?;
+    let bound = resumes.clone().unwrap_or_default();
+    let distributions = [&production, &staging].map(|it| it.as_ref().map(|it| &it.distribution));
+    let ids = named_policies(&bound, distributions);
+    let mut policies = read(cloudfront, ids).await?;
+    if let Some(domain) = Search::default().wanted(&bound, distributions[1], &policies) {
+        let found = cloudfront.policies_listing(domain).await?;
+        policies.extend(read(cloudfront, found).await?);
     }
     Ok(Found {
         production_parameter,
@@ -155,6 +153,15 @@ pub async fn look(
     })
 }
 
+async fn read(
+    cloudfront: &CloudFront,
+    ids: impl IntoIterator<Item = String>,
+) -> Result<Vec<Policy>, AwsError> {
+    let ids = ids.into_iter();
+    let reads = ids.map(|id| async move { cloudfront.policy(&id).await });
+    Ok(try_join_all(reads).await?.into_iter().flatten().collect())
+}
+
 impl Found {
     /// What a rejection would be bound to whose approval began now; or how it would end at once.
     ///
@@ -164,30 +171,11 @@ impl Found {
         if let Some(bound) = &self.resumes {
             return Ok(bound.clone());
         }
-        let production = self.production_parameter.as_ref();
-        let Some(Slot::Distribution(production_id)) = production.map(|it| Slot::read(&it.value))
-        else {
-            return Err(End::Refused(Refusal::ProductionParameterInvalid));
-        };
-        let staging = self.staging_parameter.as_ref();
-        match staging.map(|it| Slot::read(&it.value)) {
-            Some(Slot::Vacant) => Err(End::Done(Outcome::AlreadyClean)),
-            Some(Slot::Secure) => Err(End::Refused(Refusal::ParameterIsSecureString)),
-            None | Some(Slot::Invalid) => Err(End::Refused(Refusal::StagingParameterInvalid)),
-            Some(Slot::Distribution(staging_id)) => Ok(Binding {
-                production_id: production_id.to_owned(),
-                staging_id: staging_id.to_owned(),
-                staging_domain: self
-                    .staging
-                    .as_ref()
-                    .map(|it| it.distribution.domain.clone()),
-                policy_id: None,
-                overwriting: None,
-                evidence: Evidence {
-                    version: staging.map_or(0, |it| it.version),
-                    ..Evidence::default()
-                },
-            }),
+        let production_id =
+            production_named(self.production_parameter.as_ref()).map_err(End::Refused)?;
+        match staging_named(self.staging_parameter.as_ref()).map_err(End::Refused)? {
+            Some(own) => Ok(bound_to(&production_id, &[own])),
+            None => Err(End::Done(Outcome::AlreadyClean)),
         }
     }
 
@@ -199,9 +187,9 @@ impl Found {
                 steps: Vec::new(),
                 end,
             },
-            Ok(binding) => {
+            Ok(mut binding) => {
                 let distribution =
-                    |details: &Option<Details>| details.as_ref().map(|it| it.distribution.clone());
+                    |reading: &Option<Reading>| reading.as_ref().map(|it| it.distribution.clone());
                 let observed = Observed {
                     production: distribution(&self.production),
                     staging: distribution(&self.staging),
@@ -209,6 +197,7 @@ impl Found {
                     parameter: self.staging_parameter.clone(),
                     listed_gone: true,
                 };
+                complete(&mut binding, 0, &observed);
                 foresee(&binding, observed)
             }
         }
@@ -325,6 +314,7 @@ fn pass(wait: &Wait, observed: &mut Observed, progress: &mut Progress) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::binding::Evidence;
     use crate::domain::decision::Distribution;
     use proptest::prelude::*;
 

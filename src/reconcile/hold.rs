@@ -54,7 +54,10 @@ impl Run<'_> {
         scope: Scope,
         mut obstacle: Obstacle,
     ) -> Result<(), Halt> {
-        self.give_turn_back().await?;
+        let has_turn = self.job.removal.is_none();
+        if has_turn {
+            self.give_turn_back().await?;
+        }
         self.note(Kind::Waiting, HELD);
         let mut waiting = Lasting::begin();
         let mut pauses = Pauses {
@@ -105,8 +108,10 @@ impl Run<'_> {
             took: waiting.took(),
         });
         self.note(Kind::Waited, HELD);
-        self.take_turn().await?;
-        self.hold_production().await?;
+        if has_turn {
+            self.take_turn().await?;
+            self.hold_production().await?;
+        }
         self.go_on().await?;
         self.known = Default::default();
         self.moved();

@@ -10,6 +10,7 @@
 //! | `apply` | one step, and what its answer tells |
 //! | `questioned` | a step before which CodePipeline is asked, and its turn |
 //! | `delay` | holding a rejection for second thoughts, before anything is changed |
+//! | `orphan` | a job that takes down what nobody owns |
 //! | `hold` | waiting for somebody who is rightly at work, without the turn |
 //! | `wait` | a wait for a propagation, or a pause before the next look |
 //! | `record_deleted` | the first step: `deleted` in the staging parameter, and putting a value back |
@@ -38,6 +39,7 @@ mod hold;
 mod listing;
 mod observe;
 mod observing;
+mod orphan;
 pub mod place;
 mod program;
 mod question;
@@ -55,10 +57,12 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use self::bind::complete;
+pub(crate) use self::bind::{bound_to, complete, production_named, staging_named};
 use self::ended::Halt;
 pub use self::ended::{Done, Ended, Failure, Refused};
 use self::observe::Known;
+pub(crate) use self::observe::{Search, named_policies};
+pub use self::orphan::{FindOwner, Removal};
 pub use self::program::ProgramFailure;
 use self::question::Learned;
 use self::retry::Calls;
@@ -67,7 +71,9 @@ use crate::config::OnTimeout;
 use crate::domain::at_work::Scope;
 use crate::domain::attribution::OwnStaging;
 use crate::domain::binding::Binding;
-use crate::domain::decision::{Decision, Observed, Outcome, Progress, Refusal, Step, Wait, decide};
+use crate::domain::decision::{
+    Decision, Goal, Observed, Outcome, Progress, Refusal, Step, Wait, decide,
+};
 use crate::domain::event::Rejection;
 use crate::domain::history::{About, Kind, Note};
 use crate::domain::targets::{Mode, Neighbour, Parameters, ResolvedTarget};
@@ -143,6 +149,37 @@ pub struct Job {
     pub activity: Activity,
     /// Its place among those that work; it is left in waits for others.
     pub place: Place,
+    /// What nobody owns is taken down instead.
+    pub removal: Option<Removal>,
+}
+
+impl Job {
+    /// A job that a person begins.
+    #[must_use]
+    pub fn by_hand(
+        rejection: Rejection,
+        target: ResolvedTarget,
+        grant: Grant,
+        stop: &Stop,
+    ) -> Self {
+        Self {
+            rejection,
+            event: None,
+            target,
+            grant,
+            unasked: false,
+            last_receive: false,
+            by_hand: true,
+            named: None,
+            cause: Cause::Rejection,
+            neighbours: Vec::new(),
+            binding: None,
+            stop: stop.clone(),
+            activity: Activity::default(),
+            place: Place::uncounted(),
+            removal: None,
+        }
+    }
 }
 
 impl Reconciler {
@@ -282,10 +319,7 @@ struct Run<'a> {
     known: Known,
     learned: Learned,
     progress: Progress,
-    /// Nothing has told yet whether a policy lists our staging distribution.
-    list_policies: bool,
-    /// CloudFront says that some policy does.
-    search_policies: bool,
+    search: Search,
     /// A listing has confirmed that the staging distribution is gone.
     listed_gone: bool,
     /// The target's delay is over.
@@ -327,8 +361,7 @@ impl<'a> Run<'a> {
             known: Known::default(),
             learned: Learned::default(),
             progress: Progress::default(),
-            list_policies: true,
-            search_policies: false,
+            search: Search::default(),
             listed_gone: false,
             delayed: false,
             verified: false,
@@ -364,6 +397,9 @@ impl Run<'_> {
 
     /// Cleans up, from whatever is found to the end.
     async fn work(&mut self) -> Result<Ended, Halt> {
+        if let Some(removal) = &self.job.removal {
+            return self.remove(&removal.orphan).await;
+        }
         self.find_out().await?;
         self.sent = self.binding.evidence.touched;
         self.take_turn().await?;
@@ -389,7 +425,7 @@ impl Run<'_> {
         self.index = index;
         self.progress = Progress::default();
         self.known = Known::default();
-        (self.list_policies, self.search_policies) = (true, false);
+        self.search = Search::default();
         self.listed_gone = false;
     }
 
@@ -438,7 +474,7 @@ impl Run<'_> {
 
     /// Takes one staging distribution down.
     async fn take_down(&mut self) -> Result<Outcome, Halt> {
-        let mut bound = false;
+        let mut bound = self.job.removal.is_some();
         let mut before_change = None;
         loop {
             self.calls.heed_stop()?;
@@ -452,7 +488,12 @@ impl Run<'_> {
             if self.is_modified_by_others().await? {
                 return Ok(Outcome::Superseded);
             }
-            let decision = decide(&self.binding.about(self.index), &observed, &self.progress);
+            let binding = self.binding.about(self.index);
+            let goal = match &self.job.removal {
+                Some(removal) => Goal::Orphan(&removal.orphan),
+                None => Goal::Rejection(&binding),
+            };
+            let decision = decide(goal, &observed, &self.progress);
             if !bound && !matches!(decision, Decision::Refuse(_)) {
                 complete(&mut self.binding, self.index, &observed);
                 self.hold_production().await?;
@@ -494,6 +535,9 @@ impl Run<'_> {
 
     /// A fence in words: what was found, where.
     fn fence(&self, refusal: Refusal, observed: &Observed) -> Halt {
+        if let Some(removal) = &self.job.removal {
+            return self.refuse(refusal, removal.fence(refusal));
+        }
         let Binding {
             production_id,
             staging_id,

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::{Halt, Run};
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
-use crate::domain::decision::{Observed, Policy};
+use crate::domain::binding::Binding;
+use crate::domain::decision::{Distribution, Observed, Policy};
 use crate::telemetry::events;
 
 /// What was seen of a distribution is looked at again after this long, if nothing that this run
@@ -42,6 +43,52 @@ impl Known {
     }
 }
 
+/// Whether the account's policies are searched for one that lists the staging distribution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// Nothing has told yet whether one does.
+    #[default]
+    Untold,
+    /// CloudFront says that one does.
+    Told,
+    /// There is nothing more to be found.
+    Done,
+}
+
+impl Search {
+    /// The domain name to search for, if none of the policies that were read lists it. A staging distribution has one
+    /// policy at the most: where that one is known to be gone, a search would find nothing.
+    pub(crate) fn wanted<'a>(
+        self,
+        binding: &'a Binding,
+        staging: Option<&'a Distribution>,
+        policies: &[Policy],
+    ) -> Option<&'a String> {
+        let domain = staging.map(|staging| &staging.domain);
+        let domain = domain.or(binding.staging_domain.as_ref())?;
+        let listed = |policy: &Policy| policy.staging_domains.contains(domain);
+        let is_read = |id: &String| policies.iter().any(|policy| policy.id == *id);
+        let searches = match self {
+            Self::Untold => binding.policy_id.as_ref().is_none_or(is_read),
+            Self::Told => true,
+            Self::Done => false,
+        };
+        (searches && !policies.iter().any(listed)).then_some(domain)
+    }
+}
+
+/// The policies that are read in any case: those that the distributions and the binding name.
+pub(crate) fn named_policies(
+    binding: &Binding,
+    distributions: [Option<&Distribution>; 2],
+) -> BTreeSet<String> {
+    let named = distributions.into_iter().flatten();
+    named
+        .filter_map(|distribution| distribution.policy_id.clone())
+        .chain(binding.policy_id.clone())
+        .collect()
+}
+
 impl Run<'_> {
     /// Reads everything that a decision needs, but for a distribution that has just been seen.
     pub(super) async fn observe(&mut self) -> Result<Observed, Halt> {
@@ -49,46 +96,35 @@ impl Run<'_> {
         let aws::Account {
             cloudfront, ssm, ..
         } = &self.clients;
-        let (production, staging, parameter) = tokio::try_join!(
-            self.look(&binding.production_id),
-            self.look(&binding.staging_id),
-            self.calls.call(|| ssm.parameter(&self.parameters.staging)),
-        )?;
-        self.known.see(&binding.production_id, production.clone());
+        let slot = async {
+            if self.job.removal.is_some() {
+                return Ok((None, None));
+            }
+            tokio::try_join!(
+                async { self.look(&binding.production_id).await.map(Some) },
+                self.calls.call(|| ssm.parameter(&self.parameters.staging)),
+            )
+        };
+        let ((production, parameter), staging) =
+            tokio::try_join!(slot, self.look(&binding.staging_id))?;
+        if let Some(production) = &production {
+            self.known.see(&binding.production_id, production.clone());
+        }
         self.known.see(&binding.staging_id, staging.clone());
         let distribution = |sighting: Sighting| Some(sighting.found?.distribution);
-        let (production, staging) = (distribution(production), distribution(staging));
+        let (production, staging) = (production.and_then(distribution), distribution(staging));
 
-        let named = [&production, &staging]
-            .into_iter()
-            .filter_map(|distribution| distribution.as_ref()?.policy_id.clone());
-        let ids: BTreeSet<String> = named
-            .chain(binding.policy_id.clone())
-            .filter(|id| self.progress.policy_deleted.as_ref() != Some(id))
-            .collect();
+        let mut ids = named_policies(binding, [production.as_ref(), staging.as_ref()]);
+        if let Some(deleted) = &self.progress.policy_deleted {
+            ids.remove(deleted);
+        }
         let mut policies = self.policies(ids).await?;
-
-        let domain = staging
-            .as_ref()
-            .map(|staging| &staging.domain)
-            .or(binding.staging_domain.as_ref());
-        // A staging distribution has one policy at the most: where that one is known to be gone, a
-        // search would find nothing.
-        let known_gone = binding
-            .policy_id
-            .as_ref()
-            .is_some_and(|id| !policies.iter().any(|policy| policy.id == *id));
-        if let Some(domain) = domain
-            && (self.list_policies && !known_gone || self.search_policies)
-            && !policies
-                .iter()
-                .any(|policy| policy.staging_domains.contains(domain))
-        {
+        if let Some(domain) = self.search.wanted(binding, staging.as_ref(), &policies) {
             let found = self
                 .calls
                 .call(|| cloudfront.policies_listing(domain))
                 .await?;
-            (self.list_policies, self.search_policies) = (false, false);
+            self.search = Search::Done;
             policies.extend(self.policies(found).await?);
         }
         let mut observed = Observed {

@@ -100,8 +100,11 @@ impl Calls<'_> {
         }
     }
 
-    /// Every pipeline that leads to the production distribution, the job's own first.
+    /// Every pipeline that leads to the production distribution, the job's own first. An orphan has none of its own.
     pub(super) fn neighbours(&self) -> Vec<Neighbour> {
+        if self.job.removal.is_some() {
+            return self.job.neighbours.clone();
+        }
         let own = self.own_pipeline();
         let others = self.job.neighbours.iter();
         let others = others.filter(|it| it.pipeline != own.pipeline).cloned();

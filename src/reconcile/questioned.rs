@@ -164,6 +164,9 @@ impl Run<'_> {
 
     /// Whether the staging parameter is as it was observed.
     async fn parameter_is(&self, observed: &Observed) -> Result<bool, Halt> {
+        if self.job.removal.is_some() {
+            return Ok(true);
+        }
         let name = &self.parameters.staging;
         let now = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
         let seen = |it: &crate::domain::binding::ParameterVersion| (it.version, it.value.clone());
@@ -194,7 +197,7 @@ impl Run<'_> {
     /// Before a disable, which comes long after the last look at production: whether production is as it was
     /// observed.
     async fn production_is(&mut self, step: &Step, observed: &Observed) -> Result<bool, Halt> {
-        if !matches!(step, Step::DisableStaging(_)) {
+        if !matches!(step, Step::DisableStaging(_)) || self.job.removal.is_some() {
             return Ok(true);
         }
         let id = self.binding.production_id.clone();

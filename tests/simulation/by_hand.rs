@@ -6,7 +6,6 @@ use std::time::Duration;
 use embedded_aws::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use futures_util::FutureExt;
 use stagesweep::aws::Connector;
-use stagesweep::aws::codepipeline::CodePipeline;
 use stagesweep::config::Config;
 use stagesweep::daemon;
 use stagesweep::domain::binding::Binding;
@@ -18,10 +17,8 @@ use stagesweep::domain::targets::{Access, Neighbour, Parameters};
 use stagesweep::ledger::{Bound, Claim, EmbeddedLedger, Ledger};
 use stagesweep::ops::clean::{ByHand, Cleaned, Order};
 use stagesweep::ops::orphans::{Removed, Remover, Survey};
-use stagesweep::reconcile::Ended;
 use stagesweep::reconcile::accounts::Accounts;
-use stagesweep::reconcile::watch::Watcher;
-use stagesweep::reconcile::watch::pace::Pace;
+use stagesweep::reconcile::{Ended, Reconciler};
 use stagesweep::runtime::programs::Processes;
 use stagesweep::runtime::stop::Stop;
 use stagesweep::runtime::tasks::Tasks;
@@ -40,6 +37,7 @@ struct Person {
     config: Config,
     connector: Connector,
     telemetry: Arc<Telemetry>,
+    /// What ends with the process.
     tasks: Tasks,
     accounts: Accounts,
     ledger: Arc<EmbeddedLedger>,
@@ -95,14 +93,7 @@ impl Person {
         };
         let by_hand = ByHand {
             ledger: self.ledger.clone(),
-            reconciler: daemon::reconciler(
-                &self.config,
-                self.accounts.clone(),
-                self.ledger.clone(),
-                Arc::clone(&self.telemetry),
-                Arc::new(Processes),
-                world.clock.clone(),
-            ),
+            reconciler: self.reconciler(world),
             targets: Arc::new(self.config.targets.clone()),
             clock: world.clock.clone(),
             terms: self.terms,
@@ -110,53 +101,50 @@ impl Person {
         by_hand.clean(&order, &Stop::default()).await.unwrap()
     }
 
+    fn reconciler(&self, world: &World) -> Reconciler {
+        daemon::reconciler(
+            &self.config,
+            self.accounts.clone(),
+            self.ledger.clone(),
+            Arc::clone(&self.telemetry),
+            Arc::new(Processes),
+            world.clock.clone(),
+        )
+    }
+
     /// The pipeline that leads to the service's slot.
-    fn pipelines(&self, service: &Service) -> Vec<(CodePipeline, Neighbour)> {
+    fn neighbours(&self, service: &Service, access: &Access) -> Vec<Neighbour> {
         let parameters = Parameters {
             production: service.production_parameter.clone(),
             staging: service.staging_parameter.clone(),
         };
-        let access = Access {
-            role: None,
-            region: "ap-northeast-1".to_owned(),
-        };
-        let neighbours = self.config.targets.leading_to(&parameters, &access);
+        let neighbours = self.config.targets.leading_to(&parameters, access);
         assert_eq!(neighbours.len(), 1);
-        let with_client = |neighbour: Neighbour| {
-            let account = self.accounts.get(&neighbour.access);
-            (account.clients.codepipeline.clone(), neighbour)
-        };
-        neighbours.into_iter().map(with_client).collect()
+        neighbours
     }
 
     /// Takes one staging distribution that nobody names down, as `orphans --delete` does.
     async fn remove(&self, world: &World, service: &Service) -> Removed {
-        let account = self.connector.account();
+        let access = Access {
+            role: None,
+            region: "ap-northeast-1".to_owned(),
+        };
         let (path, clock) = (world.ledger_path(LEDGER), world.clock.clone());
         let remover = Remover {
             survey: Survey {
-                account: account.clone(),
+                account: self.connector.account(),
                 targets: self.config.targets.clone(),
             },
-            watcher: Watcher::new(
-                account.cloudfront,
-                Pace {
-                    min: self.config.cleanup.poll_interval_min,
-                    max: self.config.cleanup.poll_interval_max,
-                },
-                Arc::clone(&self.telemetry),
-                self.tasks.clone(),
-            ),
+            reconciler: self.reconciler(world),
             ledger: self.ledger.clone(),
-            records: Box::new(move || {
+            records: Arc::new(move || {
                 let records = EmbeddedLedger::history(&path, &clock);
                 async move { records }.boxed()
             }),
             clock: world.clock.clone(),
             terms: self.terms,
-            propagation_timeout: self.config.cleanup.propagation_timeout,
-            pipelines: self.pipelines(service),
-            say: Box::new(|_, _| {}),
+            neighbours: self.neighbours(service, &access),
+            access,
         };
         let policy_id = Some(service.policy_id.as_str());
         remover

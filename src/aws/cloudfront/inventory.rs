@@ -1,4 +1,4 @@
-//! CloudFront: everything that an account has, and what people ask about one distribution.
+//! CloudFront: everything that an account has.
 
 use jiff::Timestamp;
 
@@ -6,21 +6,9 @@ use super::{
     AwsError, CloudFront, Kind, LIST_DISTRIBUTIONS, MAX_POLICY_PAGES, POLICY_PAGE, from_sdk,
     lacking, staging_domains, timestamp,
 };
-use crate::domain::decision::Distribution;
 
 /// More pages than any account's quota fills mean that the paging goes in circles.
 const MAX_DISTRIBUTION_PAGES: usize = 1000;
-
-/// A distribution, and what no decision needs of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Details {
-    /// The distribution.
-    pub distribution: Distribution,
-    /// When its configuration was last changed.
-    pub modified_at: Option<Timestamp>,
-    /// Its `Comment`.
-    pub comment: String,
-}
 
 /// A distribution as the list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +61,12 @@ impl CloudFront {
                 return Ok(all);
             }
         }
-        Err(AwsError::unusable(
-            LIST_DISTRIBUTIONS,
-            "the pages do not end",
-        ))
+        Err(AwsError::endless(LIST_DISTRIBUTIONS))
     }
 
     /// All continuous deployment policies of the account (ListContinuousDeploymentPolicies).
+    ///
+    /// The call has no paginator and no `IsTruncated`: `NextMarker` is followed while there is one.
     ///
     /// # Errors
     /// [`AwsError`] for every failure.
@@ -116,6 +103,6 @@ impl CloudFront {
                 return Ok(all);
             }
         }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        Err(AwsError::endless(OPERATION))
     }
 }

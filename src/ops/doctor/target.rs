@@ -5,7 +5,7 @@ use std::path::Path;
 use super::questions::Reach;
 use super::{Check, MANY, Preflight, Scene, at_once, is_here, mend, resolved};
 use crate::aws::Account;
-use crate::aws::cloudfront::Details;
+use crate::aws::cloudfront::Reading;
 use crate::domain::binding::Slot;
 use crate::domain::decision::Distribution;
 use crate::domain::targets::lookup::{self, Named};
@@ -160,7 +160,7 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
             let production = place(&parameters.production);
             reach.production_parameters.insert(production);
             reach.staging_parameters.insert(place(&parameters.staging));
-            let id = |details: &Details| details.distribution.id.clone();
+            let id = |reading: &Reading| reading.distribution.id.clone();
             reach.productions.extend(found.production.as_ref().map(id));
             let staging = found.staging.as_ref();
             let staging = staging.filter(|it| it.distribution.staging);

@@ -10,7 +10,6 @@ use crate::aws::{Account, AwsError};
 use crate::domain::binding::{ParameterVersion, Slot};
 use crate::domain::history::{Record, State};
 use crate::domain::targets::Targets;
-use crate::ledger::LedgerError;
 
 /// How many calls of one kind are under way at once: CloudFront throttles soon.
 const AT_ONCE: usize = 4;
@@ -22,17 +21,6 @@ pub struct Survey {
     pub account: Account,
     /// Whose parameters are looked at.
     pub targets: Targets,
-}
-
-/// Why the account could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum SurveyError {
-    /// A call failed.
-    #[error("the account could not be read")]
-    Aws(#[from] AwsError),
-    /// The ledger could not be read.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
 }
 
 /// A parameter that a target's pattern may render, and what it says.
@@ -195,7 +183,7 @@ pub(super) fn bound(records: &[Record]) -> BTreeMap<String, String> {
     records
         .iter()
         .filter(|record| !matches!(record.state, State::Done(_)))
-        .filter(|record| !super::remove::is_removal(&record.key))
+        .filter(|record| super::removed_by(record.key.as_str()).is_none())
         .flat_map(|record| {
             let more = record.evidence.more.iter().map(|staged| &staged.id);
             let ids = record.staging_id.iter().chain(more);
