@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::event::{self, Kind};
 use crate::history::{Record, State};
 use crate::ledger::LedgerError;
-use crate::target::{OptionArgument, Resolution};
+use crate::target::OptionArgument;
 use crate::telemetry::chain;
 
 /// How long messages are hidden while they are looked at.
@@ -160,7 +160,7 @@ pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerErr
         .targets
         .resolve(&rejection.pipeline, &rejection.stage, &rejection.action)
     {
-        Resolution::Target(target) => {
+        Ok(target) => {
             if let Some(fault) = target.argument_fault(&rejection) {
                 let detail = format!(
                     "the program of the target {} cannot be run for it: {fault}",
@@ -169,27 +169,7 @@ pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerErr
                 return of(OptionArgument::CODE, detail);
             }
         }
-        Resolution::NoTarget => {
-            return of(
-                "no_target",
-                format!(
-                    "no target for stage {}, action {}",
-                    rejection.stage, rejection.action
-                ),
-            );
-        }
-        Resolution::Ambiguous { label } => {
-            let detail = format!("the target {label} can be read in more than one way for it");
-            return of("ambiguous_target", detail);
-        }
-        Resolution::InvalidParameter { label, error } => {
-            let detail = format!("the target {label} names no valid parameters for it: {error}");
-            return of("invalid_parameter_name", detail);
-        }
-        Resolution::InvalidAccess { label, error } => {
-            let detail = format!("the target {label} cannot be worked on for it: {error}");
-            return of(error.code(), detail);
-        }
+        Err(error) => return of(error.code(), error.to_string()),
     }
     let records = match records {
         Ok(records) => records,

@@ -5,7 +5,7 @@
 //! the one at hand. A pipeline of another account is named by its ARN.
 
 use crate::binding::Subject;
-use crate::target::{PipelineArn, Resolution, ResolvedTarget, Target, Targets, partition_of};
+use crate::target::{PipelineArn, ResolveError, ResolvedTarget, Target, Targets, partition_of};
 
 /// What a bare name is completed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,36 +86,13 @@ pub enum NotNamed {
         /// The targets.
         targets: Vec<String>,
     },
-    /// The captures of the target can be read in more than one way.
-    #[error(
-        "the target {label} can be read in more than one way for {pipeline:?}; write a target of \
-         its own for this pipeline"
-    )]
-    Ambiguous {
+    /// One target matches, and cannot be used.
+    #[error("the pipeline {pipeline:?}: {error}")]
+    Unusable {
         /// What was named.
         pipeline: String,
-        /// The target's pipeline as written.
-        label: String,
-    },
-    /// The role or the region would not be valid.
-    #[error("the target {label} cannot be worked on for {pipeline:?}: {why}")]
-    InvalidAccess {
-        /// What was named.
-        pipeline: String,
-        /// The target's pipeline as written.
-        label: String,
         /// Why.
-        why: String,
-    },
-    /// The parameters' names would not be valid.
-    #[error("the target {label} names no valid parameters for {pipeline:?}: {why}")]
-    InvalidParameter {
-        /// What was named.
-        pipeline: String,
-        /// The target's pipeline as written.
-        label: String,
-        /// Why.
-        why: String,
+        error: ResolveError,
     },
 }
 
@@ -134,7 +111,7 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
             example: example(target.pipeline(), home),
         });
     }
-    let mut matching: Vec<(&Target, PipelineArn, Resolution)> = targets
+    let mut matching: Vec<_> = targets
         .iter()
         .filter(|target| {
             wanted
@@ -148,8 +125,8 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
         })
         .filter_map(|target| {
             let arn = arn(wanted.pipeline, target, home)?;
-            let resolution = target.resolve(&arn);
-            (resolution != Resolution::NoTarget).then_some((target, arn, resolution))
+            let resolved = target.resolve(&arn);
+            (resolved != Err(ResolveError::NoTarget)).then_some((target, arn, resolved))
         })
         .collect();
     if matching.len() > 1 {
@@ -161,35 +138,18 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
                 .collect(),
         });
     }
-    let Some((target, arn, resolution)) = matching.pop() else {
+    let Some((target, arn, resolved)) = matching.pop() else {
         return Err(NotNamed::NoTarget {
             pipeline,
             targets: targets.iter().map(ToString::to_string).collect(),
         });
     };
-    match resolution {
-        Resolution::Target(resolved) => Ok(Named {
-            pipeline: arn,
-            stage: target.stage().map(str::to_owned),
-            action: target.action().map(str::to_owned),
-            target: resolved,
-        }),
-        Resolution::Ambiguous { label } => Err(NotNamed::Ambiguous { pipeline, label }),
-        Resolution::InvalidParameter { label, error } => Err(NotNamed::InvalidParameter {
-            pipeline,
-            label,
-            why: error.to_string(),
-        }),
-        Resolution::InvalidAccess { label, error } => Err(NotNamed::InvalidAccess {
-            pipeline,
-            label,
-            why: error.to_string(),
-        }),
-        Resolution::NoTarget => Err(NotNamed::NoTarget {
-            pipeline,
-            targets: targets.iter().map(ToString::to_string).collect(),
-        }),
-    }
+    Ok(Named {
+        pipeline: arn,
+        stage: target.stage().map(str::to_owned),
+        action: target.action().map(str::to_owned),
+        target: resolved.map_err(|error| NotNamed::Unusable { pipeline, error })?,
+    })
 }
 
 /// The pipeline that a text names, as the target would hear of it in an event.

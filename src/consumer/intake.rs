@@ -16,7 +16,7 @@ use crate::aws::sqs::Message;
 use crate::event::{self, Event, Failed, Kind, Rejection};
 use crate::jobs::{About, Begun, Handle, HeldMessage};
 use crate::place::Reserved;
-use crate::target::{OptionArgument, PipelineArn, Resolution, ResolvedTarget, Targets};
+use crate::target::{OptionArgument, PipelineArn, ResolveError, ResolvedTarget, Targets};
 use crate::telemetry::{events, span_of};
 
 /// So many warnings of events of the wrong kind are remembered.
@@ -171,7 +171,7 @@ impl Consumer {
             )
         };
         match targets.resolve(&rejection.pipeline, &rejection.stage, &rejection.action) {
-            Resolution::Target(target) => match target.argument_fault(&rejection) {
+            Ok(target) => match target.argument_fault(&rejection) {
                 None => {
                     rejection.key = target.key(&rejection.key);
                     Ok((rejection, target))
@@ -185,27 +185,7 @@ impl Consumer {
                     ),
                 )),
             },
-            Resolution::InvalidAccess { label, error } => Err(no_target(
-                error.code(),
-                format!("the target {label} cannot be used for {}: {error}", what()),
-            )),
-            Resolution::NoTarget => {
-                Err(no_target("no_target", format!("no target for {}", what())))
-            }
-            Resolution::Ambiguous { label } => Err(no_target(
-                "ambiguous_target",
-                format!(
-                    "the target {label} can be read in more than one way for {}",
-                    what()
-                ),
-            )),
-            Resolution::InvalidParameter { label, error } => Err(no_target(
-                "invalid_parameter_name",
-                format!(
-                    "the target {label} names no valid parameters for {}: {error}",
-                    what()
-                ),
-            )),
+            Err(error) => Err(no_target(error.code(), format!("{}: {error}", what()))),
         }
     }
 
@@ -217,7 +197,7 @@ impl Consumer {
     fn is_ours(&self, pipeline: &PipelineArn) -> bool {
         let targets = self.present_targets();
         let mut targets = targets.iter();
-        targets.any(|target| target.resolve(pipeline) != Resolution::NoTarget)
+        targets.any(|target| target.resolve(pipeline) != Err(ResolveError::NoTarget))
     }
 
     /// A stage or a pipeline of ours failed as a whole: said once for each pipeline and kind. The reason.

@@ -17,7 +17,7 @@ use crate::event::{JobKey, Rejection};
 use crate::history::News;
 use crate::jobs::{About, Begun};
 use crate::ledger::Unfinished;
-use crate::target::{Mode, Neighbour, OptionArgument, Resolution, ResolvedTarget, Targets};
+use crate::target::{Mode, Neighbour, OptionArgument, ResolvedTarget, Targets};
 use crate::telemetry::{events, span_of};
 
 /// What is run once a job need not be begun again.
@@ -68,7 +68,7 @@ impl Consumer {
             let found =
                 self.targets()
                     .resolve(&rejection.pipeline, &rejection.stage, &rejection.action);
-            let Resolution::Target(mut target) = found else {
+            let Ok(mut target) = found else {
                 self.emit(events::UnfinishedWithoutTarget {
                     rejection: &rejection,
                     staging_id: &binding.staging_id,

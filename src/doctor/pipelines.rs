@@ -11,7 +11,7 @@ use crate::catch_up::approvals;
 use crate::executions::Stage;
 use crate::named::{self, Named};
 use crate::retry::ErrorClass;
-use crate::target::{Access, PipelineArn, Resolution};
+use crate::target::{Access, PipelineArn, ResolveError};
 
 const NAME: &str = "codepipeline";
 const LIST: &str = "codepipeline:ListPipelines";
@@ -105,8 +105,9 @@ async fn patterns_alone(scene: &Scene<'_>, asks: Asks, seen: &Seen) -> Vec<Check
     let config = scene.asked.config;
     let mut checks = Vec::new();
     for target in config.targets.iter() {
-        let resolves =
-            |(pipeline, ..): &(PipelineArn, _, _)| target.resolve(pipeline) != Resolution::NoTarget;
+        let resolves = |(pipeline, ..): &(PipelineArn, _, _)| {
+            target.resolve(pipeline) != Err(ResolveError::NoTarget)
+        };
         if !target.pipeline().contains('{') || seen.iter().any(resolves) {
             continue;
         }

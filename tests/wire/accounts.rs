@@ -11,7 +11,7 @@ use stagesweep::clock::Clock;
 use stagesweep::pace::Pace;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
 use stagesweep::retry::ErrorClass;
-use stagesweep::target::{Access, PipelineArn, Resolution, Surroundings, TargetSpec, Targets};
+use stagesweep::target::{Access, PipelineArn, Surroundings, TargetSpec, Targets};
 use stagesweep::tasks::Tasks;
 use stagesweep::telemetry::{Telemetry, chain};
 use tokio::time::Instant;
@@ -90,10 +90,8 @@ fn access(external_id: &str, region: &str) -> Access {
         format!("arn:aws:codepipeline:us-east-1:{ACCOUNT}:shop-frontend-pipeline")
             .parse()
             .unwrap();
-    match targets.resolve(&pipeline, "Approve", "Approve") {
-        Resolution::Target(target) => target.access,
-        other => panic!("{other:?}"),
-    }
+    let target = targets.resolve(&pipeline, "Approve", "Approve");
+    target.unwrap().access
 }
 
 /// The fields of a request to STS.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 use crate::config::{Config, Faults};
 use crate::rehearsal::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
-use crate::target::{Parameters, PipelineArn, Resolution, Target};
+use crate::target::{Parameters, PipelineArn, Target};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
 /// faults ends within minutes; everything else is at its default.
@@ -101,10 +101,9 @@ impl Scene {
     fn add(&mut self, aws: &EmbeddedAws, target: &Target, name: &str) -> anyhow::Result<()> {
         let settings = aws.settings();
         let arn = example(target.pipeline(), name, &settings.region, &settings.account)?;
-        let resolved = match target.resolve(&arn) {
-            Resolution::Target(resolved) => resolved,
-            other => bail!("pipeline {arn} does not lead to parameters: {other:?}"),
-        };
+        let resolved = target
+            .resolve(&arn)
+            .with_context(|| format!("pipeline {arn}"))?;
         let access = &resolved.access;
         let account = match &access.role {
             Some(role) => {
