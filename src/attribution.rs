@@ -21,6 +21,7 @@ use jiff::Timestamp;
 
 use crate::binding::{ParameterChange, Slot};
 use crate::executions::{AFTER_ABANDONED, Attempt, Category, Status, earlier, later};
+use crate::target::Arn;
 
 /// How far a write may be from an action of A that made it: two services' clocks.
 pub const NARROW: Duration = Duration::from_secs(2);
@@ -687,7 +688,7 @@ pub fn build_of(user: &str) -> Option<&str> {
 
 /// Whether this is an IAM user, the root user, or somebody who signed in by IAM Identity Center.
 fn is_person(user: &str) -> bool {
-    let resource = user.splitn(6, ':').nth(5).unwrap_or_default();
+    let resource = Arn::parse(user).map_or("", |arn| arn.resource);
     resource == "root"
         || resource.starts_with("user/")
         || resource

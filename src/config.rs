@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use self::fault::{Fault, Faults, Place};
 
 use crate::health::socket::Address;
-use crate::target::{Mode, Targets};
+use crate::target::{Arn, Mode, Targets};
 
 /// The file that is read where neither the command line nor the environment names one.
 pub const DEFAULT_PATH: &str = "/etc/stagesweep/config.toml";
@@ -219,8 +219,7 @@ impl Notify {
     /// The bus's region, where its ARN says it.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
-        let mut parts = self.event_bus.split(':').skip(3);
-        parts.next()
+        Arn::parse(&self.event_bus).map(|arn| arn.region)
     }
 }
 

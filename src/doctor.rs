@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::named::{self, Home, Named, Wanted};
 use crate::orphans::QUOTA;
 use crate::retry::ErrorClass;
-use crate::target::{Access, NotAtHome, Target};
+use crate::target::{Access, Arn, NotAtHome, Target};
 use crate::telemetry::chain;
 
 /// Requests that are signed with a clock that is further off are refused.
@@ -277,7 +277,7 @@ impl<'a> Scene<'a> {
             account: account.cloned().unwrap_or_default(),
         };
         // Of another role than the caller's, its ARN tells.
-        let role = asked.role.and_then(|arn| arn.split(':').nth(4));
+        let role = asked.role.and_then(Arn::parse).map(|arn| arn.account);
         let own_account = role.or(caller.map(|caller| caller.account.as_str()));
         let own_account = own_account.map(str::to_owned);
         let own = asked.connector.account();

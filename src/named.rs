@@ -5,7 +5,9 @@
 //! the one at hand. A pipeline of another account is named by its ARN.
 
 use crate::binding::Subject;
-use crate::target::{PipelineArn, ResolveError, ResolvedTarget, Target, Targets, partition_of};
+use crate::target::{
+    Arn, PipelineArn, ResolveError, ResolvedTarget, Target, Targets, partition_of,
+};
 
 /// What a bare name is completed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,13 +159,12 @@ fn arn(text: &str, target: &Target, home: &Home) -> Option<PipelineArn> {
     if text.contains(':') {
         return text.parse().ok();
     }
-    let parts: Vec<&str> = target.pipeline().split(':').collect();
-    let literal = |index: usize| {
-        let part = parts.get(index).copied().filter(|_| parts.len() == 6);
-        part.filter(|part| !part.contains('{'))
-    };
-    let region = literal(3).unwrap_or(&home.region);
-    let partition = literal(1).unwrap_or(partition_of(region));
+    let pattern = Arn::parse(target.pipeline());
+    let literal = |part: &&str| !part.contains('{');
+    let region = pattern.map(|arn| arn.region).filter(literal);
+    let region = region.unwrap_or(&home.region);
+    let partition = pattern.map(|arn| arn.partition).filter(literal);
+    let partition = partition.unwrap_or(partition_of(region));
     let account = &home.account;
     format!("arn:{partition}:codepipeline:{region}:{account}:{text}")
         .parse()
@@ -183,11 +184,17 @@ fn by_its_arn(pipeline: &str) -> &'static str {
 
 /// A name that the pattern matches; an ARN, where the pattern is one of another account than the queue's.
 pub(crate) fn example(pattern: &str, home: &Home) -> String {
-    let parts: Vec<&str> = pattern.split(':').collect();
-    let [arn, partition, service, region, account, name] = parts[..] else {
+    let Some(Arn {
+        partition,
+        service,
+        region,
+        account,
+        resource,
+    }) = Arn::parse(pattern)
+    else {
         return filled(pattern, "shop");
     };
-    let name = filled(name, "shop");
+    let name = filled(resource, "shop");
     if account.contains('{') || account == home.account {
         return name;
     }
@@ -199,11 +206,11 @@ pub(crate) fn example(pattern: &str, home: &Home) -> String {
         true => partition_of(region),
         false => partition,
     };
-    format!("{arn}:{partition}:{service}:{region}:{account}:{name}")
+    format!("arn:{partition}:{service}:{region}:{account}:{name}")
 }
 
 /// A pattern with this text for each of its captures.
-fn filled(pattern: &str, capture: &str) -> String {
+pub(crate) fn filled(pattern: &str, capture: &str) -> String {
     let mut parts = pattern.split('{');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -25,8 +25,8 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, RoleArnError};
+pub(crate) use self::arn::{Arn, is_account, is_name, partition_of};
 pub use self::arn::{ArnError, PipelineArn};
-pub(crate) use self::arn::{is_account, is_name, partition_of};
 pub use self::fault::{NameError, NotAtHome, TargetError, TargetProblem};
 pub use self::neighbours::Neighbour;
 pub use self::pattern::PatternError;
@@ -388,8 +388,8 @@ impl Target {
     /// as one of `region`.
     #[must_use]
     pub fn leads_elsewhere(&self, region: &str) -> bool {
-        let arn: Vec<&str> = self.pipeline().split(':').collect();
-        self.deploys_elsewhere() || (arn.len() == 6 && arn[3] != region)
+        let arn = Arn::parse(self.pipeline());
+        self.deploys_elsewhere() || arn.is_some_and(|arn| arn.region != region)
     }
 
     /// Whether the staging parameter of some pipeline may have this name, by its template alone.

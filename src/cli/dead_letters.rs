@@ -36,10 +36,7 @@ pub(super) struct Options {
 /// # Errors
 /// If there is no dead-letter queue, or it cannot be asked.
 pub(super) async fn dead_letters(path: &Path, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(path)?;
     let setup = Setup::new(config, |telemetry| telemetry).await?;
     let open = |url: &str| -> Queue {
         let queue = &setup.config.queue;

@@ -9,7 +9,7 @@ use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
 use crate::doctor::{Check, Preflight, Status, not_at_home, without_region};
-use crate::target::{NotAtHome, is_account};
+use crate::target::{Arn, NotAtHome, is_account};
 use crate::tasks::Tasks;
 
 /// What `doctor` takes.
@@ -33,10 +33,7 @@ pub(super) struct Options {
 /// # Errors
 /// If a target cannot be told, or there is no region.
 pub(super) async fn doctor(path: &Path, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(path)?;
     let setup = match Setup::new(config, |telemetry| telemetry).await {
         Ok(setup) => setup,
         Err(error) => {
@@ -95,17 +92,17 @@ fn show(checks: &[Check], as_json: bool) -> anyhow::Result<u8> {
 
 /// The ARN of a role or a user.
 fn role(text: &str) -> Result<String, String> {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    match parts[..] {
-        ["arn", partition, "iam", "", account, resource]
-            if !partition.is_empty()
-                && is_account(account)
-                && !resource.ends_with('/')
-                && (resource.starts_with("role/") || resource.starts_with("user/")) =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err("is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME".to_owned()),
+    let named = |arn: &Arn<'_>| {
+        let resource = arn.resource;
+        (arn.service, arn.region) == ("iam", "")
+            && !arn.partition.is_empty()
+            && is_account(arn.account)
+            && !resource.ends_with('/')
+            && (resource.starts_with("role/") || resource.starts_with("user/"))
+    };
+    match Arn::parse(text).filter(named) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME".to_owned()),
     }
 }
 

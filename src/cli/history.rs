@@ -67,10 +67,7 @@ enum What {
 /// # Errors
 /// If the ledger cannot be read, or there is no such job.
 pub(super) async fn history(path: &Path, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(path)?;
     let clock = Clock::system();
     let records = match Setup::records(&config, &clock).await {
         // Before the first job there is nothing to know.

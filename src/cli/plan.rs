@@ -28,10 +28,7 @@ pub(super) async fn plan(
     target: &TargetArgument,
     as_json: bool,
 ) -> anyhow::Result<u8> {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(path)?;
     let setup = Setup::new(config, |telemetry| telemetry).await?;
     let named = setup.named(target).await?;
     let tasks = Tasks::default();

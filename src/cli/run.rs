@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::{FATAL, check, environment};
-use crate::aws::Connector;
+use super::FATAL;
+use super::setup::{connect, load, open_ledger};
 use crate::clock::Clock;
-use crate::config::{self, Config, LedgerBackend, LogFormat, MetricsFormat, MetricsSink};
+use crate::config::{self, Config, LogFormat, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
 use crate::health::{self, socket};
-use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::programs::Processes;
 use crate::signals::{self, Request, Requests};
 use crate::systemd::Systemd;
@@ -28,16 +26,10 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// are done. Returns the exit status.
 ///
 /// # Errors
-/// If logging or signal handling cannot be started. The caller prints it and exits with 1. What is
-/// fatal after that is logged, and is the status 1.
+/// [`Faults`](config::Faults); or if logging or signal handling cannot be started. What is fatal after that is
+/// logged, and is the status 1.
 pub async fn run(config_path: PathBuf, drain: bool) -> anyhow::Result<u8> {
-    let config = match Config::load(&config_path, &environment()) {
-        Ok(config) => config,
-        Err(faults) => {
-            eprintln!("{faults}");
-            return Ok(check::EX_CONFIG);
-        }
-    };
+    let config = load(&config_path)?;
     let telemetry = &config.telemetry;
     let logging = logging::start(telemetry.log_format, &telemetry.log_level)
         .map_err(|error| anyhow::anyhow!(error))
@@ -105,14 +97,8 @@ async fn serve(
     level: LevelHandle,
     drain: bool,
 ) -> anyhow::Result<u8> {
-    let connector =
-        Connector::from_environment(&clock, config.queue.region.clone(), Arc::clone(telemetry))
-            .await;
-    anyhow::ensure!(
-        connector.region().is_some(),
-        "no AWS region: set AWS_REGION, or region in the AWS profile"
-    );
-    let ledger = open_ledger(&config, &connector, &clock).await?;
+    let (connector, _) = connect(&config, &clock, telemetry).await?;
+    let ledger = open_ledger(&config.ledger, &connector, &clock, false).await?;
     let daemon = Daemon::new(
         config.clone(),
         &connector,
@@ -180,23 +166,6 @@ async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetr
     }
 }
 
-async fn open_ledger(
-    config: &Config,
-    connector: &Connector,
-    clock: &Clock,
-) -> Result<Arc<dyn Ledger>, LedgerError> {
-    let (owner, clock) = (Uuid::new_v4().to_string(), clock.clone());
-    Ok(match config.ledger.backend {
-        LedgerBackend::Embedded => {
-            Arc::new(EmbeddedLedger::open(&config.ledger.path, owner, clock)?)
-        }
-        LedgerBackend::DynamoDb => {
-            let table = connector.table(&config.ledger.table);
-            Arc::new(DynamoDbLedger::open(table, owner, clock).await?)
-        }
-    })
-}
-
 /// Applies new targets and a new log level. A bad file changes nothing.
 fn reload(
     current: &mut Config,
@@ -205,7 +174,7 @@ fn reload(
     level: &LevelHandle,
     telemetry: &Telemetry,
 ) {
-    let new = match Config::load(config_path, &environment()) {
+    let new = match load(config_path) {
         Ok(new) => new,
         Err(faults) => {
             telemetry.emit(events::ReloadFailed {

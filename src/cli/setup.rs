@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::{check, environment};
+use super::environment;
 use crate::accounts::Accounts;
 use crate::aws::Connector;
 use crate::clock::Clock;
-use crate::config::{Config, LedgerBackend};
+use crate::config::{self, Config, Faults, LedgerBackend};
 use crate::daemon;
 use crate::history::Record;
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
@@ -52,11 +52,44 @@ impl From<&str> for TargetArgument {
     }
 }
 
-/// Reads the configuration; where it is bad, says so and returns the exit status.
-pub(super) fn load(path: &Path) -> Result<Config, u8> {
-    Config::load(path, &environment()).map_err(|faults| {
-        eprintln!("{faults}");
-        check::EX_CONFIG
+/// Reads the configuration as the environment has it.
+pub(super) fn load(path: &Path) -> Result<Config, Faults> {
+    Config::load(path, &environment())
+}
+
+/// The way to AWS, and the region.
+///
+/// # Errors
+/// If there is no region.
+pub(super) async fn connect(
+    config: &Config,
+    clock: &Clock,
+    telemetry: &Arc<Telemetry>,
+) -> anyhow::Result<(Connector, String)> {
+    let region = config.queue.region.clone();
+    let connector = Connector::from_environment(clock, region, Arc::clone(telemetry)).await;
+    let region = connector.region().map(str::to_owned);
+    let region = region.context("no AWS region: set AWS_REGION, or region in the AWS profile")?;
+    Ok((connector, region))
+}
+
+/// Opens the ledger as an owner of its own; `beside` a daemon that may have it open.
+pub(super) async fn open_ledger(
+    config: &config::Ledger,
+    connector: &Connector,
+    clock: &Clock,
+    beside: bool,
+) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let (owner, clock, path) = (Uuid::new_v4().to_string(), clock.clone(), &config.path);
+    Ok(match config.backend {
+        LedgerBackend::Embedded if beside => {
+            Arc::new(EmbeddedLedger::open_beside(path, &owner, clock)?)
+        }
+        LedgerBackend::Embedded => Arc::new(EmbeddedLedger::open(path, owner, clock)?),
+        LedgerBackend::DynamoDb => {
+            let table = connector.table(&config.table);
+            Arc::new(DynamoDbLedger::open(table, owner, clock).await?)
+        }
     })
 }
 
@@ -71,11 +104,7 @@ impl Setup {
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let telemetry = Arc::new(telemetry(Telemetry::new(clock.clone())));
-        let region = config.queue.region.clone();
-        let connector = Connector::from_environment(&clock, region, Arc::clone(&telemetry)).await;
-        let Some(region) = connector.region() else {
-            anyhow::bail!("no AWS region: set AWS_REGION, or region in the AWS profile");
-        };
+        let (connector, region) = connect(&config, &clock, &telemetry).await?;
         let account = match &config.queue.account {
             Some(account) => Some(account.clone()),
             // Where STS does not answer, a pipeline is named by its ARN.
@@ -87,7 +116,7 @@ impl Setup {
                 .map(|it| it.account),
         };
         if let Some(account) = account {
-            config.targets = config.targets.at_home(&account, region)?;
+            config.targets = config.targets.at_home(&account, &region)?;
         }
         Ok(Self {
             config,
@@ -134,18 +163,7 @@ impl Setup {
 
     /// The daemon's ledger, whether or not one runs.
     pub(super) async fn ledger_beside(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
-        let (instance, clock) = (Uuid::new_v4().to_string(), self.clock.clone());
-        Ok(match self.config.ledger.backend {
-            LedgerBackend::Embedded => Arc::new(EmbeddedLedger::open_beside(
-                &self.config.ledger.path,
-                &instance,
-                clock,
-            )?),
-            LedgerBackend::DynamoDb => {
-                let table = self.connector.table(&self.config.ledger.table);
-                Arc::new(DynamoDbLedger::open(table, instance, clock).await?)
-            }
-        })
+        open_ledger(&self.config.ledger, &self.connector, &self.clock, true).await
     }
 
     /// What the ledger knows of the jobs, newest first.
@@ -163,12 +181,10 @@ impl Setup {
 
     /// The same; AWS is asked only where the ledger is there.
     pub(super) async fn records(config: &Config, clock: &Clock) -> anyhow::Result<Vec<Record>> {
-        Ok(match config.ledger.backend {
-            LedgerBackend::Embedded => EmbeddedLedger::history(&config.ledger.path, clock)?,
-            LedgerBackend::DynamoDb => {
-                let setup = Self::new(config.clone(), |telemetry| telemetry).await?;
-                setup.history().await?
-            }
-        })
+        if config.ledger.backend == LedgerBackend::Embedded {
+            return Ok(EmbeddedLedger::history(&config.ledger.path, clock)?);
+        }
+        let setup = Self::new(config.clone(), |telemetry| telemetry).await?;
+        Ok(setup.history().await?)
     }
 }

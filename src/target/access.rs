@@ -6,7 +6,7 @@
 //! **Guarantees.** A role's account is what the configuration says literally, or else the event's: what
 //! any other capture takes can never lead into an account.
 
-use super::arn::{PipelineArn, is_account, is_partition, is_region};
+use super::arn::{Arn, PipelineArn, is_account, is_partition, is_region};
 use super::pattern::PipelinePattern;
 use super::template::{Template, TemplateError, Values};
 
@@ -60,7 +60,7 @@ impl Role {
 
 /// The account that an ARN names.
 fn account_of(arn: &str) -> &str {
-    arn.split(':').nth(4).unwrap_or_default()
+    Arn::parse(arn).map_or("", |arn| arn.account)
 }
 
 /// Why a text is not the ARN of a role.
@@ -219,8 +219,14 @@ fn check_role_arn(arn: &str) -> Result<(), RoleArnError> {
     if arn.len() > MAX_ROLE_ARN {
         return Err(RoleArnError::TooLong);
     }
-    let parts: Vec<&str> = arn.split(':').collect();
-    let ["arn", partition, "iam", "", account, role] = parts[..] else {
+    let Some(Arn {
+        partition,
+        service: "iam",
+        region: "",
+        account,
+        resource: role,
+    }) = Arn::parse(arn).filter(|arn| !arn.resource.contains(':'))
+    else {
         return Err(RoleArnError::Form);
     };
     if !is_partition(partition) {

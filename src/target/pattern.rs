@@ -4,7 +4,7 @@
 //! takes one or more of the characters that a pipeline's name may have, so in an ARN it never
 //! reaches beyond its own component.
 
-use super::arn::{self, PipelineArn};
+use super::arn::{self, Arn, PipelineArn};
 use super::{MAX_NAME, is_name_byte};
 
 /// A pipeline's name or ARN, or a pattern of either.
@@ -217,11 +217,14 @@ impl Shape {
 
 impl ArnGlobs {
     fn parse(written: &str) -> Result<Self, PatternError> {
-        let parts: Vec<&str> = written.split(':').collect();
-        let ["arn", partition, "codepipeline", region, account, name] = parts[..] else {
-            return Err(PatternError::ArnForm);
-        };
-        if name.is_empty() {
+        let Arn {
+            partition,
+            service,
+            region,
+            account,
+            resource: name,
+        } = Arn::parse(written).ok_or(PatternError::ArnForm)?;
+        if service != "codepipeline" || name.is_empty() || name.contains(':') {
             return Err(PatternError::ArnForm);
         }
         let globs = Self {

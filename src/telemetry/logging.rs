@@ -6,10 +6,11 @@
 //! error that it is lost, for which nobody waits long either. At no level does a line of another crate show
 //! what goes over the wire: messages, and whatever else AWS is asked and answers.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::filter_fn;
@@ -171,7 +172,7 @@ pub fn start(
                 tracing_subscriber::fmt::layer()
                     .compact()
                     .with_target(false)
-                    .with_ansi(std::io::stdout().is_terminal() && !no_color())
+                    .with_ansi(AutoStream::choice(&std::io::stdout()) != ColorChoice::Never)
                     .with_writer(writer.clone()),
             )
             .try_init()?,
@@ -194,11 +195,6 @@ where
         .event_format(Flat)
         .with_ansi(false)
         .with_writer(writer)
-}
-
-/// <https://no-color.org>: set to anything but nothing.
-fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 impl Logging {

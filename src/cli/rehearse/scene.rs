@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use crate::config::{Config, Faults};
+use crate::named::filled;
 use crate::rehearsal::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
-use crate::target::{Parameters, PipelineArn, Target};
+use crate::target::{Arn, Parameters, PipelineArn, Target};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
 /// faults ends within minutes; everything else is at its default.
@@ -280,40 +281,21 @@ fn example(
     region: &str,
     account: &str,
 ) -> anyhow::Result<PipelineArn> {
-    let parts: Vec<&str> = pattern.split(':').collect();
-    let text = match parts.as_slice() {
-        [
-            "arn",
-            partition,
-            "codepipeline",
-            in_region,
-            in_account,
-            name,
-        ] => format!(
+    let text = match Arn::parse(pattern) {
+        Some(arn) => format!(
             "arn:{}:codepipeline:{}:{}:{}",
-            fill(partition, "aws"),
-            fill(in_region, region),
-            fill(in_account, account),
-            fill(name, service),
+            filled(arn.partition, "aws"),
+            filled(arn.region, region),
+            filled(arn.account, account),
+            filled(arn.resource, service),
         ),
-        _ => format!(
+        None => format!(
             "arn:aws:codepipeline:{region}:{account}:{}",
-            fill(pattern, service)
+            filled(pattern, service)
         ),
     };
     text.parse()
         .with_context(|| format!("no pipeline can be made up for {pattern}"))
-}
-
-/// Replaces every `{capture}` of `pattern` by `value`.
-fn fill(pattern: &str, value: &str) -> String {
-    let mut parts = pattern.split('{');
-    let mut filled = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        filled.push_str(value);
-        filled.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
-    }
-    filled
 }
 
 /// The event of the service's rejection, in the account and region of its pipeline, which need not be
