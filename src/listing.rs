@@ -12,9 +12,6 @@ use tokio::time::Instant;
 use crate::aws::AwsError;
 use crate::aws::cloudfront::CloudFront;
 
-/// More pages than any account's quota fills mean that the paging goes in circles.
-const MAX_PAGES: usize = 200;
-
 /// By id, the domain name of every distribution.
 pub(crate) type Listing = BTreeMap<String, String>;
 
@@ -39,23 +36,9 @@ impl SharedListing {
             return Ok(Arc::clone(listing));
         }
         let begun = Instant::now();
-        let listing = Arc::new(read(cloudfront).await?);
+        let all = cloudfront.distributions().await?.into_iter();
+        let listing = Arc::new(all.map(|it| (it.id, it.domain)).collect());
         *newest = Some((begun, Arc::clone(&listing)));
         Ok(listing)
     }
-}
-
-async fn read(cloudfront: &CloudFront) -> Result<Listing, AwsError> {
-    let mut listing = Listing::new();
-    let mut marker = None;
-    for _ in 0..MAX_PAGES {
-        let page = cloudfront.list(marker).await?;
-        let summaries = page.summaries.into_iter();
-        listing.extend(summaries.map(|(id, summary)| (id, summary.domain)));
-        marker = page.next;
-        if marker.is_none() {
-            return Ok(listing);
-        }
-    }
-    Err(AwsError::endless("ListDistributions"))
 }

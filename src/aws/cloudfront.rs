@@ -5,7 +5,7 @@
 
 mod inventory;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_sdk_cloudfront::primitives::DateTime;
 use aws_sdk_cloudfront::types::{ContinuousDeploymentPolicy, DistributionConfig};
@@ -17,11 +17,13 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind, Turn};
+use super::reply::timestamp;
 pub use inventory::{Details, Listed, ListedPolicy};
 
 use crate::activity::Activity;
@@ -30,43 +32,21 @@ use crate::stop::Stop;
 
 const UPDATE_DISTRIBUTION: &str = "UpdateDistribution";
 
-const LIST_DISTRIBUTIONS: &str = "ListDistributions";
-
-/// The largest page of ListDistributions.
-const DISTRIBUTION_PAGE: i32 = 100;
-
-/// The largest page of ListContinuousDeploymentPolicies; an account may have 20 policies.
-const POLICY_PAGE: i32 = 100;
-
-/// More pages than any account's quota fills mean that the paging goes in circles.
-const MAX_POLICY_PAGES: usize = 50;
-
 /// A look at one distribution (GetDistribution).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
     /// When the call was made; what was answered is no older.
     pub at: Instant,
     /// What there was; `None` if it does not exist.
-    pub found: Option<Reading>,
+    pub found: Option<Details>,
 }
 
 impl Sighting {
     /// The distribution, if it exists.
     #[must_use]
     pub fn distribution(&self) -> Option<&Distribution> {
-        self.found.as_ref().map(|reading| &reading.distribution)
+        self.found.as_ref().map(|details| &details.distribution)
     }
-}
-
-/// What GetDistribution says of a distribution.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// The distribution.
-    pub distribution: Distribution,
-    /// Which of its configurations that is.
-    pub version: Version,
-    /// Its `Comment`.
-    pub comment: String,
 }
 
 /// A change of one element of a distribution's configuration, ready to be sent.
@@ -85,63 +65,6 @@ pub struct Beside {
     pub log_bucket: Option<String>,
     /// The ARN of its web ACL.
     pub web_acl: Option<String>,
-}
-
-/// What ListDistributions says of a distribution. It knows nothing of policies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// Its `*.cloudfront.net` domain name.
-    pub domain: String,
-    /// `Staging`.
-    pub staging: bool,
-    /// Its status is `Deployed`.
-    pub deployed: bool,
-    /// `Enabled`.
-    pub enabled: bool,
-    /// Which of its configurations that is.
-    pub version: Version,
-    /// Its `Comment`.
-    pub comment: String,
-}
-
-/// Tells the configurations of one distribution apart: `LastModifiedTime`, which both calls give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version(Option<DateTime>);
-
-impl Version {
-    fn modified_at(time: DateTime) -> Self {
-        // What the SDK puts where the reply has no time.
-        Self(Some(time).filter(|time| time.secs() != 0))
-    }
-
-    /// One that is the same as no other.
-    #[cfg(test)]
-    pub(crate) fn unknown() -> Self {
-        Self(None)
-    }
-
-    /// When the configuration was last changed.
-    #[must_use]
-    pub fn time(self) -> Option<Timestamp> {
-        self.0.as_ref().and_then(timestamp)
-    }
-
-    /// Whether both are the same one, for certain.
-    #[must_use]
-    pub fn is(self, other: Self) -> bool {
-        self.0.is_some() && self == other
-    }
-}
-
-/// A page of ListDistributions.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// When the call was made.
-    pub at: Instant,
-    /// The distributions on it, by id.
-    pub summaries: Vec<(String, Summary)>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<String>,
 }
 
 /// The distributions and policies of one account.
@@ -164,7 +87,7 @@ impl CloudFront {
     /// decisions need.
     pub async fn distribution(&self, id: &str) -> Result<Option<Distribution>, AwsError> {
         let sighting = self.look(id).await?;
-        Ok(sighting.found.map(|reading| reading.distribution))
+        Ok(sighting.found.map(|details| details.distribution))
     }
 
     /// One distribution, with what people want to know of it (GetDistribution); `None` if it does
@@ -173,14 +96,10 @@ impl CloudFront {
     /// # Errors
     /// As [`CloudFront::distribution`].
     pub async fn details(&self, id: &str) -> Result<Option<Details>, AwsError> {
-        Ok(self.look(id).await?.found.map(|reading| Details {
-            modified_at: reading.version.time(),
-            distribution: reading.distribution,
-            comment: reading.comment,
-        }))
+        Ok(self.look(id).await?.found)
     }
 
-    /// As [`CloudFront::distribution`], with when that was and what tells its versions apart.
+    /// As [`CloudFront::details`], with when that was.
     ///
     /// # Errors
     /// As [`CloudFront::distribution`].
@@ -209,7 +128,7 @@ impl CloudFront {
                 "the reply is about another distribution",
             ));
         }
-        let version = Version::modified_at(distribution.last_modified_time);
+        let modified_at = modified_at(&distribution.last_modified_time);
         let distribution = Distribution {
             id: distribution.id,
             domain: distribution.domain_name,
@@ -222,9 +141,9 @@ impl CloudFront {
                 .continuous_deployment_policy_id
                 .filter(|id| !id.is_empty()),
         };
-        let found = Some(Reading {
+        let found = Some(Details {
             distribution,
-            version,
+            modified_at,
             comment: config.comment,
         });
         Ok(Sighting { at, found })
@@ -250,50 +169,6 @@ impl CloudFront {
         Ok(Beside {
             log_bucket: logs.map(|it| it.bucket).filter(|it| !it.is_empty()),
             web_acl: config.web_acl_id.filter(|it| it.starts_with("arn:")),
-        })
-    }
-
-    /// One page of the account's distributions (ListDistributions), from `marker` on.
-    ///
-    /// # Errors
-    /// [`AwsError`] for every failure.
-    pub async fn list(&self, marker: Option<String>) -> Result<Page, AwsError> {
-        const OPERATION: &str = LIST_DISTRIBUTIONS;
-        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-        let at = Instant::now();
-        let list = self
-            .0
-            .list_distributions()
-            .max_items(DISTRIBUTION_PAGE)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(from_sdk(OPERATION))?
-            .distribution_list
-            .ok_or_else(|| lacking(OPERATION, "DistributionList"))?;
-        let next = list.next_marker.filter(|marker| !marker.is_empty());
-        if list.is_truncated && next.is_none() {
-            return Err(lacking(OPERATION, "NextMarker"));
-        }
-        Ok(Page {
-            at,
-            summaries: list
-                .items
-                .unwrap_or_default()
-                .into_iter()
-                .map(|item| {
-                    let summary = Summary {
-                        domain: item.domain_name,
-                        staging: item.staging,
-                        comment: item.comment,
-                        deployed: item.status == "Deployed",
-                        enabled: item.enabled,
-                        version: Version::modified_at(item.last_modified_time),
-                    };
-                    (item.id, summary)
-                })
-                .collect(),
-            next: next.filter(|_| list.is_truncated),
         })
     }
 
@@ -327,42 +202,12 @@ impl CloudFront {
 
     /// The ids of the account's policies that list `domain` (ListContinuousDeploymentPolicies).
     ///
-    /// The call has no paginator and no `IsTruncated`: `NextMarker` is followed while there is one.
-    ///
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn policies_listing(&self, domain: &str) -> Result<Vec<String>, AwsError> {
-        const OPERATION: &str = "ListContinuousDeploymentPolicies";
-        let mut found = Vec::new();
-        let mut marker = None;
-        for _ in 0..MAX_POLICY_PAGES {
-            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-            let output = self
-                .0
-                .list_continuous_deployment_policies()
-                .max_items(POLICY_PAGE)
-                .set_marker(marker)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
-            let list = output
-                .continuous_deployment_policy_list
-                .ok_or_else(|| lacking(OPERATION, "ContinuousDeploymentPolicyList"))?;
-            found.extend(
-                list.items
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter_map(|summary| summary.continuous_deployment_policy)
-                    .map(|policy| (policy.id.clone(), staging_domains(policy)))
-                    .filter(|(_, domains)| domains.iter().any(|listed| listed == domain))
-                    .map(|(id, _)| id),
-            );
-            marker = list.next_marker.filter(|marker| !marker.is_empty());
-            if marker.is_none() {
-                return Ok(found);
-            }
-        }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        let policies = self.policies().await?.into_iter();
+        let listing = policies.filter(|it| it.staging_domains.iter().any(|it| it == domain));
+        Ok(listing.map(|policy| policy.id).collect())
     }
 
     /// Waits until a change may be made.
@@ -493,10 +338,9 @@ impl CloudFront {
     }
 }
 
-fn timestamp(at: &DateTime) -> Option<Timestamp> {
-    at.to_millis()
-        .ok()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+/// `LastModifiedTime`; the SDK puts 0 where the reply has none.
+fn modified_at(time: &DateTime) -> Option<Timestamp> {
+    timestamp(time).filter(|at| at.as_second() != 0)
 }
 
 fn lacking(operation: &'static str, what: &str) -> AwsError {
@@ -527,7 +371,7 @@ struct RawBody(Arc<Mutex<Option<String>>>);
 
 impl RawBody {
     fn take(&self) -> Option<String> {
-        self.0.lock().ok()?.take()
+        self.0.lock().take()
     }
 }
 
@@ -544,9 +388,7 @@ impl Intercept for RawBody {
     ) -> Result<(), BoxError> {
         let body = context.response().body().bytes().map(<[u8]>::to_vec);
         let text = body.map(String::from_utf8).transpose()?;
-        if let Ok(mut kept) = self.0.lock() {
-            *kept = text;
-        }
+        *self.0.lock() = text;
         Ok(())
     }
 }

@@ -21,6 +21,7 @@ pub mod iam;
 pub mod identity;
 pub mod limiter;
 pub mod pulse;
+mod reply;
 pub mod sqs;
 pub mod ssm;
 mod sts;
