@@ -4,7 +4,6 @@
 //! that is neither, once none was for [`CLEARS`].
 
 use std::fmt;
-
 use std::time::Duration;
 
 use parking_lot::Mutex;

@@ -1,7 +1,6 @@
 //! What is counted between two flushes.
 
 use std::collections::BTreeMap;
-
 use std::time::Duration;
 
 use parking_lot::Mutex;
