@@ -8,11 +8,12 @@ use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use stagesweep::aws::edit::{self, Edit};
-use stagesweep::binding::{Binding, ParameterVersion};
 use stagesweep::config::Config;
-use stagesweep::event;
-use stagesweep::plan::{self, Distribution, Observed, Policy, Progress};
-use stagesweep::target::{PipelineArn, Targets};
+use stagesweep::domain::arn::PipelineArn;
+use stagesweep::domain::binding::{Binding, ParameterVersion};
+use stagesweep::domain::decision::{self, Distribution, Observed, Policy, Progress};
+use stagesweep::domain::event;
+use stagesweep::domain::targets::Targets;
 
 const REJECTION: &str = include_str!("../tests/events/approval-rejected.json");
 const CONFIGURATION: &str = include_str!("../tests/configurations/future.xml");
@@ -98,8 +99,8 @@ fn core(criterion: &mut Criterion) {
         listed_gone: false,
     };
     let progress = Progress::default();
-    criterion.bench_function("plan::decide the detach", |bencher| {
-        bencher.iter(|| plan::decide(&binding, black_box(&observed), &progress));
+    criterion.bench_function("decision::decide the detach", |bencher| {
+        bencher.iter(|| decision::decide(&binding, black_box(&observed), &progress));
     });
 }
 

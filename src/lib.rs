@@ -1,58 +1,48 @@
 //! stagesweep: an SQS event consumer that takes down what a rejected CloudFront blue/green
 //! deployment leaves behind.
 //!
-//! `docs/ARCHITECTURE.md` is the map. In short: [`event`], [`target`], [`binding`], [`plan`],
-//! [`verdict`], [`retry`] and [`pace`] decide and do no I/O; [`reconcile`] carries out what they decide;
-//! [`consumer`] owns the messages, [`lease`] their visibility, [`ledger`] what outlives the process.
+//! A room imports rooms that stand below it here, and no other: `tests/architecture.rs` reads the sources
+//! and fails otherwise. `docs/ARCHITECTURE.md` says why, and what must stay true.
 
 // Futures that contain whole jobs are deep: a build from nothing computes their layout in one go.
 #![recursion_limit = "256"]
 #![forbid(unsafe_code)]
 
-pub mod accounts;
-pub mod activity;
-pub mod at_work;
-pub mod attribution;
-pub mod aws;
-mod batch;
-pub mod binding;
-pub mod catch_up;
+/// The command line: arguments, what is printed, exit status; one file a verb.
 pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod consumer;
+
+/// What the verbs do that an operator calls: `clean`, `orphans`, `dead-letters`, `doctor`.
+pub mod ops;
+
+/// The daemon put together: catching up, the health socket, signals, systemd and its watchdog.
 pub mod daemon;
-pub mod dead_letters;
-pub mod doctor;
-pub mod event;
-pub mod event_pattern;
-pub mod executions;
-pub mod health;
-pub mod history;
-mod jobs;
-pub mod lasting;
-pub mod lease;
-pub mod ledger;
-mod listing;
-pub mod manual;
-pub mod named;
-pub mod notify;
-pub mod orphans;
-pub mod pace;
-pub mod place;
-pub mod plan;
-pub mod preview;
-pub mod programs;
+
+/// The queue: receives messages, begins jobs, extends leases, deletes messages at the end.
+pub mod consumer;
+
+/// One job: observes, decides, takes one step or waits, again; how calls are retried, and `plan`'s dry run.
 pub mod reconcile;
+
+/// Tells people how jobs ended: on an event bus, and by a program.
+pub mod notify;
+
+/// What outlives the process: who works on which job, what is done, what `history` shows.
+pub mod ledger;
+
+/// The only room that imports an AWS SDK: one small client a service.
+pub mod aws;
+
+/// The configuration: default, file and environment, checked as a whole.
+pub mod config;
+
+/// Logs, metrics and progress: one struct an event.
+pub mod telemetry;
+
+/// What a process needs whatever it does: the clock, tasks and their stop, signs of life, programs.
+pub mod runtime;
+
+/// What is known, and what is decided by it: events, targets, bindings, decisions. Pure.
+pub mod domain;
+
 #[cfg(feature = "rehearsal")]
 pub mod rehearsal;
-pub mod retry;
-pub mod signals;
-pub mod stop;
-pub mod systemd;
-pub mod target;
-pub mod tasks;
-pub mod telemetry;
-pub mod verdict;
-pub mod watch;
-mod wildcard;

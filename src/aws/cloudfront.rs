@@ -26,9 +26,9 @@ use super::limiter::{Gate, Kind, Turn};
 use super::reply::timestamp;
 pub use inventory::{Details, Listed, ListedPolicy};
 
-use crate::activity::Activity;
-use crate::plan::{Deletable, Detachable, Disableable, Distribution, Policy};
-use crate::stop::Stop;
+use crate::domain::decision::{Deletable, Detachable, Disableable, Distribution, Policy};
+use crate::runtime::activity::Activity;
+use crate::runtime::stop::Stop;
 
 const UPDATE_DISTRIBUTION: &str = "UpdateDistribution";
 
@@ -222,7 +222,7 @@ impl CloudFront {
     /// that one element. Every other byte is as it was read.
     ///
     /// # Errors
-    /// [`AwsError`]; of class [`Changed`](crate::retry::ErrorClass::Changed) if the configuration
+    /// [`AwsError`]; of class [`Changed`](crate::domain::error_class::ErrorClass::Changed) if the configuration
     /// is no longer the one that was decided upon.
     pub async fn prepare_detach(
         &self,
@@ -305,7 +305,7 @@ impl CloudFront {
     ///
     /// # Errors
     /// [`AwsError`]; a policy that does not exist is one, of class
-    /// [`NotFound`](crate::retry::ErrorClass::NotFound).
+    /// [`NotFound`](crate::domain::error_class::ErrorClass::NotFound).
     pub async fn delete_policy(&self, id: &str, etag: &str) -> Result<(), AwsError> {
         const OPERATION: &str = "DeleteContinuousDeploymentPolicy";
         let _turn = self.1.turn(Kind::Change, OPERATION).await?;
@@ -323,7 +323,7 @@ impl CloudFront {
     ///
     /// # Errors
     /// [`AwsError`]; a distribution that does not exist is one, of class
-    /// [`NotFound`](crate::retry::ErrorClass::NotFound).
+    /// [`NotFound`](crate::domain::error_class::ErrorClass::NotFound).
     pub async fn delete_distribution(&self, staging: &Deletable) -> Result<(), AwsError> {
         const OPERATION: &str = "DeleteDistribution";
         let _turn = self.1.turn(Kind::Change, OPERATION).await?;

@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
 use super::reply::{pages, timestamp};
-use crate::activity::Activity;
-use crate::at_work::Activities;
-use crate::executions::{Attempt, Category, Execution, Mode, Seen, Stage, StageAction, Status};
-use crate::retry::ErrorClass;
-use crate::stop::Stop;
+use crate::domain::at_work::Activities;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::executions::{
+    Attempt, Category, Execution, Mode, Seen, Stage, StageAction, Status,
+};
+use crate::runtime::activity::Activity;
+use crate::runtime::stop::Stop;
 
 /// CodePipeline's largest page of action executions (API reference: `ListActionExecutions`).
 const PAGE: i32 = 100;

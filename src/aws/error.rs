@@ -1,4 +1,4 @@
-//! From the SDK's errors to the classes of [`crate::retry`].
+//! From the SDK's errors to the classes of [`crate::domain::error_class`].
 //!
 //! A code decides; the HTTP status only where the code says nothing. In particular a bare 404 is
 //! never read as "it does not exist": a proxy can answer that, and deletion hangs on the answer.
@@ -11,7 +11,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::sts::NotAssumed;
-use crate::retry::{Conflict, ErrorClass};
+use crate::domain::error_class::{Conflict, ErrorClass};
 
 /// A call that failed, after the SDK's own attempts.
 #[derive(Debug, thiserror::Error)]

@@ -85,7 +85,7 @@ impl EventBridge {
     /// The names of the rules of `bus` that send to what `arn` names (ListRuleNamesByTarget).
     ///
     /// # Errors
-    /// [`AwsError`]; of class [`NotFound`](crate::retry::ErrorClass::NotFound) if there is no such bus.
+    /// [`AwsError`]; of class [`NotFound`](crate::domain::error_class::ErrorClass::NotFound) if there is no such bus.
     pub async fn rules_to(&self, arn: &str, bus: &str) -> Result<Vec<String>, AwsError> {
         const OPERATION: &str = "ListRuleNamesByTarget";
         pages(OPERATION, MAX_PAGES, |token| async move {
@@ -101,7 +101,7 @@ impl EventBridge {
     /// Whether a bus, by name or ARN, is there (DescribeEventBus).
     ///
     /// # Errors
-    /// [`AwsError`]; of class [`NotFound`](crate::retry::ErrorClass::NotFound) if it is not.
+    /// [`AwsError`]; of class [`NotFound`](crate::domain::error_class::ErrorClass::NotFound) if it is not.
     pub async fn describe(&self, bus: &str) -> Result<(), AwsError> {
         let request = self.0.describe_event_bus().name(bus);
         let output = request.send().await.map_err(from_sdk("DescribeEventBus"))?;

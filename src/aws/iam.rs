@@ -75,7 +75,7 @@ impl Iam {
     /// do not.
     ///
     /// # Errors
-    /// [`AwsError`]; of class [`NotFound`](crate::retry::ErrorClass::NotFound) if there is no such
+    /// [`AwsError`]; of class [`NotFound`](crate::domain::error_class::ErrorClass::NotFound) if there is no such
     /// principal.
     pub async fn simulate(
         &self,

@@ -30,8 +30,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use super::error::AwsError;
-use crate::activity::Activity;
-use crate::stop::Stop;
+use crate::runtime::activity::Activity;
+use crate::runtime::stop::Stop;
 use crate::telemetry::{Telemetry, events};
 
 /// Reads of one service that may be under way at once. Enough that a slow one does not hold up the

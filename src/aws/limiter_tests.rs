@@ -2,8 +2,8 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::*;
-use crate::clock::Clock;
-use crate::stop::StopReason;
+use crate::runtime::clock::Clock;
+use crate::runtime::stop::StopReason;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,7 @@
 //! The AWS calls of the daemon. The only files that import an AWS SDK; SDK types stop here.
 //!
 //! Each service has one small client that speaks the vocabulary of the rest of the program
-//! ([`crate::plan::Distribution`], [`crate::binding::ParameterVersion`], [`sqs::Message`]) and
+//! ([`crate::domain::decision::Distribution`], [`crate::domain::binding::ParameterVersion`], [`sqs::Message`]) and
 //! turns every failure into an [`AwsError`] of a known class.
 //!
 //! **Timeouts.** The SDK has none on reading by default, and a long poll on a dead connection then
@@ -42,10 +42,10 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 pub use error::AwsError;
 
-use crate::activity::Activity;
-use crate::clock::Clock;
-use crate::stop::Stop;
-use crate::target::Role;
+use crate::domain::targets::Role;
+use crate::runtime::activity::Activity;
+use crate::runtime::clock::Clock;
+use crate::runtime::stop::Stop;
 use crate::telemetry::Telemetry;
 use calls::{CountCalls, TellLimiter};
 use limiter::{Gate, Limiter};

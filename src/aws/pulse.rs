@@ -3,52 +3,19 @@
 //! **Guarantees.** Trouble begins with the first answer that is slow or throttles, and is over with the first
 //! that is neither, once none was for [`CLEARS`].
 
-use std::fmt;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::runtime::health::Trouble;
+
 /// A call that takes as long, its retries included, is slow. DynamoDB answers within some ten milliseconds.
 pub const SLOW: Duration = Duration::from_secs(1);
 
 /// Trouble that has not shown for so long is over.
 pub const CLEARS: Duration = Duration::from_secs(60);
-
-/// What is wrong with the answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// They take long.
-    Slow {
-        /// The last slow one, its retries included.
-        latency: Duration,
-    },
-    /// They are refused: the table has too little capacity.
-    Throttled,
-}
-
-impl Trouble {
-    /// A bounded code for logs and health.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Slow { .. } => "slow",
-            Self::Throttled => "throttled",
-        }
-    }
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Slow { latency } => {
-                write!(f, "is slow: it answers after {} ms", latency.as_millis())
-            }
-            Self::Throttled => f.write_str("throttles"),
-        }
-    }
-}
 
 /// The answers of one table.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! SQS: receiving, extending, releasing, deleting.
 //!
 //! Whether a message *may* be deleted is not decided here; `crate::consumer::settle` is the only caller of
-//! [`Queue::delete`] for the daemon's queue, and [`crate::dead_letters`] for the dead-letter queue.
+//! [`Queue::delete`] for the daemon's queue, and [`crate::ops::dead_letters`] for the dead-letter queue.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use aws_sdk_sqs::types::{
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
-use crate::retry::ErrorClass;
-use crate::target::Arn;
+use crate::domain::arn::Arn;
+use crate::domain::error_class::ErrorClass;
 
 /// The most messages one receive returns, and the most entries one batch takes.
 pub const MAX_BATCH: usize = 10;

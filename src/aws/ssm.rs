@@ -6,9 +6,9 @@ use aws_smithy_types::retry::RetryConfig;
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind, Turn};
 use super::reply::{pages, timestamp};
-use crate::activity::Activity;
-use crate::binding::{ParameterChange, ParameterVersion, SECURE};
-use crate::stop::Stop;
+use crate::domain::binding::{ParameterChange, ParameterVersion, SECURE};
+use crate::runtime::activity::Activity;
+use crate::runtime::stop::Stop;
 
 /// An account may have 100,000 parameters; twice that many pages' worth means the paging goes in
 /// circles.

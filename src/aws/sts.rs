@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::{AwsError, from_sdk};
-use crate::lasting::{Failing, Phase};
-use crate::retry::ErrorClass;
-use crate::target::Role;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::targets::Role;
+use crate::runtime::lasting::{Failing, Phase};
 use crate::telemetry::{Telemetry, events};
 
 const OPERATION: &str = "AssumeRole";

@@ -11,7 +11,7 @@ use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, print, print_json};
 use crate::aws::sqs::{Message, Queue, beside};
-use crate::dead_letters::{DeadLetter, give_back, look, reason, redrive};
+use crate::ops::dead_letters::{DeadLetter, give_back, look, reason, redrive};
 use crate::telemetry::chain;
 
 /// What `dead-letters` takes.

@@ -8,9 +8,10 @@ use serde_json::json;
 use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
-use crate::doctor::{Check, Preflight, Status, not_at_home, without_region};
-use crate::target::{Arn, NotAtHome, is_account};
-use crate::tasks::Tasks;
+use crate::domain::arn::{Arn, is_account};
+use crate::domain::targets::NotAtHome;
+use crate::ops::doctor::{Check, Preflight, Status, not_at_home, without_region};
+use crate::runtime::tasks::Tasks;
 
 /// What `doctor` takes.
 #[derive(Debug, clap::Args)]

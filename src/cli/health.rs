@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::FATAL;
 use crate::config::Config;
-use crate::health::Report;
-use crate::health::socket::ask;
+use crate::daemon::health_socket::{Address, ask};
+use crate::runtime::health::Report;
 use crate::telemetry::chain;
 
 /// Asks the daemon of this configuration how it is. Writes one line, or with `json` one object, and
@@ -24,7 +24,7 @@ pub async fn health(
 ) -> io::Result<u8> {
     let report = match Config::load(path, env) {
         Err(faults) => unwell("bad_configuration", faults.to_string()),
-        Ok(config) => match ask(&config.health_address()).await {
+        Ok(config) => match ask(&Address::of(&config)).await {
             Ok(report) => report,
             Err(error) => unwell(error.code(), chain(&error)),
         },

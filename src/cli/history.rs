@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
-use crate::clock::Clock;
-use crate::history::{Record, State};
+use crate::domain::history::{Record, State};
 use crate::ledger::LedgerError;
+use crate::runtime::clock::Clock;
 
 /// Which jobs are shown, and how.
 #[derive(Debug, clap::Args)]

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::EX_CONFIG;
 use crate::config::{Config, LedgerBackend};
-use crate::named;
-use crate::target::{Arn, Target, partition_of};
+use crate::domain::arn::{Arn, partition_of};
+use crate::domain::targets::{Target, lookup};
 
 /// Whose policy is written.
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ fn written(target: &Target, key: &str) -> Option<String> {
 
 /// `*` for each capture of a template or pattern.
 fn wildcards(text: &str) -> String {
-    named::filled(text, "*")
+    lookup::filled(text, "*")
 }
 
 /// The statements of one policy, by their names.

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::terminal::{Style, describe, when};
-use crate::clock::Clock;
-use crate::event::JobKey;
-use crate::history::{Kind, Record, State};
-use crate::named::Named;
+use crate::domain::event::JobKey;
+use crate::domain::history::{Kind, Record, State};
+use crate::domain::targets::lookup::Named;
+use crate::runtime::clock::Clock;
 
 /// The open job of a target: one that somebody works on, or else the oldest.
 pub(super) fn of<'a>(records: &'a [Record], named: &Named) -> Option<&'a Record> {

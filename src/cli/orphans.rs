@@ -15,18 +15,19 @@ use super::FATAL;
 use super::setup::{Setup, load};
 use super::terminal::{Style, confirmed, describe, held, line, moment, print, print_json, rough};
 use crate::aws::codepipeline::CodePipeline;
-use crate::lease::Terms;
+use crate::daemon::signals::{Request, Requests};
+use crate::domain::executions::MIN_AGE;
+use crate::domain::lease_terms::Terms;
+use crate::domain::targets::{Access, Neighbour, Parameters};
 use crate::ledger::LedgerError;
-use crate::orphans::{
-    MIN_AGE, QUOTA, Removed, Remover, Report, Said, StagingFinding, Survey, Verdict, judge,
+use crate::ops::orphans::{
+    QUOTA, Removed, Remover, Report, Said, StagingFinding, Survey, Verdict, judge,
 };
-use crate::pace::Pace;
-use crate::signals::{Request, Requests};
-use crate::stop::{Stop, StopReason};
-use crate::target::{Access, Neighbour, Parameters};
-use crate::tasks::Tasks;
+use crate::reconcile::watch::Watcher;
+use crate::reconcile::watch::pace::Pace;
+use crate::runtime::stop::{Stop, StopReason};
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::chain;
-use crate::watch::Watcher;
 
 /// So many orphans are taken down at once: CloudFront throttles soon.
 const AT_ONCE: usize = 4;

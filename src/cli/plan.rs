@@ -9,14 +9,14 @@ use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, plain, print, print_json, when};
 use super::{FATAL, open_job};
 use crate::aws::cloudfront::Details;
-use crate::binding::ParameterVersion;
-use crate::clock::Clock;
-use crate::named::Named;
-use crate::plan::{Step, Wait};
-use crate::preview::{End, Forecast, Found, Planned, look};
-use crate::programs;
-use crate::target::{Mode, Parameters, Program};
-use crate::tasks::Tasks;
+use crate::domain::binding::ParameterVersion;
+use crate::domain::decision::{Step, Wait};
+use crate::domain::targets::lookup::Named;
+use crate::domain::targets::{Mode, Parameters, Program};
+use crate::reconcile::dry_run::{End, Forecast, Found, Planned, look};
+use crate::runtime::clock::Clock;
+use crate::runtime::programs;
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::chain;
 
 /// Looks, shows, and returns 0; or 1 if a rejection would be refused.

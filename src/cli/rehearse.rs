@@ -21,14 +21,14 @@ use uuid::Uuid;
 
 use super::{FATAL, environment};
 use crate::aws::Connector;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::daemon::signals::{Request, Requests};
 use crate::ledger::EmbeddedLedger;
-use crate::programs::{Finish, Invocation, Listener, Output, Programs};
 use crate::rehearsal::{EmbeddedAws, Faults, Settings};
-use crate::signals::{Request, Requests};
-use crate::stop::Stop;
+use crate::runtime::clock::Clock;
+use crate::runtime::programs::{Finish, Invocation, Listener, Output, Programs};
+use crate::runtime::stop::Stop;
 use crate::telemetry::{Telemetry, What};
 use report::Report;
 use scene::Scene;

@@ -9,14 +9,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::FATAL;
 use super::setup::{connect, load, open_ledger};
-use crate::clock::Clock;
-use crate::config::{self, Config, LogFormat, MetricsFormat, MetricsSink};
+use crate::aws::RECEIVE_MARGIN;
+use crate::config::{self, Config, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
-use crate::health::{self, socket};
-use crate::programs::Processes;
-use crate::signals::{self, Request, Requests};
-use crate::systemd::Systemd;
-use crate::telemetry::logging::{self, LevelHandle, Logging};
+use crate::daemon::health_socket::{self, Address};
+use crate::daemon::signals::{self, Request, Requests};
+use crate::daemon::systemd::Systemd;
+use crate::runtime::clock::Clock;
+use crate::runtime::health;
+use crate::runtime::programs::Processes;
+use crate::telemetry::logging::{self, LevelHandle, LogFormat, Logging};
 use crate::telemetry::{Form, Telemetry, chain, events};
 
 /// How soon it is tried again to listen where another daemon does.
@@ -144,13 +146,13 @@ async fn serve(
 
 /// Answers those who ask for the daemon's health, for ever. It works without that, too.
 async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetry) {
-    let address = config.health_address();
-    let fresh = health::freshness(config.queue.wait_time);
+    let address = Address::of(config);
+    let fresh = health::freshness(config.queue.wait_time, RECEIVE_MARGIN);
     let mut failed = false;
     loop {
-        match socket::listen(&address).await {
+        match health_socket::listen(&address).await {
             Ok(listener) => {
-                socket::serve(listener, || daemon.consumer().vitals().report(fresh)).await;
+                health_socket::serve(listener, || daemon.consumer().vitals().report(fresh)).await;
             }
             Err(error) if !failed => {
                 failed = true;

@@ -7,15 +7,15 @@ use anyhow::Context;
 use uuid::Uuid;
 
 use super::environment;
-use crate::accounts::Accounts;
 use crate::aws::Connector;
-use crate::clock::Clock;
 use crate::config::{self, Config, Faults, LedgerBackend};
 use crate::daemon;
-use crate::history::Record;
+use crate::domain::history::Record;
+use crate::domain::targets::lookup::{self, Home, Named, Wanted};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
-use crate::named::{self, Home, Named, Wanted};
-use crate::tasks::Tasks;
+use crate::reconcile::accounts::Accounts;
+use crate::runtime::clock::Clock;
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::Telemetry;
 
 /// The configuration, and the way to AWS.
@@ -97,7 +97,7 @@ impl Setup {
     /// Takes credentials and region from the environment, and counts with `telemetry`.
     ///
     /// # Errors
-    /// If there is no region; or [`NotAtHome`](crate::target::NotAtHome).
+    /// If there is no region; or [`NotAtHome`](crate::domain::targets::NotAtHome).
     pub(super) async fn new(
         mut config: Config,
         telemetry: impl FnOnce(Telemetry) -> Telemetry,
@@ -153,7 +153,7 @@ impl Setup {
             stage: argument.stage.as_deref(),
             action: argument.action.as_deref(),
         };
-        Ok(named::find(&config.targets, wanted, &home)?)
+        Ok(lookup::find(&config.targets, wanted, &home)?)
     }
 
     /// The accounts that jobs work in. What is done there beside them belongs to `tasks`.

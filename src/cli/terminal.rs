@@ -6,7 +6,7 @@ use std::time::Duration;
 use anstream::{AutoStream, ColorChoice};
 use jiff::Timestamp;
 
-use crate::clock::Clock;
+use crate::runtime::clock::Clock;
 
 /// How text is written: with colours on a terminal, unless the environment refuses them
 /// (<https://no-color.org>, <https://bixense.com/clicolors>).

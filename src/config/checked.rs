@@ -12,10 +12,12 @@ use super::formats::{
 use super::layers::Layers;
 use super::reader::{Bounds, Reader};
 use super::{
-    CatchUp, Cleanup, Config, Events, Health, Ledger, LedgerBackend, LogFormat, MetricsFormat,
-    MetricsSink, Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify,
+    CatchUp, Cleanup, Config, Events, Health, Ledger, LedgerBackend, MetricsFormat, MetricsSink,
+    Notify, OnTimeout, Queue, Retry, Shutdown, Telemetry, Verify,
 };
-use crate::target::{Mode, Surroundings, is_account};
+use crate::domain::arn::is_account;
+use crate::domain::targets::{Mode, Surroundings};
+use crate::telemetry::logging::LogFormat;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

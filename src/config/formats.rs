@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::MetricsSink;
-use crate::target::{Arn, is_account};
+use crate::domain::arn::{Arn, is_account};
 
 /// A text as a fault quotes it: escaped, and cut where nobody would read on.
 pub(super) fn quoted(text: &str) -> String {

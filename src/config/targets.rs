@@ -11,7 +11,7 @@ use super::keys;
 use super::layers::RawTarget;
 use super::reader::{Reader, shown};
 use super::{Cleanup, Events};
-use crate::target::{
+use crate::domain::targets::{
     Mode, ProgramSpec, Surroundings, TargetError, TargetProblem, TargetSpec, Targets,
 };
 

@@ -1,8 +1,10 @@
 //! What a message's body is: a rejection and its target, or the reason why it makes no job. Pure: the daemon and
 //! `dead-letters` read a body with the same eyes.
 
-use crate::event::{self, ACTION_DETAIL_TYPE, Failed, Kind, Malformed, NotARejection, Rejection};
-use crate::target::{OptionArgument, ResolveError, ResolvedTarget, Targets};
+use crate::domain::event::{
+    self, ACTION_DETAIL_TYPE, Failed, Kind, Malformed, NotARejection, Rejection,
+};
+use crate::domain::targets::{OptionArgument, ResolveError, ResolvedTarget, Targets};
 
 /// Why a body makes no job. The text is for people; only a malformed body has a source.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +104,7 @@ pub(crate) fn classify(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Mode, Surroundings, TargetSpec};
+    use crate::domain::targets::{Mode, Surroundings, TargetSpec};
     use crate::telemetry::chain;
 
     const REJECTED: &str = include_str!("../../tests/events/approval-rejected.json");

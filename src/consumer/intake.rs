@@ -14,10 +14,10 @@ use super::settle::{Disposition, Settlement};
 use super::work::Origin;
 use super::{Consumer, lock};
 use crate::aws::sqs::Message;
-use crate::event::{Failed, Rejection};
-use crate::jobs::{About, Begun, Handle, HeldMessage};
-use crate::place::Reserved;
-use crate::target::ResolvedTarget;
+use crate::consumer::jobs::{About, Begun, Handle, HeldMessage};
+use crate::domain::event::{Failed, Rejection};
+use crate::domain::targets::ResolvedTarget;
+use crate::reconcile::place::Reserved;
 use crate::telemetry::{chain, events, span_of};
 
 /// So many warnings of events of the wrong kind are remembered.

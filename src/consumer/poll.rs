@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Consumer, FULL, lock};
 use crate::aws::sqs::{MAX_BATCH, Message};
 use crate::aws::{AwsError, RECEIVE_MARGIN};
-use crate::lasting::{self, Phase};
-use crate::place::Reserved;
-use crate::retry::{Backoff, ErrorClass};
+use crate::domain::error_class::ErrorClass;
+use crate::reconcile::place::Reserved;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::lasting::{self, Phase};
 use crate::telemetry::events;
 
 /// While receiving fails because of the network, no pause is longer.

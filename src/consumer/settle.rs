@@ -16,13 +16,13 @@ use tracing::Instrument;
 
 use super::{Consumer, lock};
 use crate::aws::sqs::Queue;
-use crate::batch::{Batcher, SettleError};
-use crate::history::News;
-use crate::jobs::{About, HeldMessage, SteppedBack};
-use crate::lease::VISIBILITY_CEILING;
+use crate::consumer::batch::{Batcher, SettleError};
+use crate::consumer::jobs::{About, HeldMessage, SteppedBack};
+use crate::consumer::lease::VISIBILITY_CEILING;
+use crate::domain::history::News;
 use crate::notify::{LastReceive, Notice};
-use crate::stop::StopReason;
-use crate::tasks::Tasks;
+use crate::runtime::stop::StopReason;
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::events;
 
 /// A message that can never be handled is released at once this many times: a redrive policy has

@@ -1,4 +1,4 @@
-//! Jobs that no message asked for: rejections whose events were lost ([`crate::catch_up`]).
+//! Jobs that no message asked for: rejections whose events were lost ([`crate::daemon::catch_up`]).
 //!
 //! **Guarantees.** Such a job is one of the jobs in flight like any other, has a place and a permit like any other,
 //! and is stopped with them. Messages that arrive for it meanwhile are attached to it and settled at its
@@ -12,12 +12,11 @@ use super::settle::Disposition;
 use super::work::Origin;
 use tracing::Instrument;
 
-use crate::catch_up::event_of;
-use crate::event::{JobKey, Rejection};
-use crate::history::News;
-use crate::jobs::{About, Begun};
+use crate::consumer::jobs::{About, Begun};
+use crate::domain::event::{JobKey, Rejection};
+use crate::domain::history::News;
+use crate::domain::targets::{Mode, Neighbour, OptionArgument, ResolvedTarget, Targets};
 use crate::ledger::Unfinished;
-use crate::target::{Mode, Neighbour, OptionArgument, ResolvedTarget, Targets};
 use crate::telemetry::{events, span_of};
 
 /// What is run once a job need not be begun again.
@@ -84,7 +83,7 @@ impl Consumer {
             let event = target
                 .program
                 .is_some()
-                .then(|| event_of(&rejection).into());
+                .then(|| rejection.to_event().into());
             self.take_up(rejection, event, target, Origin::Ledger, Box::new(|| {}))
                 .await;
         }

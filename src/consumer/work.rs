@@ -11,19 +11,19 @@ use tokio::time::Instant;
 
 use super::settle::{Delay, Disposition, PROGRAM_FAILED};
 use super::{Consumer, lock};
-use crate::binding::{Binding, Subject};
-use crate::event::Rejection;
-use crate::history::{News, Note, Told, Trail};
-use crate::jobs::Handle;
-use crate::lasting::Lasting;
+use crate::consumer::jobs::Handle;
+use crate::domain::binding::{Binding, Subject};
+use crate::domain::decision::Outcome;
+use crate::domain::event::Rejection;
+use crate::domain::history::{News, Note, Told, Trail};
+use crate::domain::targets::ResolvedTarget;
+use crate::domain::verdict::Cause;
 use crate::ledger::{Claim, Grant, LedgerError, keep, lease_until};
 use crate::notify::End;
-use crate::plan::Outcome;
 use crate::reconcile::{Done, Ended, Failure, Job, Refused};
-use crate::stop::{Stop, StopReason};
-use crate::target::ResolvedTarget;
+use crate::runtime::lasting::Lasting;
+use crate::runtime::stop::{Stop, StopReason};
 use crate::telemetry::events::{self, Work};
-use crate::verdict::Cause;
 
 /// Between two tries of a ledger that fails, no pause is longer.
 const MAX_LEDGER_PAUSE: Duration = Duration::from_secs(20);

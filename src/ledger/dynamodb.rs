@@ -36,16 +36,15 @@ use jiff::Timestamp;
 use self::item::{BindingChange, CHECK, binding, is_granted, job_item, record};
 use self::time::{expiry, lapsed, later};
 use super::trails::Trails;
-use super::{
-    Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, RETENTION, Trouble, Unfinished,
-};
+use super::{Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, RETENTION, Unfinished};
+use crate::aws::AwsError;
 use crate::aws::dynamodb::{Table, Update, Updated, Value};
-use crate::aws::{AwsError, pulse};
-use crate::binding::Binding;
-use crate::clock::Clock;
-use crate::event::JobKey;
-use crate::history::{self, Note, Trail};
-use crate::plan::Outcome;
+use crate::domain::binding::Binding;
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
+use crate::domain::history::{self, Note, Trail};
+use crate::runtime::clock::Clock;
+use crate::runtime::health::{LedgerTrouble, Trouble};
 
 const CLAIM: &str = "SET job_state = :open, pipeline_name = :pipeline, held_by = :me, \
                      epoch = if_not_exists(epoch, :first) + :one, lease_until = :until, \
@@ -121,9 +120,9 @@ impl DynamoDbLedger {
         move |source| LedgerError::Table { table, source }
     }
 
-    fn trouble_of(&self, what: pulse::Trouble) -> Trouble {
+    fn trouble_of(&self, what: Trouble) -> LedgerTrouble {
         let table = self.table.name().to_owned();
-        Trouble { table, what }
+        LedgerTrouble { table, what }
     }
 
     /// A write that only the holder of a grant may make.
@@ -361,12 +360,12 @@ impl Ledger for DynamoDbLedger {
         Ok(0)
     }
 
-    fn trouble(&self) -> Option<Trouble> {
+    fn trouble(&self) -> Option<LedgerTrouble> {
         let what = self.table.pulse().trouble()?;
         Some(self.trouble_of(what))
     }
 
-    async fn troubled(&self) -> Trouble {
+    async fn troubled(&self) -> LedgerTrouble {
         self.trouble_of(self.table.pulse().troubled().await)
     }
 }

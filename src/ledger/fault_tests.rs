@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::{Claim, Grant, LedgerError, Records};
-use crate::event::JobKey;
-use crate::plan::Outcome;
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
 use crate::telemetry::chain;
 
 const PAGE: u64 = 4096;

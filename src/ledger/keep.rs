@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Grant, Ledger, LedgerError};
-use crate::clock::Clock;
-use crate::lease::Terms;
-use crate::stop::{Stop, StopReason};
+use crate::domain::lease_terms::Terms;
+use crate::runtime::clock::Clock;
+use crate::runtime::stop::{Stop, StopReason};
 
 /// Renews a grant for as long as it is polled. Returns when the grant is lost, having told the work. It was
 /// asked for at `claimed_at`. `heard` is told what the ledger answered, each time.
@@ -61,9 +61,9 @@ mod tests {
 
     use super::super::{Bound, Claim, Unfinished};
     use super::*;
-    use crate::binding::Binding;
-    use crate::event::JobKey;
-    use crate::plan::Outcome;
+    use crate::domain::binding::Binding;
+    use crate::domain::decision::Outcome;
+    use crate::domain::event::JobKey;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -17,28 +17,26 @@
 //! prune too much. Grants stay exclusive all the same: what another has taken, nobody can renew.
 
 mod dynamodb;
-mod embedded;
 mod keep;
-mod records;
+mod sqlite;
 mod trails;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use dynamodb::DynamoDbLedger;
-pub use embedded::EmbeddedLedger;
 pub use keep::{keep, lease_until};
-pub use records::Records;
+pub use sqlite::{EmbeddedLedger, Records};
 
-use crate::aws::{AwsError, pulse};
-use crate::binding::Binding;
-use crate::event::JobKey;
-use crate::history::{Note, Trail};
-use crate::plan::Outcome;
+use crate::aws::AwsError;
+use crate::domain::binding::Binding;
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
+use crate::domain::history::{Note, Trail};
+use crate::runtime::health::LedgerTrouble;
 
 /// How long records are kept: one day above SQS's longest message retention (14 days).
 pub const RETENTION: Duration = Duration::from_secs(15 * 24 * 60 * 60);
@@ -109,21 +107,6 @@ pub struct Unfinished {
     pub leased: bool,
 }
 
-/// A ledger that answers, and not at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// The table.
-    pub table: String,
-    /// What is wrong with it.
-    pub what: pulse::Trouble,
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the ledger's table {} {}", self.table, self.what)
-    }
-}
-
 /// Where the ledger is kept.
 #[async_trait]
 pub trait Ledger: Send + Sync + std::fmt::Debug {
@@ -187,7 +170,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// If the ledger fails.
     async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError>;
 
-    /// Remembers something of a job for those who ask later ([`crate::history`]). It is kept in
+    /// Remembers something of a job for those who ask later ([`crate::domain::history`]). It is kept in
     /// memory and written with the next change of the job's record: it takes no write of its own,
     /// cannot fail, and is lost with the process.
     fn note(&self, _grant: &Grant, _note: Note) {}
@@ -230,12 +213,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn check(&self) -> Result<(), LedgerError>;
 
     /// What keeps the ledger from answering at once, if anything does. A file has none.
-    fn trouble(&self) -> Option<Trouble> {
+    fn trouble(&self) -> Option<LedgerTrouble> {
         None
     }
 
     /// Waits until there is such trouble.
-    async fn troubled(&self) -> Trouble {
+    async fn troubled(&self) -> LedgerTrouble {
         std::future::pending().await
     }
 
@@ -383,7 +366,7 @@ mod remedy {
     use rusqlite::ErrorCode;
 
     use crate::aws::AwsError;
-    use crate::retry::ErrorClass;
+    use crate::domain::error_class::ErrorClass;
 
     pub(super) const WRITABLE: &str = "it and its directory must be writable";
     pub(super) const RESTORE: &str =

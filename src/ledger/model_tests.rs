@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use super::{Bound, Claim, Grant, LedgerError, OPEN_RETENTION, RETENTION, Records};
-use crate::binding::Binding;
-use crate::event::JobKey;
-use crate::plan::Outcome;
+use crate::domain::binding::Binding;
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
 
 const OWNERS: [&str; 3] = ["one", "two", "three"];
 const JOBS: usize = 4;

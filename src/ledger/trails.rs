@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::Grant;
-use crate::event::JobKey;
-use crate::history::{Note, Trail};
+use crate::domain::event::JobKey;
+use crate::domain::history::{Note, Trail};
 
 /// By job, the epoch of the grant and what it noted.
 #[derive(Debug, Default)]

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use super::notice::Notice;
 use super::outlet::{NotTaken, Outlet};
-use crate::lasting::Failing;
-use crate::retry::Backoff;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::lasting::Failing;
 use crate::telemetry::{Telemetry, events};
 
 /// So many notices wait for an outlet at most.
@@ -155,7 +155,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::runtime::clock::Clock;
 
     /// Takes three at once; refuses a batch that has a notice of which it will never hear.
     #[derive(Default)]

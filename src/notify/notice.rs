@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::Span;
 
-use crate::event::Rejection;
-use crate::plan::Outcome;
-use crate::reconcile::{Done, Ended, Failure, Refused};
+use crate::domain::decision::Outcome;
+use crate::domain::event::Rejection;
 use crate::telemetry::job_span;
 
 /// The reviewer's comment and the words of an error are told up to so many characters: with them a notice
@@ -92,38 +91,6 @@ pub struct Subject<'a> {
 }
 
 impl End {
-    /// What there is to tell of the end of a job. `None`: it means something to the daemon alone, and the
-    /// job goes on.
-    #[must_use]
-    pub fn of(ended: &Ended) -> Option<Self> {
-        Some(match ended {
-            Ended::Succeeded(Done { outcome, detail }) => Self::Done {
-                outcome: *outcome,
-                detail: detail.clone(),
-            },
-            Ended::Refused(Refused { refusal, detail }) => Self::Refused {
-                reason: refusal.code(),
-                detail: detail.clone(),
-            },
-            Ended::ProgramFailed { status } => Self::Refused {
-                reason: "program_failed",
-                detail: format!("the program's exit status is {status}"),
-            },
-            Ended::Failed(failure) => Self::failed(failure)?,
-            // The job goes on, here or elsewhere.
-            Ended::Stopped(_) | Ended::ProductionBusy { .. } => return None,
-        })
-    }
-
-    fn failed(failure: &Failure) -> Option<Self> {
-        // Another instance goes on with it.
-        let code = failure.code();
-        (code != "ledger_not_owner").then(|| Self::Failed {
-            reason: code,
-            detail: failure.detail(),
-        })
-    }
-
     /// The outcome's code.
     #[must_use]
     pub fn outcome(&self) -> &'static str {
@@ -235,9 +202,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{self, Kind};
-    use crate::plan::Refusal;
-    use crate::stop::StopReason;
+    use crate::domain::event::{self, Kind};
 
     const REJECTED: &str = include_str!("../../tests/events/approval-rejected.json");
 
@@ -282,29 +247,6 @@ mod tests {
         // It is kept as a text, and is the same when it is read back.
         let kept = serde_json::to_string(&notice).unwrap();
         assert_eq!(serde_json::from_str::<Notice>(&kept).unwrap(), notice);
-    }
-
-    #[test]
-    fn each_end_that_means_something_to_people_is_told_and_no_other() {
-        let until = "2026-08-24T06:30:00Z".parse().unwrap();
-        let refused = Ended::Refused(Refused {
-            refusal: Refusal::StagingHasAliases,
-            detail: "in words".to_owned(),
-        });
-        let busy = Ended::ProductionBusy { until };
-        for (ended, expected) in [
-            (Outcome::Cleaned.into(), Some(("cleaned", "cleaned"))),
-            (refused, Some(("refused", "staging_has_aliases"))),
-            (
-                Ended::ProgramFailed { status: 3 },
-                Some(("refused", "program_failed")),
-            ),
-            (Ended::Stopped(StopReason::ShuttingDown), None),
-            (busy, None),
-        ] {
-            let end = End::of(&ended);
-            assert_eq!(end.as_ref().map(End::kind), expected, "{ended:?}");
-        }
     }
 
     #[test]

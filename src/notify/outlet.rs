@@ -10,9 +10,9 @@ use tracing::Instrument;
 use super::notice::Notice;
 use crate::aws::AwsError;
 use crate::aws::eventbridge::{Event, EventBridge, MAX_BYTES, MAX_ENTRIES, PutResult};
-use crate::programs::{Finish, Invocation, Output, Programs, TIME_TO_END};
-use crate::retry::ErrorClass;
-use crate::stop::Stop;
+use crate::domain::error_class::ErrorClass;
+use crate::runtime::programs::{Finish, Invocation, Output, Programs, TIME_TO_END};
+use crate::runtime::stop::Stop;
 use crate::telemetry::{Telemetry, chain, events};
 
 /// The `detail-type` of every event.

@@ -3,13 +3,13 @@
 //! **Races.** Someone else may have changed, or have done, what the step is about: then nothing is
 //! forced, and all is looked at again.
 
-use super::calls::CALL_TRIES;
 use super::observe::Known;
+use super::retry::CALL_TRIES;
 use super::{Halt, Run};
 use crate::aws::AwsError;
-use crate::history::Kind;
-use crate::plan::Step;
-use crate::retry::{Conflict, ErrorClass};
+use crate::domain::decision::Step;
+use crate::domain::error_class::{Conflict, ErrorClass};
+use crate::domain::history::Kind;
 use crate::telemetry::events;
 
 /// So often a change that is refused is decided upon anew, as long as every look shows the same.

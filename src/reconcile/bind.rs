@@ -1,7 +1,7 @@
 //! Which distributions a job is about: found out once, and kept in the ledger.
 //!
-//! What the execution did decides ([`crate::attribution`]). Where CodePipeline is not to be asked, the start
-//! of the approval decides ([`crate::binding::as_of`]).
+//! What the execution did decides ([`crate::domain::attribution`]). Where CodePipeline is not to be asked, the start
+//! of the approval decides ([`crate::domain::binding::as_of`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,20 +9,20 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 
 use super::{Ended, Failure, Halt, Refused, Run};
-use crate::attribution::{
+use crate::config::OnTimeout;
+use crate::domain::attribution::{
     Attribution, Candidate, Evidence as Writes, MAX_OTHERS, NARROW, Others, OwnStaging,
     Undecidable, WhyNothing, attribute, build_of, others_candidates, own_candidates,
 };
-use crate::binding::{
+use crate::domain::binding::{
     AsOf, Binding, Evidence, ParameterChange, Slot, Staged, Subject, as_of, is_uncertain,
 };
-use crate::config::OnTimeout;
-use crate::executions::{Attempt, earlier, later};
+use crate::domain::decision::{Observed, Outcome, Refusal};
+use crate::domain::executions::{Attempt, earlier, later};
+use crate::domain::targets::Neighbour;
+use crate::domain::verdict::{self, Doubt};
 use crate::ledger::Bound;
-use crate::plan::{Observed, Outcome, Refusal};
-use crate::target::Neighbour;
 use crate::telemetry::events;
-use crate::verdict::{self, Doubt};
 
 impl Run<'_> {
     /// Finds out which distributions the job is about; or that it is about none.
@@ -310,7 +310,7 @@ impl Run<'_> {
         let executions = match executions {
             // A pipeline that does not exist ran nothing.
             Err(Halt::Call(error))
-                if error.class == crate::retry::ErrorClass::NotFound
+                if error.class == crate::domain::error_class::ErrorClass::NotFound
                     && neighbour.pipeline != own.pipeline =>
             {
                 return Ok(Vec::new());

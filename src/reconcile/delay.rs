@@ -15,14 +15,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::calls::Calls;
 use super::hold::Pauses;
 use super::question::{Answer, Learned};
+use super::retry::Calls;
 use super::{Ended, Halt};
-use crate::history::{Kind, Note};
-use crate::lasting::Lasting;
+use crate::domain::history::{Kind, Note};
+use crate::domain::verdict;
+use crate::runtime::lasting::Lasting;
 use crate::telemetry::events;
-use crate::verdict;
 
 /// The name of the wait, in logs and in a job's history.
 const DELAY: &str = "delay";

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 
 use super::ProgramFailure;
 use crate::aws::AwsError;
+use crate::domain::decision::{Outcome, Refusal};
+use crate::domain::verdict::Doubt;
 use crate::ledger::LedgerError;
-use crate::plan::{Outcome, Refusal};
-use crate::stop::StopReason;
+use crate::notify::End;
+use crate::runtime::stop::StopReason;
 use crate::telemetry::chain;
-use crate::verdict::Doubt;
 
 /// How a run of a job ended.
 #[derive(Debug)]
@@ -123,6 +124,35 @@ impl Failure {
     }
 }
 
+impl Ended {
+    /// What there is to tell of it. `None`: it means something to the daemon alone, and the job goes on.
+    #[must_use]
+    pub fn to_tell(&self) -> Option<End> {
+        Some(match self {
+            Self::Succeeded(Done { outcome, detail }) => End::Done {
+                outcome: *outcome,
+                detail: detail.clone(),
+            },
+            Self::Refused(Refused { refusal, detail }) => End::Refused {
+                reason: refusal.code(),
+                detail: detail.clone(),
+            },
+            Self::ProgramFailed { status } => End::Refused {
+                reason: "program_failed",
+                detail: format!("the program's exit status is {status}"),
+            },
+            // Another instance goes on with it.
+            Self::Failed(Failure::Ledger(LedgerError::NotOwner { .. })) => return None,
+            Self::Failed(failure) => End::Failed {
+                reason: failure.code(),
+                detail: failure.detail(),
+            },
+            // The job goes on, here or elsewhere.
+            Self::Stopped(_) | Self::ProductionBusy { .. } => return None,
+        })
+    }
+}
+
 /// Ends a run early.
 pub(super) enum Halt {
     Ended(Ended),
@@ -146,6 +176,34 @@ impl From<Halt> for Ended {
         match halt {
             Halt::Ended(ended) => ended,
             Halt::Call(error) => Self::Failed(Failure::Call(Arc::new(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_that_means_something_to_people_is_told_and_no_other() {
+        let until = "2026-08-24T06:30:00Z".parse().unwrap();
+        let refused = Ended::Refused(Refused {
+            refusal: Refusal::StagingHasAliases,
+            detail: "in words".to_owned(),
+        });
+        let busy = Ended::ProductionBusy { until };
+        for (ended, expected) in [
+            (Outcome::Cleaned.into(), Some(("cleaned", "cleaned"))),
+            (refused, Some(("refused", "staging_has_aliases"))),
+            (
+                Ended::ProgramFailed { status: 3 },
+                Some(("refused", "program_failed")),
+            ),
+            (Ended::Stopped(StopReason::ShuttingDown), None),
+            (busy, None),
+        ] {
+            let end = ended.to_tell();
+            assert_eq!(end.as_ref().map(End::kind), expected, "{ended:?}");
         }
     }
 }

@@ -12,10 +12,10 @@ use tokio::time::sleep;
 
 use super::question::{Answer, Obstacle};
 use super::{Ended, Halt, Run};
-use crate::at_work::{SHOWN_AFTER, Scope};
-use crate::history::Kind;
-use crate::lasting::Lasting;
+use crate::domain::at_work::{SHOWN_AFTER, Scope};
+use crate::domain::history::Kind;
 use crate::ledger::Bound;
+use crate::runtime::lasting::Lasting;
 use crate::telemetry::events;
 
 /// Between two questions: the first pause, and the longest.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Halt, Run};
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
-use crate::plan::{Observed, Policy};
+use crate::domain::decision::{Observed, Policy};
 use crate::telemetry::events;
 
 /// What was seen of a distribution is looked at again after this long, if nothing that this run

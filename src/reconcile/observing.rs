@@ -2,16 +2,16 @@
 //!
 //! **Guarantees.** No call that changes anything is made, no program is run, and nothing is bound in the ledger: the
 //! job takes no turn, holds no production distribution and waits for nobody. It has a key of its own
-//! ([`ResolvedTarget::key`](crate::target::ResolvedTarget::key)), so that it is not done for who acts.
+//! ([`ResolvedTarget::key`](crate::domain::targets::ResolvedTarget::key)), so that it is not done for who acts.
 //!
 //! Whatever would touch nothing anyway ends as it does for who acts.
 
-use super::calls::Calls;
 use super::question::{Answer, Learned};
+use super::retry::Calls;
 use super::{Done, Ended, Halt, Job, Reconciler, Run};
-use crate::history::{Kind, Note};
-use crate::plan::{Decision, Observed, Outcome, Wait, decide};
-use crate::preview::{End, Planned, foresee};
+use crate::domain::decision::{Decision, Observed, Outcome, Wait, decide};
+use crate::domain::history::{Kind, Note};
+use crate::reconcile::dry_run::{End, Planned, foresee};
 
 /// The question's name in logs.
 const OBSERVING: &str = "observe";

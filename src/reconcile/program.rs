@@ -8,13 +8,13 @@
 use std::io;
 use std::time::Duration;
 
-use super::calls::Calls;
+use super::retry::Calls;
 use super::{Ended, Failure, Halt, Job, Reconciler};
-use crate::history::{Kind, Note};
-use crate::lasting::Lasting;
-use crate::plan::Outcome;
-use crate::programs::{Finish, Invocation, Output, TIME_TO_END};
-use crate::target::{OptionArgument, Program};
+use crate::domain::decision::Outcome;
+use crate::domain::history::{Kind, Note};
+use crate::domain::targets::{OptionArgument, Program};
+use crate::runtime::lasting::Lasting;
+use crate::runtime::programs::{Finish, Invocation, Output, TIME_TO_END};
 use crate::telemetry::events;
 
 /// The activity's name, in the log and in a job's history.

@@ -2,24 +2,25 @@
 //!
 //! **Guarantees.** What cannot be asked is not a yes. Nothing here changes anything.
 //!
-//! What is decided by the answers stands in [`crate::verdict`] and [`crate::at_work`].
+//! What is decided by the answers stands in [`crate::domain::verdict`] and [`crate::domain::at_work`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::try_join_all;
 
-use super::calls::Calls;
+use super::retry::Calls;
 use super::{Ended, Failure, Halt, Refused};
-use crate::at_work::{self, Activities, Busy, Known, Scope};
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
 use crate::config::OnTimeout;
-use crate::executions::{Attempt, Mode, Stage};
-use crate::plan::{Outcome, Refusal};
-use crate::target::{Access, Neighbour, PipelineArn};
+use crate::domain::arn::PipelineArn;
+use crate::domain::at_work::{self, Activities, Busy, Known, Scope};
+use crate::domain::decision::{Outcome, Refusal};
+use crate::domain::executions::{Attempt, Mode, Stage};
+use crate::domain::targets::{Access, Neighbour};
+use crate::domain::verdict::{self, Cause, Doubt, Verdict};
 use crate::telemetry::events;
-use crate::verdict::{self, Cause, Doubt, Verdict};
 
 /// An event that says what CodePipeline does not show is refused once it is so old; before, CodePipeline's
 /// answers may lag behind.
@@ -235,7 +236,7 @@ impl Calls<'_> {
     pub(super) fn answer(&self, before: &'static str, reply: Reply) -> Answer {
         let rejection = &self.job.rejection;
         if let Some(attempts) = reply.attempts {
-            let seen = crate::executions::Seen {
+            let seen = crate::domain::executions::Seen {
                 attempts,
                 stages: reply.stages.unwrap_or_default(),
             };

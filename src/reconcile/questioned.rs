@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout};
 
 use super::question::Answer;
 use super::{Done, Ended, Failure, Halt, Run};
-use crate::at_work::Scope;
 use crate::aws::cloudfront::PreparedUpdate;
 use crate::aws::limiter::Turn;
-use crate::binding::Binding;
-use crate::plan::{Observed, Owner, Progress, Step, owner};
+use crate::domain::at_work::Scope;
+use crate::domain::binding::Binding;
+use crate::domain::decision::{Observed, Owner, Progress, Step, owner};
 use crate::telemetry::events;
 
 /// For so long an answer of CodePipeline counts.
@@ -166,7 +166,7 @@ impl Run<'_> {
     async fn parameter_is(&self, observed: &Observed) -> Result<bool, Halt> {
         let name = &self.parameters.staging;
         let now = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
-        let seen = |it: &crate::binding::ParameterVersion| (it.version, it.value.clone());
+        let seen = |it: &crate::domain::binding::ParameterVersion| (it.version, it.value.clone());
         Ok(now.as_ref().map(seen) == observed.parameter.as_ref().map(seen))
     }
 

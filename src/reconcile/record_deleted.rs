@@ -13,7 +13,7 @@
 use super::{Ended, Failure, Halt, Run};
 use crate::aws::AwsError;
 use crate::aws::limiter::Turn;
-use crate::binding::{DELETED, ParameterChange, ParameterVersion, Slot};
+use crate::domain::binding::{DELETED, ParameterChange, ParameterVersion, Slot};
 use crate::telemetry::events;
 
 impl Run<'_> {

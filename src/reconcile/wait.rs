@@ -3,7 +3,7 @@
 //! **Guarantees.** A stop ends any wait. A job for which nothing has moved for the propagation timeout
 //! gives up, and is resumed on its next receive.
 //!
-//! **Not handled here.** When to look at what, and how often ([`crate::watch`]).
+//! **Not handled here.** When to look at what, and how often ([`crate::reconcile::watch`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::observe::Known;
 use super::{Ended, Failure, Halt, Run};
 use crate::aws::AwsError;
-use crate::binding::Binding;
-use crate::history::Kind;
-use crate::lasting::Lasting;
-use crate::plan::{Refusal, Wait};
-use crate::retry::Backoff;
+use crate::domain::binding::Binding;
+use crate::domain::decision::{Refusal, Wait};
+use crate::domain::history::Kind;
+use crate::reconcile::watch::{self, Until};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::lasting::Lasting;
 use crate::telemetry::events;
-use crate::watch::{self, Until};
 
 /// Answers that contradict each other for longer are no lag, nor is a policy's use by nobody who is seen.
 const CONTRADICTS_AT_MOST: Duration = Duration::from_secs(10 * 60);

@@ -16,7 +16,7 @@ use super::faults::Tweaks;
 use super::ids::Ids;
 use super::settings::Settings;
 use super::sqs::Sqs;
-use crate::event_pattern::admits;
+use crate::ops::doctor::event_pattern::admits;
 
 const DEFAULT: &str = "default";
 

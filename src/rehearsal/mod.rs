@@ -80,7 +80,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::runtime::clock::Clock;
 
 pub use self::client::EmbeddedHttpClient;
 pub use self::events::{EventOptions, Form, Level, Outcome};

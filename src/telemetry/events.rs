@@ -36,9 +36,9 @@ pub trait Event {
 macro_rules! report {
     ($news:expr, $($line:tt)*) => {
         match $news {
-            $crate::history::News::Known => tracing::debug!($($line)*),
-            $crate::history::News::Unsure => tracing::warn!($($line)*),
-            $crate::history::News::First | $crate::history::News::Another => {
+            $crate::domain::history::News::Known => tracing::debug!($($line)*),
+            $crate::domain::history::News::Unsure => tracing::warn!($($line)*),
+            $crate::domain::history::News::First | $crate::domain::history::News::Another => {
                 tracing::error!($($line)*)
             }
         }
@@ -50,11 +50,11 @@ use report;
 macro_rules! fails {
     ($level:ident, $phase:expr, $($line:tt)*) => {
         match $phase {
-            $crate::lasting::Phase::Begins => tracing::$level!($($line)*),
-            $crate::lasting::Phase::Lasts(took) => {
+            $crate::runtime::lasting::Phase::Begins => tracing::$level!($($line)*),
+            $crate::runtime::lasting::Phase::Lasts(took) => {
                 tracing::warn!(took_ms = $crate::telemetry::events::ms(took), $($line)*)
             }
-            $crate::lasting::Phase::Quiet => {}
+            $crate::runtime::lasting::Phase::Quiet => {}
         }
     };
 }

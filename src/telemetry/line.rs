@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::logging::is_ours;
-use crate::event::Rejection;
+use crate::domain::event::Rejection;
 
 /// The span of everything that is about a job, or about a message of it; `target` is the target's pipeline as
 /// written. At every level but `off` it is there.

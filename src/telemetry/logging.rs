@@ -6,6 +6,7 @@
 //! error that it is lost, for which nobody waits long either. At no level does a line of another crate show
 //! what goes over the wire: messages, and whatever else AWS is asked and answers.
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -23,7 +24,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::line::Flat;
-use crate::config::LogFormat;
 
 /// Lines that may wait for a slow reader: some tens of thousands of ordinary ones.
 const BUFFERED_LINES: usize = 32_768;
@@ -149,6 +149,24 @@ impl LevelHandle {
         let filter = EnvFilter::try_new(level)?;
         self.0.reload(filter)?;
         Ok(())
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people, with colours.
+    Pretty,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Pretty => "pretty",
+        })
     }
 }
 

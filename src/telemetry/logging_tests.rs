@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use tracing_subscriber::Registry;
 
 use super::*;
-use crate::clock::Clock;
-use crate::event::{Kind, Rejection, parse};
-use crate::history::News;
-use crate::lasting::Phase;
-use crate::plan::{Outcome, Refusal};
-use crate::retry::Conflict;
+use crate::domain::decision::{Outcome, Refusal};
+use crate::domain::error_class::Conflict;
+use crate::domain::event::{Kind, Rejection, parse};
+use crate::domain::history::News;
+use crate::runtime::clock::Clock;
+use crate::runtime::lasting::Phase;
 use crate::telemetry::{Telemetry, events};
 
 const REJECTED: &str = include_str!("../../tests/events/approval-rejected.json");

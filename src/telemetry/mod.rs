@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
-use crate::lasting::Failing;
+use crate::runtime::clock::Clock;
+use crate::runtime::lasting::Failing;
 
 pub use emf::Form;
 pub(crate) use line::{job_span, span_of};

@@ -10,8 +10,9 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use stagesweep::aws::edit::{Edit, EditError, apply};
 use stagesweep::config::Config;
-use stagesweep::event::{Kind, NotARejection, parse};
-use stagesweep::target::{PipelineArn, ResolveError, Surroundings, TargetSpec, Targets};
+use stagesweep::domain::arn::PipelineArn;
+use stagesweep::domain::event::{Kind, NotARejection, parse};
+use stagesweep::domain::targets::{ResolveError, Surroundings, TargetSpec, Targets};
 use xml::reader::{ParserConfig, XmlEvent};
 
 /// A message's body: what is taken for a rejection is one.
@@ -316,7 +317,7 @@ pub(crate) fn targets(data: &[u8]) {
             let told =
                 captured.iter().all(|it| tells(it)[0]) || captured.iter().all(|it| tells(it)[1]);
             if told && spec.region.is_none() {
-                let parameters = stagesweep::target::Parameters {
+                let parameters = stagesweep::domain::targets::Parameters {
                     production: render(&production),
                     staging: render(&staging),
                 };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use stagesweep::clock::Clock;
+use stagesweep::runtime::clock::Clock;
 use tokio::time::{Duration, Instant};
 
 use crate::harness::{Launch, Process, World};

@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use stagesweep::clock::Clock;
 use stagesweep::rehearsal::{
     Action, AwsService, Depth, DistributionView, EmbeddedAws, Entry, EventOptions, Listener,
     Queues, Rule, Service, Settings,
 };
+use stagesweep::runtime::clock::Clock;
 use tempfile::TempDir;
 use tokio::sync::watch;
 

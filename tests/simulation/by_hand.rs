@@ -4,28 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use stagesweep::accounts::Accounts;
 use stagesweep::aws::Connector;
 use stagesweep::aws::codepipeline::CodePipeline;
-use stagesweep::binding::Binding;
 use stagesweep::config::Config;
 use stagesweep::daemon;
-use stagesweep::event::JobKey;
-use stagesweep::lease::Terms;
+use stagesweep::domain::binding::Binding;
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::event::JobKey;
+use stagesweep::domain::lease_terms::Terms;
+use stagesweep::domain::targets::lookup::{self, Home, Wanted};
+use stagesweep::domain::targets::{Access, Neighbour, Parameters};
 use stagesweep::ledger::{Bound, Claim, EmbeddedLedger, Ledger};
-use stagesweep::manual::{ByHand, Cleaned, Order};
-use stagesweep::named::{self, Home, Wanted};
-use stagesweep::orphans::{Removed, Remover, Survey};
-use stagesweep::pace::Pace;
-use stagesweep::plan::Outcome;
-use stagesweep::programs::Processes;
+use stagesweep::ops::clean::{ByHand, Cleaned, Order};
+use stagesweep::ops::orphans::{Removed, Remover, Survey};
 use stagesweep::reconcile::Ended;
+use stagesweep::reconcile::accounts::Accounts;
+use stagesweep::reconcile::watch::Watcher;
+use stagesweep::reconcile::watch::pace::Pace;
 use stagesweep::rehearsal::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
-use stagesweep::stop::Stop;
-use stagesweep::target::{Access, Neighbour, Parameters};
-use stagesweep::tasks::Tasks;
+use stagesweep::runtime::programs::Processes;
+use stagesweep::runtime::stop::Stop;
+use stagesweep::runtime::tasks::Tasks;
 use stagesweep::telemetry::Telemetry;
-use stagesweep::watch::Watcher;
 use tokio::sync::Notify;
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_gone};
@@ -88,7 +88,7 @@ impl Person {
         };
         let history = world.aws.parameter_history(&service.staging_parameter);
         let order = Order {
-            named: named::find(&self.config.targets, wanted, &home).unwrap(),
+            named: lookup::find(&self.config.targets, wanted, &home).unwrap(),
             staging_id: service.staging_id.clone(),
             version: history.last().unwrap().version.try_into().unwrap(),
             resumes: None,

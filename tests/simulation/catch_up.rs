@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::history::State;
+use stagesweep::domain::history::State;
 use stagesweep::ledger::EmbeddedLedger;
 use stagesweep::rehearsal::{Action, EmbeddedAws, EventOptions, Review, Rule, Service};
 
@@ -343,8 +343,8 @@ async fn a_program_is_run_for_a_lost_rejection_and_not_for_an_ended_execution() 
     let calls = world.programs.calls();
     assert_eq!(calls.len(), 1, "{calls:?}");
     assert_eq!(calls[0].arguments, [lost.execution_id.as_str()]);
-    let event = stagesweep::event::parse(&calls[0].input).unwrap();
-    let stagesweep::event::Kind::Rejection(rejection) = event.kind else {
+    let event = stagesweep::domain::event::parse(&calls[0].input).unwrap();
+    let stagesweep::domain::event::Kind::Rejection(rejection) = event.kind else {
         panic!("{event:?}");
     };
     assert_eq!(rejection.comment.as_deref(), Some("too slow"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stagesweep::history::Kind;
+use stagesweep::domain::history::Kind;
 use stagesweep::ledger::EmbeddedLedger;
 use stagesweep::rehearsal::{EmbeddedAws, EventOptions, Review, Service};
 use tokio::time::{Instant, sleep};

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use stagesweep::aws::Connector;
-use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger};
-use stagesweep::programs::Programs;
 use stagesweep::rehearsal::{
     Action, AwsService, Call, EmbeddedAws, EventOptions, Queues, Rule, Service, Settings, Shape,
 };
+use stagesweep::runtime::clock::Clock;
+use stagesweep::runtime::programs::Programs;
 use stagesweep::telemetry::{Telemetry, logging};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use stagesweep::history::State;
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::history::State;
 use stagesweep::ledger::EmbeddedLedger;
-use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Rule, Service};
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_untouched};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use stagesweep::domain::targets::Targets;
 use stagesweep::rehearsal::{Action, Failure, Rule};
-use stagesweep::target::Targets;
 
 use crate::harness::{PATIENCE, World, assert_clean, assert_untouched};
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use stagesweep::domain::targets::Targets;
 use stagesweep::rehearsal::{
     Action, EmbeddedAws, EventOptions, Form, Level, Outcome, Rule, Service,
 };
-use stagesweep::target::Targets;
 use tokio::time::Instant;
 
 use crate::harness::{Log, PATIENCE, World, assert_clean, assert_gone, assert_untouched};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stagesweep::notify::DETAIL_TYPE;
-use stagesweep::programs::Finish;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule};
+use stagesweep::runtime::programs::Finish;
 
 use crate::harness::{PATIENCE, World, assert_clean};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use stagesweep::history::{Kind, Record};
+use stagesweep::domain::history::{Kind, Record};
 use stagesweep::ledger::EmbeddedLedger;
 use stagesweep::rehearsal::{EmbeddedAws, EventOptions, Service};
 use tokio::time::sleep;

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use stagesweep::programs::{Finish, Invocation, Listener, Output, Programs};
 use stagesweep::rehearsal::{Action, EventOptions, Form, Review, Rule, Service};
-use stagesweep::stop::{Stop, StopReason};
+use stagesweep::runtime::programs::{Finish, Invocation, Listener, Output, Programs};
+use stagesweep::runtime::stop::{Stop, StopReason};
 
 use crate::harness::{World, assert_clean, assert_untouched};
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use stagesweep::health::{NotPolling, Vitals, freshness};
+use stagesweep::aws::RECEIVE_MARGIN;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Rule};
+use stagesweep::runtime::health::{NotPolling, Vitals, freshness};
 
 use crate::harness::{Instance, PATIENCE, World, assert_clean};
 
@@ -14,7 +15,7 @@ fn vitals(instance: &Instance) -> Vitals {
 }
 
 fn reason(vitals: &Vitals) -> Option<&'static str> {
-    let fresh = freshness(Duration::from_secs(20));
+    let fresh = freshness(Duration::from_secs(20), RECEIVE_MARGIN);
     vitals.ailment(fresh).as_ref().map(|it| it.code())
 }
 

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use futures_util::future::join_all;
-use stagesweep::accounts::Accounts;
 use stagesweep::aws::Connector;
-use stagesweep::clock::Clock;
-use stagesweep::pace::Pace;
+use stagesweep::domain::arn::PipelineArn;
+use stagesweep::domain::error_class::ErrorClass;
+use stagesweep::domain::targets::{Access, Surroundings, TargetSpec, Targets};
+use stagesweep::reconcile::accounts::Accounts;
+use stagesweep::reconcile::watch::pace::Pace;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
-use stagesweep::retry::ErrorClass;
-use stagesweep::target::{Access, PipelineArn, Surroundings, TargetSpec, Targets};
-use stagesweep::tasks::Tasks;
+use stagesweep::runtime::clock::Clock;
+use stagesweep::runtime::tasks::Tasks;
 use stagesweep::telemetry::{Telemetry, chain};
 use tokio::time::Instant;
 

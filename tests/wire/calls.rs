@@ -21,13 +21,13 @@ use stagesweep::aws::cloudfront::CloudFront;
 use stagesweep::aws::sqs::Queue;
 use stagesweep::aws::ssm::ParameterStore;
 use stagesweep::aws::{Account, AwsError, Connector, RECEIVE_MARGIN};
-use stagesweep::binding::Binding;
-use stagesweep::clock::Clock;
-use stagesweep::plan::{
+use stagesweep::domain::binding::Binding;
+use stagesweep::domain::decision::{
     Decision, Deletable, Distribution, Observed, Policy, Progress, Step, decide,
 };
+use stagesweep::domain::error_class::{Conflict, ErrorClass};
 use stagesweep::rehearsal::{Action, EmbeddedAws, Exchange, Rule, Service, Settings};
-use stagesweep::retry::{Conflict, ErrorClass};
+use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 use tokio::time::Instant;
 

@@ -8,8 +8,8 @@ use aws_sdk_cloudfront::operation::update_distribution::UpdateDistributionError;
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use aws_smithy_async::rt::sleep::TokioSleep;
-use stagesweep::clock::Clock;
 use stagesweep::rehearsal::{Action, EmbeddedAws, EventOptions, Rule, Seen, Settings};
+use stagesweep::runtime::clock::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 

@@ -7,9 +7,9 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::{Value, json};
 use stagesweep::aws::Connector;
 use stagesweep::aws::eventbridge::{Event, EventBridge, MAX_BYTES, MAX_ENTRIES};
-use stagesweep::clock::Clock;
+use stagesweep::domain::error_class::ErrorClass;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Queues, Rule, Settings};
-use stagesweep::retry::ErrorClass;
+use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 
 use crate::calls::Wire;

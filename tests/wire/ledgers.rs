@@ -15,14 +15,14 @@ use async_trait::async_trait;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::Timestamp;
 use stagesweep::aws::Connector;
-use stagesweep::binding::{Binding, Evidence};
-use stagesweep::clock::Clock;
-use stagesweep::event::JobKey;
+use stagesweep::domain::binding::{Binding, Evidence};
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::event::JobKey;
 use stagesweep::ledger::{
     Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerError, Records, Unfinished,
 };
-use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{Action, EmbeddedAws, Failure, Rule, Settings};
+use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 
 /// More than what any ledger waits beyond the end of a lease.

@@ -6,7 +6,7 @@ use super::{
     AwsError, CloudFront, Kind, from_sdk, lacking, modified_at, staging_domains, timestamp,
 };
 use crate::aws::reply::pages;
-use crate::plan::Distribution;
+use crate::domain::decision::Distribution;
 
 /// The largest page of ListDistributions.
 const DISTRIBUTION_PAGE: i32 = 100;

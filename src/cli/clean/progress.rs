@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::cli::terminal::{describe, held, line, rough};
-use crate::preview::{Forecast, Planned};
+use crate::reconcile::dry_run::{Forecast, Planned};
 use crate::telemetry::{Milestone, What};
 
 /// How often the bar is redrawn.

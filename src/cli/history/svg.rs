@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::timeline::{bounds, label};
 use crate::cli::terminal::{moment, plain, rough};
-use crate::history::{Kind, Record};
+use crate::domain::history::{Kind, Record};
 
 const WIDTH: i64 = 1000;
 const LEFT: i64 = 330;

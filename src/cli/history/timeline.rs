@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{painted, took};
 use crate::cli::terminal::{Style, describe, moment, plain, rough};
-use crate::history::{Kind, Record, Span};
+use crate::domain::history::{Kind, Record, Span};
 
 /// How many columns the time axis has.
 const COLUMNS: usize = 40;

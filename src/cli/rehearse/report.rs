@@ -160,7 +160,7 @@ fn left_behind(aws: &EmbeddedAws, scene: &Scene) -> Vec<String> {
             ));
         }
         let value = aws.parameter(&service.staging_parameter);
-        if value.as_deref() != Some(crate::binding::DELETED) {
+        if value.as_deref() != Some(crate::domain::binding::DELETED) {
             left.push(format!(
                 "{} = {}",
                 service.staging_parameter,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use crate::config::{Config, Faults};
-use crate::named::filled;
+use crate::domain::arn::{Arn, PipelineArn};
+use crate::domain::targets::lookup::filled;
+use crate::domain::targets::{Parameters, Target};
 use crate::rehearsal::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
-use crate::target::{Arn, Parameters, PipelineArn, Target};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
 /// faults ends within minutes; everything else is at its default.

@@ -13,11 +13,11 @@
 use jiff::Timestamp;
 
 use crate::aws::dynamodb::{Item, KEY, Value};
-use crate::binding::{Binding, Evidence};
-use crate::event::JobKey;
-use crate::history::{self, Trail};
+use crate::domain::binding::{Binding, Evidence};
+use crate::domain::decision::Outcome;
+use crate::domain::event::JobKey;
+use crate::domain::history::{self, Trail};
 use crate::ledger::{Grant, Unfinished};
-use crate::plan::Outcome;
 
 /// The key of the item that [`crate::ledger::Ledger::check`] writes.
 pub(super) const CHECK: &str = "check";

@@ -9,7 +9,7 @@ use super::item::{job_item, production_item};
 use super::time::{MARGIN, expiry, lapsed};
 use super::{DynamoDbLedger, not_owner};
 use crate::aws::dynamodb::{Update, Updated};
-use crate::event::JobKey;
+use crate::domain::event::JobKey;
 use crate::ledger::{Grant, LedgerError, OPEN_RETENTION};
 
 /// Tries of taking a production distribution whose holder changes in the meantime.

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tokio::time::advance;
 
 use super::*;
-use crate::clock::Clock;
 use crate::rehearsal::{EmbeddedAws, Exchange, Service, Settings, Shape, Switches, Writer};
+use crate::runtime::clock::Clock;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -120,7 +120,7 @@ impl EmbeddedAws {
     }
 
     /// The execution that a service stands for, with what it has deployed by now and the moment at which its
-    /// newest approval opened.
+    /// newest approval opened, where one has.
     #[must_use]
     pub fn current(&self, service: &Service) -> Service {
         let now = self.clock().now();
@@ -132,7 +132,7 @@ impl EmbeddedAws {
         let approval = |it: &&ActionExecution| it.category == Category::Approval;
         let opened = execution.begun(now).rfind(approval);
         Service {
-            start_time: opened.map_or(execution.service.start_time, |it| it.started),
+            start_time: opened.map_or(service.start_time, |it| it.started),
             account: service.account.clone(),
             region: service.region.clone(),
             pipeline: service.pipeline.clone(),

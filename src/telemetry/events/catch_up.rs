@@ -6,8 +6,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::{Event, fails, ms};
-use crate::event::Rejection;
-use crate::lasting::Phase;
+use crate::domain::event::Rejection;
+use crate::runtime::lasting::Phase;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 

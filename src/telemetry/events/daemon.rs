@@ -6,9 +6,8 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::{Event, fails, ms};
-use crate::aws::pulse;
-use crate::lasting::Phase;
-use crate::ledger::Trouble;
+use crate::runtime::health::{LedgerTrouble, Trouble};
+use crate::runtime::lasting::Phase;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{LEDGER_FAILURES, LOG_LINES_DROPPED, METRICS_DROPPED, Metrics};
 
@@ -160,7 +159,7 @@ impl Event for LedgerRecovered {
 /// The ledger's table is slow, or throttles; work goes on. Said again for as long as it lasts.
 pub struct LedgerTroubled<'a> {
     /// Which table, and what is wrong with it.
-    pub trouble: &'a Trouble,
+    pub trouble: &'a LedgerTrouble,
     /// How long it has lasted, where it was said before.
     pub since: Option<Duration>,
 }
@@ -168,12 +167,12 @@ pub struct LedgerTroubled<'a> {
 impl Event for LedgerTroubled<'_> {
     fn record(&self, _metrics: &Metrics) {
         let latency = match self.trouble.what {
-            pulse::Trouble::Slow { latency } => Some(ms(latency)),
-            pulse::Trouble::Throttled => None,
+            Trouble::Slow { latency } => Some(ms(latency)),
+            Trouble::Throttled => None,
         };
         let remedy = match self.trouble.what {
-            pulse::Trouble::Slow { .. } => "look at the network, and at the table's latency",
-            pulse::Trouble::Throttled => "give it more capacity, or on-demand billing",
+            Trouble::Slow { .. } => "look at the network, and at the table's latency",
+            Trouble::Throttled => "give it more capacity, or on-demand billing",
         };
         warn!(
             ledger.table = self.trouble.table,

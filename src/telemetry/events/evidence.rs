@@ -1,18 +1,18 @@
 //! What a job finds out about its distributions, and whom it waits for.
 
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
 use super::{Event, ms, report};
-use crate::at_work::Busy;
-use crate::aws::AwsError;
-use crate::history::News;
-use crate::plan::Outcome;
+use crate::domain::at_work::Busy;
+use crate::domain::decision::Outcome;
+use crate::domain::history::News;
+use crate::domain::verdict::Verdict;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{Milestone, What};
-use crate::verdict::Verdict;
 
 /// CodePipeline was asked whether a rejection still stands.
 pub struct RejectionChecked<'a> {
@@ -94,7 +94,7 @@ pub struct NotConfirmed<'a> {
     /// The staging distribution that one reading does not show.
     pub staging_id: &'a str,
     /// Why.
-    pub error: &'a AwsError,
+    pub error: &'a dyn StdError,
 }
 
 impl Event for NotConfirmed<'_> {

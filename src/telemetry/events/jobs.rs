@@ -6,12 +6,12 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::{Event, ms, report};
-use crate::event::Rejection;
-use crate::history::News;
-use crate::plan::Outcome;
-use crate::programs::Finish;
-use crate::retry::Conflict;
-use crate::target::ResolvedTarget;
+use crate::domain::decision::Outcome;
+use crate::domain::error_class::Conflict;
+use crate::domain::event::Rejection;
+use crate::domain::history::News;
+use crate::domain::targets::ResolvedTarget;
+use crate::runtime::programs::Finish;
 use crate::telemetry::metrics::{
     CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_OBSERVED, CLEANUPS_REFUSED, CLEANUPS_STARTED,
     CLEANUPS_SUCCEEDED, CLEANUPS_SUPERSEDED, EVENT_AGE, Metrics, PROPAGATION_TIME,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::{Event, fails, ms, report};
-use crate::event::ACTION_DETAIL_TYPE;
-use crate::history::News;
-use crate::lasting::Phase;
-use crate::retry::ErrorClass;
-use crate::target::PipelineArn;
+use crate::domain::arn::PipelineArn;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::event::ACTION_DETAIL_TYPE;
+use crate::domain::history::News;
+use crate::runtime::lasting::Phase;
 use crate::telemetry::metrics::{
     DUPLICATES_SUPPRESSED, HEARTBEAT_FAILURES, LEASE_MARGIN, MESSAGES_DELETED, MESSAGES_RECEIVED,
     MESSAGES_REFUSED, MESSAGES_RELEASED, Metrics,

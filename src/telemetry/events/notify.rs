@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::{Event, fails, ms};
-use crate::lasting::Phase;
+use crate::runtime::lasting::Phase;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 

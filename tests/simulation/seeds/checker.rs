@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use stagesweep::binding::Binding;
-use stagesweep::event::JobKey;
+use stagesweep::domain::binding::Binding;
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::event::JobKey;
 use stagesweep::ledger::Grant;
-use stagesweep::plan::Outcome;
 use stagesweep::rehearsal::{AwsService, Call, EmbeddedAws, Entry, PolicyView, Service};
 
 use super::misreadings::Memory;
@@ -100,8 +100,8 @@ pub(super) struct Truth {
     handles: BTreeMap<(String, String), (String, Timestamp)>,
     /// By owner and message: the first handle that it was handed.
     firsts: BTreeMap<(String, String), String>,
-    /// By ledger and job.
-    grants: BTreeMap<(usize, JobKey), Held>,
+    /// By job.
+    grants: BTreeMap<JobKey, Held>,
     /// By what they were done to.
     pub(super) effects: BTreeMap<(String, Effect), u32>,
     /// Jobs that were bound once.
@@ -117,8 +117,8 @@ pub(super) struct Truth {
     /// A modification time is that of a modification. Otherwise a deployment may be taken for superseded,
     /// and left.
     pub(super) times_tell: bool,
-    /// All daemons go by one ledger: each knows what the others have written.
-    pub(super) one_ledger: bool,
+    /// Production distributions that were switched off before a daemon had disabled anything beside them.
+    pub(super) off_without_us: BTreeSet<String>,
     /// By staging distribution: the execution that deployed into it last.
     pub(super) owners: BTreeMap<String, String>,
     /// Rejections are verified.
@@ -272,7 +272,7 @@ impl Checker {
 
     // ---- what the ledgers granted ----
 
-    pub(crate) fn granted(&self, ledger: usize, grant: &Grant, now: Timestamp, until: Timestamp) {
+    pub(crate) fn granted(&self, grant: &Grant, now: Timestamp, until: Timestamp) {
         let mut truth = self.truth();
         let unasked = !truth.holds_message(&grant.owner, grant.key.as_str(), soon(now));
         let held = Held {
@@ -283,7 +283,7 @@ impl Checker {
             done: false,
             unasked,
         };
-        let earlier = truth.grants.insert((ledger, grant.key.clone()), held);
+        let earlier = truth.grants.insert(grant.key.clone(), held);
         if let Some(earlier) = earlier {
             if earlier.done {
                 truth.fail(format!("a job that is done was granted: {}", grant.key));
@@ -295,16 +295,16 @@ impl Checker {
     }
 
     /// The ledger of one daemon was opened anew: whoever held leases in it is dead.
-    pub(crate) fn leases_ended(&self, ledger: usize) {
+    pub(crate) fn leases_ended(&self) {
         let mut truth = self.truth();
-        for ((_, _), held) in truth.grants.iter_mut().filter(|((it, _), _)| *it == ledger) {
+        for held in truth.grants.values_mut() {
             held.production_id = None;
         }
     }
 
-    fn honoured(&self, ledger: usize, grant: &Grant, what: &str, change: impl FnOnce(&mut Held)) {
+    fn honoured(&self, grant: &Grant, what: &str, change: impl FnOnce(&mut Held)) {
         let mut truth = self.truth();
-        match truth.grants.get_mut(&(ledger, grant.key.clone())) {
+        match truth.grants.get_mut(&grant.key) {
             Some(held) if held.owner == grant.owner && held.epoch == grant.epoch => change(held),
             _ => truth.fail(format!("a void grant was honoured: {what} {}", grant.key)),
         }
@@ -312,11 +312,11 @@ impl Checker {
 
     /// A production distribution is bound to one job at a time: whoever had it before has lost it,
     /// and its lease must be over.
-    pub(crate) fn bound(&self, ledger: usize, grant: &Grant, binding: &Binding, now: Timestamp) {
+    pub(crate) fn bound(&self, grant: &Grant, binding: &Binding, now: Timestamp) {
         let mut truth = self.truth();
         truth.begun.insert(grant.key.to_string());
         let mut taken = None;
-        for ((_, key), held) in truth.grants.iter_mut().filter(|((it, _), _)| *it == ledger) {
+        for (key, held) in &mut truth.grants {
             if *key != grant.key && held.production_id.as_ref() == Some(&binding.production_id) {
                 held.production_id = None;
                 // The ledger keeps whole milliseconds.
@@ -329,33 +329,33 @@ impl Checker {
             truth.fail(format!("{} was bound to what {key} holds", grant.key));
         }
         drop(truth);
-        self.honoured(ledger, grant, "bind", |held| {
+        self.honoured(grant, "bind", |held| {
             held.production_id = Some(binding.production_id.clone());
         });
     }
 
-    pub(crate) fn renewed(&self, ledger: usize, grant: &Grant, until: Timestamp) {
-        self.honoured(ledger, grant, "renew", |held| held.until = until);
+    pub(crate) fn renewed(&self, grant: &Grant, until: Timestamp) {
+        self.honoured(grant, "renew", |held| held.until = until);
     }
 
-    pub(crate) fn completed(&self, ledger: usize, grant: &Grant, outcome: Outcome, now: Timestamp) {
+    pub(crate) fn completed(&self, grant: &Grant, outcome: Outcome, now: Timestamp) {
         let key = grant.key.to_string();
         self.note(now, || format!("{key}: {}", outcome.code()));
         self.truth().done_and_told(now, &grant.owner, &key);
-        self.honoured(ledger, grant, "complete", |held| {
+        self.honoured(grant, "complete", |held| {
             held.done = true;
             held.production_id = None;
         });
     }
 
     /// The production distribution was given back, and the grant kept.
-    pub(crate) fn yielded(&self, ledger: usize, grant: &Grant) {
-        self.released(ledger, grant);
+    pub(crate) fn yielded(&self, grant: &Grant) {
+        self.released(grant);
     }
 
-    pub(crate) fn released(&self, ledger: usize, grant: &Grant) {
+    pub(crate) fn released(&self, grant: &Grant) {
         let mut truth = self.truth();
-        if let Some(held) = truth.grants.get_mut(&(ledger, grant.key.clone()))
+        if let Some(held) = truth.grants.get_mut(&grant.key)
             && held.owner == grant.owner
             && held.epoch == grant.epoch
         {
@@ -570,7 +570,7 @@ impl Truth {
                 ));
             }
         }
-        let place = (life.ledger, JobKey::from(key.to_owned()));
+        let place = JobKey::from(key.to_owned());
         let held = self.grants.get(&place);
         let production_id = held
             .filter(|held| !job.done && held.owner == job.held_by && held.epoch == job.epoch)
@@ -591,10 +591,9 @@ impl Truth {
     }
 
     /// Whoever held a production distribution does not any more.
-    fn given_back(&mut self, life: &Life, production: &str) {
-        for ((ledger, _), held) in &mut self.grants {
-            let of_this = held.production_id.as_deref() == Some(production);
-            if *ledger == life.ledger && of_this {
+    fn given_back(&mut self, production: &str) {
+        for held in self.grants.values_mut() {
+            if held.production_id.as_deref() == Some(production) {
                 held.production_id = None;
             }
         }
@@ -602,13 +601,13 @@ impl Truth {
 
     fn production_taken(&mut self, now: Timestamp, life: &Life, production: &str, key: &str) {
         if key.is_empty() {
-            return self.given_back(life, production);
+            return self.given_back(production);
         }
         self.begun.insert(key.to_owned());
         let mut taken = None;
-        for ((ledger, other), held) in &mut self.grants {
+        for (other, held) in &mut self.grants {
             let of_this = held.production_id.as_deref() == Some(production);
-            if *ledger != life.ledger || !of_this || other.as_str() == key {
+            if !of_this || other.as_str() == key {
                 continue;
             }
             held.production_id = None;
@@ -619,7 +618,7 @@ impl Truth {
         if let Some(other) = taken {
             self.fail(format!("{key} took {production}, which {other} holds"));
         }
-        let place = (life.ledger, JobKey::from(key.to_owned()));
+        let place = JobKey::from(key.to_owned());
         if let Some(held) = self.grants.get_mut(&place)
             && held.owner == life.owner
         {
@@ -627,10 +626,10 @@ impl Truth {
         }
     }
 
-    /// The jobs that are done, with their ledgers.
-    pub(super) fn done(&self) -> impl Iterator<Item = (String, usize)> {
+    /// The jobs that are done.
+    pub(super) fn done(&self) -> impl Iterator<Item = String> {
         let done = self.grants.iter().filter(|(_, held)| held.done);
-        done.map(|((ledger, key), _)| (key.to_string(), *ledger))
+        done.map(|(key, _)| key.to_string())
     }
 
     pub(super) fn fail(&mut self, why: String) {
@@ -931,7 +930,7 @@ impl Truth {
     /// Whether a job of an execution that is only observed is done.
     fn is_observed(&self, execution_id: &str) -> bool {
         self.done()
-            .any(|(key, _)| key.starts_with(execution_id) && key.ends_with("/observe"))
+            .any(|key| key.starts_with(execution_id) && key.ends_with("/observe"))
     }
 
     /// Whether somebody holds a message of an execution, whose id the job's key begins with.
@@ -961,8 +960,8 @@ impl Truth {
     /// Whether this life has a job of this deployment that a person began.
     pub(super) fn works_by_hand(&self, life: &Life, number: usize) -> bool {
         let by_hand = by_hand(&self.deployments[number].service);
-        self.grants.iter().any(|((ledger, key), held)| {
-            let of_it = *ledger == life.ledger && key.as_str().starts_with(&by_hand);
+        self.grants.iter().any(|(key, held)| {
+            let of_it = key.as_str().starts_with(&by_hand);
             of_it && held.owner == life.owner && !held.done
         })
     }
@@ -973,8 +972,8 @@ impl Truth {
         let late = now.checked_sub(GRACE).unwrap();
         let execution = &self.deployments[number].service.execution_id;
         // A job that has changed something, or was about to, is finished by the ledger.
-        let unasked = self.grants.iter().any(|((ledger, key), held)| {
-            let of_it = *ledger == life.ledger && key.as_str().starts_with(execution);
+        let unasked = self.grants.iter().any(|(key, held)| {
+            let of_it = key.as_str().starts_with(execution);
             let unasked = held.unasked || self.gave_back_messages(&life.owner, execution);
             of_it && held.owner == life.owner && unasked && self.begun.contains(key.as_str())
         });
@@ -988,13 +987,9 @@ impl Truth {
         let production = &self.deployments[number].service.production_id;
         let mut of_this = self
             .grants
-            .iter()
-            .filter(|((ledger, _), held)| {
-                *ledger == life.ledger
-                    && held.production_id.as_ref() == Some(production)
-                    && held.until >= late
-            })
-            .map(|(_, held)| &held.owner);
+            .values()
+            .filter(|held| held.production_id.as_ref() == Some(production) && held.until >= late)
+            .map(|held| &held.owner);
         let first = of_this.next();
         let why = match first {
             None => format!("{} was not granted {production}", life.owner),

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use stagesweep::binding::Binding;
-use stagesweep::clock::Clock;
-use stagesweep::event::JobKey;
+use stagesweep::domain::binding::Binding;
+use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::event::JobKey;
 use stagesweep::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Records, Unfinished};
-use stagesweep::plan::Outcome;
+use stagesweep::runtime::clock::Clock;
 
 use super::checker::Checker;
 use super::sabotage::Sabotage;
@@ -72,12 +72,8 @@ impl Ledger for SimulatedLedger {
             .carry_out(|records, now| {
                 let claim = records.claim(&self.life.owner, key, pipeline, now, until)?;
                 if let Claim::Granted { grant, .. } = &claim {
-                    self.checker.granted(
-                        self.life.ledger,
-                        grant,
-                        self.world.now(),
-                        self.in_world(now, until),
-                    );
+                    self.checker
+                        .granted(grant, self.world.now(), self.in_world(now, until));
                 }
                 Ok(claim)
             })
@@ -106,7 +102,7 @@ impl Ledger for SimulatedLedger {
                 }
                 Bound::Bound => {
                     let now = self.world.now();
-                    self.checker.bound(self.life.ledger, grant, binding, now);
+                    self.checker.bound(grant, binding, now);
                     Ok(bound)
                 }
                 busy => Ok(busy),
@@ -118,7 +114,7 @@ impl Ledger for SimulatedLedger {
     async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
         self.carry_out(|records, _| {
             records.yield_production(grant)?;
-            self.checker.yielded(self.life.ledger, grant);
+            self.checker.yielded(grant);
             Ok(())
         })
         .await
@@ -134,8 +130,7 @@ impl Ledger for SimulatedLedger {
                 return Ok(());
             }
             records.renew(grant, now, until)?;
-            self.checker
-                .renewed(self.life.ledger, grant, self.in_world(now, until));
+            self.checker.renewed(grant, self.in_world(now, until));
             Ok(())
         })
         .await
@@ -148,13 +143,11 @@ impl Ledger for SimulatedLedger {
                 Err(LedgerError::NotOwner { .. })
                     if self.sabotage == Some(Sabotage::IgnoresOwnership) =>
                 {
-                    self.checker
-                        .completed(self.life.ledger, grant, outcome, self.world.now());
+                    self.checker.completed(grant, outcome, self.world.now());
                     Ok(())
                 }
                 Ok(()) => {
-                    self.checker
-                        .completed(self.life.ledger, grant, outcome, self.world.now());
+                    self.checker.completed(grant, outcome, self.world.now());
                     Ok(())
                 }
                 failed => failed,
@@ -166,7 +159,7 @@ impl Ledger for SimulatedLedger {
     async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
         self.carry_out(|records, now| {
             records.release(grant, reason, now)?;
-            self.checker.released(self.life.ledger, grant);
+            self.checker.released(grant);
             self.checker
                 .note(self.world.now(), || format!("{}: {reason}", grant.key));
             self.checker.ended(self.world.now(), grant, reason);
@@ -206,7 +199,7 @@ impl Ledger for SimulatedLedger {
     async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
         self.carry_out(|records, _| {
             records.paid(ids)?;
-            self.checker.paid(&self.life, ids);
+            self.checker.paid(ids);
             Ok(())
         })
         .await

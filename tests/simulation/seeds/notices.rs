@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use stagesweep::ledger::Grant;
 use stagesweep::notify::Notice;
-use stagesweep::programs::{Finish, Invocation, Listener, Programs};
 use stagesweep::rehearsal::{Action, AwsService, EmbeddedAws, Failure};
-use stagesweep::stop::Stop;
+use stagesweep::runtime::programs::{Finish, Invocation, Listener, Programs};
+use stagesweep::runtime::stop::Stop;
 
 use super::checker::{Checker, Kind, Truth};
 use super::whose::left_behind;
@@ -142,8 +142,8 @@ pub(super) struct Notices {
     /// Who is to be told; nobody, where that is switched off.
     outlets: BTreeSet<Outlet>,
     max_receives: u32,
-    /// By ledger and id: what is kept.
-    kept: BTreeSet<(usize, String)>,
+    /// What is kept.
+    kept: BTreeSet<String>,
     /// By owner and id: when it was last made known to the ledger, which may have failed to keep it.
     made: BTreeMap<(String, String), Timestamp>,
     /// Those that a ledger failed to keep.
@@ -186,10 +186,10 @@ impl Checker {
     }
 
     /// A ledger forgets notices.
-    pub(crate) fn paid(&self, life: &Life, ids: &[String]) {
+    pub(crate) fn paid(&self, ids: &[String]) {
         let mut truth = self.truth();
         for id in ids {
-            truth.paid(life.ledger, id);
+            truth.paid(id);
         }
     }
 
@@ -234,10 +234,10 @@ impl Checker {
         for message in aws.messages(dead_letter_url) {
             truth.dead_letter_is_told(&message.id);
         }
-        if let Some((_, id)) = truth.notices.kept.first().cloned() {
+        if let Some(id) = truth.notices.kept.first().cloned() {
             truth.fail(format!("still owed: {id}"));
         }
-        let done = truth.done().map(|(key, _)| done_id(&key));
+        let done = truth.done().map(|key| done_id(&key));
         let untold: Vec<_> = done
             .filter(|id| !truth.notices.is_taken(id) && !truth.notices.unkept.contains(id))
             // Of what a person cleans, he is told on his terminal.
@@ -283,7 +283,7 @@ impl Truth {
             .made
             .insert((life.owner.clone(), id.to_owned()), now);
         if kept {
-            notices.kept.insert((life.ledger, id.to_owned()));
+            notices.kept.insert(id.to_owned());
         } else {
             notices.unkept.insert(id.to_owned());
         }
@@ -306,8 +306,8 @@ impl Truth {
         }
     }
 
-    fn paid(&mut self, ledger: usize, id: &str) {
-        let kept = self.notices.kept.remove(&(ledger, id.to_owned()));
+    fn paid(&mut self, id: &str) {
+        let kept = self.notices.kept.remove(id);
         if kept && !self.notices.is_taken(id) {
             self.fail(format!("forgotten before everyone had taken it: {id}"));
         }
@@ -385,7 +385,7 @@ impl Truth {
         }
         if before.len() <= MAX_IN_TABLE {
             for id in before.keys().filter(|id| !after.contains_key(*id)) {
-                self.paid(life.ledger, id);
+                self.paid(id);
             }
         }
     }

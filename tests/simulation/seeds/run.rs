@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stagesweep::aws::Connector;
-use stagesweep::clock::Clock;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
 use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
@@ -13,6 +12,7 @@ use stagesweep::rehearsal::{
     Action, EmbeddedAws, EventOptions, Faults, Form, Level, MessageView, Outcome, Queues, Review,
     Rule, RuleId, Service, Settings,
 };
+use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
 const TIME_TO_TELL: Duration = Duration::from_secs(5 * 60);
 
 /// The table of a shared ledger that is one.
-pub(super) const TABLE: &str = "ledger";
+const TABLE: &str = "ledger";
 
 /// Another pipeline that leads to the same parameters.
 const ANOTHER: &str = r#"
@@ -87,7 +87,7 @@ pub(super) struct Play<'a> {
     pub(super) checker: Arc<Checker>,
     pub(super) services: Vec<Story>,
     daemons: Vec<Slot>,
-    pub(super) records: Vec<Arc<Mutex<Records>>>,
+    records: Arc<Mutex<Records>>,
     pub(super) deaths: UnboundedSender<usize>,
     /// Those who clean by hand.
     pub(super) persons: Vec<Arc<Life>>,
@@ -98,6 +98,28 @@ pub(super) struct Play<'a> {
     bus: Option<RuleId>,
     /// What ails the program that is told.
     program: Arc<Mutex<Option<Trouble>>>,
+}
+
+/// What a daemon or a person works with in one life.
+pub(super) struct Means {
+    pub(super) connector: Connector,
+    pub(super) clock: Clock,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) programs: Arc<Teller>,
+    simulated: Arc<SimulatedLedger>,
+    /// As whom, where the ledger is a table.
+    table: Option<String>,
+}
+
+impl Means {
+    pub(super) async fn ledger(&self) -> anyhow::Result<Arc<dyn Ledger>> {
+        let Some(owner) = self.table.clone() else {
+            return Ok(self.simulated.clone());
+        };
+        let table = self.connector.table(TABLE);
+        let clock = self.clock.clone();
+        Ok(Arc::new(DynamoDbLedger::open(table, owner, clock).await?))
+    }
 }
 
 /// A service's deployments.
@@ -162,9 +184,8 @@ impl<'a> Play<'a> {
             .executions
             .as_ref()
             .is_some_and(|it| it.deploy_stage);
-        let one_ledger = scenario.shared_ledger || scenario.daemons == 1;
         let times_tell = !scenario.switches.modified_when_deployed;
-        checker.knows(deploy_stage, one_ledger, times_tell);
+        checker.knows(deploy_stage, times_tell);
         if scenario.observes {
             checker.observes();
         }
@@ -177,12 +198,6 @@ impl<'a> Play<'a> {
             let told = scenario.told.iter().copied().collect();
             checker.tells(told, scenario.max_receive_count);
         }
-        let ledgers = if scenario.shared_ledger {
-            1
-        } else {
-            scenario.daemons
-        };
-        let records = || Arc::new(Mutex::new(Records::in_memory().unwrap()));
         let mut agenda: Vec<_> = scenario
             .happenings
             .iter()
@@ -207,7 +222,7 @@ impl<'a> Play<'a> {
                     down: Duration::ZERO,
                 })
                 .collect(),
-            records: std::iter::repeat_with(records).take(ledgers).collect(),
+            records: Arc::new(Mutex::new(Records::in_memory().unwrap())),
             deaths,
             persons: Vec::new(),
             agenda,
@@ -426,8 +441,8 @@ impl<'a> Play<'a> {
         let parameter = &self.checker.deployments()[number].service.staging_parameter;
         let history = self.aws.parameter_history(parameter);
         bodies.any(|body| {
-            let event = stagesweep::event::parse(body).unwrap();
-            let stagesweep::event::Kind::Rejection(rejection) = event.kind else {
+            let event = stagesweep::domain::event::parse(body).unwrap();
+            let stagesweep::domain::event::Kind::Rejection(rejection) = event.kind else {
                 return false;
             };
             let uncertainty = rejection.as_of_uncertainty;
@@ -588,68 +603,34 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
     fn start(&mut self, daemon: usize) {
         self.lives += 1;
         let slot = &self.daemons[daemon];
-        let ledger = if self.scenario.shared_ledger {
-            0
-        } else {
-            daemon
-        };
         let life = Arc::new(Life {
             daemon,
             owner: format!("daemon{daemon}.{}", self.lives),
-            ledger,
             fate: Arc::clone(&slot.fate),
             dead: CancellationToken::new(),
             deaths: self.deaths.clone(),
         });
         self.note(|| format!("{} starts", life.owner));
-        let records = Arc::clone(&self.records[ledger]);
-        if !self.scenario.shared_ledger {
+        if !self.scenario.is_fleet() {
             // As opening the file does.
-            records.lock().unwrap().end_leases().unwrap();
-            self.checker.leases_ended(ledger);
+            self.records.lock().unwrap().end_leases().unwrap();
+            self.checker.leases_ended();
         }
         let clock = self.clock.on_another_machine(Arc::clone(&slot.fate.skew));
-        let wire = Wire {
-            aws: self.aws.clone(),
-            life: Arc::clone(&life),
-            checker: Arc::clone(&self.checker),
-            sabotage: self.sabotage,
-        };
-        let telemetry = Arc::new(Telemetry::new(clock.clone()));
-        let connector = Connector::to_endpoint(
-            "http://aws.test",
-            "ap-northeast-1",
-            Some(wire.http_client()),
-            &clock,
-            Arc::clone(&telemetry),
-        );
-        let simulated = SimulatedLedger {
-            records,
-            life: Arc::clone(&life),
-            clock: clock.clone(),
-            world: self.clock.clone(),
-            checker: Arc::clone(&self.checker),
-            sabotage: self.sabotage,
-        };
-        let (config, table) = (self.config(), self.scenario.table);
-        let owner = life.owner.clone();
-        let programs = Arc::new(Teller {
-            life: Arc::clone(&life),
-            checker: Arc::clone(&self.checker),
-            aws: self.aws.clone(),
-            trouble: Arc::clone(&self.program),
-            running: AtomicBool::new(false),
-        });
+        let means = self.equip(&life, clock, self.sabotage, Arc::clone(&self.program));
+        let config = self.config();
         let stop = CancellationToken::new();
         let (living, stopping) = (Arc::clone(&life), stop.clone());
         tokio::spawn(async move {
             let running = async {
-                let ledger: Arc<dyn Ledger> = if table {
-                    let table = connector.table(TABLE);
-                    Arc::new(DynamoDbLedger::open(table, owner, clock.clone()).await?)
-                } else {
-                    Arc::new(simulated)
-                };
+                let ledger = means.ledger().await?;
+                let Means {
+                    connector,
+                    clock,
+                    telemetry,
+                    programs,
+                    ..
+                } = means;
                 let daemon = Daemon::new(config, &connector, ledger, clock, telemetry, programs);
                 anyhow::Ok(daemon.run(stopping, false).await?)
             };
@@ -660,6 +641,53 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
             }
         });
         self.daemons[daemon].life = Some((life, stop));
+    }
+
+    /// What a daemon or a person works with in one life.
+    pub(super) fn equip(
+        &self,
+        life: &Arc<Life>,
+        clock: Clock,
+        sabotage: Option<Sabotage>,
+        trouble: Arc<Mutex<Option<Trouble>>>,
+    ) -> Means {
+        let wire = Wire {
+            aws: self.aws.clone(),
+            life: Arc::clone(life),
+            checker: Arc::clone(&self.checker),
+            sabotage,
+        };
+        let telemetry = Arc::new(Telemetry::new(clock.clone()));
+        let connector = Connector::to_endpoint(
+            "http://aws.test",
+            "ap-northeast-1",
+            Some(wire.http_client()),
+            &clock,
+            Arc::clone(&telemetry),
+        );
+        let simulated = SimulatedLedger {
+            records: Arc::clone(&self.records),
+            life: Arc::clone(life),
+            clock: clock.clone(),
+            world: self.clock.clone(),
+            checker: Arc::clone(&self.checker),
+            sabotage,
+        };
+        let programs = Arc::new(Teller {
+            life: Arc::clone(life),
+            checker: Arc::clone(&self.checker),
+            aws: self.aws.clone(),
+            trouble,
+            running: AtomicBool::new(false),
+        });
+        Means {
+            connector,
+            clock,
+            telemetry,
+            programs,
+            simulated: Arc::new(simulated),
+            table: self.scenario.table.then(|| life.owner.clone()),
+        }
     }
 
     fn died(&mut self, daemon: usize) {

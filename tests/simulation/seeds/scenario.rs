@@ -18,9 +18,7 @@ pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) services: usize,
     pub(crate) daemons: usize,
-    /// One ledger for all daemons, or one for each.
-    pub(crate) shared_ledger: bool,
-    /// The shared ledger is a table, over the wire; otherwise the rules of the embedded one.
+    /// The ledger is a table, over the wire; otherwise the rules of the embedded one.
     pub(crate) table: bool,
     /// By how much each daemon's clock is wrong from the start.
     pub(crate) skews: Vec<i64>,
@@ -119,6 +117,11 @@ pub(crate) enum Meddling {
 }
 
 impl Scenario {
+    /// Several daemons work by one ledger.
+    pub(crate) fn is_fleet(&self) -> bool {
+        self.daemons > 1
+    }
+
     /// The run of that seed.
     pub(crate) fn of(seed: u64) -> Self {
         let mut scenario = Self::without_executions(seed);
@@ -149,7 +152,6 @@ impl Scenario {
             seed,
             services,
             daemons,
-            shared_ledger: daemons > 1,
             table: false,
             skews: vec![0; daemons],
             propagation: pick(rng, &[SECOND, 30 * SECOND, 170 * SECOND, 400 * SECOND]),
@@ -226,14 +228,12 @@ impl Scenario {
         }
     }
 
-    /// In some other worlds events are lost, and caught up with. Separate ledgers would let two daemons work
-    /// on one rejection, which no message keeps from it.
+    /// In some other worlds events are lost, and caught up with.
     fn losses(&mut self, seed: u64) {
         let mut rng = fastrand::Rng::with_seed(
             seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6361_7463_6875_7000,
         );
-        self.catch_up =
-            rng.u32(..5) == 0 && !self.verify && (self.daemons == 1 || self.shared_ledger);
+        self.catch_up = rng.u32(..5) == 0 && !self.verify;
         if !self.catch_up {
             return;
         }
@@ -324,7 +324,7 @@ impl Scenario {
     fn tables(&mut self, seed: u64) {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x0074_6162_6c65_7300);
         let rng = &mut rng;
-        self.table = self.shared_ledger && rng.u32(..3) > 0;
+        self.table = self.is_fleet() && rng.u32(..3) > 0;
         if self.table {
             for skew in &mut self.skews {
                 *skew = pick(rng, &[0, 0, -300_000, -1_500, 90_000, 600_000]);

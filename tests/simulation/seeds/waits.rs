@@ -1,28 +1,22 @@
 //! What healthy rejections wait for: crowds, slow tables, a person's `clean`. None of it may make a dead letter.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use stagesweep::aws::Connector;
 use stagesweep::daemon;
-use stagesweep::lease::Terms;
-use stagesweep::ledger::{DynamoDbLedger, Ledger};
-use stagesweep::manual::{ByHand, Order};
-use stagesweep::named::{self, Home, Wanted};
+use stagesweep::domain::lease_terms::Terms;
+use stagesweep::domain::targets::lookup::{self, Home, Wanted};
+use stagesweep::ops::clean::{ByHand, Order};
 use stagesweep::rehearsal::Faults;
-use stagesweep::stop::Stop;
-use stagesweep::tasks::Tasks;
-use stagesweep::telemetry::Telemetry;
+use stagesweep::runtime::stop::Stop;
+use stagesweep::runtime::tasks::Tasks;
 use tokio_util::sync::CancellationToken;
 
 use super::checker::Kind;
 use super::executions::InPipeline;
-use super::ledger::SimulatedLedger;
-use super::notices::Teller;
-use super::run::{Play, TABLE};
+use super::run::Play;
 use super::scenario::{Happening, SECOND, Scenario, pick, within};
-use super::wire::{Fate, Life, Wire};
+use super::wire::{Fate, Life};
 
 impl Scenario {
     /// In some worlds few jobs may work at once and many copies come, a table answers late, or a person cleans
@@ -53,7 +47,7 @@ impl Scenario {
             }
         }
         let told_apart = self.executions.is_none() && !self.catch_up;
-        if told_apart && (self.daemons == 1 || self.shared_ledger) && rng.u32(..5) == 0 {
+        if told_apart && rng.u32(..5) == 0 {
             let service = rng.usize(..self.services);
             // What a person cleans is nobody's to approve any more.
             let spoils = |what: &Happening| match what {
@@ -142,7 +136,7 @@ impl Play<'_> {
             account: newest.account.clone(),
         };
         let order = Order {
-            named: named::find(&config.targets, wanted, &home).unwrap(),
+            named: lookup::find(&config.targets, wanted, &home).unwrap(),
             staging_id: newest.staging_id.clone(),
             version: version.version.try_into().unwrap(),
             resumes: None,
@@ -150,62 +144,28 @@ impl Play<'_> {
         let life = Arc::new(Life {
             daemon: usize::MAX,
             owner: format!("person{}", self.persons.len()),
-            ledger: 0,
             fate: Arc::new(Fate::default()),
             dead: CancellationToken::new(),
             deaths: self.deaths.clone(),
         });
         self.persons.push(Arc::clone(&life));
-        let clock = self.clock.clone();
-        let wire = Wire {
-            aws: self.aws.clone(),
-            life: Arc::clone(&life),
-            checker: Arc::clone(&self.checker),
-            sabotage: None,
-        };
-        let telemetry = Arc::new(Telemetry::new(clock.clone()));
-        let connector = Connector::to_endpoint(
-            "http://aws.test",
-            "ap-northeast-1",
-            Some(wire.http_client()),
-            &clock,
-            Arc::clone(&telemetry),
-        );
-        let simulated = SimulatedLedger {
-            records: Arc::clone(&self.records[0]),
-            life: Arc::clone(&life),
-            clock: clock.clone(),
-            world: clock.clone(),
-            checker: Arc::clone(&self.checker),
-            sabotage: None,
-        };
-        let programs = Arc::new(Teller {
-            life: Arc::clone(&life),
-            checker: Arc::clone(&self.checker),
-            aws: self.aws.clone(),
-            trouble: Arc::new(Mutex::new(None)),
-            running: AtomicBool::new(false),
-        });
-        let (table, checker) = (self.scenario.table, Arc::clone(&self.checker));
+        let means = self.equip(&life, self.clock.clone(), None, Arc::default());
+        let checker = Arc::clone(&self.checker);
         tokio::spawn(async move {
+            let clock = means.clock.clone();
             let cleaning = async {
-                let ledger: Arc<dyn Ledger> = if table {
-                    let table = connector.table(TABLE);
-                    let owner = life.owner.clone();
-                    Arc::new(DynamoDbLedger::open(table, owner, clock.clone()).await?)
-                } else {
-                    Arc::new(simulated)
-                };
+                let ledger = means.ledger().await?;
                 let tasks = Tasks::default();
-                let accounts = daemon::accounts(&config, &connector, &telemetry, &tasks);
+                let accounts =
+                    daemon::accounts(&config, &means.connector, &means.telemetry, &tasks);
                 let by_hand = ByHand {
                     ledger: Arc::clone(&ledger),
                     reconciler: daemon::reconciler(
                         &config,
                         accounts,
                         ledger,
-                        telemetry,
-                        programs,
+                        means.telemetry,
+                        means.programs,
                         clock.clone(),
                     ),
                     targets: Arc::new(config.targets.clone()),

@@ -30,10 +30,9 @@ pub(super) struct Look {
 
 impl Checker {
     /// What daemons are told of a world.
-    pub(crate) fn knows(&self, deploy_stage: bool, one_ledger: bool, times_tell: bool) {
+    pub(crate) fn knows(&self, deploy_stage: bool, times_tell: bool) {
         let mut truth = self.truth();
-        (truth.deploy_stage, truth.one_ledger) = (deploy_stage, one_ledger);
-        truth.times_tell = times_tell;
+        (truth.deploy_stage, truth.times_tell) = (deploy_stage, times_tell);
     }
 
     /// The approval of a deployment was decided.
@@ -81,8 +80,11 @@ impl Truth {
         let all: BTreeSet<_> = told.map(|it| it.service.production_id.clone()).collect();
         for id in all {
             // Who asks nobody may disable what a promotion is about to copy; so may a pipeline's own cleanup.
-            let ours = self.disabled_beside(&id);
-            if ours && self.verify && aws.distribution(&id).is_some_and(|it| !it.enabled) {
+            if aws.distribution(&id).is_none_or(|it| it.enabled) {
+                self.off_without_us.remove(&id);
+            } else if !self.disabled_beside(&id) {
+                self.off_without_us.insert(id);
+            } else if self.verify && !self.off_without_us.contains(&id) {
                 self.fail(format!("production {id} is switched off"));
             }
         }
@@ -186,8 +188,7 @@ impl Truth {
         let of_it =
             |it: &(&(String, String), &Look)| it.0.0 == life.owner && leads_to(&service, &it.0.1);
         let looks: Vec<_> = looks.filter(of_it).collect();
-        let withdrawn =
-            self.one_ledger && withdrawn_by_us(aws, &service.staging_parameter, distribution);
+        let withdrawn = withdrawn_by_us(aws, &service.staging_parameter, distribution);
         let mut why = None;
         if looks.iter().all(|(_, look)| late(look.at)) {
             why = Some("nobody asked who is at work".to_owned());

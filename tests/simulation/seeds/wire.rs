@@ -72,8 +72,6 @@ pub(crate) struct Fate {
 pub(crate) struct Life {
     pub(crate) daemon: usize,
     pub(crate) owner: String,
-    /// The number of its ledger.
-    pub(crate) ledger: usize,
     pub(crate) fate: Arc<Fate>,
     pub(crate) dead: CancellationToken,
     /// Hears of a death, by the daemon's number.

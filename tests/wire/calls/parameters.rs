@@ -1,7 +1,7 @@
 //! Parameters as they are read and written.
 
 use serde_json::json;
-use stagesweep::binding::{ParameterVersion, SECURE, Slot};
+use stagesweep::domain::binding::{ParameterVersion, SECURE, Slot};
 use stagesweep::rehearsal::{Action, Rule};
 
 use super::{SSM, deployed, overwrite};

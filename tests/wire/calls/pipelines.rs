@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stagesweep::at_work::Activities;
-use stagesweep::executions::{Category, Execution, Mode, StageAction, Status};
+use stagesweep::domain::at_work::Activities;
+use stagesweep::domain::error_class::ErrorClass;
+use stagesweep::domain::executions::{Category, Execution, Mode, StageAction, Status};
 use stagesweep::rehearsal::{self, Definition, Review, Service, Shape};
-use stagesweep::retry::ErrorClass;
 
 use super::{Rig, Sent, deployed};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use stagesweep::binding::{Binding, Evidence, Staged, Subject};
+use stagesweep::domain::binding::{Binding, Evidence, Staged, Subject};
+use stagesweep::domain::decision::Outcome;
 use stagesweep::ledger::{Bound, Claim, LedgerError, RETENTION, Unfinished};
-use stagesweep::plan::Outcome;
 
 use super::{Instance, MARGIN, Place, binding, not_owner};
 

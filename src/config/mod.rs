@@ -1,0 +1,464 @@
+//! The configuration: default, file and environment, checked as a whole.
+//!
+//! **Guarantees.** A [`Config`] is valid: every bound and every relation between values holds.
+//! Where it is not, every fault is reported at once with its place, its key, what was found and
+//! what is expected. Nothing here reads the process's environment or a clock; the only I/O is
+//! reading the file.
+//!
+//! **Not handled.** Whether the queue, the parameters and the distributions exist: that takes an
+//! account to ask.
+
+mod checked;
+mod fault;
+mod formats;
+mod keys;
+mod layers;
+mod reader;
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::fault::{Fault, Faults, Place};
+
+use crate::domain::arn::Arn;
+use crate::domain::targets::{Mode, Targets};
+use crate::telemetry::logging::LogFormat;
+
+/// The file that is read where neither the command line nor the environment names one.
+pub const DEFAULT_PATH: &str = "/etc/stagesweep/config.toml";
+
+/// The environment variable that names the file.
+pub const PATH_VARIABLE: &str = "STAGESWEEP_CONFIG";
+
+/// The environment variable that holds the file's text, where there is no place for a file: a task
+/// definition of ECS. In faults, its name stands for the file's.
+pub const TEXT_VARIABLE: &str = "STAGESWEEP_CONFIG_TOML";
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The queue, and how it is read.
+    pub queue: Queue,
+    /// When a cleanup begins, and how propagation is waited for.
+    pub cleanup: Cleanup,
+    /// When a message that failed comes back.
+    pub retry: Retry,
+    /// What happens when the daemon is asked to stop.
+    pub shutdown: Shutdown,
+    /// Where it is kept what was done.
+    pub ledger: Ledger,
+    /// Where the daemon can be asked for its health.
+    pub health: Health,
+    /// Which events are accepted.
+    pub events: Events,
+    /// What is asked before anything is changed.
+    pub verify: Verify,
+    /// How lost rejections are found.
+    pub catch_up: CatchUp,
+    /// Who is told what became of rejections.
+    pub notify: Notify,
+    /// Logs and metrics.
+    pub telemetry: Telemetry,
+    /// What is taken down for which approval action; at least one.
+    pub targets: Targets,
+}
+
+/// The queue, and how it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The queue's URL, http or https.
+    pub url: String,
+    /// The account in the URL's path, if there is one: twelve digits.
+    pub account: Option<String>,
+    /// The region of an AWS host (`sqs.REGION.amazonaws.com`), if the URL has one.
+    pub region: Option<String>,
+    /// How long one receive waits for messages: whole seconds, 0 to 20.
+    pub wait_time: Duration,
+    /// How long a message stays hidden without an extension: whole seconds, 1 s to 12 h.
+    pub visibility_timeout: Duration,
+    /// How often the visibility is extended: at most three quarters of the timeout.
+    pub heartbeat_interval: Duration,
+    /// How many jobs work at once: 1 to 1000. Ten times as many messages may wait.
+    pub max_in_flight: usize,
+}
+
+/// When a cleanup begins, and how propagation is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cleanup {
+    /// Whether anything is changed, where its target says nothing else.
+    pub mode: Mode,
+    /// How long a rejection is held before the first change, where its target says nothing else: at most 6 h.
+    pub delay: Duration,
+    /// The shortest time between two looks; never zero.
+    pub poll_interval_min: Duration,
+    /// The longest time between two looks; no shorter than the minimum.
+    pub poll_interval_max: Duration,
+    /// How long one propagation may take; no shorter than the longest interval.
+    pub propagation_timeout: Duration,
+}
+
+/// When a message that failed comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// After the first failure; never zero.
+    pub initial_backoff: Duration,
+    /// At most; no shorter than the initial one, no longer than 12 h.
+    pub max_backoff: Duration,
+}
+
+/// What happens when the daemon is asked to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long jobs may take to reach the end of their step; may be zero.
+    pub grace_period: Duration,
+}
+
+/// Where it is kept what was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// For one instance or for several.
+    pub backend: LedgerBackend,
+    /// The file of [`LedgerBackend::Embedded`].
+    pub path: PathBuf,
+    /// The table of [`LedgerBackend::DynamoDb`]; empty for the other.
+    pub table: String,
+}
+
+/// What the ledger is kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerBackend {
+    /// A file, for one instance.
+    Embedded,
+    /// A DynamoDB table, for any number of instances.
+    DynamoDb,
+}
+
+impl std::fmt::Display for LedgerBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::DynamoDb => "dynamodb",
+        })
+    }
+}
+
+/// Where the daemon can be asked for its health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// A file, a name in the abstract namespace after `@`, or empty for a name of its own.
+    pub socket: String,
+}
+
+/// Which events are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Accounts besides the queue's own: twelve digits each.
+    pub allowed_accounts: BTreeSet<String>,
+}
+
+/// What is asked before anything is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// Whether CodePipeline is asked if the rejection still stands.
+    pub codepipeline: bool,
+    /// What becomes of an approval that timed out; only CodePipeline can tell.
+    pub on_timeout: OnTimeout,
+    /// How far a write may be from the action that made it: at most 10 min.
+    pub grace: Duration,
+}
+
+/// What becomes of the deployment whose approval was not given in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// It is taken down like a rejected one.
+    Clean,
+    /// It is left alone.
+    Ignore,
+}
+
+impl fmt::Display for OnTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clean => "clean",
+            Self::Ignore => "ignore",
+        })
+    }
+}
+
+/// How lost rejections are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatchUp {
+    /// How often it is looked for them; zero is never.
+    pub interval: Duration,
+    /// Whether what executions left that ended without a rejection is cleaned, and not only reported.
+    pub reclaim: bool,
+}
+
+impl CatchUp {
+    /// Whether it is looked for them at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.interval.is_zero()
+    }
+}
+
+/// Who is told what became of rejections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// The event bus, by name or ARN; empty: none.
+    pub event_bus: String,
+    /// `source` of the events.
+    pub source: String,
+    /// A program's absolute path and its arguments; empty: none.
+    pub program: Vec<String>,
+}
+
+impl Notify {
+    /// The bus's region, where its ARN says it.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        Arn::parse(&self.event_bus).map(|arn| arn.region)
+    }
+}
+
+/// Logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Directives as `tracing_subscriber::EnvFilter` parses them.
+    pub log_level: String,
+    /// The CloudWatch namespace of the metrics.
+    pub metrics_namespace: String,
+    /// How often metrics are written: 100 ms to 1 h.
+    pub metrics_interval: Duration,
+    /// Where metrics are written.
+    pub metrics_sink: MetricsSink,
+    /// How metrics are written.
+    pub metrics_format: MetricsFormat,
+    /// The log group that the CloudWatch agent is told to put EMF lines into which come over TCP.
+    pub metrics_log_group: String,
+}
+
+/// Where metrics are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsSink {
+    /// Among the log lines; nowhere if those are for people.
+    Stdout,
+    /// Appended to a file, which may be rotated under it.
+    File(PathBuf),
+    /// To whatever listens there, such as the CloudWatch agent: `host:port`.
+    Tcp(String),
+}
+
+impl fmt::Display for MetricsSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// CloudWatch Embedded Metric Format.
+    Emf,
+    /// Flat JSON objects, for other scrapers.
+    Json,
+}
+
+impl fmt::Display for MetricsFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Emf => "emf",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl Config {
+    /// Reads the file at `path` and lays the `STAGESWEEP__` variables of `env` over it. The path
+    /// [`TEXT_VARIABLE`] stands for the text in that variable.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the file and of the environment. A file that cannot be read is a single
+    /// one; in a file that is not TOML only that is reported.
+    pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        if path == Path::new(TEXT_VARIABLE)
+            && let Some(text) = env.get(TEXT_VARIABLE)
+        {
+            return Self::parse(path, text, env);
+        }
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text, env),
+            Err(error) => Err(Faults::new(vec![Fault {
+                place: Place::File(path.to_owned()),
+                key: None,
+                message: format!("cannot be read: {error}"),
+            }])),
+        }
+    }
+
+    /// [`Config::load`] with the file's `text` given; `path` only names it in faults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn parse(path: &Path, text: &str, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        let mut faults = Vec::new();
+        let config = layers::collect(path, text, env, &mut faults)
+            .ok()
+            .and_then(|layers| checked::check(&layers, &mut faults));
+        match config {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(Faults::new(faults)),
+        }
+    }
+
+    /// Whether an event of `account` may be acted on: the queue's own account, or a listed one.
+    #[must_use]
+    pub fn allows_account(&self, account: &str) -> bool {
+        self.queue.account.as_deref() == Some(account)
+            || self.events.allowed_accounts.contains(account)
+    }
+
+    /// The effective value of every key but the targets, by dotted name, in the order of the
+    /// documentation. Durations are in the form in which the file takes them.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        // Without `..`: a field that is added must be listed here, and so is compared on reload.
+        let Self {
+            queue,
+            cleanup,
+            retry,
+            shutdown: Shutdown { grace_period },
+            ledger:
+                Ledger {
+                    backend,
+                    path,
+                    table,
+                },
+            health: Health { socket },
+            events: Events { allowed_accounts },
+            verify:
+                Verify {
+                    codepipeline,
+                    on_timeout,
+                    grace,
+                },
+            catch_up: CatchUp { interval, reclaim },
+            notify:
+                Notify {
+                    event_bus,
+                    source,
+                    program,
+                },
+            telemetry,
+            targets: _,
+        } = self;
+        let Queue {
+            url,
+            account: _,
+            region: _,
+            wait_time,
+            visibility_timeout,
+            heartbeat_interval,
+            max_in_flight,
+        } = queue;
+        let Cleanup {
+            mode,
+            delay,
+            poll_interval_min,
+            poll_interval_max,
+            propagation_timeout,
+        } = cleanup;
+        let Retry {
+            initial_backoff,
+            max_backoff,
+        } = retry;
+        let Telemetry {
+            log_format,
+            log_level,
+            metrics_namespace,
+            metrics_interval,
+            metrics_sink,
+            metrics_format,
+            metrics_log_group,
+        } = telemetry;
+        let time = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let accounts: Vec<&str> = allowed_accounts.iter().map(String::as_str).collect();
+        vec![
+            ("queue.url", url.clone()),
+            ("queue.wait_time", time(wait_time)),
+            ("queue.visibility_timeout", time(visibility_timeout)),
+            ("queue.heartbeat_interval", time(heartbeat_interval)),
+            ("queue.max_in_flight", max_in_flight.to_string()),
+            ("cleanup.mode", mode.to_string()),
+            ("cleanup.delay", time(delay)),
+            ("cleanup.poll_interval_min", time(poll_interval_min)),
+            ("cleanup.poll_interval_max", time(poll_interval_max)),
+            ("cleanup.propagation_timeout", time(propagation_timeout)),
+            ("retry.initial_backoff", time(initial_backoff)),
+            ("retry.max_backoff", time(max_backoff)),
+            ("shutdown.grace_period", time(grace_period)),
+            ("ledger.backend", backend.to_string()),
+            ("ledger.path", path.display().to_string()),
+            ("ledger.table", table.clone()),
+            ("health.socket", socket.clone()),
+            ("events.allowed_accounts", accounts.join(",")),
+            ("verify.codepipeline", codepipeline.to_string()),
+            ("verify.on_timeout", on_timeout.to_string()),
+            ("verify.grace", time(grace)),
+            ("catch_up.interval", time(interval)),
+            ("catch_up.reclaim", reclaim.to_string()),
+            ("notify.event_bus", event_bus.clone()),
+            ("notify.source", source.clone()),
+            ("notify.program", program.join(" ")),
+            ("telemetry.log_format", log_format.to_string()),
+            ("telemetry.log_level", log_level.clone()),
+            ("telemetry.metrics_namespace", metrics_namespace.clone()),
+            ("telemetry.metrics_interval", time(metrics_interval)),
+            ("telemetry.metrics_sink", metrics_sink.to_string()),
+            ("telemetry.metrics_format", metrics_format.to_string()),
+            ("telemetry.metrics_log_group", metrics_log_group.clone()),
+        ]
+    }
+
+    /// The dotted names of what differs in `new` and takes a restart to apply: everything but
+    /// the targets, what they take from `[cleanup]`, and `telemetry.log_level`.
+    #[must_use]
+    pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
+        self.settings()
+            .into_iter()
+            .zip(new.settings())
+            .filter(|((key, old), (_, new))| old != new && !RELOADED.contains(key))
+            .map(|((key, _), _)| key)
+            .collect()
+    }
+}
+
+/// What a reload applies besides the targets.
+const RELOADED: [&str; 3] = ["cleanup.mode", "cleanup.delay", "telemetry.log_level"];
+
+/// Which file to read: the one on the command line, else the one that `STAGESWEEP_CONFIG` names
+/// (unless it is empty), else [`TEXT_VARIABLE`] if it has a text, else [`DEFAULT_PATH`].
+#[must_use]
+pub fn path(flag: Option<&Path>, env: &BTreeMap<String, String>) -> PathBuf {
+    let set = |name| env.get(name).filter(|value| !value.is_empty());
+    let named = set(PATH_VARIABLE).map(Path::new);
+    let text = set(TEXT_VARIABLE).map(|_| Path::new(TEXT_VARIABLE));
+    flag.or(named)
+        .or(text)
+        .unwrap_or(Path::new(DEFAULT_PATH))
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests;

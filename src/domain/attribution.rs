@@ -1,0 +1,701 @@
+//! Which staging distributions are the rejected execution's own. Pure: no I/O, no clock.
+//!
+//! The rejected execution is called A here. What is asked of a *write*, a version of the staging
+//! parameter or the last modification of a distribution, is first who made it, and only where that does
+//! not say, when it was made. A's claim is narrow: its own actions and [`NARROW`] on each side. Everybody
+//! else's claim is wide: their actions and the configured grace, or an hour after they were abandoned.
+//!
+//! **Guarantees.** Nothing is A's that may be another execution's. What cannot be decided from the
+//! evidence is refused, and the refusal names both executions.
+//!
+//! **Assumptions.** The UUID in the session of a CodeBuild role is that of the build; where no version
+//! that was read bears that out, as with batch builds, times decide. Times are AWS's own.
+//!
+//! **Not handled.** A deployment that is no action of the pipeline, and deploys into a distribution that A
+//! wrote, at a time at which only A ran.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::domain::arn::Arn;
+use crate::domain::binding::{ParameterChange, Slot};
+use crate::domain::executions::{AFTER_ABANDONED, Attempt, Category, Status, earlier, later};
+
+/// How far a write may be from an action of A that made it: two services' clocks.
+pub const NARROW: Duration = Duration::from_secs(2);
+
+/// Between A's first action and the last write no more executions than that are asked about.
+pub const MAX_OTHERS: usize = 20;
+
+/// What the sessions of CodeBuild's builds are called, before the build's UUID.
+const BUILD_SESSION: &str = "AWSCodeBuild-";
+
+/// What the roles of IAM Identity Center are called, before the permission set's name.
+const SSO_ROLE: &str = "AWSReservedSSO_";
+
+/// One action that may have made, or changed, a staging distribution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The execution.
+    pub execution_id: String,
+    /// Stage and action, for people.
+    pub place: String,
+    /// When it began.
+    pub from: Timestamp,
+    /// When it ended; `None` while it runs.
+    pub until: Option<Timestamp>,
+    /// It was abandoned: its build may go on.
+    pub abandoned: bool,
+    /// The UUID of its build.
+    pub build: Option<String>,
+}
+
+impl Candidate {
+    fn of(attempt: &Attempt, from: Timestamp) -> Self {
+        let running = matches!(
+            attempt.status,
+            Status::InProgress | Status::Ending | Status::Unknown
+        );
+        Self {
+            execution_id: attempt.execution_id.clone(),
+            place: format!("{}/{}", attempt.stage, attempt.action),
+            from,
+            until: attempt.updated_at.filter(|_| !running),
+            abandoned: attempt.status == Status::Ended,
+            build: attempt.build().map(str::to_owned),
+        }
+    }
+
+    fn includes(&self, at: Timestamp, grace: Duration, after_end: Duration) -> bool {
+        let until = self
+            .until
+            .map(|until| later(later(until, after_end), grace));
+        at >= earlier(self.from, grace) && until.is_none_or(|until| at <= until)
+    }
+
+    fn narrowly(&self, at: Timestamp) -> bool {
+        self.includes(at, NARROW, Duration::ZERO)
+    }
+
+    fn widely(&self, at: Timestamp, grace: Duration) -> bool {
+        let after_end = match self.abandoned {
+            true => AFTER_ABANDONED,
+            false => Duration::ZERO,
+        };
+        self.includes(at, grace, after_end)
+    }
+}
+
+/// A's candidates: its actions, neither source nor approval, that began before the approval's attempt,
+/// with a `deploy_stage` in that stage. The stages of one execution follow each other, so none of them is
+/// in a later stage than the approval's; and what began at the very moment of the approval, in another
+/// stage, was before it.
+#[must_use]
+pub fn own_candidates(
+    attempts: &[Attempt],
+    approval: (&str, Timestamp),
+    deploy_stage: Option<&str>,
+) -> Vec<Candidate> {
+    let (approval_stage, approval_began) = approval;
+    let works = attempts.iter().filter(|it| it.category == Category::Work);
+    let mut candidates: Vec<_> = works
+        .filter(|it| deploy_stage.is_none_or(|stage| it.stage == stage))
+        .filter_map(|it| Some((it, it.started_at?)))
+        .filter(|(it, from)| {
+            *from < approval_began || *from == approval_began && it.stage != approval_stage
+        })
+        .map(|(it, from)| Candidate::of(it, from))
+        .collect();
+    candidates.sort_by_key(|candidate| candidate.from);
+    candidates
+}
+
+/// The candidates of another execution: its actions, neither source nor approval, in a stage of `stages`
+/// no later than the approval's, with a `deploy_stage` in that stage. An action of unknown start, or in a
+/// stage that the pipeline has no longer, is one.
+#[must_use]
+pub fn others_candidates(
+    attempts: &[Attempt],
+    stages: &[String],
+    approval_stage: Option<&str>,
+    deploy_stage: Option<&str>,
+) -> Vec<Candidate> {
+    let place = |name: &str| stages.iter().position(|stage| stage == name);
+    let last = approval_stage.and_then(place);
+    let counts = |stage: &str| match (deploy_stage, place(stage), last) {
+        (Some(deploy_stage), _, _) => stage == deploy_stage,
+        (None, Some(place), Some(last)) => place <= last,
+        (None, _, _) => true,
+    };
+    let works = attempts.iter().filter(|it| it.category == Category::Work);
+    works
+        .filter(|it| counts(&it.stage))
+        .map(|it| Candidate::of(it, it.started_at.unwrap_or(Timestamp::MIN)))
+        .collect()
+}
+
+/// What is known of the executions that were open beside A.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Writes up to then are covered.
+    pub until: Option<Timestamp>,
+    /// Their candidates.
+    pub candidates: Vec<Candidate>,
+    /// By UUID, the execution of each of their builds, in whatever stage.
+    pub builds: BTreeMap<String, String>,
+}
+
+impl Others {
+    /// A candidate of another execution that may have made a write of that moment.
+    #[must_use]
+    pub fn at(&self, at: Timestamp, grace: Duration) -> Option<&Candidate> {
+        let mut others = self.candidates.iter();
+        others.find(|other| other.widely(at, grace))
+    }
+}
+
+/// Everything that attribution goes by.
+pub struct Evidence<'a> {
+    /// The versions of the staging parameter that SSM still keeps.
+    pub versions: &'a [ParameterChange],
+    /// A's candidates, in the order in which they began.
+    pub own: &'a [Candidate],
+    /// What is known of the others; nothing, if they were not asked about.
+    pub others: &'a Others,
+    /// By id of a distribution that exists, its `LastModifiedTime`.
+    pub modified: &'a BTreeMap<String, Option<Timestamp>>,
+    /// The versions that stagesweep wrote, by their numbers.
+    pub written_by_us: &'a BTreeSet<i64>,
+    /// How far a write may be from an action of somebody else's that made it.
+    pub grace: Duration,
+}
+
+/// A staging distribution of A.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnStaging {
+    /// Its id.
+    pub id: String,
+    /// The last version of the parameter that names it and is A's.
+    pub version: i64,
+}
+
+/// What the evidence comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attribution {
+    /// These are A's, the newest first.
+    Own {
+        /// At least one.
+        staging: Vec<OwnStaging>,
+        /// Another one was A's, and somebody else deploys into it by now.
+        superseded: bool,
+    },
+    /// What was A's, somebody else deploys into by now: nothing is touched.
+    Superseded,
+    /// Nothing is A's, and nothing need be.
+    Nothing(WhyNothing),
+    /// The executions that were open up to then must be asked about first.
+    AskOthers {
+        /// The latest write that cannot be decided without them.
+        until: Timestamp,
+    },
+    /// It cannot be decided.
+    Refused(Undecidable),
+}
+
+/// Why it is right that nothing is A's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhyNothing {
+    /// A ran nothing that could deploy, as a rollback does.
+    RanNothing,
+    /// The slot was written by a build of this execution.
+    SlotOf(String),
+}
+
+/// Why nothing may be touched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undecidable {
+    /// A write lies within actions of A and of another execution.
+    #[error(
+        "what wrote {what} cannot be decided: {own} of the rejected execution and {other} of execution \
+         {execution_id} both ran then; set the target's deploy_stage to the one stage that deploys, or \
+         clean by hand"
+    )]
+    WriterUnclear {
+        /// What was written.
+        what: String,
+        /// A's action.
+        own: String,
+        /// The other's action.
+        other: String,
+        /// The other execution.
+        execution_id: String,
+    },
+    /// No write is A's, although A ran something that could deploy.
+    #[error(
+        "nothing shows that the rejected execution wrote the parameter: it holds \"{value}\", written by \
+         {by}; if the pipeline does not deploy by an action of its own, clean by hand"
+    )]
+    NotWritten {
+        /// What the slot holds.
+        value: String,
+        /// Who wrote it.
+        by: String,
+    },
+    /// The history does not reach back to A's first candidate.
+    #[error(
+        "the parameter's history does not reach back to the rejected execution's first action: its \
+         oldest version is {oldest}"
+    )]
+    HistoryTooShort {
+        /// The oldest version that SSM still keeps.
+        oldest: i64,
+    },
+}
+
+/// Whose a write is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Writer {
+    /// A's.
+    Own,
+    /// Not A's: of this execution, where that is known.
+    Other(Option<String>),
+    /// Stagesweep's own.
+    Ours,
+    /// Nobody's: a person's, or outside of everything that ran.
+    Nobody,
+    /// Of A, or of another.
+    Unclear(Undecidable),
+    /// Only the others can tell.
+    Unknown(Timestamp),
+}
+
+/// Decides what is A's.
+#[must_use]
+pub fn attribute(evidence: &Evidence<'_>) -> Attribution {
+    let mut versions: Vec<&ParameterChange> = evidence.versions.iter().collect();
+    versions.sort_by_key(|change| change.version.version);
+    let Some(first) = evidence.own.first() else {
+        return Attribution::Nothing(WhyNothing::RanNothing);
+    };
+    if let Some(oldest) = versions.first()
+        && oldest.version.version != 1
+        && oldest
+            .version
+            .modified_at
+            .is_none_or(|at| at > earlier(first.from, NARROW))
+    {
+        let oldest = oldest.version.version;
+        return Attribution::Refused(Undecidable::HistoryTooShort { oldest });
+    }
+    Case {
+        evidence,
+        versions,
+        unknown: None,
+    }
+    .decide()
+}
+
+impl Evidence<'_> {
+    fn other_at(&self, at: Timestamp) -> Option<&Candidate> {
+        self.others.at(at, self.grace)
+    }
+
+    fn knows_others_at(&self, at: Timestamp) -> bool {
+        self.others.until.is_some_and(|until| until >= at)
+    }
+
+    fn has_build(&self, build: &str) -> bool {
+        let mut own = self.own.iter();
+        own.any(|own| own.build.as_deref() == Some(build))
+    }
+}
+
+/// One question in the making.
+struct Case<'a> {
+    evidence: &'a Evidence<'a>,
+    /// In their order.
+    versions: Vec<&'a ParameterChange>,
+    /// The latest write that only the others can tell of.
+    unknown: Option<Timestamp>,
+}
+
+impl<'a> Case<'a> {
+    fn decide(mut self) -> Attribution {
+        let mut found = match self.written() {
+            Ok(found) => found,
+            Err(undecidable) => return Attribution::Refused(undecidable),
+        };
+        match self.deployed_into(&found) {
+            Ok(more) => found.extend(more),
+            Err(undecidable) => return Attribution::Refused(undecidable),
+        }
+        found.sort_by_key(|own| std::cmp::Reverse(own.version));
+        let all = found.len();
+        let mut own = Vec::new();
+        for staging in found {
+            match self.is_superseded(&staging) {
+                Ok(true) => {}
+                Ok(false) => own.push(staging),
+                Err(undecidable) => return Attribution::Refused(undecidable),
+            }
+        }
+        if let Some(until) = self.unknown {
+            return Attribution::AskOthers { until };
+        }
+        match (own.is_empty(), all) {
+            (false, all) => Attribution::Own {
+                superseded: own.len() < all,
+                staging: own,
+            },
+            (true, 0) => self.nothing(),
+            (true, _) => Attribution::Superseded,
+        }
+    }
+
+    /// The ids that A was the first to write.
+    fn written(&mut self) -> Result<Vec<OwnStaging>, Undecidable> {
+        let mut seen: Vec<&str> = Vec::new();
+        let mut own = Vec::new();
+        for index in 0..self.versions.len() {
+            let change = self.versions[index];
+            let Slot::Distribution(id) = Slot::read(&change.version.value) else {
+                continue;
+            };
+            if seen.contains(&id) {
+                continue;
+            }
+            seen.push(id);
+            match self.writer(change) {
+                Writer::Own => own.push(OwnStaging {
+                    id: id.to_owned(),
+                    version: self.last_own_version(id, change.version.version),
+                }),
+                Writer::Unclear(undecidable) => return Err(undecidable),
+                Writer::Unknown(at) => self.need(at),
+                Writer::Other(_) | Writer::Ours | Writer::Nobody => {}
+            }
+        }
+        Ok(own)
+    }
+
+    /// The ids that the parameter held while A's candidates ran, where A modified that distribution last. Who
+    /// wrote an id of its own deployed into that one.
+    fn deployed_into(&mut self, written: &[OwnStaging]) -> Result<Vec<OwnStaging>, Undecidable> {
+        let mut own: Vec<OwnStaging> = Vec::new();
+        if !written.is_empty() {
+            return Ok(own);
+        }
+        let held = self.held();
+        for change in held.iter().rev() {
+            let Slot::Distribution(id) = Slot::read(&change.version.value) else {
+                continue;
+            };
+            if own.iter().any(|it| it.id == id) {
+                continue;
+            }
+            let Some(Some(at)) = self.evidence.modified.get(id).copied() else {
+                continue;
+            };
+            let what = format!("to the distribution {id}, last modified at {at:.0},");
+            match self.at(at, &what) {
+                Writer::Own => own.push(OwnStaging {
+                    id: id.to_owned(),
+                    version: self.version_deployed_into(id, &held),
+                }),
+                Writer::Unclear(undecidable) => return Err(undecidable),
+                Writer::Unknown(at) => self.need(at),
+                Writer::Other(_) | Writer::Ours | Writer::Nobody => {}
+            }
+        }
+        Ok(own)
+    }
+
+    /// The version by which A found an id in the parameter: the newest held that nobody else wrote while A's
+    /// candidates ran. One that somebody else may have written then is a later version of the same id.
+    fn version_deployed_into(&mut self, id: &str, held: &[&ParameterChange]) -> i64 {
+        let began = self.evidence.own.first().map(|first| first.from);
+        let same = held
+            .iter()
+            .rev()
+            .filter(|it| Slot::read(&it.version.value) == Slot::Distribution(id));
+        let mut oldest = None;
+        for change in same {
+            let since = change
+                .version
+                .modified_at
+                .is_some_and(|at| Some(at) >= began);
+            let anothers = since
+                && match self.writer(change) {
+                    Writer::Other(_) | Writer::Unclear(_) => true,
+                    Writer::Unknown(at) => {
+                        self.need(at);
+                        false
+                    }
+                    Writer::Own | Writer::Ours | Writer::Nobody => false,
+                };
+            if !anothers {
+                return self.last_own_version(id, change.version.version);
+            }
+            oldest = Some(change.version.version - 1);
+        }
+        oldest.unwrap_or_default()
+    }
+
+    /// The versions that the parameter held from the start of A's first candidate to the end of its last, the
+    /// oldest first; without those that stagesweep withdrew in that time, whose modifications may be its own.
+    fn held(&self) -> Vec<&'a ParameterChange> {
+        let own = self.evidence.own;
+        let ends = own.iter().map(|own| own.until);
+        let end = ends.reduce(|one, other| Some(one?.max(other?))).flatten();
+        let until = |moment: Option<Timestamp>| {
+            let versions = self.versions.iter();
+            let written = versions.filter(|change| match (change.version.modified_at, moment) {
+                (Some(at), Some(moment)) => at <= moment,
+                (None, Some(_)) => false,
+                (_, None) => true,
+            });
+            written.count()
+        };
+        let start = until(own.first().map(|first| first.from)).max(1) - 1;
+        let held = &self.versions[start..until(end).max(start)];
+        let withdrawn = |index: usize| {
+            let next = held.get(index + 1);
+            next.is_some_and(|it| self.evidence.written_by_us.contains(&it.version.version))
+        };
+        let held = held.iter().enumerate();
+        held.filter(|(index, _)| !withdrawn(*index))
+            .map(|(_, change)| *change)
+            .collect()
+    }
+
+    /// Whether somebody else wrote the same id later, or modified the distribution last.
+    ///
+    /// A modification that is nobody's hides an earlier one: a firewall manager's, or the end of a
+    /// propagation where `LastModifiedTime` moves with that. If another execution may have deployed into the
+    /// distribution before it, that cannot be decided.
+    fn is_superseded(&mut self, own: &OwnStaging) -> Result<bool, Undecidable> {
+        let later_writes: Vec<&ParameterChange> = self
+            .versions
+            .iter()
+            .copied()
+            .filter(|it| it.version.version > own.version)
+            .filter(|it| Slot::read(&it.version.value) == Slot::Distribution(&own.id))
+            .collect();
+        for change in later_writes {
+            match self.writer(change) {
+                Writer::Own | Writer::Ours => {}
+                Writer::Unknown(at) => self.need(at),
+                Writer::Other(_) | Writer::Nobody | Writer::Unclear(_) => return Ok(true),
+            }
+        }
+        let Some(Some(at)) = self.evidence.modified.get(&own.id).copied() else {
+            return Ok(false);
+        };
+        let wrote = self.wrote(own);
+        if wrote.is_some_and(|it| it.narrowly(at)) {
+            return Ok(false);
+        }
+        if !self.evidence.knows_others_at(at) {
+            self.need(at);
+            return Ok(false);
+        }
+        let runs = self.evidence.own.iter().find(|it| it.narrowly(at));
+        if runs.is_none() && self.evidence.other_at(at).is_some() {
+            return Ok(true);
+        }
+        match wrote.or(runs) {
+            Some(since) => self.undisturbed(own, (since, wrote.is_some()), at),
+            None => Ok(()),
+        }
+        .map(|()| false)
+    }
+
+    /// The candidate of A that wrote the id of a distribution.
+    fn wrote(&self, own: &OwnStaging) -> Option<&'a Candidate> {
+        let mut versions = self.versions.iter();
+        let change = versions.find(|it| it.version.version == own.version)?;
+        let mut candidates = self.evidence.own.iter();
+        match change.by.as_deref().and_then(build_of) {
+            Some(build) if self.builds_are_told() => {
+                candidates.find(|it| it.build.as_deref() == Some(build))
+            }
+            _ => candidates.find(|it| {
+                let at = change.version.modified_at;
+                at.is_some_and(|at| it.narrowly(at))
+            }),
+        }
+    }
+
+    /// That no other execution may have deployed into a distribution of A before `at`: none began, since the
+    /// action of A that deployed did, an action that may deploy without writing an id of its own. What
+    /// deploys is known where A's action `wrote` the parameter.
+    fn undisturbed(
+        &self,
+        own: &OwnStaging,
+        (since, wrote): (&Candidate, bool),
+        at: Timestamp,
+    ) -> Result<(), Undecidable> {
+        let deploys = |other: &Candidate| {
+            let mut candidates = self.evidence.own.iter();
+            !wrote || other.place == since.place || candidates.all(|it| it.place != other.place)
+        };
+        let made_another = |other: &Candidate| {
+            let mut versions = self.versions.iter();
+            versions.any(|it| match Slot::read(&it.version.value) {
+                Slot::Distribution(id) if id != own.id => {
+                    self.writer(it) == Writer::Other(Some(other.execution_id.clone()))
+                }
+                _ => false,
+            })
+        };
+        let mut others = self.evidence.others.candidates.iter();
+        let other = others.find(|other| {
+            let between = since.from <= other.from && other.from <= at;
+            between && deploys(other) && !made_another(other)
+        });
+        match other {
+            None => Ok(()),
+            Some(other) => Err(Undecidable::WriterUnclear {
+                what: format!("to the distribution {}, last modified at {at:.0},", own.id),
+                own: since.place.clone(),
+                other: other.place.clone(),
+                execution_id: other.execution_id.clone(),
+            }),
+        }
+    }
+
+    /// Nothing is A's: whether that is right.
+    fn nothing(&self) -> Attribution {
+        let Some(current) = self.versions.last() else {
+            return Attribution::Refused(Undecidable::NotWritten {
+                value: String::new(),
+                by: "nobody".to_owned(),
+            });
+        };
+        let by = current.by.as_deref();
+        if let Some(build) = by.and_then(build_of) {
+            let others = self.evidence.others;
+            if let Some(execution_id) = others.builds.get(build) {
+                return Attribution::Nothing(WhyNothing::SlotOf(execution_id.clone()));
+            }
+            let at = current.version.modified_at.unwrap_or(Timestamp::MAX);
+            if !self.evidence.knows_others_at(at) {
+                return Attribution::AskOthers { until: at };
+            }
+        }
+        Attribution::Refused(Undecidable::NotWritten {
+            value: current.version.value.trim().to_owned(),
+            by: by
+                .unwrap_or("somebody that its history does not name")
+                .to_owned(),
+        })
+    }
+
+    /// The last version that holds this id, from `number` on, and is A's, or its value put back by us.
+    fn last_own_version(&mut self, id: &str, number: i64) -> i64 {
+        let of_id = self
+            .versions
+            .iter()
+            .copied()
+            .filter(|it| it.version.version >= number)
+            .filter(|it| Slot::read(&it.version.value) == Slot::Distribution(id));
+        let mut last = number;
+        for change in of_id.collect::<Vec<_>>() {
+            if matches!(self.writer(change), Writer::Own | Writer::Ours) {
+                last = change.version.version;
+            }
+        }
+        last
+    }
+
+    fn need(&mut self, at: Timestamp) {
+        self.unknown = Some(self.unknown.map_or(at, |known| known.max(at)));
+    }
+
+    /// Whose a version of the parameter is.
+    fn writer(&self, change: &ParameterChange) -> Writer {
+        let Some(at) = change.version.modified_at else {
+            return Writer::Nobody;
+        };
+        let by = change.by.as_deref();
+        if let Some(build) = by.and_then(build_of) {
+            if self.evidence.has_build(build) {
+                return Writer::Own;
+            }
+            let others = self.evidence.others.builds.get(build);
+            if others.is_some() || self.builds_are_told() {
+                return Writer::Other(others.cloned());
+            }
+        } else if self
+            .evidence
+            .written_by_us
+            .contains(&change.version.version)
+        {
+            return Writer::Ours;
+        } else if by.is_some_and(is_person) {
+            return Writer::Nobody;
+        }
+        let what = format!(
+            "\"{}\" (version {}, at {at:.0})",
+            change.version.value.trim(),
+            change.version.version
+        );
+        self.at(at, &what)
+    }
+
+    /// Whether the session of any version that was read is that of a build that CodePipeline shows.
+    fn builds_are_told(&self) -> bool {
+        let known = |build: &str| {
+            self.evidence.has_build(build) || self.evidence.others.builds.contains_key(build)
+        };
+        let mut builds = self
+            .versions
+            .iter()
+            .filter_map(|change| build_of(change.by.as_deref()?));
+        builds.any(known)
+    }
+
+    /// Whose a write of that moment is, by times alone.
+    fn at(&self, at: Timestamp, what: &str) -> Writer {
+        let own = self.evidence.own.iter().find(|own| own.narrowly(at));
+        let other = self.evidence.other_at(at);
+        match (own, other) {
+            (None, other) => match other {
+                Some(other) => Writer::Other(Some(other.execution_id.clone())),
+                None => Writer::Nobody,
+            },
+            (Some(_), _) if !self.evidence.knows_others_at(at) => Writer::Unknown(at),
+            (Some(_), None) => Writer::Own,
+            (Some(own), Some(other)) => Writer::Unclear(Undecidable::WriterUnclear {
+                what: what.to_owned(),
+                own: own.place.clone(),
+                other: other.place.clone(),
+                execution_id: other.execution_id.clone(),
+            }),
+        }
+    }
+}
+
+/// The UUID of the CodeBuild build whose session this is.
+#[must_use]
+pub fn build_of(user: &str) -> Option<&str> {
+    let session = user.rsplit('/').next()?.strip_prefix(BUILD_SESSION)?;
+    let assumed = user.contains(":assumed-role/");
+    (assumed && crate::domain::executions::is_uuid(session)).then_some(session)
+}
+
+/// Whether this is an IAM user, the root user, or somebody who signed in by IAM Identity Center.
+fn is_person(user: &str) -> bool {
+    let resource = Arn::parse(user).map_or("", |arn| arn.resource);
+    resource == "root"
+        || resource.starts_with("user/")
+        || resource
+            .strip_prefix("assumed-role/")
+            .is_some_and(|role| role.starts_with(SSO_ROLE))
+}
+
+#[cfg(test)]
+#[path = "attribution_tests.rs"]
+mod tests;

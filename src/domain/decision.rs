@@ -1,0 +1,686 @@
+//! The decision core: what was observed goes in, one decision comes out.
+//!
+//! Nothing here does I/O or reads a clock; `docs/ARCHITECTURE.md` has the table this file is. The
+//! reconciler observes, asks [`decide`], carries out the one decision, and observes again.
+//!
+//! **Guarantees.** Every decision passes the fences first. A staging distribution can only be
+//! deleted through a [`Deletable`], which exists only for one that was observed disabled and
+//! deployed. A step that this run already had accepted is never decided a second time while the
+//! observation merely lags behind it; it becomes a wait.
+//!
+//! **Assumptions.** Reads may be stale: a reading is believed only together with its `Deployed`
+//! status *and* the field that was changed.
+//!
+//! **Not handled here.** Which staging distribution is ours ([`crate::domain::binding`]); errors of calls
+//! ([`crate::reconcile`]).
+
+use crate::domain::binding::{Binding, ParameterVersion, Slot};
+use crate::domain::error_class::Conflict;
+
+/// The account as a job sees it, read freshly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The production distribution; `None` if there is none of that id.
+    pub production: Option<Distribution>,
+    /// The staging distribution; `None` if there is none of that id.
+    pub staging: Option<Distribution>,
+    /// Every policy that was looked at: the one production names, and all that list the staging
+    /// distribution.
+    pub policies: Vec<Policy>,
+    /// The staging parameter's newest version; `None` if there is no such parameter.
+    pub parameter: Option<ParameterVersion>,
+    /// A listing that was begun after the reading shows no staging distribution of that id either, and
+    /// nobody's domain that could be its own in the policy that production names.
+    pub listed_gone: bool,
+}
+
+/// One distribution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    /// Its id.
+    pub id: String,
+    /// Its `*.cloudfront.net` domain name.
+    pub domain: String,
+    /// The ETag to change it with.
+    pub etag: String,
+    /// Its status is `Deployed`: the newest configuration has propagated everywhere.
+    pub deployed: bool,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// `Staging`.
+    pub staging: bool,
+    /// How many aliases (alternate domain names) it has.
+    pub aliases: usize,
+    /// `ContinuousDeploymentPolicyId`, unless it is empty.
+    pub policy_id: Option<String>,
+}
+
+/// One continuous deployment policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its id.
+    pub id: String,
+    /// The ETag to change it with.
+    pub etag: String,
+    /// `StagingDistributionDnsNames`.
+    pub staging_domains: Vec<String>,
+}
+
+/// What this run already did. Empty after a restart: then the observation alone decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The policy whose detach was accepted.
+    pub detached: Option<String>,
+    /// The policy whose deletion was accepted.
+    pub policy_deleted: Option<String>,
+    /// The disable was accepted.
+    pub disabled: bool,
+    /// The deletion of the staging distribution was accepted.
+    pub staging_deleted: bool,
+    /// The parameter's version that our write made.
+    pub recorded: Option<i64>,
+    /// What the last step ran into, until it has been waited for.
+    pub conflict: Option<Conflict>,
+}
+
+impl Progress {
+    /// Whether this run changed anything.
+    #[must_use]
+    pub fn changed_anything(&self) -> bool {
+        self.detached.is_some()
+            || self.policy_deleted.is_some()
+            || self.disabled
+            || self.staging_deleted
+            || self.recorded.is_some()
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Make this one change, then look again.
+    Apply(Step),
+    /// Change nothing until this is so, then look again.
+    Wait(Wait),
+    /// The job is done.
+    Done(Outcome),
+    /// The job must not be done.
+    Refuse(Refusal),
+}
+
+/// One change to the account. Each carries what the call needs, taken from one observation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write `deleted` to the staging parameter.
+    RecordDeleted {
+        /// The version that still holds our staging distribution's id.
+        version: i64,
+    },
+    /// Empty production's `ContinuousDeploymentPolicyId`.
+    Detach(Detachable),
+    /// Delete our policy.
+    DeletePolicy {
+        /// Our policy.
+        policy_id: String,
+        /// The ETag that was observed.
+        etag: String,
+    },
+    /// Set the staging distribution's `Enabled` to false.
+    DisableStaging(Disableable),
+    /// Delete the staging distribution.
+    DeleteStaging(Deletable),
+}
+
+impl Step {
+    /// The step's name in logs and reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RecordDeleted { .. } => "record_deleted",
+            Self::Detach(_) => "detach_policy",
+            Self::DeletePolicy { .. } => "delete_policy",
+            Self::DisableStaging(_) => "disable_staging",
+            Self::DeleteStaging(_) => "delete_staging",
+        }
+    }
+
+    /// Whether CodePipeline is asked before it.
+    #[must_use]
+    pub fn is_questioned(&self) -> bool {
+        matches!(
+            self,
+            Self::RecordDeleted { .. } | Self::Detach(_) | Self::DisableStaging(_)
+        )
+    }
+}
+
+/// A production distribution from which our policy may be detached: it was observed as one, deployed, and
+/// naming that policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detachable {
+    id: String,
+    etag: String,
+    policy_id: String,
+}
+
+impl Detachable {
+    /// `None` unless the distribution is no staging one, is deployed, and names this policy.
+    pub(crate) fn of(distribution: &Distribution, policy: &Policy) -> Option<Self> {
+        let detachable = !distribution.staging
+            && distribution.deployed
+            && distribution.policy_id.as_ref() == Some(&policy.id);
+        detachable.then(|| Self {
+            id: distribution.id.clone(),
+            etag: distribution.etag.clone(),
+            policy_id: policy.id.clone(),
+        })
+    }
+
+    /// The distribution's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The ETag of the configuration that was observed.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+
+    /// The policy that the configuration names.
+    #[must_use]
+    pub fn policy_id(&self) -> &str {
+        &self.policy_id
+    }
+}
+
+/// A staging distribution that may be disabled: it was observed as one, without aliases, and deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disableable {
+    id: String,
+    etag: String,
+}
+
+impl Disableable {
+    /// `None` unless the distribution says that it is a staging one without aliases, and is deployed.
+    pub(crate) fn of(distribution: &Distribution) -> Option<Self> {
+        let disableable =
+            distribution.staging && distribution.aliases == 0 && distribution.deployed;
+        disableable.then(|| Self {
+            id: distribution.id.clone(),
+            etag: distribution.etag.clone(),
+        })
+    }
+
+    /// The distribution's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The ETag of the configuration that was observed.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+}
+
+/// A staging distribution that may be deleted: it was observed as one, disabled, and deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletable {
+    id: String,
+    etag: String,
+}
+
+impl Deletable {
+    /// `None` unless the distribution says that it is a staging one without aliases, is disabled,
+    /// and has that state deployed everywhere.
+    pub(crate) fn of(distribution: &Distribution) -> Option<Self> {
+        let deletable = distribution.staging
+            && distribution.aliases == 0
+            && !distribution.enabled
+            && distribution.deployed;
+        deletable.then(|| Self {
+            id: distribution.id.clone(),
+            etag: distribution.etag.clone(),
+        })
+    }
+
+    /// The distribution's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The ETag to delete it with.
+    #[must_use]
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Both distributions to be `Deployed`, before anything is changed.
+    BothDeployed,
+    /// Production to be `Deployed` and to name our policy no longer.
+    Detached {
+        /// Our policy, where it is known.
+        policy_id: Option<String>,
+    },
+    /// The staging distribution to be `Deployed`, still enabled.
+    StagingDeployed,
+    /// The staging distribution to be `Deployed` and disabled.
+    StagingDisabled,
+    /// The staging distribution to be gone.
+    StagingGone,
+    /// A state that forbade the last step to pass, or a reading that lags behind to catch up.
+    LookAgain,
+    /// Our policy to be in use nowhere: production does not name it.
+    PolicyUnused {
+        /// The policy.
+        policy_id: String,
+    },
+    /// Evidence that contradicts itself to agree: one reading shows no staging distribution, and another
+    /// source does not bear that out.
+    Evidence,
+}
+
+impl Wait {
+    /// The wait's name in logs and reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::BothDeployed => "both_deployed",
+            Self::Detached { .. } => "detach_propagated",
+            Self::StagingDeployed => "staging_deployed",
+            Self::StagingDisabled => "disable_propagated",
+            Self::StagingGone => "staging_gone",
+            Self::LookAgain => "look_again",
+            Self::PolicyUnused { .. } => "policy_unused",
+            Self::Evidence => "evidence_agrees",
+        }
+    }
+}
+
+/// How a job succeeded. Only these let a message be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Everything of the rejected deployment is gone, by our doing.
+    Cleaned,
+    /// There was nothing left to do.
+    AlreadyClean,
+    /// A newer deployment owns the staging slot; what was still ours is gone.
+    Superseded,
+    /// There was nothing to take down; the target's program ran.
+    Ran,
+    /// The rejection was taken back: its stage was retried, or approved after all. Nothing more was
+    /// touched.
+    Retracted,
+    /// Nobody rejected: CodePipeline names nobody who decided, or the approval was not given in time and
+    /// such are left alone.
+    Undecided,
+    /// The target is only observed: there was something to do, and nothing was done.
+    Observed,
+}
+
+impl Outcome {
+    /// The outcome's name in logs and in the ledger.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Cleaned => "cleaned",
+            Self::AlreadyClean => "already_clean",
+            Self::Superseded => "superseded",
+            Self::Ran => "ran",
+            Self::Retracted => "retracted",
+            Self::Undecided => "undecided",
+            Self::Observed => "observed",
+        }
+    }
+
+    /// Whether the rejection still stood at the end: then there is more to be done for it.
+    #[must_use]
+    pub fn stands(self) -> bool {
+        !matches!(self, Self::Retracted | Self::Undecided)
+    }
+
+    /// The outcome of that name.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        // What the ledger of an older stagesweep calls it.
+        let code = if code == "expired" { "undecided" } else { code };
+        [
+            Self::Cleaned,
+            Self::AlreadyClean,
+            Self::Superseded,
+            Self::Ran,
+            Self::Retracted,
+            Self::Undecided,
+            Self::Observed,
+        ]
+        .into_iter()
+        .find(|outcome| outcome.code() == code)
+    }
+}
+
+/// Why a job must not be done. Its message is never deleted; it goes to the dead-letter queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The production parameter holds no distribution id, or does not exist.
+    #[error("the production parameter does not name a distribution")]
+    ProductionParameterInvalid,
+    /// The staging parameter holds neither a distribution's id nor `dummy` or `deleted`, or does not exist.
+    #[error("the staging parameter names no distribution, and does not say that there is none")]
+    StagingParameterInvalid,
+    /// One of the two parameters is a SecureString.
+    #[error("a parameter is a SecureString, which stagesweep does not decrypt")]
+    ParameterIsSecureString,
+    /// The parameter's history does not reach back far enough.
+    #[error("the staging parameter's history does not reach back far enough")]
+    HistoryTooShort,
+    /// The event has no start time, and the parameter changed in the second of its own time.
+    #[error(
+        "the staging parameter was written in the very second of the event: which of two \
+         deployments was rejected cannot be told"
+    )]
+    StagingParameterJustWritten,
+    /// A write lies within actions of the rejected execution and of another one.
+    #[error("two executions may have written the staging parameter")]
+    StagingWriterUnclear,
+    /// No write is the rejected execution's.
+    #[error("nothing shows that the rejected execution wrote the staging parameter")]
+    StagingNotWrittenByExecution,
+    /// Too many executions were open beside the rejected one.
+    #[error("too many executions were open beside the rejected one")]
+    TooManyExecutions,
+    /// The event says what CodePipeline does not show.
+    #[error("CodePipeline does not show what the event says")]
+    EventContradictsCodePipeline,
+    /// Both parameters name the same distribution.
+    #[error("the staging parameter names the production distribution")]
+    StagingIsProduction,
+    /// There is no distribution of the id the production parameter holds.
+    #[error("the production distribution does not exist")]
+    ProductionMissing,
+    /// The production distribution says that it is a staging one.
+    #[error("the production distribution is a staging distribution")]
+    ProductionIsStaging,
+    /// The production distribution was switched off since the job was bound.
+    #[error("the production distribution was switched off while the job ran")]
+    ProductionDisabled,
+    /// The staging distribution does not say that it is one.
+    #[error("the staging distribution is not a staging distribution")]
+    NotAStagingDistribution,
+    /// The staging distribution has aliases: it serves someone.
+    #[error("the staging distribution has aliases")]
+    StagingHasAliases,
+    /// The policy lists our staging distribution and others.
+    #[error("the continuous deployment policy lists other staging distributions besides ours")]
+    PolicyShared,
+    /// The policy of our staging distribution is attached, and not to production.
+    #[error(
+        "the policy of the staging distribution is in use, and not by the distribution that the production \
+         parameter names"
+    )]
+    PolicyAttachedElsewhere,
+}
+
+impl Refusal {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ProductionParameterInvalid => "production_parameter_invalid",
+            Self::StagingParameterInvalid => "staging_parameter_invalid",
+            Self::ParameterIsSecureString => "parameter_is_secure_string",
+            Self::HistoryTooShort => "history_too_short",
+            Self::StagingParameterJustWritten => "staging_parameter_just_written",
+            Self::StagingWriterUnclear => "staging_writer_unclear",
+            Self::StagingNotWrittenByExecution => "staging_not_written_by_execution",
+            Self::TooManyExecutions => "too_many_executions",
+            Self::EventContradictsCodePipeline => "event_contradicts_codepipeline",
+            Self::StagingIsProduction => "staging_is_production",
+            Self::ProductionMissing => "production_missing",
+            Self::ProductionIsStaging => "production_is_staging",
+            Self::ProductionDisabled => "production_disabled",
+            Self::NotAStagingDistribution => "not_a_staging_distribution",
+            Self::StagingHasAliases => "staging_has_aliases",
+            Self::PolicyShared => "policy_shared",
+            Self::PolicyAttachedElsewhere => "policy_attached_elsewhere",
+        }
+    }
+}
+
+/// Who owns the staging parameter now, seen from a job bound to `staging_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// It still holds our id, as we know it.
+    Us {
+        /// The version that does.
+        version: i64,
+    },
+    /// It holds `dummy` or `deleted`, or does not exist: nobody newer.
+    Nobody,
+    /// It has moved on to another distribution.
+    SomeoneNewer,
+    /// Somebody has written our very id again: they deploy into it.
+    Rewritten,
+    /// It holds something that is no id.
+    Invalid,
+}
+
+/// Who owns the staging parameter.
+#[must_use]
+pub fn owner(binding: &Binding, parameter: Option<&ParameterVersion>) -> Owner {
+    let Some(parameter) = parameter else {
+        return Owner::Nobody;
+    };
+    let known = binding
+        .evidence
+        .version
+        .max(binding.evidence.restored.unwrap_or(0));
+    match Slot::read(&parameter.value) {
+        Slot::Vacant => Owner::Nobody,
+        Slot::Distribution(id) if id != binding.staging_id => Owner::SomeoneNewer,
+        Slot::Distribution(_) if parameter.version > known => Owner::Rewritten,
+        Slot::Distribution(_) => Owner::Us {
+            version: parameter.version,
+        },
+        Slot::Secure | Slot::Invalid => Owner::Invalid,
+    }
+}
+
+/// Decides what a job does next.
+#[must_use]
+pub fn decide(binding: &Binding, observed: &Observed, progress: &Progress) -> Decision {
+    let (production, own_policy) = match fences(binding, observed) {
+        Ok(passed) => passed,
+        Err(refusal) => return Decision::Refuse(refusal),
+    };
+    let owner = owner(binding, observed.parameter.as_ref());
+    let began = binding.evidence.changed || progress.changed_anything();
+    match owner {
+        Owner::Rewritten => return Decision::Done(Outcome::Superseded),
+        Owner::Invalid if !began => return Decision::Refuse(Refusal::StagingParameterInvalid),
+        _ => {}
+    }
+    if observed.staging.is_none() && !progress.staging_deleted && !observed.listed_gone {
+        return Decision::Wait(Wait::Evidence);
+    }
+    if let Owner::Us { version } = owner {
+        return record(version, own_policy, production, observed, progress);
+    }
+    if let Some(policy) = own_policy {
+        return if production.policy_id.as_ref() == Some(&policy.id) {
+            detach(policy, production, observed.staging.as_ref(), progress)
+        } else {
+            delete_policy(policy, production, progress)
+        };
+    }
+    if names_a_lost_policy(observed, production) {
+        return Decision::Wait(Wait::Detached {
+            policy_id: production.policy_id.clone(),
+        });
+    }
+    match &observed.staging {
+        Some(staging) => take_down(staging, production, progress),
+        None if owner == Owner::SomeoneNewer => Decision::Done(Outcome::Superseded),
+        None if progress.changed_anything() => Decision::Done(Outcome::Cleaned),
+        None => Decision::Done(Outcome::AlreadyClean),
+    }
+}
+
+/// The parameter names our staging distribution: that comes first. Whoever starts after it reads `deleted`.
+fn record(
+    version: i64,
+    own_policy: Option<&Policy>,
+    production: &Distribution,
+    observed: &Observed,
+    progress: &Progress,
+) -> Decision {
+    if progress.recorded.is_some_and(|ours| version < ours) {
+        return Decision::Wait(Wait::LookAgain);
+    }
+    let staging = observed.staging.as_ref();
+    let in_use = own_policy.is_some() || staging.is_some();
+    if in_use && (!production.deployed || staging.is_some_and(|it| !it.deployed)) {
+        return Decision::Wait(Wait::BothDeployed);
+    }
+    if progress.conflict.is_some() {
+        return Decision::Wait(Wait::LookAgain);
+    }
+    Decision::Apply(Step::RecordDeleted { version })
+}
+
+/// Refuses whatever is not provably the job's own. Returns production and our policy, if there is
+/// one: a policy is ours if it lists our staging distribution and nothing else.
+fn fences<'a>(
+    binding: &Binding,
+    observed: &'a Observed,
+) -> Result<(&'a Distribution, Option<&'a Policy>), Refusal> {
+    if binding.staging_id == binding.production_id {
+        return Err(Refusal::StagingIsProduction);
+    }
+    let production = observed
+        .production
+        .as_ref()
+        .ok_or(Refusal::ProductionMissing)?;
+    if production.staging {
+        return Err(Refusal::ProductionIsStaging);
+    }
+    if binding.evidence.production_enabled && !production.enabled {
+        return Err(Refusal::ProductionDisabled);
+    }
+    if let Some(staging) = &observed.staging {
+        if !staging.staging {
+            return Err(Refusal::NotAStagingDistribution);
+        }
+        if staging.aliases > 0 {
+            return Err(Refusal::StagingHasAliases);
+        }
+    }
+    let domain = observed
+        .staging
+        .as_ref()
+        .map(|staging| &staging.domain)
+        .or(binding.staging_domain.as_ref());
+    let Some(domain) = domain else {
+        return Ok((production, None));
+    };
+    let own = observed
+        .policies
+        .iter()
+        .find(|policy| policy.staging_domains.contains(domain));
+    if own.is_some_and(|policy| policy.staging_domains.iter().any(|listed| listed != domain)) {
+        return Err(Refusal::PolicyShared);
+    }
+    Ok((production, own))
+}
+
+fn detach(
+    policy: &Policy,
+    production: &Distribution,
+    staging: Option<&Distribution>,
+    progress: &Progress,
+) -> Decision {
+    if progress.detached.as_ref() == Some(&policy.id) {
+        // Accepted already: this reading is older than that.
+        return Decision::Wait(Wait::Detached {
+            policy_id: Some(policy.id.clone()),
+        });
+    }
+    if staging.is_some_and(|staging| !staging.deployed) {
+        return Decision::Wait(Wait::BothDeployed);
+    }
+    match Detachable::of(production, policy) {
+        None => Decision::Wait(Wait::BothDeployed),
+        Some(_) if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
+        Some(detachable) => Decision::Apply(Step::Detach(detachable)),
+    }
+}
+
+fn delete_policy(policy: &Policy, production: &Distribution, progress: &Progress) -> Decision {
+    if progress.policy_deleted.as_ref() == Some(&policy.id) {
+        return Decision::Wait(Wait::LookAgain);
+    }
+    if progress.conflict.is_some() {
+        // Still in use. While the detach propagates, that is why; afterwards, CloudFront lags, or another
+        // distribution names it.
+        return Decision::Wait(if production.deployed {
+            Wait::PolicyUnused {
+                policy_id: policy.id.clone(),
+            }
+        } else {
+            Wait::Detached {
+                policy_id: Some(policy.id.clone()),
+            }
+        });
+    }
+    Decision::Apply(Step::DeletePolicy {
+        policy_id: policy.id.clone(),
+        etag: policy.etag.clone(),
+    })
+}
+
+/// Production names a policy that no longer exists. CloudFront deletes none that is attached, so
+/// this reading of production is older than the detach.
+fn names_a_lost_policy(observed: &Observed, production: &Distribution) -> bool {
+    production
+        .policy_id
+        .as_ref()
+        .is_some_and(|named| observed.policies.iter().all(|policy| policy.id != *named))
+}
+
+/// The policy is gone: disable the staging distribution, then delete it.
+fn take_down(staging: &Distribution, production: &Distribution, progress: &Progress) -> Decision {
+    if progress.staging_deleted {
+        return Decision::Wait(Wait::StagingGone);
+    }
+    if !production.deployed {
+        // Somewhere production may still route to the staging distribution.
+        return Decision::Wait(Wait::Detached { policy_id: None });
+    }
+    if staging.enabled {
+        if progress.disabled {
+            return Decision::Wait(Wait::StagingDisabled);
+        }
+        return match Disableable::of(staging) {
+            None => Decision::Wait(Wait::StagingDeployed),
+            Some(_) if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
+            Some(disableable) => Decision::Apply(Step::DisableStaging(disableable)),
+        };
+    }
+    match Deletable::of(staging) {
+        None => Decision::Wait(Wait::StagingDisabled),
+        Some(_) if progress.conflict.is_some() => Decision::Wait(Wait::LookAgain),
+        Some(deletable) => Decision::Apply(Step::DeleteStaging(deletable)),
+    }
+}
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod tests;

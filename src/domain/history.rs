@@ -1,0 +1,490 @@
+//! What is remembered of a job for people: who rejected what, and what was done when.
+//!
+//! No step is decided by it. What is read from it is whether a job that finds nothing left to do has
+//! cleaned up earlier, which jobs catching up leaves to their messages, and what was reported of a job
+//! before. A [`Trail`] is bounded, is
+//! kept as one text in the job's record, and a text that cannot be read is an empty trail: what is told
+//! of a job must never stop it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::binding::Evidence;
+use crate::domain::decision::Outcome;
+use crate::domain::event::{JobKey, Rejection};
+
+/// So many entries are kept of a job: a dozen runs of it. The oldest go first.
+const MAX_ENTRIES: usize = 128;
+
+/// A reviewer's comment is kept up to this many characters.
+const MAX_COMMENT_CHARS: usize = 500;
+
+/// What a job is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The pipeline execution's id.
+    pub execution_id: String,
+    /// The target's pipeline as written.
+    pub target: String,
+    /// The reviewer's comment, or CodePipeline's words.
+    pub comment: Option<String>,
+    /// When the event was emitted. Milliseconds since the Unix epoch.
+    pub rejected_at_ms: i64,
+    /// No message has asked for it: it was found in CodePipeline.
+    #[serde(default)]
+    pub unasked: bool,
+    /// The message that asked for it was received for the last time.
+    #[serde(default)]
+    pub last_receive: bool,
+}
+
+impl About {
+    /// What a rejection is about.
+    #[must_use]
+    pub fn of(rejection: &Rejection, target: &str) -> Self {
+        let cut = |text: &String| text.chars().take(MAX_COMMENT_CHARS).collect();
+        Self {
+            execution_id: rejection.execution_id.clone(),
+            target: target.to_owned(),
+            comment: rejection.comment.as_ref().map(cut),
+            rejected_at_ms: rejection.rejected_at.as_millisecond(),
+            unasked: false,
+            last_receive: false,
+        }
+    }
+}
+
+/// Something to remember of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A run of it begins.
+    Began(About),
+    /// Something happened in it.
+    Entry(Kind, &'static str),
+    /// The run ended: it failed for now, for this reason.
+    Failed(&'static str),
+    /// The run ended: the job is refused, for this reason.
+    Refused(&'static str),
+}
+
+/// The reasons that were reported of a job: one cause is one report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Why runs of it failed for now.
+    failed: BTreeSet<String>,
+    /// Why it was refused.
+    refused: BTreeSet<String>,
+}
+
+impl Told {
+    /// What it says that a run fails for now.
+    #[must_use]
+    pub fn failure(&self, reason: &str) -> News {
+        News::of(&self.failed, reason)
+    }
+
+    /// What it says that the job is refused.
+    #[must_use]
+    pub fn refusal(&self, reason: &str) -> News {
+        News::of(&self.refused, reason)
+    }
+}
+
+/// Whether something was reported before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing of the kind was.
+    First,
+    /// Another cause was.
+    Another,
+    /// This cause was, or is reported elsewhere.
+    Known,
+    /// Another instance may have reported this cause, or this one before its restart.
+    Unsure,
+}
+
+impl News {
+    fn of(told: &BTreeSet<String>, reason: &str) -> Self {
+        if told.contains(reason) {
+            Self::Known
+        } else if told.is_empty() {
+            Self::First
+        } else {
+            Self::Another
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A run began.
+    Began,
+    /// AWS accepted a step.
+    Applied,
+    /// A step's target was gone already.
+    WasDone,
+    /// A step that would have been made, had the target not only been observed.
+    Planned,
+    /// A wait began.
+    Waiting,
+    /// A wait ended.
+    Waited,
+    /// The run ended.
+    Ended,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When. Milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// What.
+    pub kind: Kind,
+    /// The step's, the wait's or the end's name; empty for a run that began.
+    pub name: String,
+}
+
+/// Everything that is remembered of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trail {
+    /// What it is about; `None` if no run of it has begun since this is recorded.
+    pub about: Option<About>,
+    /// What happened, oldest first.
+    pub entries: Vec<Entry>,
+    /// How many older entries were dropped.
+    pub dropped: u64,
+    /// What was reported.
+    #[serde(default)]
+    pub told: Told,
+}
+
+impl Trail {
+    /// Reads what [`Trail::text`] wrote; anything else is an empty trail.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    /// The form in which it is kept.
+    #[must_use]
+    pub fn text(&self) -> String {
+        // Texts and numbers under keys that are texts: there is always a form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Adds what happened at `at`.
+    pub fn note(&mut self, note: Note, at: Timestamp) {
+        let (kind, name) = match note {
+            Note::Began(mut about) => {
+                // A run that the ledger or a person resumes has no event, and no comment of its own.
+                let earlier = self.about.take().and_then(|about| about.comment);
+                about.comment = about.comment.or(earlier);
+                self.about = Some(about);
+                (Kind::Began, "")
+            }
+            Note::Entry(kind, name) => (kind, name),
+            Note::Failed(reason) => {
+                self.told.failed.insert(reason.to_owned());
+                (Kind::Ended, reason)
+            }
+            Note::Refused(reason) => {
+                self.told.refused.insert(reason.to_owned());
+                (Kind::Ended, reason)
+            }
+        };
+        if self.entries.len() >= MAX_ENTRIES {
+            self.entries.remove(0);
+            self.dropped += 1;
+        }
+        self.entries.push(Entry {
+            at_ms: at.as_millisecond(),
+            kind,
+            name: name.to_owned(),
+        });
+    }
+
+    /// Whether AWS accepted a step of an earlier run, or of this one.
+    #[must_use]
+    pub fn has_applied(&self) -> bool {
+        self.entries.iter().any(|entry| entry.kind == Kind::Applied)
+    }
+
+    /// When its first run began, as far as the entries reach back.
+    #[must_use]
+    pub fn begun_at(&self) -> Option<Timestamp> {
+        let first = self.entries.first()?;
+        Timestamp::from_millisecond(first.at_ms).ok()
+    }
+
+    /// What its last run came to, if one has ended.
+    #[must_use]
+    pub fn last_end(&self) -> Option<&str> {
+        let mut entries = self.entries.iter().rev();
+        let ended = entries.find(|entry| entry.kind == Kind::Ended);
+        ended.map(|entry| entry.name.as_str())
+    }
+
+    /// The entries as stretches of time: a wait from its begin to its end, everything else a point.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::new();
+        for entry in &self.entries {
+            match entry.kind {
+                Kind::Waited => {
+                    let begun = spans
+                        .iter_mut()
+                        .rev()
+                        .find(|span| span.until_ms.is_none() && span.name == entry.name);
+                    if let Some(span) = begun {
+                        span.until_ms = Some(entry.at_ms);
+                    }
+                }
+                Kind::Began | Kind::Ended => {
+                    // What was waited for then is cut off: by the end, or by a crash before it.
+                    for span in spans.iter_mut().filter(|span| span.until_ms.is_none()) {
+                        span.until_ms = Some(entry.at_ms);
+                        span.cut = true;
+                    }
+                    spans.push(Span::point(entry));
+                }
+                Kind::Waiting => spans.push(Span {
+                    until_ms: None,
+                    ..Span::point(entry)
+                }),
+                Kind::Applied | Kind::WasDone | Kind::Planned => spans.push(Span::point(entry)),
+            }
+        }
+        spans
+    }
+}
+
+/// A stretch of a job's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// What it is; [`Kind::Waiting`] for a wait.
+    pub kind: Kind,
+    /// The step's, the wait's or the end's name.
+    pub name: String,
+    /// When it began. Milliseconds since the Unix epoch.
+    pub from_ms: i64,
+    /// When it ended; `None` while it goes on.
+    pub until_ms: Option<i64>,
+    /// It was ended from without, and not by what it waited for.
+    pub cut: bool,
+}
+
+impl Span {
+    fn point(entry: &Entry) -> Self {
+        Self {
+            kind: entry.kind,
+            name: entry.name.clone(),
+            from_ms: entry.at_ms,
+            until_ms: Some(entry.at_ms),
+            cut: false,
+        }
+    }
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Done.
+    Done(Outcome),
+    /// Someone works on it.
+    Working,
+    /// Nobody works on it now; why the last run ended, where one did.
+    Open(Option<String>),
+}
+
+impl State {
+    /// A bounded code.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Done(outcome) => outcome.code(),
+            Self::Working => "working",
+            Self::Open(Some(reason)) => reason,
+            Self::Open(None) => "open",
+        }
+    }
+}
+
+/// A job as the ledger remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What tells it from every other one.
+    pub key: JobKey,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// How far it is.
+    pub state: State,
+    /// When it was first claimed.
+    pub first_seen: Timestamp,
+    /// When its record was last changed.
+    pub updated: Timestamp,
+    /// The production distribution that it is bound to.
+    pub production_id: Option<String>,
+    /// The staging distribution that it is bound to.
+    pub staging_id: Option<String>,
+    /// What else it is bound to, and what it left half way.
+    pub evidence: Evidence,
+    /// What happened.
+    pub trail: Trail,
+}
+
+impl Record {
+    /// The pipeline execution's id; of a job that was begun by hand, its key.
+    #[must_use]
+    pub fn execution_id(&self) -> &str {
+        match &self.trail.about {
+            Some(about) => &about.execution_id,
+            None => self.key.as_str().split('/').next().unwrap_or_default(),
+        }
+    }
+
+    /// From its first claim to the last change of its record.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        let took = self.updated.duration_since(self.first_seen);
+        Duration::try_from(took).unwrap_or_default()
+    }
+
+    /// How many steps AWS accepted.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        let entries = self.trail.entries.iter();
+        entries.filter(|entry| entry.kind == Kind::Applied).count()
+    }
+}
+
+/// How long propagations took of late, the median of what the records know; `None` where they know
+/// none.
+#[must_use]
+pub fn usual_propagation(records: &[Record]) -> Option<Duration> {
+    let mut took: Vec<u64> = records
+        .iter()
+        .flat_map(|record| record.trail.spans())
+        .filter(|span| {
+            matches!(
+                span.name.as_str(),
+                "detach_propagated" | "disable_propagated"
+            )
+        })
+        .filter(|span| span.kind == Kind::Waiting && !span.cut)
+        .filter_map(|span| u64::try_from(span.until_ms? - span.from_ms).ok())
+        .collect();
+    took.sort_unstable();
+    took.get(took.len() / 2).copied().map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).unwrap()
+    }
+
+    fn about() -> About {
+        About {
+            execution_id: "e".to_owned(),
+            target: "{service}".to_owned(),
+            comment: Some("no \"good\"\n".to_owned()),
+            rejected_at_ms: 5,
+            unasked: false,
+            last_receive: false,
+        }
+    }
+
+    #[test]
+    fn a_run_without_an_event_keeps_the_comment_of_the_one_before() {
+        let mut trail = Trail::default();
+        trail.note(Note::Began(about()), at(10));
+        let resumed = About {
+            comment: None,
+            ..about()
+        };
+        trail.note(Note::Began(resumed), at(20));
+        assert_eq!(trail.about.as_ref(), Some(&about()));
+        let other = About {
+            comment: Some("other".to_owned()),
+            ..about()
+        };
+        trail.note(Note::Began(other.clone()), at(30));
+        assert_eq!(trail.about, Some(other));
+    }
+
+    #[test]
+    fn a_trail_is_read_back_and_any_other_text_is_an_empty_one() {
+        let mut trail = Trail::default();
+        trail.note(Note::Began(about()), at(10));
+        trail.note(Note::Entry(Kind::Applied, "detach_policy"), at(20));
+        assert_eq!(Trail::read(&trail.text()), trail);
+        for other in ["", "{}", "[1]", "{\"entries\": 7}"] {
+            assert_eq!(Trail::read(other), Trail::default(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_news_once_for_a_job_and_its_kind_of_end_is_counted_once() {
+        let mut trail = Trail::default();
+        let failure = |trail: &Trail, reason| Trail::read(&trail.text()).told.failure(reason);
+        assert_eq!(failure(&trail, "throttled"), News::First);
+        trail.note(Note::Failed("throttled"), at(1));
+        trail.note(Note::Entry(Kind::Ended, "shutting_down"), at(2));
+        assert_eq!(failure(&trail, "throttled"), News::Known);
+        assert_eq!(failure(&trail, "access_denied"), News::Another);
+        assert_eq!(trail.told.refusal("policy_shared"), News::First);
+        trail.note(Note::Refused("policy_shared"), at(3));
+        assert_eq!(trail.told.refusal("policy_shared"), News::Known);
+        assert_eq!(trail.last_end(), Some("policy_shared"));
+        // However long it goes on.
+        for ms in 0..1000 {
+            trail.note(Note::Entry(Kind::Applied, "detach_policy"), at(ms));
+        }
+        assert_eq!(failure(&trail, "throttled"), News::Known);
+    }
+
+    #[test]
+    fn a_trail_is_bounded_and_forgets_the_oldest() {
+        let mut trail = Trail::default();
+        for ms in 0..1000 {
+            trail.note(Note::Entry(Kind::Applied, "detach_policy"), at(ms));
+        }
+        assert_eq!(trail.entries.len(), MAX_ENTRIES);
+        assert_eq!(trail.entries.last().unwrap().at_ms, 999);
+        assert_eq!(trail.dropped, 1000 - MAX_ENTRIES as u64);
+    }
+
+    #[test]
+    fn a_wait_is_a_span_and_what_was_cut_off_says_so() {
+        let mut trail = Trail::default();
+        let entry = |trail: &mut Trail, kind, name, ms| trail.note(Note::Entry(kind, name), at(ms));
+        trail.note(Note::Began(about()), at(0));
+        entry(&mut trail, Kind::Waiting, "detach_propagated", 10);
+        // A crash; then the next run.
+        trail.note(Note::Began(about()), at(100));
+        entry(&mut trail, Kind::Waiting, "detach_propagated", 110);
+        entry(&mut trail, Kind::Waited, "detach_propagated", 150);
+        entry(&mut trail, Kind::Waiting, "disable_propagated", 160);
+        let waits: Vec<_> = trail
+            .spans()
+            .into_iter()
+            .filter(|span| span.kind == Kind::Waiting)
+            .map(|span| (span.from_ms, span.until_ms, span.cut))
+            .collect();
+        assert_eq!(
+            waits,
+            [
+                (10, Some(100), true),
+                (110, Some(150), false),
+                (160, None, false)
+            ]
+        );
+    }
+}
