@@ -3,6 +3,8 @@
 //! A room imports rooms below it only. `domain` and `runtime` import none; `domain` does no I/O, is not async
 //! and reads no clock. Nothing but `aws` imports an SDK. Tests within the sources may import what they like.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use std::fs;
 use std::path::Path;
 

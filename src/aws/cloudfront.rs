@@ -5,7 +5,7 @@
 
 mod inventory;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_sdk_cloudfront::primitives::DateTime;
 use aws_sdk_cloudfront::types::{ContinuousDeploymentPolicy, DistributionConfig};
@@ -17,11 +17,13 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::retry::RetryConfig;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::edit::{self, Edit};
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind, Turn};
+use super::reply::timestamp;
 pub use inventory::{Listed, ListedPolicy};
 
 use crate::domain::decision::{Deletable, Detachable, Disableable, Distribution, Policy};
@@ -29,17 +31,6 @@ use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
 
 const UPDATE_DISTRIBUTION: &str = "UpdateDistribution";
-
-const LIST_DISTRIBUTIONS: &str = "ListDistributions";
-
-/// The largest page of ListDistributions.
-const DISTRIBUTION_PAGE: i32 = 100;
-
-/// The largest page of ListContinuousDeploymentPolicies; an account may have 20 policies.
-const POLICY_PAGE: i32 = 100;
-
-/// More pages than any account's quota fills mean that the paging goes in circles.
-const MAX_POLICY_PAGES: usize = 50;
 
 /// A look at one distribution (GetDistribution).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +54,8 @@ impl Sighting {
 pub struct Reading {
     /// The distribution.
     pub distribution: Distribution,
-    /// Which of its configurations that is.
-    pub version: Version,
+    /// When its configuration was last changed.
+    pub modified_at: Option<Timestamp>,
     /// Its `Comment`.
     pub comment: String,
 }
@@ -87,63 +78,6 @@ pub struct Beside {
     pub web_acl: Option<String>,
 }
 
-/// What ListDistributions says of a distribution. It knows nothing of policies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// Its `*.cloudfront.net` domain name.
-    pub domain: String,
-    /// `Staging`.
-    pub staging: bool,
-    /// Its status is `Deployed`.
-    pub deployed: bool,
-    /// `Enabled`.
-    pub enabled: bool,
-    /// Which of its configurations that is.
-    pub version: Version,
-    /// Its `Comment`.
-    pub comment: String,
-}
-
-/// Tells the configurations of one distribution apart: `LastModifiedTime`, which both calls give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version(Option<DateTime>);
-
-impl Version {
-    fn modified_at(time: DateTime) -> Self {
-        // What the SDK puts where the reply has no time.
-        Self(Some(time).filter(|time| time.secs() != 0))
-    }
-
-    /// One that is the same as no other.
-    #[cfg(test)]
-    pub(crate) fn unknown() -> Self {
-        Self(None)
-    }
-
-    /// When the configuration was last changed.
-    #[must_use]
-    pub fn time(self) -> Option<Timestamp> {
-        self.0.as_ref().and_then(timestamp)
-    }
-
-    /// Whether both are the same one, for certain.
-    #[must_use]
-    pub fn is(self, other: Self) -> bool {
-        self.0.is_some() && self == other
-    }
-}
-
-/// A page of ListDistributions.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// When the call was made.
-    pub at: Instant,
-    /// The distributions on it, by id.
-    pub summaries: Vec<(String, Summary)>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<String>,
-}
-
 /// The distributions and policies of one account.
 #[derive(Clone, Debug)]
 pub struct CloudFront(aws_sdk_cloudfront::Client, Gate);
@@ -164,10 +98,10 @@ impl CloudFront {
     /// decisions need.
     pub async fn distribution(&self, id: &str) -> Result<Option<Distribution>, AwsError> {
         let sighting = self.look(id).await?;
-        Ok(sighting.found.map(|reading| reading.distribution))
+        Ok(sighting.found.map(|details| details.distribution))
     }
 
-    /// As [`CloudFront::distribution`], with when that was and what tells its versions apart.
+    /// As [`CloudFront::distribution`], with when that was and when it was last modified.
     ///
     /// # Errors
     /// As [`CloudFront::distribution`].
@@ -196,7 +130,7 @@ impl CloudFront {
                 "the reply is about another distribution",
             ));
         }
-        let version = Version::modified_at(distribution.last_modified_time);
+        let modified_at = modified_at(&distribution.last_modified_time);
         let distribution = Distribution {
             id: distribution.id,
             domain: distribution.domain_name,
@@ -211,7 +145,7 @@ impl CloudFront {
         };
         let found = Some(Reading {
             distribution,
-            version,
+            modified_at,
             comment: config.comment,
         });
         Ok(Sighting { at, found })
@@ -237,50 +171,6 @@ impl CloudFront {
         Ok(Beside {
             log_bucket: logs.map(|it| it.bucket).filter(|it| !it.is_empty()),
             web_acl: config.web_acl_id.filter(|it| it.starts_with("arn:")),
-        })
-    }
-
-    /// One page of the account's distributions (ListDistributions), from `marker` on.
-    ///
-    /// # Errors
-    /// [`AwsError`] for every failure.
-    pub async fn list(&self, marker: Option<String>) -> Result<Page, AwsError> {
-        const OPERATION: &str = LIST_DISTRIBUTIONS;
-        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-        let at = Instant::now();
-        let list = self
-            .0
-            .list_distributions()
-            .max_items(DISTRIBUTION_PAGE)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(from_sdk(OPERATION))?
-            .distribution_list
-            .ok_or_else(|| lacking(OPERATION, "DistributionList"))?;
-        let next = list.next_marker.filter(|marker| !marker.is_empty());
-        if list.is_truncated && next.is_none() {
-            return Err(lacking(OPERATION, "NextMarker"));
-        }
-        Ok(Page {
-            at,
-            summaries: list
-                .items
-                .unwrap_or_default()
-                .into_iter()
-                .map(|item| {
-                    let summary = Summary {
-                        domain: item.domain_name,
-                        staging: item.staging,
-                        comment: item.comment,
-                        deployed: item.status == "Deployed",
-                        enabled: item.enabled,
-                        version: Version::modified_at(item.last_modified_time),
-                    };
-                    (item.id, summary)
-                })
-                .collect(),
-            next: next.filter(|_| list.is_truncated),
         })
     }
 
@@ -312,13 +202,13 @@ impl CloudFront {
         }))
     }
 
-    /// The ids of the account's policies that list `domain`.
+    /// The ids of the account's policies that list `domain` (ListContinuousDeploymentPolicies).
     ///
     /// # Errors
     /// As [`CloudFront::policies`].
     pub async fn policies_listing(&self, domain: &str) -> Result<Vec<String>, AwsError> {
-        let all = self.policies().await?.into_iter();
-        let listing = all.filter(|it| it.staging_domains.iter().any(|listed| listed == domain));
+        let policies = self.policies().await?.into_iter();
+        let listing = policies.filter(|it| it.staging_domains.iter().any(|it| it == domain));
         Ok(listing.map(|policy| policy.id).collect())
     }
 
@@ -450,10 +340,9 @@ impl CloudFront {
     }
 }
 
-fn timestamp(at: &DateTime) -> Option<Timestamp> {
-    at.to_millis()
-        .ok()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+/// `LastModifiedTime`; the SDK puts 0 where the reply has none.
+fn modified_at(time: &DateTime) -> Option<Timestamp> {
+    timestamp(time).filter(|at| at.as_second() != 0)
 }
 
 fn lacking(operation: &'static str, what: &str) -> AwsError {
@@ -484,7 +373,7 @@ struct RawBody(Arc<Mutex<Option<String>>>);
 
 impl RawBody {
     fn take(&self) -> Option<String> {
-        self.0.lock().ok()?.take()
+        self.0.lock().take()
     }
 }
 
@@ -501,9 +390,7 @@ impl Intercept for RawBody {
     ) -> Result<(), BoxError> {
         let body = context.response().body().bytes().map(<[u8]>::to_vec);
         let text = body.map(String::from_utf8).transpose()?;
-        if let Ok(mut kept) = self.0.lock() {
-            *kept = text;
-        }
+        *self.0.lock() = text;
         Ok(())
     }
 }

@@ -1,6 +1,5 @@
 //! CodePipeline: what became of a pipeline's executions. Everything here only reads.
 
-use aws_sdk_codepipeline::primitives::DateTime;
 use aws_sdk_codepipeline::types::{
     ActionCategory, ActionExecutionDetail, ActionExecutionFilter, ActionExecutionStatus,
     ActionState, ExecutionMode, PipelineExecutionStatus, PipelineExecutionSummary,
@@ -10,6 +9,7 @@ use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind};
+use super::reply::{pages, timestamp};
 use crate::domain::at_work::Activities;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::executions::{
@@ -20,9 +20,6 @@ use crate::runtime::stop::Stop;
 
 /// CodePipeline's largest page of action executions (API reference: `ListActionExecutions`).
 const PAGE: i32 = 100;
-
-/// In PARALLEL mode so many pages of actions tell who is at work.
-const NEWEST_PAGES: usize = 2;
 
 /// So many executions before the one that is asked about are looked at.
 const BEFORE: usize = 100;
@@ -98,9 +95,10 @@ impl CodePipeline {
         pipeline: &str,
         execution_id: &str,
     ) -> Result<Vec<Attempt>, AwsError> {
-        let attempts = self
-            .actions(pipeline, Some(execution_id), MAX_PAGES)
-            .await?;
+        let filter = ActionExecutionFilter::builder();
+        let filter = filter.pipeline_execution_id(execution_id).build();
+        let page = |token| self.page_of_attempts(pipeline, Some(filter.clone()), token);
+        let attempts = pages("ListActionExecutions", MAX_PAGES, page).await?;
         let ours = attempts.into_iter();
         Ok(ours.filter(|it| it.execution_id == execution_id).collect())
     }
@@ -111,47 +109,35 @@ impl CodePipeline {
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn newest_attempts(&self, pipeline: &str) -> Result<Vec<Attempt>, AwsError> {
-        self.actions(pipeline, None, NEWEST_PAGES).await
+        let (mut newest, next) = self.page_of_attempts(pipeline, None, None).await?;
+        if next.is_some() {
+            let (older, _) = self.page_of_attempts(pipeline, None, next).await?;
+            newest.extend(older);
+        }
+        Ok(newest)
     }
 
-    /// At most `pages` pages; of one execution, all of them or an error.
-    async fn actions(
+    async fn page_of_attempts(
         &self,
         pipeline: &str,
-        execution_id: Option<&str>,
-        pages: usize,
-    ) -> Result<Vec<Attempt>, AwsError> {
+        filter: Option<ActionExecutionFilter>,
+        token: Option<String>,
+    ) -> Result<(Vec<Attempt>, Option<String>), AwsError> {
         const OPERATION: &str = "ListActionExecutions";
-        let filter = execution_id.map(|id| {
-            ActionExecutionFilter::builder()
-                .pipeline_execution_id(id)
-                .build()
-        });
-        let mut attempts = Vec::new();
-        let mut next_token = None;
-        for _ in 0..pages {
-            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-            let page = self
-                .0
-                .list_action_executions()
-                .pipeline_name(pipeline)
-                .set_filter(filter.clone())
-                .max_results(PAGE)
-                .set_next_token(next_token)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
-            let details = page.action_execution_details.unwrap_or_default();
-            attempts.extend(details.into_iter().map(attempt));
-            next_token = page.next_token.filter(|token| !token.is_empty());
-            if next_token.is_none() {
-                return Ok(attempts);
-            }
-        }
-        match execution_id {
-            None => Ok(attempts),
-            Some(_) => Err(AwsError::unusable(OPERATION, "the pages do not end")),
-        }
+        let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+        let page = self
+            .0
+            .list_action_executions()
+            .pipeline_name(pipeline)
+            .set_filter(filter)
+            .max_results(PAGE)
+            .set_next_token(token)
+            .send()
+            .await
+            .map_err(from_sdk(OPERATION))?;
+        let details = page.action_execution_details.unwrap_or_default();
+        let attempts = details.into_iter().map(attempt).collect();
+        Ok((attempts, page.next_token.filter(|it| !it.is_empty())))
     }
 
     /// The newest hundred executions of a pipeline, the newest first (ListPipelineExecutions).
@@ -189,8 +175,7 @@ impl CodePipeline {
                 return Ok(executions);
             }
         }
-        let operation = "ListPipelineExecutions";
-        Err(AwsError::unusable(operation, "the pages do not end"))
+        Err(AwsError::endless("ListPipelineExecutions"))
     }
 
     /// The mode in which a pipeline runs its newest execution (ListPipelineExecutions).
@@ -357,10 +342,4 @@ fn action_status(status: Option<&ActionExecutionStatus>) -> Status {
         Some(ActionExecutionStatus::Abandoned) => Status::Ended,
         _ => Status::Unknown,
     }
-}
-
-fn timestamp(at: &DateTime) -> Option<Timestamp> {
-    at.to_millis()
-        .ok()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
 }

@@ -1,7 +1,7 @@
 //! DynamoDB: one table of records with a text key, written under conditions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::interceptors::context::{
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::calls::{SentAt, is_throttled};
@@ -139,17 +140,13 @@ struct Dated {
 impl ServerTime {
     fn learn(&self, date: Timestamp, took: Duration) {
         let at = Instant::now();
-        *self.lock() = Some(Dated { date, at, took });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Dated>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock() = Some(Dated { date, at, took });
     }
 
     /// The time there; `None` before the first answer.
     #[must_use]
     pub fn now(&self) -> Option<Timestamp> {
-        let Dated { date, at, .. } = (*self.lock())?;
+        let Dated { date, at, .. } = (*self.0.lock())?;
         let since = SignedDuration::try_from(at.elapsed()).ok()?;
         date.checked_add(since).ok()
     }
@@ -157,7 +154,7 @@ impl ServerTime {
     /// How much later than [`now`](Self::now) it may be there, but for a second: the answer took so long.
     #[must_use]
     pub fn lag(&self) -> Duration {
-        self.lock().map(|dated| dated.took).unwrap_or_default()
+        self.0.lock().map(|dated| dated.took).unwrap_or_default()
     }
 }
 

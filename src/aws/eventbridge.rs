@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_sdk_eventbridge::types::{PutEventsRequestEntry, RuleState, Target};
 
 use super::error::{AwsError, from_sdk};
+use super::reply::pages;
 
 /// The bus that the services of AWS send their events to.
 pub const DEFAULT_BUS: &str = "default";
@@ -87,25 +88,14 @@ impl EventBridge {
     /// [`AwsError`]; of class [`NotFound`](crate::domain::error_class::ErrorClass::NotFound) if there is no such bus.
     pub async fn rules_to(&self, arn: &str, bus: &str) -> Result<Vec<String>, AwsError> {
         const OPERATION: &str = "ListRuleNamesByTarget";
-        let mut found = Vec::new();
-        let mut next = None;
-        for _ in 0..MAX_PAGES {
-            let output = self
-                .0
-                .list_rule_names_by_target()
-                .target_arn(arn)
-                .event_bus_name(bus)
-                .set_next_token(next)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
-            found.extend(output.rule_names.unwrap_or_default());
-            next = output.next_token.filter(|token| !token.is_empty());
-            if next.is_none() {
-                return Ok(found);
-            }
-        }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        pages(OPERATION, MAX_PAGES, |token| async move {
+            let request = self.0.list_rule_names_by_target();
+            let request = request.target_arn(arn).event_bus_name(bus);
+            let page = request.set_next_token(token).send().await;
+            let page = page.map_err(from_sdk(OPERATION))?;
+            Ok((page.rule_names.unwrap_or_default(), page.next_token))
+        })
+        .await
     }
 
     /// Whether a bus, by name or ARN, is there (DescribeEventBus).
@@ -141,25 +131,15 @@ impl EventBridge {
     /// [`AwsError`] for every failure.
     pub async fn targets(&self, rule: &str, bus: &str) -> Result<Vec<RuleTarget>, AwsError> {
         const OPERATION: &str = "ListTargetsByRule";
-        let mut found = Vec::new();
-        let mut next = None;
-        for _ in 0..MAX_PAGES {
-            let output = self
-                .0
-                .list_targets_by_rule()
-                .rule(rule)
-                .event_bus_name(bus)
-                .set_next_token(next)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
-            found.extend(output.targets.unwrap_or_default().into_iter().map(target));
-            next = output.next_token.filter(|token| !token.is_empty());
-            if next.is_none() {
-                return Ok(found);
-            }
-        }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+        pages(OPERATION, MAX_PAGES, |token| async move {
+            let request = self.0.list_targets_by_rule();
+            let request = request.rule(rule).event_bus_name(bus);
+            let page = request.set_next_token(token).send().await;
+            let page = page.map_err(from_sdk(OPERATION))?;
+            let targets = page.targets.unwrap_or_default().into_iter();
+            Ok((targets.map(target).collect(), page.next_token))
+        })
+        .await
     }
 
     /// Puts events on their buses (PutEvents): at most [`MAX_ENTRIES`], of at most [`MAX_BYTES`]

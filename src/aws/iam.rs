@@ -5,6 +5,7 @@ use aws_sdk_iam::types::{
 };
 
 use super::error::{AwsError, from_sdk};
+use super::reply::pages;
 
 /// More pages than any question has resources mean that the paging goes in circles.
 const MAX_PAGES: usize = 50;
@@ -132,18 +133,14 @@ impl Iam {
             .action_names(question.action)
             .set_resource_arns(Some(resources.to_vec()))
             .set_context_entries(Some(context.collect()));
-        let mut found = Vec::new();
-        let mut marker = None;
-        for _ in 0..MAX_PAGES {
+        let request = &request;
+        pages(OPERATION, MAX_PAGES, |marker| async move {
             let page = request.clone().set_marker(marker).send().await;
             let page = page.map_err(from_sdk(OPERATION))?;
-            found.extend(page.evaluation_results.unwrap_or_default());
-            marker = page.marker.filter(|it| page.is_truncated && !it.is_empty());
-            if marker.is_none() {
-                return Ok(found);
-            }
-        }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+            let found = page.evaluation_results.unwrap_or_default();
+            Ok((found, page.marker.filter(|_| page.is_truncated)))
+        })
+        .await
     }
 }
 

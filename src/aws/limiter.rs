@@ -21,9 +21,10 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
@@ -276,23 +277,15 @@ impl Limiter {
         }))
     }
 
-    fn pressure(&self) -> std::sync::MutexGuard<'_, Pressure> {
-        // Every critical section here is a few assignments; none leaves a half-made state.
-        self.0
-            .pressure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// An attempt that was sent at `sent` has been answered, and not throttled.
     pub(super) fn answered(&self, operation: &str, sent: Instant) {
-        self.pressure().answered(Kind::of(operation), sent);
+        self.0.pressure.lock().answered(Kind::of(operation), sent);
     }
 
     /// An attempt that was sent at `sent` has been throttled.
     pub(super) fn throttled(&self, operation: &str, sent: Instant) {
         let kind = Kind::of(operation);
-        let lesson = self.pressure().throttled(kind, sent, Instant::now());
+        let lesson = self.0.pressure.lock().throttled(kind, sent, Instant::now());
         match lesson {
             Some(Lesson::SlowDown) => self.0.telemetry.emit(events::AccountThrottled {
                 service: self.0.service,
@@ -316,7 +309,7 @@ impl Limiter {
         loop {
             let now = Instant::now();
             let next = {
-                let mut pressure = self.pressure();
+                let mut pressure = self.0.pressure.lock();
                 let next = pressure.next(kind, now);
                 if next <= now {
                     pressure.begin(kind, now);

@@ -48,18 +48,18 @@ impl Service {
             let _turn = self.limiter.turn(kind).await;
             let sent = Instant::now();
             tokio::time::sleep(self.takes).await;
-            let mut answered = self.answered.lock().unwrap();
+            let mut answered = self.answered.lock();
             let lately = answered
                 .iter()
                 .rev()
                 .take_while(|at| **at + self.window > sent);
-            let by_chance = self.dice.lock().unwrap().f64() < self.chance;
+            let by_chance = self.dice.lock().f64() < self.chance;
             if lately.take(self.most).count() < self.most && !by_chance {
                 answered.push(sent);
                 self.limiter.answered(operation, sent);
                 return;
             }
-            self.throttled.lock().unwrap().push(sent);
+            self.throttled.lock().push(sent);
             self.limiter.throttled(operation, sent);
         }
     }
@@ -68,7 +68,7 @@ impl Service {
     async fn used(&self, callers: usize, kinds: &[Kind], pause: Duration, span: Duration) {
         let callers = join_all((0..callers).map(|number| async move {
             loop {
-                let part = self.dice.lock().unwrap().f64();
+                let part = self.dice.lock().f64();
                 tokio::time::sleep(pause.mul_f64(part)).await;
                 self.call(kinds[number % kinds.len()]).await;
             }
@@ -105,13 +105,13 @@ async fn a_rate_that_nobody_knows_is_found_and_mostly_used() {
             for pause in [Duration::ZERO, 4 * SECOND] {
                 let service = Service::new(most, window);
                 service.used(20, kinds, pause, SPAN).await;
-                let throttled = service.throttled.lock().unwrap();
+                let throttled = service.throttled.lock();
                 // Changes go one at a time, at two a second while calls are paced.
                 let possible = (most as f64 / window.as_secs_f64()).min(match kinds {
                     [Kind::Change] => 2.0,
                     _ => 20.0 / pause.as_secs_f64().max(1.0),
                 });
-                let answered = service.answered.lock().unwrap().len() as f64;
+                let answered = service.answered.lock().len() as f64;
                 let what = format!(
                     "{kinds:?} with pauses of {pause:?}, {most} in {window:?}: {answered} \
                      answered, {} throttled",
@@ -144,7 +144,7 @@ async fn throttling_by_chance_slows_down_only_until_that_makes_no_difference() {
         service.dice = Mutex::new(fastrand::Rng::with_seed(seed));
         // About two calls a second.
         service.used(4, &kinds, 4 * SECOND, SPAN).await;
-        let answered = service.answered.lock().unwrap().len();
+        let answered = service.answered.lock().len();
         slow += u64::from(answered < 50);
     }
     assert!(slow <= SEEDS / 20, "{slow} of {SEEDS}");
@@ -199,11 +199,11 @@ async fn first_come_first_served_and_who_goes_away_holds_up_nobody() {
                 return;
             }
             drop(turn.await);
-            order.lock().unwrap().push(number);
+            order.lock().push(number);
         }
     }));
     callers.await;
-    let order = order.into_inner().unwrap();
+    let order = order.into_inner();
     assert_eq!(order.len(), 20);
     assert!(order.is_sorted(), "{order:?}");
 }

@@ -23,6 +23,7 @@ pub mod iam;
 pub mod identity;
 pub mod limiter;
 pub mod pulse;
+mod reply;
 pub mod settings;
 pub mod sign_in;
 pub mod sqs;
@@ -41,7 +42,6 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use aws_types::os_shim_internal::Env;
 use aws_types::service_config::ServiceConfigKey;
 
 pub use endpoint::queue_endpoint;
@@ -139,7 +139,7 @@ impl Connector {
         region: Option<String>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        let settings = Settings::read(asked, Env::real()).ok();
+        let settings = Settings::of_process(asked).ok();
         let authorities = settings.as_ref().map(Settings::authorities);
         let http = Web::client(authorities.unwrap_or_default());
         let known = settings.as_ref().and_then(Settings::region);

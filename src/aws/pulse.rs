@@ -3,9 +3,9 @@
 //! **Guarantees.** Trouble begins with the first answer that is slow or throttles, and is over with the first
 //! that is neither, once none was for [`CLEARS`].
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -25,12 +25,8 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    fn lock(&self) -> MutexGuard<'_, Option<(Trouble, Instant)>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn see(&self, trouble: Trouble) {
-        *self.lock() = Some((trouble, Instant::now()));
+        *self.seen.lock() = Some((trouble, Instant::now()));
         self.begun.notify_one();
     }
 
@@ -48,11 +44,11 @@ impl Pulse {
             let throttled =
                 |(trouble, at): &(Trouble, Instant)| *trouble == Trouble::Throttled && *at >= sent;
             // What was throttled was slow because of that.
-            if !self.lock().as_ref().is_some_and(throttled) {
+            if !self.seen.lock().as_ref().is_some_and(throttled) {
                 self.see(Trouble::Slow { latency });
             }
         } else {
-            let mut seen = self.lock();
+            let mut seen = self.seen.lock();
             if seen.is_some_and(|(_, at)| at.elapsed() >= CLEARS) {
                 *seen = None;
             }
@@ -63,7 +59,7 @@ impl Pulse {
     /// What is wrong now.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
-        self.lock().map(|(trouble, _)| trouble)
+        self.seen.lock().map(|(trouble, _)| trouble)
     }
 
     /// Waits until something is wrong.

@@ -4,6 +4,7 @@
 //! there, an endpoint together with FIPS or dual stack, a proxy that is no URL, an authority that cannot be
 //! read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -66,11 +67,27 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the profile's files.
+    /// Reads the profile's files as the process's own environment says.
     ///
     /// # Errors
     /// If they cannot be understood.
-    pub fn read(asked: &Asked, env: Env) -> Result<Self, Misconfigured> {
+    pub fn of_process(asked: &Asked) -> Result<Self, Misconfigured> {
+        Self::read(asked, Env::real())
+    }
+
+    /// Reads the profile's files as these variables say.
+    ///
+    /// # Errors
+    /// If they cannot be understood.
+    pub fn of_variables(
+        asked: &Asked,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Self, Misconfigured> {
+        let variables = variables.iter().map(|(name, value)| (&**name, &**value));
+        Self::read(asked, Env::from_slice(&variables.collect::<Vec<_>>()))
+    }
+
+    pub(super) fn read(asked: &Asked, env: Env) -> Result<Self, Misconfigured> {
         let files = EnvConfigFiles::default();
         let name = asked.profile.clone().map(Into::into);
         let sections = profile::load(&Fs::real(), &env, &files, name)

@@ -21,7 +21,6 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::error::ErrorMetadata;
-use aws_types::os_shim_internal::Env;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
@@ -160,7 +159,7 @@ impl How {
     }
 
     async fn look(&self) -> Result<Credentials, NotSignedIn> {
-        let settings = Settings::read(&self.asked, Env::real())?;
+        let settings = Settings::of_process(&self.asked)?;
         settings.check()?;
         let region = settings.region().map(|it| Region::new(it.value));
         let region = region.or_else(|| self.region.clone());

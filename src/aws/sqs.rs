@@ -13,6 +13,7 @@ use aws_sdk_sqs::types::{
 use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
+use crate::domain::arn::Arn;
 use crate::domain::error_class::ErrorClass;
 
 /// The most messages one receive returns, and the most entries one batch takes.
@@ -61,12 +62,10 @@ pub struct QueueAttributes {
 /// The URL of another queue, by its ARN, at the place of the one at `url`.
 #[must_use]
 pub fn beside(url: &str, arn: &str) -> String {
-    let mut parts = arn.rsplit(':');
-    let name = parts.next().unwrap_or_default();
-    let account = parts.next().unwrap_or_default();
-    let Some((path, _)) = url.rsplit_once('/') else {
+    let (Some(arn), Some((path, _))) = (Arn::parse(arn), url.rsplit_once('/')) else {
         return url.to_owned();
     };
+    let (account, name) = (arn.account, arn.resource);
     match path.rsplit_once('/') {
         // A path without an account names the queue alone.
         Some((host, last)) if last.len() == 12 && last.bytes().all(|it| it.is_ascii_digit()) => {

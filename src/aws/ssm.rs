@@ -1,12 +1,11 @@
 //! SSM Parameter Store: the parameters that name the distributions.
 
-use aws_sdk_ssm::primitives::DateTime;
 use aws_sdk_ssm::types::ParameterType;
 use aws_smithy_types::retry::RetryConfig;
-use jiff::Timestamp;
 
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind, Turn};
+use super::reply::{pages, timestamp};
 use crate::domain::binding::{ParameterChange, ParameterVersion, SECURE};
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
@@ -70,44 +69,25 @@ impl ParameterStore {
     /// # Errors
     /// As [`ParameterStore::history`].
     pub async fn changes(&self, name: &str) -> Result<Vec<ParameterChange>, AwsError> {
-        let mut versions = Vec::new();
-        let mut next_token = None;
-        for _ in 0..MAX_HISTORY_PAGES {
-            let _turn = self.1.turn(Kind::Read, "GetParameterHistory").await?;
-            let reply = self
-                .0
-                .get_parameter_history()
-                .name(name)
-                .max_results(HISTORY_PAGE)
-                .set_next_token(next_token)
-                .send()
-                .await;
-            let page = match reply.map_err(from_sdk("GetParameterHistory")) {
-                Ok(page) => page,
-                Err(error) => return Ok(error.missing_as_none()?.unwrap_or_default()),
-            };
-            versions.extend(
-                page.parameters
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|version| ParameterChange {
-                        version: ParameterVersion {
-                            value: plain(version.r#type.as_ref(), version.value),
-                            version: version.version,
-                            modified_at: version.last_modified_date.as_ref().and_then(timestamp),
-                        },
-                        by: version.last_modified_user,
-                    }),
-            );
-            next_token = page.next_token.filter(|token| !token.is_empty());
-            if next_token.is_none() {
-                return Ok(versions);
-            }
-        }
-        Err(AwsError::unusable(
-            "GetParameterHistory",
-            "the pages do not end",
-        ))
+        const OPERATION: &str = "GetParameterHistory";
+        pages(OPERATION, MAX_HISTORY_PAGES, |token| async move {
+            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+            let request = self.0.get_parameter_history().name(name);
+            let request = request.max_results(HISTORY_PAGE).set_next_token(token);
+            let page = request.send().await.map_err(from_sdk(OPERATION))?;
+            let versions = page.parameters.unwrap_or_default().into_iter();
+            let versions = versions.map(|version| ParameterChange {
+                version: ParameterVersion {
+                    value: plain(version.r#type.as_ref(), version.value),
+                    version: version.version,
+                    modified_at: version.last_modified_date.as_ref().and_then(timestamp),
+                },
+                by: version.last_modified_user,
+            });
+            Ok((versions.collect(), page.next_token))
+        })
+        .await
+        .or_else(|error| Ok(error.missing_as_none()?.unwrap_or_default()))
     }
 
     /// The names of all parameters (DescribeParameters).
@@ -116,26 +96,16 @@ impl ParameterStore {
     /// [`AwsError`] for every failure.
     pub async fn names(&self) -> Result<Vec<String>, AwsError> {
         const OPERATION: &str = "DescribeParameters";
-        let mut names = Vec::new();
-        let mut next_token = None;
-        for _ in 0..MAX_NAME_PAGES {
+        pages(OPERATION, MAX_NAME_PAGES, |token| async move {
             let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-            let page = self
-                .0
-                .describe_parameters()
-                .max_results(HISTORY_PAGE)
-                .set_next_token(next_token)
-                .send()
-                .await
-                .map_err(from_sdk(OPERATION))?;
+            let request = self.0.describe_parameters().max_results(HISTORY_PAGE);
+            let page = request.set_next_token(token).send().await;
+            let page = page.map_err(from_sdk(OPERATION))?;
             let parameters = page.parameters.unwrap_or_default().into_iter();
-            names.extend(parameters.filter_map(|parameter| parameter.name));
-            next_token = page.next_token.filter(|token| !token.is_empty());
-            if next_token.is_none() {
-                return Ok(names);
-            }
-        }
-        Err(AwsError::unusable(OPERATION, "the pages do not end"))
+            let names = parameters.filter_map(|parameter| parameter.name);
+            Ok((names.collect(), page.next_token))
+        })
+        .await
     }
 
     /// Waits until a change may be made.
@@ -177,10 +147,4 @@ fn plain(kind: Option<&ParameterType>, value: Option<String>) -> String {
         Some(ParameterType::SecureString) => SECURE.to_owned(),
         _ => value.unwrap_or_default(),
     }
-}
-
-fn timestamp(at: &DateTime) -> Option<Timestamp> {
-    at.to_millis()
-        .ok()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
 }

@@ -8,13 +8,14 @@
 //! failure is remembered for a moment: whoever waited meanwhile shares it, and a role that a thousand
 //! jobs ask for is not asked for a thousand times.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::{AwsError, from_sdk};
@@ -70,7 +71,7 @@ impl AssumedRole {
     }
 
     async fn credentials(&self) -> Result<Credentials, NotAssumed> {
-        let failed = self.failed().clone();
+        let failed = self.failed.lock().clone();
         if let Some((at, failure)) = &failed
             && at.elapsed() < SHARED_FOR
         {
@@ -78,8 +79,8 @@ impl AssumedRole {
         }
         match self.assume().await {
             Ok(credentials) => {
-                *self.failed() = None;
-                let failed = self.failing().recovered();
+                *self.failed.lock() = None;
+                let failed = self.failing.lock().recovered();
                 let until = credentials
                     .expiry()
                     .and_then(|at| Timestamp::try_from(at).ok());
@@ -91,7 +92,7 @@ impl AssumedRole {
                 Ok(credentials)
             }
             Err(error) => {
-                let lasts = self.failing().failed();
+                let lasts = self.failing.lock().failed();
                 let phase = match failed {
                     Some((_, earlier)) if earlier.class == error.class => lasts,
                     _ => Phase::Begins,
@@ -107,7 +108,7 @@ impl AssumedRole {
                     code: error.code.clone(),
                     source: Arc::new(error),
                 };
-                *self.failed() = Some((Instant::now(), failure.clone()));
+                *self.failed.lock() = Some((Instant::now(), failure.clone()));
                 Err(failure)
             }
         }
@@ -135,16 +136,6 @@ impl AssumedRole {
             Some(expiry),
             OPERATION,
         ))
-    }
-
-    fn failing(&self) -> std::sync::MutexGuard<'_, Failing> {
-        // Every critical section here is an assignment.
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self) -> std::sync::MutexGuard<'_, Option<(Instant, NotAssumed)>> {
-        // Every critical section here is an assignment.
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod progress;
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Invocation;
 use super::setup::{Setup, TargetArgument, load};
-use super::terminal::{Style, describe, moment, print, print_json};
+use super::terminal::{self, Style, describe, moment, print, print_json};
 use super::{FATAL, open_job, plan};
 use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
@@ -52,10 +52,7 @@ pub(super) async fn clean(
     target: &TargetArgument,
     options: &Options,
 ) -> anyhow::Result<u8> {
-    let config = match load(from) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(from)?;
     let (sender, milestones) = mpsc::unbounded_channel();
     let setup = Setup::new(config, from, |telemetry| telemetry.with_milestones(sender)).await?;
     let named = setup.named(target).await?;
@@ -188,14 +185,10 @@ fn confirmed(order: &Order) -> anyhow::Result<bool> {
         Some(_) => "Go on taking down",
         None => "Take down",
     };
-    print!(
-        "\n{ask} the staging distribution {} of {}? [y/N] ",
+    let yes = terminal::confirmed(&format!(
+        "\n{ask} the staging distribution {} of {}",
         order.staging_id, order.named.pipeline.name
-    );
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    let yes = matches!(answer.trim(), "y" | "Y" | "yes" | "Yes");
+    ))?;
     if !yes {
         println!("Nothing was changed.");
     }

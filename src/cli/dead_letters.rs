@@ -35,10 +35,7 @@ pub(super) struct Options {
 /// # Errors
 /// If there is no dead-letter queue, or it cannot be asked.
 pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(from) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(from)?;
     let setup = Setup::new(config, from, |telemetry| telemetry).await?;
     let open = |url: &str| -> Queue {
         let queue = &setup.config.queue;

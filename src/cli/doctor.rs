@@ -9,7 +9,7 @@ use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
 use crate::aws::NotSignedIn;
-use crate::domain::arn::is_account;
+use crate::domain::arn::{Arn, is_account};
 use crate::domain::targets::NotAtHome;
 use crate::ops::doctor::not_signed_in;
 use crate::ops::doctor::{Check, Preflight, Status, not_at_home, without_region};
@@ -36,10 +36,7 @@ pub(super) struct Options {
 /// # Errors
 /// If a target cannot be told, or there is no region.
 pub(super) async fn doctor(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(from) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(from)?;
     let setup = match Setup::new(config.clone(), from, |telemetry| telemetry).await {
         Ok(setup) => setup,
         Err(error) => {
@@ -103,17 +100,17 @@ fn show(checks: &[Check], as_json: bool) -> anyhow::Result<u8> {
 
 /// The ARN of a role or a user.
 fn role(text: &str) -> Result<String, String> {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    match parts[..] {
-        ["arn", partition, "iam", "", account, resource]
-            if !partition.is_empty()
-                && is_account(account)
-                && !resource.ends_with('/')
-                && (resource.starts_with("role/") || resource.starts_with("user/")) =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err("is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME".to_owned()),
+    let named = |arn: &Arn<'_>| {
+        let resource = arn.resource;
+        (arn.service, arn.region) == ("iam", "")
+            && !arn.partition.is_empty()
+            && is_account(arn.account)
+            && !resource.ends_with('/')
+            && (resource.starts_with("role/") || resource.starts_with("user/"))
+    };
+    match Arn::parse(text).filter(named) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("is not of the form arn:PARTITION:iam::ACCOUNT:role/NAME".to_owned()),
     }
 }
 

@@ -69,10 +69,7 @@ enum What {
 /// # Errors
 /// If the ledger cannot be read, or there is no such job.
 pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(from) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(from)?;
     let clock = Clock::system();
     let records = match Setup::records(&config, from, &clock).await {
         // Before the first job there is nothing to know.

@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::check::EX_CONFIG;
+use super::EX_CONFIG;
 use crate::config::{Config, LedgerBackend};
+use crate::domain::arn::Arn;
 use crate::domain::partition::partition_of;
-use crate::domain::targets::Target;
+use crate::domain::targets::{Target, lookup};
 
 /// Whose policy is written.
 #[derive(Debug, clap::Args)]
@@ -26,26 +26,17 @@ pub(super) struct Options {
     role: Option<String>,
 }
 
-/// Writes the policy to `out` and returns 0, or every fault of the configuration to `err` and returns
-/// [`EX_CONFIG`].
+/// Writes the policy to `out`. Returns the exit status.
 ///
 /// # Errors
-/// Only what writing comes to.
+/// What writing comes to.
 pub(super) fn iam_policy(
-    path: &Path,
-    env: &BTreeMap<String, String>,
+    config: &Config,
     options: &Options,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<u8> {
-    let config = match Config::load(path, env) {
-        Ok(config) => config,
-        Err(faults) => {
-            writeln!(err, "{faults}")?;
-            return Ok(EX_CONFIG);
-        }
-    };
-    let mut policy = Policy::new(&config, options.operator);
+    let mut policy = Policy::new(config, options.operator);
     match &options.role {
         Some(role) => {
             let named: BTreeSet<String> = config.targets.iter().flat_map(roles).collect();
@@ -54,16 +45,16 @@ pub(super) fn iam_policy(
                 writeln!(err, "no target names the role {role}; named are: {named}")?;
                 return Ok(EX_CONFIG);
             }
-            policy.of_targets(&config, Some(role));
+            policy.of_targets(config, Some(role));
         }
         None => {
             if !options.operator {
                 policy.of_the_queue();
             }
-            policy.of_targets(&config, None);
-            policy.of_roles(&config);
-            policy.of_the_ledger(&config);
-            policy.of_notices(&config, options.operator);
+            policy.of_targets(config, None);
+            policy.of_roles(config);
+            policy.of_the_ledger(config);
+            policy.of_notices(config, options.operator);
             if options.operator {
                 policy.of_the_verbs();
             }
@@ -88,14 +79,7 @@ fn written(target: &Target, key: &str) -> Option<String> {
 
 /// `*` for each capture of a template or pattern.
 fn wildcards(text: &str) -> String {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some((before, capture)) = rest.split_once('{') {
-        filled.push_str(before);
-        filled.push('*');
-        rest = capture.split_once('}').map_or("", |(_, after)| after);
-    }
-    filled + rest
+    lookup::filled(text, "*")
 }
 
 /// The statements of one policy, by their names.
@@ -161,14 +145,13 @@ impl Policy {
         for target in config.targets.iter() {
             let deploys_as = written(target, "role_arn");
             let pipelines = wildcards(target.pipeline());
-            let pipeline: Vec<&str> = pipelines.split(':').collect();
-            let (region, account) = match pipeline[..] {
-                [_, _, _, region, account, _] => (region.to_owned(), account.to_owned()),
-                _ => (self.region.clone(), self.account.clone()),
+            let (region, account, name) = match Arn::parse(&pipelines) {
+                Some(arn) => (arn.region.to_owned(), arn.account.to_owned(), arn.resource),
+                None => (self.region.clone(), self.account.clone(), &*pipelines),
             };
             if deploys_as.as_deref() == role && target.cleans() {
                 let own = self.account.clone();
-                let in_account = role.and_then(|arn| arn.split(':').nth(4)).unwrap_or(&own);
+                let in_account = role.and_then(Arn::parse).map_or(&*own, |arn| arn.account);
                 let region = written(target, "region").unwrap_or_else(|| region.clone());
                 self.of_cleanups(target, &region, in_account);
             }
@@ -177,7 +160,6 @@ impl Policy {
             let asks_as = asks_as.or_else(|| deploys_as.filter(|_| account != self.account));
             if asks_as.as_deref() == role && (config.verify.codepipeline || config.catch_up.is_on())
             {
-                let name = pipeline.last().copied().unwrap_or_default();
                 let arn = self.arn("codepipeline", &region, &account, name);
                 let actions = [
                     "codepipeline:GetPipelineState",
@@ -313,6 +295,8 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// The policy of a configuration with these targets: each statement's resources.
@@ -322,17 +306,15 @@ mod tests {
 
     /// One part of each statement, by the statement's name.
     fn part_of(targets: &str, more: &[&str], part: &str) -> BTreeMap<String, Vec<String>> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config.toml");
         let queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/stagesweep";
         let text = format!("[queue]\nurl = \"{queue}\"\n{targets}");
-        std::fs::write(&path, text).unwrap();
+        let config = Config::parse(Path::new("test"), &text, &BTreeMap::new()).unwrap();
         let options = Options {
             operator: more == ["--operator"],
             role: more.iter().skip(1).map(|it| (*it).to_owned()).next(),
         };
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = iam_policy(&path, &BTreeMap::new(), &options, &mut out, &mut err).unwrap();
+        let code = iam_policy(&config, &options, &mut out, &mut err).unwrap();
         assert_eq!((code, String::from_utf8(err).unwrap().as_str()), (0, ""));
         let document: Value = serde_json::from_slice(&out).unwrap();
         let texts = |value: &Value| -> Vec<String> {

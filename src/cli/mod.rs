@@ -30,6 +30,9 @@ mod terminal;
 /// The exit status of a fatal error.
 pub const FATAL: u8 = 1;
 
+/// The exit status of a bad configuration: `EX_CONFIG` of `sysexits.h`.
+const EX_CONFIG: u8 = 78;
+
 /// Takes down what a rejected CloudFront blue/green deployment leaves behind.
 ///
 /// Consumes the SQS queue to which EventBridge routes rejected CodePipeline approvals.
@@ -230,27 +233,30 @@ impl ConfigArgument {
     }
 }
 
-/// Runs a verb and returns the exit status.
+/// Runs a verb and returns the exit status; a bad configuration's faults stand on standard error then.
 ///
 /// # Errors
 /// What the verb could not handle; it is fatal.
 pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
-    match arguments.verb {
+    perform(arguments.verb).or_else(|error| {
+        let faults = error.downcast::<config::Faults>()?;
+        eprintln!("{faults}");
+        Ok(EX_CONFIG)
+    })
+}
+
+fn perform(verb: Verb) -> anyhow::Result<u8> {
+    match verb {
         Verb::Check { from } => {
             let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-            Ok(check::check(
-                &from.path(),
-                &from.asked(),
-                &environment(),
-                &mut out,
-                &mut err,
-            )?)
+            let env = environment();
+            check::check(&from.path(), &from.asked(), &env, &mut out, &mut err)?;
+            Ok(0)
         }
         Verb::IamPolicy { config, options } => {
             let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-            let (path, environment) = (config.path(), environment());
-            let written =
-                iam_policy::iam_policy(&path, &environment, &options, &mut out, &mut err)?;
+            let config = config::Config::load(&config.path(), &environment())?;
+            let written = iam_policy::iam_policy(&config, &options, &mut out, &mut err)?;
             Ok(written)
         }
         Verb::Health { config, json } => {

@@ -1,7 +1,7 @@
 //! `orphans`: staging distributions that no parameter names, and policies attached to nothing.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::setup::{Setup, load};
-use super::terminal::{Style, describe, held, line, moment, print, print_json, rough};
+use super::terminal::{Style, confirmed, describe, held, line, moment, print, print_json, rough};
 use super::{FATAL, Invocation};
 use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
@@ -63,10 +63,7 @@ struct Chosen {
 /// # Errors
 /// If the account or the ledger cannot be read.
 pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
-    let config = match load(from) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(from)?;
     anyhow::ensure!(
         !options.delete || options.yes || (std::io::stdin().is_terminal() && !options.json),
         "there is no terminal to ask on: add --yes to take all orphans down"
@@ -139,27 +136,24 @@ fn choose(report: &Report, options: &Options) -> anyhow::Result<Vec<Chosen>> {
     });
     let mut chosen = Vec::new();
     for orphan in staging.chain(policies) {
-        if options.yes || confirmed(&orphan)? {
+        if options.yes || confirmed(&orphan.question())? {
             chosen.push(orphan);
         }
     }
     Ok(chosen)
 }
 
-fn confirmed(orphan: &Chosen) -> anyhow::Result<bool> {
-    let what = match (&orphan.policy_id, orphan.only_policy) {
-        (_, true) => format!("the policy {}", orphan.id),
-        (Some(policy), _) => format!(
-            "the staging distribution {} and its policy {policy}",
-            orphan.id
-        ),
-        (None, _) => format!("the staging distribution {}", orphan.id),
-    };
-    print!("Take down {what}? [y/N] ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+impl Chosen {
+    fn question(&self) -> String {
+        let Self { id, .. } = self;
+        match (&self.policy_id, self.only_policy) {
+            (_, true) => format!("Take down the policy {id}"),
+            (Some(policy), _) => {
+                format!("Take down the staging distribution {id} and its policy {policy}")
+            }
+            (None, _) => format!("Take down the staging distribution {id}"),
+        }
+    }
 }
 
 /// The pipelines of all slots: which of them an orphan was of, nobody knows for certain.

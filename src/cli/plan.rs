@@ -28,10 +28,7 @@ pub(super) async fn plan(
     target: &TargetArgument,
     as_json: bool,
 ) -> anyhow::Result<u8> {
-    let config = match load(from) {
-        Ok(config) => config,
-        Err(status) => return Ok(status),
-    };
+    let config = load(from)?;
     let setup = Setup::new(config, from, |telemetry| telemetry).await?;
     let named = setup.named(target).await?;
     let tasks = Tasks::default();
@@ -167,7 +164,7 @@ fn distribution(reading: &Reading, clock: &Clock, style: Style) -> String {
     if let Some(policy) = &it.policy_id {
         said.push_str(&format!(", policy {policy}"));
     }
-    if let Some(at) = reading.version.time() {
+    if let Some(at) = reading.modified_at {
         said.push_str(&style.dim(&format!(", changed {}", when(at, clock))));
     }
     said
@@ -274,7 +271,7 @@ pub(super) fn document(
                 "staging": it.staging,
                 "aliases": it.aliases,
                 "policy_id": it.policy_id,
-                "modified_at": reading.version.time().map(|at| at.to_string()),
+                "modified_at": reading.modified_at.map(|at| at.to_string()),
             })
         })
     };

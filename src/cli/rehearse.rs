@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{FATAL, check, environment};
+use super::{FATAL, environment};
 use crate::aws::Connector;
 use crate::config::Config;
 use crate::daemon::Daemon;
@@ -85,13 +85,7 @@ fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
 /// # Errors
 /// If the rehearsal cannot be set up.
 pub async fn rehearse(options: Options) -> anyhow::Result<u8> {
-    let config = match scene::config(options.config.as_deref(), &environment()) {
-        Ok(config) => config,
-        Err(faults) => {
-            eprintln!("{faults}");
-            return Ok(check::EX_CONFIG);
-        }
-    };
+    let config = scene::config(options.config.as_deref(), &environment())?;
     let mut settings = Settings {
         propagation: options.propagation,
         latency: options.latency,

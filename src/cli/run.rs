@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::Invocation;
-use super::{FATAL, check, environment};
-use crate::aws::{Connector, RECEIVE_MARGIN};
-use crate::config::{self, Config, LedgerBackend, MetricsFormat, MetricsSink};
+use super::setup::{connect, load, open_ledger, region_of};
+use super::{FATAL, Invocation, environment};
+use crate::aws::RECEIVE_MARGIN;
+use crate::config::{self, Config, MetricsFormat, MetricsSink};
 use crate::daemon::Daemon;
 use crate::daemon::health_socket::{self, Address};
 use crate::daemon::signals::{self, Request, Requests};
 use crate::daemon::systemd::Systemd;
-use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
 use crate::runtime::clock::Clock;
 use crate::runtime::health;
 use crate::runtime::programs::Processes;
@@ -30,16 +28,10 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// are done. Returns the exit status.
 ///
 /// # Errors
-/// If logging or signal handling cannot be started. The caller prints it and exits with 1. What is
-/// fatal after that is logged, and is the status 1.
+/// [`Faults`](config::Faults); or if logging or signal handling cannot be started. What is fatal after that is
+/// logged, and is the status 1.
 pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
-    let config = match Config::load(&from.path(), &environment()) {
-        Ok(config) => config,
-        Err(faults) => {
-            eprintln!("{faults}");
-            return Ok(check::EX_CONFIG);
-        }
-    };
+    let config = load(&from)?;
     let telemetry = &config.telemetry;
     let logging = logging::start(telemetry.log_format, &telemetry.log_level)
         .map_err(|error| anyhow::anyhow!(error))
@@ -107,15 +99,13 @@ async fn serve(
     level: LevelHandle,
     drain: bool,
 ) -> anyhow::Result<u8> {
-    let region = config.queue.region.clone();
-    let connector =
-        Connector::from_environment(&clock, &from.asked(), region, Arc::clone(telemetry)).await;
+    let connector = connect(&config, from, &clock, telemetry).await;
     if connector.region().is_none() {
         // A profile that is not there has none either.
         connector.sign_in().await?;
-        anyhow::bail!("no AWS region: set AWS_REGION, or region in the AWS profile");
     }
-    let ledger = open_ledger(&config, &connector, &clock).await?;
+    region_of(&connector)?;
+    let ledger = open_ledger(&config.ledger, &connector, &clock, false).await?;
     let daemon = Daemon::new(
         config.clone(),
         &connector,
@@ -181,23 +171,6 @@ async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetr
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
     }
-}
-
-async fn open_ledger(
-    config: &Config,
-    connector: &Connector,
-    clock: &Clock,
-) -> Result<Arc<dyn Ledger>, LedgerError> {
-    let (owner, clock) = (Uuid::new_v4().to_string(), clock.clone());
-    Ok(match config.ledger.backend {
-        LedgerBackend::Embedded => {
-            Arc::new(EmbeddedLedger::open(&config.ledger.path, owner, clock)?)
-        }
-        LedgerBackend::DynamoDb => {
-            let table = connector.table(&config.ledger.table);
-            Arc::new(DynamoDbLedger::open(table, owner, clock).await?)
-        }
-    })
 }
 
 /// Applies new targets and a new log level. A bad file changes nothing.

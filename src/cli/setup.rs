@@ -5,10 +5,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::Invocation;
-use super::{check, environment};
+use super::{Invocation, environment};
 use crate::aws::Connector;
-use crate::config::{Config, LedgerBackend};
+use crate::config::{self, Config, Faults, LedgerBackend};
 use crate::daemon;
 use crate::domain::history::Record;
 use crate::domain::targets::lookup::{self, Home, Named, Wanted};
@@ -52,11 +51,48 @@ impl From<&str> for TargetArgument {
     }
 }
 
-/// Reads the configuration; where it is bad, says so and returns the exit status.
-pub(super) fn load(from: &Invocation) -> Result<Config, u8> {
-    Config::load(&from.path(), &environment()).map_err(|faults| {
-        eprintln!("{faults}");
-        check::EX_CONFIG
+/// Reads the configuration as the environment has it.
+pub(super) fn load(from: &Invocation) -> Result<Config, Faults> {
+    Config::load(&from.path(), &environment())
+}
+
+/// The way to AWS, as the invocation and the environment say.
+pub(super) async fn connect(
+    config: &Config,
+    from: &Invocation,
+    clock: &Clock,
+    telemetry: &Arc<Telemetry>,
+) -> Connector {
+    let (asked, region) = (from.asked(), config.queue.region.clone());
+    Connector::from_environment(clock, &asked, region, Arc::clone(telemetry)).await
+}
+
+/// The region of the way to AWS.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn region_of(connector: &Connector) -> anyhow::Result<&str> {
+    let region = connector.region();
+    region.context("no AWS region: set AWS_REGION, or region in the AWS profile")
+}
+
+/// Opens the ledger as an owner of its own; `beside` a daemon that may have it open.
+pub(super) async fn open_ledger(
+    config: &config::Ledger,
+    connector: &Connector,
+    clock: &Clock,
+    beside: bool,
+) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let (owner, clock, path) = (Uuid::new_v4().to_string(), clock.clone(), &config.path);
+    Ok(match config.backend {
+        LedgerBackend::Embedded if beside => {
+            Arc::new(EmbeddedLedger::open_beside(path, &owner, clock)?)
+        }
+        LedgerBackend::Embedded => Arc::new(EmbeddedLedger::open(path, owner, clock)?),
+        LedgerBackend::DynamoDb => {
+            let table = connector.table(&config.table);
+            Arc::new(DynamoDbLedger::open(table, owner, clock).await?)
+        }
     })
 }
 
@@ -73,13 +109,9 @@ impl Setup {
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let telemetry = Arc::new(telemetry(Telemetry::new(clock.clone())));
-        let (asked, region) = (from.asked(), config.queue.region.clone());
-        let connector =
-            Connector::from_environment(&clock, &asked, region, Arc::clone(&telemetry)).await;
+        let connector = connect(&config, from, &clock, &telemetry).await;
         connector.sign_in().await?;
-        let Some(region) = connector.region() else {
-            anyhow::bail!("no AWS region: set AWS_REGION, or region in the AWS profile");
-        };
+        let region = region_of(&connector)?.to_owned();
         let account = match &config.queue.account {
             Some(account) => Some(account.clone()),
             // Where STS does not answer, a pipeline is named by its ARN.
@@ -91,7 +123,7 @@ impl Setup {
                 .map(|it| it.account),
         };
         if let Some(account) = account {
-            config.targets = config.targets.at_home(&account, region)?;
+            config.targets = config.targets.at_home(&account, &region)?;
         }
         Ok(Self {
             config,
@@ -138,18 +170,7 @@ impl Setup {
 
     /// The daemon's ledger, whether or not one runs.
     pub(super) async fn ledger_beside(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
-        let (instance, clock) = (Uuid::new_v4().to_string(), self.clock.clone());
-        Ok(match self.config.ledger.backend {
-            LedgerBackend::Embedded => Arc::new(EmbeddedLedger::open_beside(
-                &self.config.ledger.path,
-                &instance,
-                clock,
-            )?),
-            LedgerBackend::DynamoDb => {
-                let table = self.connector.table(&self.config.ledger.table);
-                Arc::new(DynamoDbLedger::open(table, instance, clock).await?)
-            }
-        })
+        open_ledger(&self.config.ledger, &self.connector, &self.clock, true).await
     }
 
     /// What the ledger knows of the jobs, newest first.
@@ -171,12 +192,10 @@ impl Setup {
         from: &Invocation,
         clock: &Clock,
     ) -> anyhow::Result<Vec<Record>> {
-        Ok(match config.ledger.backend {
-            LedgerBackend::Embedded => EmbeddedLedger::history(&config.ledger.path, clock)?,
-            LedgerBackend::DynamoDb => {
-                let setup = Self::new(config.clone(), from, |telemetry| telemetry).await?;
-                setup.history().await?
-            }
-        })
+        if config.ledger.backend == LedgerBackend::Embedded {
+            return Ok(EmbeddedLedger::history(&config.ledger.path, clock)?);
+        }
+        let setup = Self::new(config.clone(), from, |telemetry| telemetry).await?;
+        Ok(setup.history().await?)
     }
 }

@@ -1,24 +1,24 @@
 //! Writing for people: colours where there is a terminal, and words for codes.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
 use jiff::Timestamp;
 
 use crate::runtime::clock::Clock;
 
-/// How text is written: with colours on a terminal, unless `NO_COLOR` says otherwise.
+/// How text is written: with colours on a terminal, unless the environment refuses them
+/// (<https://no-color.org>, <https://bixense.com/clicolors>).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
     colours: bool,
 }
 
 impl Style {
-    /// For standard output. <https://no-color.org>: any value but an empty one turns colours off.
     pub(super) fn stdout() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
-            colours: io::stdout().is_terminal() && !refused,
+            colours: AutoStream::choice(&io::stdout()) != ColorChoice::Never,
         }
     }
 
@@ -58,6 +58,15 @@ pub(super) fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// Asks the person at the terminal; any other answer is a no.
+pub(super) fn confirmed(question: &str) -> io::Result<bool> {
+    print!("{question}? [y/N] ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
 /// Writes one line to standard output, in the middle of work that must go on whoever reads it.

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::MetricsSink;
-use crate::domain::arn::is_account;
+use crate::domain::arn::{Arn, is_account};
 use crate::domain::partition::QueueHost;
 
 /// A text as a fault quotes it: escaped, and cut where nobody would read on.
@@ -162,18 +162,15 @@ pub(super) fn is_event_bus(text: &str) -> bool {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_".contains(&byte);
         (1..=256).contains(&name.len()) && name.bytes().all(valid)
     };
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts.as_slice() {
-        ["arn", partition, "events", region, account, resource] => {
-            let name = resource.strip_prefix("event-bus/");
-            partition.starts_with("aws")
-                && !region.is_empty()
-                && is_account(account)
-                && name.is_some_and(is_name)
-        }
-        [_] => text.is_empty() || is_name(text),
-        _ => false,
-    }
+    let Some(arn) = Arn::parse(text) else {
+        return text.is_empty() || is_name(text);
+    };
+    let name = arn.resource.strip_prefix("event-bus/");
+    arn.service == "events"
+        && arn.partition.starts_with("aws")
+        && !arn.region.is_empty()
+        && is_account(arn.account)
+        && name.is_some_and(is_name)
 }
 
 pub(super) fn check_event_source(text: &str) -> Result<(), String> {

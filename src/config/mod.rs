@@ -23,6 +23,7 @@ use std::time::Duration;
 
 pub use self::fault::{Fault, Faults, Place};
 
+use crate::domain::arn::Arn;
 use crate::domain::targets::{Mode, Targets};
 use crate::telemetry::logging::LogFormat;
 
@@ -229,8 +230,7 @@ impl Notify {
     /// The bus's region, where its ARN says it.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
-        let mut parts = self.event_bus.split(':').skip(3);
-        parts.next()
+        Arn::parse(&self.event_bus).map(|arn| arn.region)
     }
 }
 

@@ -3,22 +3,22 @@
 //! **Guarantees.** A rejection is attached to its job in the same step as it is taken in: whoever
 //! stops all jobs, or counts them, misses none.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
+use super::classify::{Unhandled, classify};
 use super::poll::Room;
 use super::settle::{Disposition, Settlement};
 use super::work::Origin;
 use super::{Consumer, lock};
 use crate::aws::sqs::Message;
 use crate::consumer::jobs::{About, Begun, Handle, HeldMessage};
-use crate::domain::arn::PipelineArn;
-use crate::domain::event::{self, Event, Failed, Kind, Rejection};
-use crate::domain::targets::{OptionArgument, Resolution, ResolvedTarget, Targets};
+use crate::domain::event::{Failed, Rejection};
+use crate::domain::targets::ResolvedTarget;
 use crate::reconcile::place::Reserved;
-use crate::telemetry::{events, span_of};
+use crate::telemetry::{chain, events, span_of};
 
 /// So many warnings of events of the wrong kind are remembered.
 const MAX_WARNED: usize = 1024;
@@ -35,13 +35,6 @@ struct New {
     span: Span,
 }
 
-/// A message that makes no job.
-struct Unfit {
-    disposition: Disposition,
-    /// For what is logged of it.
-    span: Span,
-}
-
 impl Consumer {
     /// Decides what each message of one receive is, and what becomes of it. Every message takes one
     /// of the permits, and every job that is made one of the places.
@@ -51,6 +44,7 @@ impl Consumer {
             mut places,
         } = room;
         let received_at = Instant::now();
+        let targets = self.targets();
         let (mut new, mut settled) = (Vec::new(), Vec::new());
         for message in messages {
             // No more were asked for than there are permits.
@@ -69,14 +63,16 @@ impl Consumer {
                 span: Span::none(),
                 _permit: permit,
             };
-            match self.read(&message.body) {
-                Err(Unfit { disposition, span }) => {
-                    self.leases.about(&held.message_id, &span);
-                    held.span = span;
+            let allows = |account: &str| self.config.allows_account(account);
+            match classify(&message.body, &targets, allows) {
+                Err(unhandled) => {
+                    let rejection = unhandled.rejection();
+                    held.span = rejection.map_or_else(Span::none, |it| span_of(it, None));
+                    self.leases.about(&held.message_id, &held.span);
                     settled.push(Settlement {
                         held,
                         about: None,
-                        disposition,
+                        disposition: self.disposition_of(&unhandled),
                     });
                 }
                 Ok((rejection, target)) => {
@@ -110,119 +106,26 @@ impl Consumer {
         Some(message_id)
     }
 
-    /// A rejection and its target, or what to do with a message that has none.
-    fn read(&self, body: &str) -> Result<(Box<Rejection>, ResolvedTarget), Unfit> {
-        let event = match event::parse(body) {
-            Ok(event) => event,
-            Err(error) => {
-                return Err(Unfit {
-                    disposition: Disposition::Refuse {
-                        reason: error.code(),
-                        detail: crate::telemetry::chain(&error),
-                        quick: true,
-                    },
-                    span: Span::none(),
-                });
+    /// What becomes of a message that makes no job.
+    fn disposition_of(&self, unhandled: &Unhandled) -> Disposition {
+        let reason = unhandled.code();
+        match unhandled {
+            Unhandled::NotARejection(_) => Disposition::Delete { reason },
+            Unhandled::WrongKind(failed) => {
+                self.warn_of(failed);
+                Disposition::Delete { reason }
             }
-        };
-        let span = match &event.kind {
-            Kind::Rejection(rejection) => span_of(rejection, None),
-            Kind::NotARejection(_) => Span::none(),
-        };
-        self.target_of(event)
-            .map_err(|disposition| Unfit { disposition, span })
-    }
-
-    fn target_of(&self, event: Event) -> Result<(Box<Rejection>, ResolvedTarget), Disposition> {
-        let refuse = |reason, detail| Disposition::Refuse {
-            reason,
-            detail,
-            quick: true,
-        };
-        // What the configuration says may change: a rolling update may bring the target.
-        let no_target = |reason, detail| Disposition::Refuse {
-            reason,
-            detail,
-            quick: false,
-        };
-        if !self.config.allows_account(&event.account) {
-            let detail = format!(
-                "the event comes from account {}, which is neither the queue's nor in \
-                 events.allowed_accounts",
-                event.account
-            );
-            return Err(refuse("foreign_account", detail));
-        }
-        let mut rejection = match event.kind {
-            Kind::Rejection(rejection) => rejection,
-            Kind::NotARejection(why) => {
-                let failed = event.failed.filter(|failed| self.is_ours(&failed.pipeline));
-                let reason = match failed {
-                    Some(failed) => self.wrong_kind(&failed),
-                    None => why.code(),
-                };
-                return Err(Disposition::Delete { reason });
-            }
-        };
-        let targets = self.present_targets();
-        let what = || {
-            format!(
-                "pipeline {}, stage {}, action {}",
-                rejection.pipeline, rejection.stage, rejection.action
-            )
-        };
-        match targets.resolve(&rejection.pipeline, &rejection.stage, &rejection.action) {
-            Resolution::Target(target) => match target.argument_fault(&rejection) {
-                None => {
-                    rejection.key = target.key(&rejection.key);
-                    Ok((rejection, target))
-                }
-                Some(fault) => Err(refuse(
-                    OptionArgument::CODE,
-                    format!(
-                        "the program of the target {} cannot be run for {}: {fault}",
-                        target.label,
-                        what()
-                    ),
-                )),
+            _ => Disposition::Refuse {
+                reason,
+                detail: chain(unhandled),
+                // The configuration may change: a rolling update may bring the target.
+                quick: !matches!(unhandled, Unhandled::NoTarget(..)),
             },
-            Resolution::InvalidAccess { label, error } => Err(no_target(
-                error.code(),
-                format!("the target {label} cannot be used for {}: {error}", what()),
-            )),
-            Resolution::NoTarget => {
-                Err(no_target("no_target", format!("no target for {}", what())))
-            }
-            Resolution::Ambiguous { label } => Err(no_target(
-                "ambiguous_target",
-                format!(
-                    "the target {label} can be read in more than one way for {}",
-                    what()
-                ),
-            )),
-            Resolution::InvalidParameter { label, error } => Err(no_target(
-                "invalid_parameter_name",
-                format!(
-                    "the target {label} names no valid parameters for {}: {error}",
-                    what()
-                ),
-            )),
         }
     }
 
-    fn present_targets(&self) -> Arc<Targets> {
-        Arc::clone(&self.targets.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether a target is for this pipeline, whatever its stage and action.
-    fn is_ours(&self, pipeline: &PipelineArn) -> bool {
-        let targets = self.present_targets();
-        let mut targets = targets.iter();
-        targets.any(|target| target.resolve(pipeline) != Resolution::NoTarget)
-    }
-
-    /// A stage or a pipeline of ours failed as a whole: said once for each pipeline and kind. The reason.
-    fn wrong_kind(&self, failed: &Failed) -> &'static str {
+    /// Warns of a stage or a pipeline of ours that failed as a whole: once for each pipeline and kind.
+    fn warn_of(&self, failed: &Failed) {
         let mut warned = lock(&self.warned);
         if warned.len() >= MAX_WARNED {
             warned.clear();
@@ -233,7 +136,6 @@ impl Consumer {
                 detail_type: failed.detail_type(),
             });
         }
-        failed.code()
     }
 
     /// Attaches the message to the job of its rejection. The job, if there was none.

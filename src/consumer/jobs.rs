@@ -5,9 +5,10 @@
 //! attached to a job that has ended.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::Span;
@@ -110,17 +111,10 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobKey, InFlight>> {
-        // Every critical section here is a few assignments; none leaves a half-made state.
-        self.in_flight
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Attaches a message to its job. Returns a handle if that made the job: then the caller must work on
     /// it, and end it.
     pub(crate) fn attach(&self, begun: Begun<'_>, message: HeldMessage) -> Option<Handle> {
-        let mut jobs = self.lock();
+        let mut jobs = self.in_flight.lock();
         if let Some(job) = jobs.get_mut(begun.key) {
             job.messages.push(message);
             return None;
@@ -130,7 +124,7 @@ impl Jobs {
 
     /// Makes a job without a message; `None` if there is one. The caller must work on it, and end it.
     pub(crate) fn begin(&self, begun: Begun<'_>) -> Option<Handle> {
-        let mut jobs = self.lock();
+        let mut jobs = self.in_flight.lock();
         let new = !jobs.contains_key(begun.key);
         new.then(|| self.make(&mut jobs, begun, Vec::new()))
     }
@@ -164,7 +158,7 @@ impl Jobs {
     /// The largest crowd steps back by one message, and by one that was received seldom. Of copies, that is
     /// returned; a job that waits is told to stop, but for the oldest, and settles its messages then.
     pub(crate) fn step_back(&self) -> Option<SteppedBack> {
-        let mut jobs = self.lock();
+        let mut jobs = self.in_flight.lock();
         let mut crowds = BTreeMap::<&str, usize>::new();
         for job in jobs.values() {
             *crowds.entry(&job.crowd).or_default() += job.held();
@@ -200,7 +194,7 @@ impl Jobs {
 
     /// How many messages are on their way back for the sake of others.
     pub(crate) fn stepping_back(&self) -> usize {
-        let jobs = self.lock();
+        let jobs = self.in_flight.lock();
         let leaving = |job: &&InFlight| job.handle.stop.reason() == Some(StopReason::Crowded);
         jobs.values()
             .filter(leaving)
@@ -210,12 +204,12 @@ impl Jobs {
 
     /// Whether there is a job of this key.
     pub(crate) fn has(&self, key: &JobKey) -> bool {
-        self.lock().contains_key(key)
+        self.in_flight.lock().contains_key(key)
     }
 
     /// Whether a job holds this message, which was received once more.
     pub(crate) fn hold(&self, message_id: &str, receive_count: u32) -> bool {
-        let mut jobs = self.lock();
+        let mut jobs = self.in_flight.lock();
         let mut held = jobs.values_mut().flat_map(|job| &mut job.messages);
         let held = held.find(|held| held.message_id == message_id);
         held.map(|held| held.receive_count = receive_count)
@@ -224,7 +218,8 @@ impl Jobs {
 
     /// Ends a job and takes its messages.
     pub(crate) fn end(&self, key: &JobKey) -> Vec<HeldMessage> {
-        self.lock()
+        self.in_flight
+            .lock()
             .remove(key)
             .map(|job| job.messages)
             .unwrap_or_default()
@@ -233,7 +228,7 @@ impl Jobs {
     /// A message's lease is over. If it was its job's last one, the job is told to stop and settles
     /// the message at its end. Otherwise the message is returned, to be given back now.
     pub(crate) fn lease_over(&self, over: &Over) -> Option<HeldMessage> {
-        let mut jobs = self.lock();
+        let mut jobs = self.in_flight.lock();
         let (job, index) = jobs.values_mut().find_map(|job| {
             let index = job
                 .messages
@@ -250,7 +245,7 @@ impl Jobs {
 
     /// Tells every job to stop, and those that are made from now on.
     pub(crate) fn stop_all(&self, reason: StopReason) {
-        let jobs = self.lock();
+        let jobs = self.in_flight.lock();
         // The first reason stays.
         let _ = self.stopping.set(reason);
         for job in jobs.values() {
@@ -260,12 +255,13 @@ impl Jobs {
 
     /// How many jobs are in flight.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.in_flight.lock().len()
     }
 
     /// What each job is doing, the oldest first.
     pub(crate) fn report(&self) -> Vec<Report> {
         let mut reports: Vec<_> = self
+            .in_flight
             .lock()
             .values()
             .map(|job| Report {

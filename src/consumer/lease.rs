@@ -13,10 +13,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::Span;
@@ -205,7 +206,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let mut taken = lock(&self.inner.taken);
+        let mut taken = self.inner.taken.lock();
         if let Entry::Occupied(entry) = taken.entry(self.message_id.clone())
             && Arc::ptr_eq(entry.get(), &self.superseded)
         {
@@ -237,20 +238,15 @@ struct State {
 
 impl Held {
     fn span(&self) -> Span {
-        lock(&self.state).span.clone()
+        self.state.lock().span.clone()
     }
 
     /// No extension begins from now on. Returns whether none is under way either, of this one or
     /// of one before it.
     fn stop_extending(&self) -> bool {
-        lock(&self.state).over = true;
+        self.state.lock().over = true;
         self.earlier.is_none() && self.receipt_handle.try_lock().is_ok()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every critical section here is a few assignments; none leaves a half-made state.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Leases {
@@ -271,8 +267,8 @@ impl Leases {
     /// Holds a message that was received at `received_at`. Returns true if the message was held
     /// already: then the receipt handle, and with it the lease, is the newer one from now on.
     pub fn hold(&self, message_id: &str, receipt_handle: String, received_at: Instant) -> bool {
-        let mut all = lock(&self.0.held);
-        if let Some(superseded) = lock(&self.0.taken).remove(message_id) {
+        let mut all = self.0.held.lock();
+        if let Some(superseded) = self.0.taken.lock().remove(message_id) {
             superseded.store(true, Ordering::Relaxed);
         }
         let earlier = all.remove(message_id);
@@ -297,15 +293,15 @@ impl Leases {
 
     /// From now on it is known what the message is about.
     pub fn about(&self, message_id: &str, span: &Span) {
-        if let Some(held) = lock(&self.0.held).get(message_id) {
-            lock(&held.state).span = span.clone();
+        if let Some(held) = self.0.held.lock().get(message_id) {
+            held.state.lock().span = span.clone();
         }
     }
 
     /// The span of what a message that is held is about.
     #[must_use]
     pub fn span(&self, message_id: &str) -> Span {
-        let held = lock(&self.0.held).get(message_id).cloned();
+        let held = self.0.held.lock().get(message_id).cloned();
         held.map_or_else(Span::none, |held| held.span())
     }
 
@@ -320,10 +316,10 @@ impl Leases {
         };
         let held = {
             // Both at once: a receive of the same message comes either before or after.
-            let mut all = lock(&self.0.held);
+            let mut all = self.0.held.lock();
             let held = all.remove(message_id)?;
             let in_use = Arc::clone(&taken.superseded);
-            lock(&self.0.taken).insert(message_id.to_owned(), in_use);
+            self.0.taken.lock().insert(message_id.to_owned(), in_use);
             held
         };
         let mut earlier = &held;
@@ -333,7 +329,7 @@ impl Leases {
         }
         let receipt_handle = held.receipt_handle.lock().await;
         // An extension that was decided upon and has not begun must not begin now.
-        lock(&held.state).over = true;
+        held.state.lock().over = true;
         taken.receipt_handle.clone_from(&receipt_handle);
         Some(taken)
     }
@@ -345,8 +341,8 @@ impl Leases {
             let now = Instant::now();
             let mut wake: Option<Instant> = None;
             let (mut due, mut soon, mut ended) = (Vec::new(), Vec::new(), Vec::new());
-            for held in lock(&self.0.held).values() {
-                let mut state = lock(&held.state);
+            for held in self.0.held.lock().values() {
+                let mut state = held.state.lock();
                 if state.over {
                     continue;
                 }
@@ -372,7 +368,7 @@ impl Leases {
             }
             for (held, _) in &due {
                 // No other try until this one is answered; it may be lost before.
-                lock(&held.state).lease.next = now + self.0.terms.visibility_timeout;
+                held.state.lock().lease.next = now + self.0.terms.visibility_timeout;
             }
             for batch in due.chunks(MAX_BATCH) {
                 let (inner, batch) = (Arc::clone(&self.0), batch.to_vec());
@@ -403,7 +399,7 @@ impl Inner {
         for (held, by) in &batch {
             // One that is being settled right now, or was meanwhile, needs no extension.
             if let Ok(receipt_handle) = held.receipt_handle.try_lock()
-                && !lock(&held.state).over
+                && !held.state.lock().over
             {
                 locked.push((held, *by, receipt_handle));
             }
@@ -426,7 +422,7 @@ impl Inner {
                     let _about = span.enter();
                     match result {
                         Ok(()) => {
-                            let mut state = lock(&held.state);
+                            let mut state = held.state.lock();
                             let margin = state.lease.left(now);
                             state.lease.confirmed(sent_at, *by);
                             let recovered = state.failing.recovered();
@@ -439,7 +435,7 @@ impl Inner {
                             }
                         }
                         Err(error) => {
-                            let mut state = lock(&held.state);
+                            let mut state = held.state.lock();
                             state.lease.failed(now, &mut rng);
                             let phase = state.failing.failed();
                             if error.handle_lost {
@@ -460,7 +456,7 @@ impl Inner {
                 for (held, _, _) in &locked {
                     let span = held.span();
                     let _about = span.enter();
-                    let mut state = lock(&held.state);
+                    let mut state = held.state.lock();
                     state.lease.failed(now, &mut rng);
                     let phase = state.failing.failed();
                     drop(state);

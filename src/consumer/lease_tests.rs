@@ -205,7 +205,7 @@ mod kept {
             let (keeping, telling, start) = (leases.clone(), Arc::clone(&told), Instant::now());
             let keeper = tokio::spawn(async move {
                 keeping
-                    .keep(|over| lock(&telling).push((start.elapsed(), over)))
+                    .keep(|over| telling.lock().push((start.elapsed(), over)))
                     .await;
             })
             .abort_handle();
@@ -258,7 +258,7 @@ mod kept {
         }
 
         fn told(&self) -> Vec<(Duration, Over)> {
-            lock(&self.told).clone()
+            self.told.lock().clone()
         }
 
         fn in_flight(&self) -> usize {
@@ -301,7 +301,7 @@ mod kept {
         let ids = rig.hold(1).await;
         rig.aws.add_rule(Rule::on(EXTEND).then(refused()));
         let told = Arc::clone(&rig.told);
-        let ended = |_: &EmbeddedAws| !lock(&told).is_empty();
+        let ended = |_: &EmbeddedAws| !told.lock().is_empty();
         // The keeper itself drives the time on.
         while !ended(&rig.aws) {
             tokio::time::sleep(SECOND / 10).await;
@@ -408,8 +408,8 @@ mod kept {
         let ids = rig.hold(1).await;
         rig.aws
             .add_rule(Rule::on(EXTEND).then(Action::Delay(3 * SECOND)));
-        let held = Arc::clone(&lock(&rig.leases.0.held)[&ids[0]]);
-        let decided = || lock(&held.state).lease.next > Instant::now() + TERMS.heartbeat_interval;
+        let held = Arc::clone(&rig.leases.0.held.lock()[&ids[0]]);
+        let decided = || held.state.lock().lease.next > Instant::now() + TERMS.heartbeat_interval;
         tokio::time::sleep(60 * SECOND).await;
         while !decided() {
             tokio::task::yield_now().await;
@@ -471,7 +471,7 @@ mod kept {
             .hold(&ids[0], "newest".to_owned(), Instant::now());
         assert!(second.is_superseded() && !other.is_superseded());
         drop((second, other));
-        assert!(lock(&rig.leases.0.taken).is_empty());
+        assert!(rig.leases.0.taken.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -496,10 +496,10 @@ mod kept {
     async fn an_older_receipt_handle_that_nothing_uses_is_forgotten_at_once() {
         let rig = Rig::new(TERMS);
         let ids = rig.hold(1).await;
-        let first = Arc::clone(&lock(&rig.leases.0.held)[&ids[0]]);
+        let first = Arc::clone(&rig.leases.0.held.lock()[&ids[0]]);
         assert!(rig.leases.hold(&ids[0], "newer".to_owned(), Instant::now()));
-        assert!(lock(&first.state).over, "no extension of it may begin");
-        assert!(lock(&rig.leases.0.held)[&ids[0]].earlier.is_none());
+        assert!(first.state.lock().over, "no extension of it may begin");
+        assert!(rig.leases.0.held.lock()[&ids[0]].earlier.is_none());
     }
 }
 

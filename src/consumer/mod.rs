@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `poll` | how many receives are under way, and what happens when they fail |
-//! | `intake` | what a message is, and which job it belongs to |
+//! | `classify` | what a message is, or why it makes no job |
+//! | `intake` | which job a message belongs to |
 //! | `work` | one job, from its claim to its end |
 //! | `unasked` | a job that no message asked for |
 //! | `settle` | what becomes of a message; the only file that deletes one |
@@ -20,6 +21,7 @@
 //! ([`crate::consumer::lease`]).
 
 mod batch;
+pub(crate) mod classify;
 mod intake;
 mod jobs;
 pub mod lease;

@@ -15,9 +15,7 @@ use tracing::Instrument;
 use crate::consumer::jobs::{About, Begun};
 use crate::domain::event::{JobKey, Rejection};
 use crate::domain::history::News;
-use crate::domain::targets::{
-    Mode, Neighbour, OptionArgument, Resolution, ResolvedTarget, Targets,
-};
+use crate::domain::targets::{Mode, Neighbour, OptionArgument, ResolvedTarget, Targets};
 use crate::ledger::Unfinished;
 use crate::telemetry::{events, span_of};
 
@@ -69,7 +67,7 @@ impl Consumer {
             let found =
                 self.targets()
                     .resolve(&rejection.pipeline, &rejection.stage, &rejection.action);
-            let Resolution::Target(mut target) = found else {
+            let Ok(mut target) = found else {
                 self.emit(events::UnfinishedWithoutTarget {
                     rejection: &rejection,
                     staging_id: &binding.staging_id,

@@ -12,6 +12,29 @@ pub(super) const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'@' | b'-' | b'_')
 }
 
+/// The parts of an ARN, or of a pattern of one; none is checked. Only the resource may have colons in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arn<'a> {
+    pub(crate) partition: &'a str,
+    pub(crate) service: &'a str,
+    pub(crate) region: &'a str,
+    pub(crate) account: &'a str,
+    pub(crate) resource: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.strip_prefix("arn:")?.splitn(5, ':');
+        Some(Self {
+            partition: parts.next()?,
+            service: parts.next()?,
+            region: parts.next()?,
+            account: parts.next()?,
+            resource: parts.next()?,
+        })
+    }
+}
+
 /// `arn:PARTITION:codepipeline:REGION:ACCOUNT:NAME`, checked for its shape and its characters.
 ///
 /// See "Resource types defined by AWS CodePipeline" in the Service Authorization Reference.
@@ -51,11 +74,14 @@ impl FromStr for PipelineArn {
     type Err = ArnError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.split(':');
-        let mut next = || parts.next().ok_or(ArnError::Form);
-        let (arn, partition, service) = (next()?, next()?, next()?);
-        let (region, account, name) = (next()?, next()?, next()?);
-        if arn != "arn" || service != "codepipeline" || parts.next().is_some() {
+        let Arn {
+            partition,
+            service,
+            region,
+            account,
+            resource: name,
+        } = Arn::parse(text).ok_or(ArnError::Form)?;
+        if service != "codepipeline" || name.contains(':') {
             return Err(ArnError::Form);
         }
         if !is_partition(partition) {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::domain::arn::Arn;
 use crate::domain::binding::{ParameterChange, Slot};
 use crate::domain::executions::{AFTER_ABANDONED, Attempt, Category, Status, earlier, later};
 
@@ -687,7 +688,7 @@ pub fn build_of(user: &str) -> Option<&str> {
 
 /// Whether this is an IAM user, the root user, or somebody who signed in by IAM Identity Center.
 fn is_person(user: &str) -> bool {
-    let resource = user.splitn(6, ':').nth(5).unwrap_or_default();
+    let resource = Arn::parse(user).map_or("", |arn| arn.resource);
     resource == "root"
         || resource.starts_with("user/")
         || resource

@@ -32,7 +32,7 @@ pub use self::program::{OptionArgument, Program, ProgramError, ProgramSpec, TRY_
 pub use self::template::{ParameterNameError, TemplateError};
 pub(crate) use crate::domain::partition::partition_of;
 
-use crate::domain::arn::{MAX_NAME, PipelineArn, is_name_byte};
+use crate::domain::arn::{Arn, MAX_NAME, PipelineArn, is_name_byte};
 use crate::domain::event::JobKey;
 
 use self::access::AccessTemplates;
@@ -160,36 +160,36 @@ pub struct Targets {
     surroundings: Surroundings,
 }
 
-/// What the targets say about one approval action.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart where it is made, one at a time"
-)]
-pub enum Resolution {
-    /// Exactly one target applies, in exactly one way.
-    Target(ResolvedTarget),
-    /// No target applies.
+/// Why no target can be used for an approval action. The text is the target's pipeline pattern as written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// No target's pattern, stage and action match.
+    #[error("no target matches")]
     NoTarget,
-    /// A target applies, but its captures can share the pipeline's name out in several ways.
-    Ambiguous {
-        /// The target's pipeline pattern as written.
-        label: String,
-    },
-    /// A target applies, but what it renders cannot be used as the names of two parameters.
-    InvalidParameter {
-        /// The target's pipeline pattern as written.
-        label: String,
-        /// Why not.
-        error: ParameterNameError,
-    },
-    /// A target applies, but a role or the region that it comes to cannot be used.
-    InvalidAccess {
-        /// The target's pipeline pattern as written.
-        label: String,
-        /// Why not.
-        error: AccessError,
-    },
+    /// The captures can share the pipeline's name out in several ways.
+    #[error(
+        "the target {0} can be read in more than one way; write a target of its own for this pipeline"
+    )]
+    Ambiguous(String),
+    /// The rendered texts cannot be the names of two parameters.
+    #[error("the target {0} names no valid parameters: {1}")]
+    Parameters(String, ParameterNameError),
+    /// A rendered role or region is not valid.
+    #[error("the target {0} cannot be used: {1}")]
+    Access(String, AccessError),
+}
+
+impl ResolveError {
+    /// A bounded code for logs and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoTarget => "no_target",
+            Self::Ambiguous(_) => "ambiguous_target",
+            Self::Parameters(..) => "invalid_parameter_name",
+            Self::Access(_, error) => error.code(),
+        }
+    }
 }
 
 /// A target applied to one pipeline.
@@ -341,41 +341,42 @@ impl Target {
         self.work.staging.is_some()
     }
 
-    /// Fills the templates in for `pipeline`, whatever the stage and the action;
-    /// [`Resolution::NoTarget`] where the pattern does not match it.
-    #[must_use]
-    pub fn resolve(&self, pipeline: &PipelineArn) -> Resolution {
+    /// Fills the templates in for `pipeline`, whatever the stage and the action.
+    ///
+    /// # Errors
+    /// [`ResolveError`]; [`ResolveError::NoTarget`] where the pattern does not match.
+    pub fn resolve(&self, pipeline: &PipelineArn) -> Result<ResolvedTarget, ResolveError> {
         let label = self.pipeline().to_owned();
         let mut values = match self.trigger.pipeline.matches(pipeline) {
-            Match::No => return Resolution::NoTarget,
-            Match::Ambiguous => return Resolution::Ambiguous { label },
+            Match::No => return Err(ResolveError::NoTarget),
+            Match::Ambiguous => return Err(ResolveError::Ambiguous(label)),
             Match::Yes(captures) => captures,
         };
         // After the captures: those of the same name come first.
         let of_the_event = OF_THE_EVENT.into_iter().map(str::to_owned);
         values.extend(of_the_event.zip([pipeline.account.clone(), pipeline.region.clone()]));
-        let program = self.work.program.as_ref();
-        let program = program.map(|program| program.fill_in(&values));
-        let staging = self.work.staging.as_ref();
         let home = self.trigger.pipeline.home();
         let (access, pipeline_access) = match self.work.access.render(pipeline, home, &values) {
             Ok(both) => both,
-            Err(error) => return Resolution::InvalidAccess { label, error },
+            Err(error) => return Err(ResolveError::Access(label, error)),
         };
-        match staging.map(|staging| staging.render(&values)).transpose() {
-            Ok(parameters) => Resolution::Target(ResolvedTarget {
-                label,
-                parameters,
-                access,
-                pipeline_access,
-                stage: self.trigger.stage.clone(),
-                deploy_stage: self.deploy_stage().map(str::to_owned),
-                mode: self.work.mode,
-                delay: self.work.delay,
-                program,
-            }),
-            Err(error) => Resolution::InvalidParameter { label, error },
-        }
+        let staging = self.work.staging.as_ref();
+        let parameters = match staging.map(|staging| staging.render(&values)).transpose() {
+            Ok(parameters) => parameters,
+            Err(error) => return Err(ResolveError::Parameters(label, error)),
+        };
+        let program = self.work.program.as_ref();
+        Ok(ResolvedTarget {
+            label,
+            parameters,
+            access,
+            pipeline_access,
+            stage: self.trigger.stage.clone(),
+            deploy_stage: self.deploy_stage().map(str::to_owned),
+            mode: self.work.mode,
+            delay: self.work.delay,
+            program: program.map(|program| program.fill_in(&values)),
+        })
     }
 
     /// Whether it leads, or may lead, elsewhere than to the daemon's own account and the parameters of
@@ -383,8 +384,8 @@ impl Target {
     /// as one of `region`.
     #[must_use]
     pub fn leads_elsewhere(&self, region: &str) -> bool {
-        let arn: Vec<&str> = self.pipeline().split(':').collect();
-        self.deploys_elsewhere() || (arn.len() == 6 && arn[3] != region)
+        let arn = Arn::parse(self.pipeline());
+        self.deploys_elsewhere() || arn.is_some_and(|arn| arn.region != region)
     }
 
     /// Whether the staging parameter of some pipeline may have this name, by its template alone.
@@ -434,13 +435,20 @@ impl Staging {
 
 impl Targets {
     /// Finds the one target that an approval action belongs to.
-    #[must_use]
-    pub fn resolve(&self, pipeline: &PipelineArn, stage: &str, action: &str) -> Resolution {
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub fn resolve(
+        &self,
+        pipeline: &PipelineArn,
+        stage: &str,
+        action: &str,
+    ) -> Result<ResolvedTarget, ResolveError> {
         self.index
             .candidates(stage, action, &pipeline.name)
             .map(|place| self.targets[place].resolve(pipeline))
-            .find(|resolution| *resolution != Resolution::NoTarget)
-            .unwrap_or(Resolution::NoTarget)
+            .find(|resolved| *resolved != Err(ResolveError::NoTarget))
+            .unwrap_or(Err(ResolveError::NoTarget))
     }
 
     /// The queue's account, while it is known.

@@ -1,9 +1,9 @@
 //! The trails of the jobs that are being worked on, until the next write of each takes them along.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::Grant;
 use crate::domain::event::JobKey;
@@ -14,20 +14,17 @@ use crate::domain::history::{Note, Trail};
 pub(super) struct Trails(Mutex<HashMap<JobKey, (i64, Trail)>>);
 
 impl Trails {
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobKey, (i64, Trail)>> {
-        // What is in it only tells people something.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A job was granted; `stored` is what its record holds.
     pub(super) fn begin(&self, grant: &Grant, stored: Option<&str>) {
         let trail = stored.map(Trail::read).unwrap_or_default();
-        self.lock().insert(grant.key.clone(), (grant.epoch, trail));
+        self.0
+            .lock()
+            .insert(grant.key.clone(), (grant.epoch, trail));
     }
 
     /// Adds to the trail of a grant.
     pub(super) fn note(&self, grant: &Grant, note: Note, at: Timestamp) {
-        if let Some((epoch, trail)) = self.lock().get_mut(&grant.key)
+        if let Some((epoch, trail)) = self.0.lock().get_mut(&grant.key)
             && *epoch == grant.epoch
         {
             trail.note(note, at);
@@ -36,21 +33,21 @@ impl Trails {
 
     /// What is known of a granted job.
     pub(super) fn get(&self, grant: &Grant) -> Option<Trail> {
-        let trails = self.lock();
+        let trails = self.0.lock();
         let (epoch, trail) = trails.get(&grant.key)?;
         (*epoch == grant.epoch).then(|| trail.clone())
     }
 
     /// What the record of a grant should hold.
     pub(super) fn text(&self, grant: &Grant) -> Option<String> {
-        let trails = self.lock();
+        let trails = self.0.lock();
         let (epoch, trail) = trails.get(&grant.key)?;
         (*epoch == grant.epoch).then(|| trail.text())
     }
 
     /// The grant is given up.
     pub(super) fn end(&self, grant: &Grant) {
-        let mut trails = self.lock();
+        let mut trails = self.0.lock();
         if trails
             .get(&grant.key)
             .is_some_and(|(epoch, _)| *epoch == grant.epoch)

@@ -5,9 +5,10 @@
 //! oldest is dropped and logged. Nothing that an outlet does holds up whoever hands a notice over.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::notice::Notice;
@@ -47,15 +48,10 @@ impl Courier {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Arc<Notice>>> {
-        // Every critical section here leaves a whole queue.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Hands a notice over; one that waits already is not taken twice.
     pub(super) fn hand(&self, notice: &Arc<Notice>) {
         let dropped = {
-            let mut waiting = self.waiting();
+            let mut waiting = self.waiting.lock();
             if waiting.iter().any(|it| it.id == notice.id) {
                 return;
             }
@@ -111,7 +107,7 @@ impl Courier {
             self.telemetry.emit(events::NotNotified {
                 outlet: self.outlet.name(),
                 detail: &why,
-                waiting: self.waiting().len(),
+                waiting: self.waiting.lock().len(),
                 delay,
                 phase: failing.failed(),
             });
@@ -123,7 +119,7 @@ impl Courier {
     async fn batch(&self, failures: u32) -> Vec<Arc<Notice>> {
         loop {
             {
-                let mut waiting = self.waiting();
+                let mut waiting = self.waiting.lock();
                 let waiting = waiting.make_contiguous();
                 if !waiting.is_empty() {
                     let count = match failures {
@@ -138,7 +134,7 @@ impl Courier {
     }
 
     fn settle(&self, notice: &Notice) {
-        self.waiting().retain(|it| it.id != notice.id);
+        self.waiting.lock().retain(|it| it.id != notice.id);
         (self.done)(&notice.id);
     }
 
@@ -180,7 +176,7 @@ mod tests {
         async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), NotTaken>> {
             let ids: Vec<String> = notices.iter().map(|it| it.id.clone()).collect();
             let bad = ids.iter().any(|id| id == "bad");
-            self.tried.lock().unwrap().push(ids);
+            self.tried.lock().push(ids);
             let refused = NotTaken {
                 why: "malformed".to_owned(),
                 for_good: notices.len() == 1,
@@ -212,7 +208,7 @@ mod tests {
         let ended = Arc::clone(&done);
         let courier = Courier::new(
             Box::new(outlet),
-            Box::new(move |id| ended.lock().unwrap().push(id.to_owned())),
+            Box::new(move |id| ended.lock().push(id.to_owned())),
             Arc::new(Telemetry::new(Clock::system())),
         );
         (courier, tried, done)
@@ -226,8 +222,8 @@ mod tests {
         }
         let carried = tokio::time::timeout(Duration::from_secs(60), courier.carry());
         assert!(carried.await.is_err(), "it carries for ever");
-        assert_eq!(*done.lock().unwrap(), ["one", "bad", "two", "three"]);
-        let tried = tried.lock().unwrap();
+        assert_eq!(*done.lock(), ["one", "bad", "two", "three"]);
+        let tried = tried.lock();
         assert_eq!(tried[0], ["one", "bad", "two"]);
         assert_eq!(tried[1], ["one"]);
         assert!(tried.contains(&vec!["bad".to_owned()]), "{tried:?}");
@@ -239,7 +235,7 @@ mod tests {
         for n in 0..MAX_WAITING + 2 {
             courier.hand(&notice(&n.to_string()));
         }
-        assert_eq!(*done.lock().unwrap(), ["0", "1"]);
-        assert_eq!(courier.waiting().len(), MAX_WAITING);
+        assert_eq!(*done.lock(), ["0", "1"]);
+        assert_eq!(courier.waiting.lock().len(), MAX_WAITING);
     }
 }

@@ -25,10 +25,11 @@ mod notice;
 mod outlet;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -133,11 +134,6 @@ impl std::fmt::Debug for Notifier {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every critical section here is a few assignments.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Notifier {
     /// Tells whom the configuration names; nobody if it names none.
     #[must_use]
@@ -174,7 +170,7 @@ impl Notifier {
         let couriers = outlets.into_iter().map(|outlet| {
             let (open, sender) = (Arc::clone(&open), sender.clone());
             let done = Box::new(move |id: &str| {
-                let mut open = lock(&open.notices);
+                let mut open = open.notices.lock();
                 let left = open.get_mut(id);
                 let left = left.map(|left| {
                     *left = left.saturating_sub(1);
@@ -232,7 +228,7 @@ impl Notifier {
     ) -> Option<Notice> {
         let inner = self.0.as_ref()?;
         let key = &about.0.key;
-        if !matches!(end, End::Done { .. }) && !lock(&inner.told).is_first(key, end.kind()) {
+        if !matches!(end, End::Done { .. }) && !inner.told.lock().is_first(key, end.kind()) {
             return None;
         }
         let subject = Subject {
@@ -258,7 +254,7 @@ impl Notifier {
         let max_receive_count = self.1.load(Ordering::Relaxed);
         if let Some((rejection, _)) = job {
             // Should it be sent back one day, what is met then is news.
-            lock(&inner.told).forget(&rejection.key);
+            inner.told.lock().forget(&rejection.key);
         }
         let end = End::DeadLettered {
             reason: last.reason,
@@ -315,7 +311,7 @@ impl Notifier {
         let Some(inner) = &self.0 else {
             return std::future::pending().await;
         };
-        let settled = lock(&inner.settled).take();
+        let settled = inner.settled.lock().take();
         let carry = futures_util::future::join_all(inner.couriers.iter().map(|it| it.carry()));
         tokio::join!(carry, self.take_up(), inner.forget(settled));
     }
@@ -351,7 +347,7 @@ impl Notifier {
         let _ = tokio::time::timeout(limit, async {
             loop {
                 let fewer = inner.open.fewer.notified();
-                if lock(&inner.open.notices).is_empty() {
+                if inner.open.notices.lock().is_empty() {
                     return;
                 }
                 fewer.await;
@@ -364,7 +360,7 @@ impl Notifier {
 impl Inner {
     /// Whether a notice is not on its way yet; from now on it is.
     fn is_new(&self, notice: &Notice) -> bool {
-        let mut open = lock(&self.open.notices);
+        let mut open = self.open.notices.lock();
         if open.contains_key(&notice.id) {
             return false;
         }
@@ -386,7 +382,7 @@ impl Inner {
         while settled.recv_many(&mut ids, MAX_WAITING).await > 0 {
             // What cannot be forgotten now is sent once more after a restart.
             let _ = self.ledger.paid(&ids).await;
-            let mut open = lock(&self.open.notices);
+            let mut open = self.open.notices.lock();
             for id in ids.drain(..) {
                 open.remove(&id);
             }

@@ -1,7 +1,7 @@
 //! The dead-letter queue: what lies in it, why, and back to the queue with it.
 //!
-//! [`reason`] is pure: it reads a body as the daemon would, and asks the ledger's records for the
-//! rest.
+//! [`reason`] is pure: it reads a body as the daemon does (`consumer::classify`), and asks the ledger's records
+//! for the rest.
 //!
 //! **Guarantees.** A message is taken out of the dead-letter queue only after the queue has confirmed
 //! that it has it: cut off in between it is in both, and the daemon suppresses the duplicate. Nothing is
@@ -15,9 +15,9 @@ use std::time::Duration;
 use crate::aws::AwsError;
 use crate::aws::sqs::{EntryError, MAX_BATCH, Message, Queue};
 use crate::config::Config;
-use crate::domain::event::{self, Kind};
+use crate::consumer::classify::classify;
+use crate::domain::event::Rejection;
 use crate::domain::history::{Record, State};
-use crate::domain::targets::{OptionArgument, Resolution};
 use crate::ledger::LedgerError;
 use crate::telemetry::chain;
 
@@ -126,92 +126,35 @@ pub async fn redrive(dead: &Queue, queue: &Queue, message: &Message) -> Result<(
 /// jobs, or why it could not be read.
 #[must_use]
 pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerError>) -> Reason {
-    let unread = |code: &str, detail: String| Reason {
-        pipeline: None,
-        execution_id: None,
+    let allows = |account: &str| config.allows_account(account);
+    let of = |rejection: Option<&Rejection>, code: &str, detail: String| Reason {
+        pipeline: rejection.map(|it| it.pipeline.name.clone()),
+        execution_id: rejection.map(|it| it.execution_id.clone()),
         code: code.to_owned(),
         detail,
     };
-    let event = match event::parse(body) {
-        Ok(event) => event,
-        Err(error) => return unread(error.code(), chain(&error)),
+    let rejection = match classify(body, &config.targets, allows) {
+        Ok((rejection, _)) => rejection,
+        Err(unhandled) => return of(unhandled.rejection(), unhandled.code(), chain(&unhandled)),
     };
-    if !config.allows_account(&event.account) {
-        let detail = format!(
-            "the event comes from account {}, which is neither the queue's nor in \
-             events.allowed_accounts",
-            event.account
-        );
-        return unread("foreign_account", detail);
-    }
-    let rejection = match event.kind {
-        Kind::Rejection(rejection) => rejection,
-        Kind::NotARejection(why) => {
-            return unread(why.code(), "the event is no rejection".to_owned());
-        }
-    };
-    let of = |code: &str, detail: String| Reason {
-        pipeline: Some(rejection.pipeline.name.clone()),
-        execution_id: Some(rejection.execution_id.clone()),
-        code: code.to_owned(),
-        detail,
-    };
-    match config
-        .targets
-        .resolve(&rejection.pipeline, &rejection.stage, &rejection.action)
-    {
-        Resolution::Target(target) => {
-            if let Some(fault) = target.argument_fault(&rejection) {
-                let detail = format!(
-                    "the program of the target {} cannot be run for it: {fault}",
-                    target.label
-                );
-                return of(OptionArgument::CODE, detail);
-            }
-        }
-        Resolution::NoTarget => {
-            return of(
-                "no_target",
-                format!(
-                    "no target for stage {}, action {}",
-                    rejection.stage, rejection.action
-                ),
-            );
-        }
-        Resolution::Ambiguous { label } => {
-            let detail = format!("the target {label} can be read in more than one way for it");
-            return of("ambiguous_target", detail);
-        }
-        Resolution::InvalidParameter { label, error } => {
-            let detail = format!("the target {label} names no valid parameters for it: {error}");
-            return of("invalid_parameter_name", detail);
-        }
-        Resolution::InvalidAccess { label, error } => {
-            let detail = format!("the target {label} cannot be worked on for it: {error}");
-            return of(error.code(), detail);
-        }
-    }
-    let records = match records {
-        Ok(records) => records,
+    let record = records.map(|records| records.iter().find(|it| it.key == rejection.key));
+    let unreadable;
+    let (code, detail) = match record.map(|record| record.map(|record| &record.state)) {
         Err(error) => {
-            let detail = format!("the ledger could not be read: {}", chain(error));
-            return of("ledger_unreadable", detail);
+            unreadable = format!("the ledger could not be read: {}", chain(error));
+            ("ledger_unreadable", &*unreadable)
         }
-    };
-    let record = records.iter().find(|record| record.key == rejection.key);
-    match record.map(|record| &record.state) {
-        None => of(
+        Ok(None) => (
             "unknown",
-            "the ledger knows nothing of it: it was never worked on, or too long ago".to_owned(),
+            "the ledger knows nothing of it: it was never worked on, or too long ago",
         ),
-        Some(State::Done(outcome)) => of(
+        Ok(Some(State::Done(outcome))) => (
             outcome.code(),
-            "its job is done; sent back, it would be deleted as a duplicate".to_owned(),
+            "its job is done; sent back, it would be deleted as a duplicate",
         ),
-        Some(State::Working) => of("working", "its job is being worked on".to_owned()),
-        Some(State::Open(None)) => of("open", "its job was begun and never ended".to_owned()),
-        Some(State::Open(Some(code))) => {
-            of(code, "the reason for which its job ended last".to_owned())
-        }
-    }
+        Ok(Some(State::Working)) => ("working", "its job is being worked on"),
+        Ok(Some(State::Open(None))) => ("open", "its job was begun and never ended"),
+        Ok(Some(State::Open(Some(code)))) => (&**code, "the reason for which its job ended last"),
+    };
+    of(Some(&rejection), code, detail.to_owned())
 }

@@ -29,6 +29,7 @@ use crate::aws::Asked;
 use crate::aws::identity::Caller;
 use crate::aws::{Account, AwsError, Connector};
 use crate::config::Config;
+use crate::domain::arn::Arn;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::targets::lookup::{self, Home, Named, Wanted};
 use crate::domain::targets::{Access, NotAtHome, Target};
@@ -287,7 +288,7 @@ impl<'a> Scene<'a> {
             account: account.cloned().unwrap_or_default(),
         };
         // Of another role than the caller's, its ARN tells.
-        let role = asked.role.and_then(|arn| arn.split(':').nth(4));
+        let role = asked.role.and_then(Arn::parse).map(|arn| arn.account);
         let own_account = role.or(caller.map(|caller| caller.account.as_str()));
         let own_account = own_account.map(str::to_owned);
         let own = asked.connector.account();

@@ -8,7 +8,9 @@
 //! [`crate::consumer`] decide that before.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::aws::iam::Iam;
 use crate::aws::{self, AwsError, Connector, Principal};
@@ -101,7 +103,7 @@ impl Accounts {
     /// The account to work in. Makes no call: a role is assumed when the first call needs it.
     #[must_use]
     pub fn get(&self, access: &Access) -> Arc<Account> {
-        let mut kept = self.lock();
+        let mut kept = self.0.kept.lock();
         kept.uses += 1;
         let used = kept.uses;
         if let Some(entry) = kept.accounts.get_mut(access) {
@@ -171,11 +173,6 @@ impl Accounts {
             role: access.role.clone(),
             principal,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        // What is made under the lock makes no call, and leaves no half-made state.
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -259,9 +256,9 @@ mod tests {
             drop(accounts.get(&access(2)));
             drop(accounts.get(&access(n)));
         }
-        assert_eq!(accounts.lock().accounts.len(), MAX_KEPT);
+        assert_eq!(accounts.0.kept.lock().accounts.len(), MAX_KEPT);
         assert!(Arc::ptr_eq(&in_use, &accounts.get(&access(0))));
         assert!(unused.upgrade().is_none());
-        assert!(accounts.lock().accounts.contains_key(&access(2)));
+        assert!(accounts.0.kept.lock().accounts.contains_key(&access(2)));
     }
 }

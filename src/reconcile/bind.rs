@@ -222,7 +222,7 @@ impl Run<'_> {
         let mut modified = BTreeMap::new();
         for (id, seen) in try_join_all(looks).await? {
             if let Some(reading) = &seen.found {
-                modified.insert(id.clone(), reading.version.time());
+                modified.insert(id.clone(), reading.modified_at);
             }
             self.known.see(&id, seen);
         }

@@ -39,7 +39,7 @@ impl Known {
     /// When a distribution was last modified, as it was last seen.
     pub(super) fn modified_at(&self, id: &str) -> Option<Timestamp> {
         let reading = self.0.get(id)?.found.as_ref()?;
-        reading.version.time()
+        reading.modified_at
     }
 }
 
@@ -188,7 +188,7 @@ impl Run<'_> {
     /// A distribution as it was seen no longer ago than that, or as it is seen now.
     pub(super) async fn look_since(&self, id: &str, ago: Duration) -> Result<Sighting, Halt> {
         if let Some(known) = self.known.0.get(id)
-            && self.account.watcher.as_of(known).elapsed() < ago
+            && known.at.elapsed() < ago
         {
             return Ok(known.clone());
         }

@@ -3,8 +3,9 @@
 //! **Guarantees.** No more jobs have a place than there are places. Who left his place takes one before he
 //! goes on. Places that are reserved for messages still to come keep nobody from going on.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// The places of one consumer. Clones are the same.
@@ -35,13 +36,8 @@ impl Places {
         }))
     }
 
-    fn count(&self) -> MutexGuard<'_, Count> {
-        // Every critical section here is an addition.
-        self.0.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn change(&self, change: impl FnOnce(&mut Count)) {
-        change(&mut self.count());
+        change(&mut self.0.count.lock());
         self.0.freed.notify_waiters();
     }
 
@@ -59,7 +55,7 @@ impl Places {
     /// Reserves places for jobs still to come, from `least` to `most`, as soon as there are `least`.
     pub(crate) async fn reserve(&self, least: usize, most: usize) -> Reserved {
         let reserved = self.wait(|| {
-            let mut count = self.count();
+            let mut count = self.0.count.lock();
             let free = self.0.most.saturating_sub(count.taken + count.reserved);
             (free >= least).then(|| {
                 let number = free.min(most);
@@ -75,7 +71,7 @@ impl Places {
 
     /// How many jobs wait for a place.
     pub(crate) fn waiting(&self) -> usize {
-        self.count().waiting
+        self.0.count.lock().waiting
     }
 
     /// Returns as soon as a job waits for a place.
@@ -126,7 +122,7 @@ impl Reserved {
         let place = self.places.none_yet();
         if self.number > 0 {
             self.number -= 1;
-            self.places.count().reserved -= 1;
+            self.places.0.count.lock().reserved -= 1;
         }
         place.try_take();
         place
@@ -149,15 +145,9 @@ struct Seat {
     taken: Mutex<bool>,
 }
 
-impl Seat {
-    fn taken(&self) -> MutexGuard<'_, bool> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Drop for Seat {
     fn drop(&mut self) {
-        if *self.taken() {
+        if *self.taken.lock() {
             self.places.change(|count| count.taken -= 1);
         }
     }
@@ -172,13 +162,13 @@ impl Place {
 
     /// Whether the job waits, without a place.
     pub(crate) fn is_left(&self) -> bool {
-        self.0.as_ref().is_some_and(|seat| !*seat.taken())
+        self.0.as_ref().is_some_and(|seat| !*seat.taken.lock())
     }
 
     /// Leaves the place to others, while the job waits for somebody.
     pub fn leave(&self) {
         if let Some(seat) = &self.0
-            && std::mem::take(&mut *seat.taken())
+            && std::mem::take(&mut *seat.taken.lock())
         {
             seat.places.change(|count| count.taken -= 1);
         }
@@ -198,9 +188,9 @@ impl Place {
         let Some(seat) = &self.0 else {
             return true;
         };
-        let mut taken = seat.taken();
+        let mut taken = seat.taken.lock();
         if !*taken {
-            let mut count = seat.places.count();
+            let mut count = seat.places.0.count.lock();
             *taken = count.taken < seat.places.0.most;
             count.taken += usize::from(*taken);
         }

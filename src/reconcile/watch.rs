@@ -1,13 +1,8 @@
-//! The shared look at propagation: one watcher an account, however many wait there.
+//! The shared look at propagation (GetDistribution): one watcher an account, one look at a distribution for
+//! all who wait for it.
 //!
-//! A few distributions are asked for one by one (GetDistribution). Where several are to be looked at
-//! at about the same time, a list shows them all (ListDistributions), if that takes fewer calls; the
-//! list knows no policy ids and may lag, so what it shows is confirmed with one GetDistribution.
-//!
-//! **Guarantees.** A wait ends only on a GetDistribution that was begun after the wait was. Two looks
-//! at one distribution are never closer than the pace's minimum, but for the confirmation of a list.
-//! The watcher's task ends with the last wait. Lists are never needed: where they fail, are denied,
-//! or say for unusually long that nothing is over, each distribution is asked for.
+//! **Guarantees.** A wait ends only on a look that was begun after the wait was. Two looks at one distribution
+//! are never closer than the pace's minimum. The watcher's task ends with the last wait.
 //!
 //! **Races.** A look may be stale; that is the condition's business (`Deployed` *and* the wanted
 //! field). A wait that is dropped at any await leaves nothing behind.
@@ -18,12 +13,13 @@ mod looks;
 pub mod pace;
 mod until;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
@@ -36,14 +32,8 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::lasting::Failing;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::{Telemetry, events};
-use looks::{Ask, Listing, Look, Looks, Waiting};
+use looks::{Ask, Looks, Waiting};
 pub use until::Until;
-
-/// After a list failed, each distribution is asked for by itself for this long.
-const UNLISTED: Duration = Duration::from_secs(60);
-
-/// The same after one that would fail again, for want of permission.
-const UNLISTED_DENIED: Duration = Duration::from_secs(60 * 60);
 
 /// Looks at distributions for all who wait.
 #[derive(Clone, Debug)]
@@ -65,8 +55,6 @@ struct Inner {
     task: Mutex<Option<AbortHandle>>,
     /// By distribution, whether it cannot be looked at.
     failing: Mutex<BTreeMap<String, Failing>>,
-    /// Whether no list can be read.
-    unlisted: Mutex<Failing>,
 }
 
 /// One wait's place. The last one to go ends the watcher's task.
@@ -79,7 +67,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // The looks first, as everywhere: nobody can join while the last one leaves.
-        let mut looks = lock(&self.inner.looks);
+        let mut looks = self.inner.looks.lock();
         if let Some(watch) = looks.watches.get_mut(&self.id) {
             watch.waits.retain(|wait| wait.number != self.number);
             if watch.waits.is_empty() {
@@ -87,16 +75,11 @@ impl Drop for Place {
             }
         }
         if looks.watches.is_empty()
-            && let Some(task) = lock(&self.inner.task).take()
+            && let Some(task) = self.inner.task.lock().take()
         {
             task.abort();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No critical section here panics half-way.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How a wait ended.
@@ -135,7 +118,6 @@ impl Watcher {
             tasks,
             task: Mutex::default(),
             failing: Mutex::default(),
-            unlisted: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -156,7 +138,7 @@ impl Watcher {
     /// The longest time between two looks, as things stand.
     #[must_use]
     pub fn apart(&self) -> Duration {
-        let looks = lock(&self.inner.looks);
+        let looks = self.inner.looks.lock();
         self.inner.pace.apart(&looks.learned)
     }
 
@@ -183,16 +165,11 @@ impl Watcher {
 
     /// Remembers how long a propagation took, for the pace of later ones.
     pub fn learn(&self, seen: Seen) {
-        lock(&self.inner.looks)
+        self.inner
+            .looks
+            .lock()
             .learned
             .record(seen.unseen, seen.after);
-    }
-
-    /// The moment as of which a distribution is known to be as it was seen: when it was seen, or
-    /// when a later list showed that it had not changed.
-    #[must_use]
-    pub fn as_of(&self, sighting: &Sighting) -> Instant {
-        lock(&self.inner.looks).as_of(sighting)
     }
 
     /// The bounds of the time between two looks.
@@ -209,7 +186,7 @@ impl Watcher {
         answer: oneshot::Sender<looks::Answer>,
     ) -> Place {
         let began = Instant::now();
-        let mut looks = lock(&self.inner.looks);
+        let mut looks = self.inner.looks.lock();
         let number = looks.next_number();
         let watch = looks.watches.entry(id.to_owned()).or_default();
         watch.waits.push(Waiting {
@@ -222,7 +199,7 @@ impl Watcher {
             activity: self.activity.clone(),
             answer,
         });
-        let mut task = lock(&self.inner.task);
+        let mut task = self.inner.task.lock();
         if task.is_none() {
             let watching = watch_account(Arc::clone(&self.inner));
             *task = Some(self.inner.tasks.spawn(watching).abort_handle());
@@ -236,19 +213,8 @@ impl Watcher {
     }
 }
 
-/// What a call came to.
-enum Done {
-    Asked {
-        ask: Ask,
-        began: Instant,
-        answer: Result<Sighting, AwsError>,
-    },
-    Listed {
-        number: u64,
-        needed: BTreeSet<String>,
-        answer: Result<Listing, AwsError>,
-    },
-}
+/// A call that was answered, and when it was made.
+type Done = (Ask, Instant, Result<Sighting, AwsError>);
 
 type Calls = FuturesUnordered<BoxFuture<'static, Done>>;
 
@@ -262,23 +228,23 @@ async fn watch_account(inner: Arc<Inner>) {
     let mut calls = Calls::new();
     loop {
         let now = Instant::now();
-        let next = lock(&inner.looks).next(now);
+        let next = inner.looks.lock().next();
         match next {
-            Some((at, look)) if at <= now => {
-                inner.begin(look, now, &calls);
+            Some((at, id)) if at <= now => {
+                calls.push(inner.ask(&id));
                 continue;
             }
             _ => {}
         }
         let due = async {
-            match next {
-                Some((at, _)) => sleep_until(at).await,
+            match &next {
+                Some((at, _)) => sleep_until(*at).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            Some(done) = calls.next() => inner.take(done, backoff, &mut rng, &calls),
+            Some(done) = calls.next() => inner.take(done, backoff, &mut rng),
             () = inner.joined.notified() => {}
             () = due => {}
         }
@@ -286,123 +252,47 @@ async fn watch_account(inner: Arc<Inner>) {
 }
 
 impl Inner {
-    fn begin(&self, look: Look, now: Instant, calls: &Calls) {
-        match look {
-            Look::One(id) => {
-                let ask = lock(&self.looks).begin_one(&id);
-                self.ask(ask, calls);
-            }
-            Look::Listed(needed) => {
-                let number = lock(&self.looks).begin_list(now);
-                let cloudfront = self.cloudfront.clone();
-                calls.push(Box::pin(async move {
-                    let answer = list(&cloudfront, &needed).await;
-                    Done::Listed {
-                        number,
-                        needed,
-                        answer,
-                    }
-                }));
-            }
-        }
-    }
-
-    fn ask(&self, ask: Ask, calls: &Calls) {
+    fn ask(&self, id: &str) -> BoxFuture<'static, Done> {
+        let ask = self.looks.lock().begin(id);
         let cloudfront = self.cloudfront.clone();
-        calls.push(Box::pin(async move {
+        Box::pin(async move {
             let began = Instant::now();
             let answer = cloudfront.look(&ask.id).await;
-            Done::Asked { ask, began, answer }
-        }));
+            (ask, began, answer)
+        })
     }
 
-    fn take(&self, done: Done, backoff: Backoff, rng: &mut fastrand::Rng, calls: &Calls) {
-        let now = Instant::now();
-        match done {
-            Done::Asked { ask, began, answer } => match answer {
-                Ok(sighting) => {
-                    let failed = lock(&self.failing).remove(&ask.id);
-                    if let Some(took) = failed.and_then(|mut it| it.recovered()) {
-                        let distribution_id = &ask.id;
-                        self.telemetry.emit(events::LookRecovered {
-                            distribution_id,
-                            took,
-                        });
-                    }
-                    lock(&self.looks).seen(&ask, &sighting);
-                }
-                Err(error) if error.class.is_transient() => {
-                    let pause = |failures| backoff.delay(failures, rng);
-                    lock(&self.looks).failed_for_now(&ask, began, pause, now);
-                    let mut failing = lock(&self.failing);
-                    self.telemetry.emit(events::LookFailing {
-                        distribution_id: &ask.id,
-                        error: &error,
-                        phase: failing.entry(ask.id.clone()).or_default().failed(),
+    fn take(&self, (ask, began, answer): Done, backoff: Backoff, rng: &mut fastrand::Rng) {
+        match answer {
+            Ok(sighting) => {
+                let failed = self.failing.lock().remove(&ask.id);
+                if let Some(took) = failed.and_then(|mut it| it.recovered()) {
+                    let distribution_id = &ask.id;
+                    self.telemetry.emit(events::LookRecovered {
+                        distribution_id,
+                        took,
                     });
                 }
-                Err(error) => {
-                    // Its job fails, and says so.
-                    lock(&self.failing).remove(&ask.id);
-                    lock(&self.looks).failed(&ask, began, &Arc::new(error));
-                }
-            },
-            Done::Listed {
-                number,
-                needed,
-                answer,
-            } => {
-                let asks = match answer {
-                    Ok(listing) => {
-                        let recovered = lock(&self.unlisted).recovered();
-                        if let Some(took) = recovered {
-                            self.telemetry.emit(events::ListingRecovered { took });
-                        }
-                        lock(&self.looks).listed(number, listing)
-                    }
-                    Err(error) => {
-                        self.telemetry.emit(events::ListingFailed {
-                            error: &error,
-                            phase: lock(&self.unlisted).failed(),
-                        });
-                        let unlisted = if error.class.is_transient() {
-                            UNLISTED
-                        } else {
-                            UNLISTED_DENIED
-                        };
-                        lock(&self.looks).unlisted(number, now + unlisted, &needed)
-                    }
-                };
-                for ask in asks {
-                    self.ask(ask, calls);
-                }
+                self.looks.lock().seen(&ask, &sighting);
+            }
+            Err(error) if error.class.is_transient() => {
+                let pause = |failures| backoff.delay(failures, rng);
+                let now = Instant::now();
+                self.looks.lock().failed_for_now(&ask, began, pause, now);
+                let mut failing = self.failing.lock();
+                self.telemetry.emit(events::LookFailing {
+                    distribution_id: &ask.id,
+                    error: &error,
+                    phase: failing.entry(ask.id.clone()).or_default().failed(),
+                });
+            }
+            Err(error) => {
+                // Its job fails, and says so.
+                self.failing.lock().remove(&ask.id);
+                self.looks.lock().failed(&ask, began, &Arc::new(error));
             }
         }
     }
-}
-
-/// Reads pages until all of `needed` are found, or it would have been cheaper to ask for each.
-async fn list(cloudfront: &CloudFront, needed: &BTreeSet<String>) -> Result<Listing, AwsError> {
-    let first = cloudfront.list(None).await?;
-    let at = first.at;
-    let mut summaries: BTreeMap<_, _> = first.summaries.into_iter().collect();
-    let (mut next, mut pages) = (first.next, 1);
-    while next.is_some() && !needed.iter().all(|id| summaries.contains_key(id)) {
-        if pages == needed.len() {
-            // One more than were read, at the least.
-            pages += 1;
-            break;
-        }
-        let page = cloudfront.list(next).await?;
-        summaries.extend(page.summaries);
-        (next, pages) = (page.next, pages + 1);
-    }
-    Ok(Listing {
-        at,
-        summaries,
-        complete: next.is_none(),
-        pages,
-    })
 }
 
 #[cfg(test)]

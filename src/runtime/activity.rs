@@ -4,9 +4,10 @@
 //! longer is stuck: that is what the watchdog and `health` go by. A limit is never needed to end
 //! work (every call has a timeout of its own); it finds what should have ended and did not.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// How long any activity may be silent above what it said it would take. An AWS call ends after
@@ -55,13 +56,8 @@ impl Default for Activity {
 }
 
 impl Activity {
-    fn lock(&self) -> MutexGuard<'_, Doing> {
-        // Every critical section here is an assignment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn begin(&self, what: &'static str, within: Option<Duration>) {
-        *self.lock() = Doing {
+        *self.0.lock() = Doing {
             what,
             since: Instant::now(),
             within,
@@ -85,13 +81,13 @@ impl Activity {
 
     /// Still doing the same, and not stuck.
     pub fn beat(&self) {
-        self.lock().since = Instant::now();
+        self.0.lock().since = Instant::now();
     }
 
     /// The name of what it does.
     #[must_use]
     pub fn get(&self) -> &'static str {
-        self.lock().what
+        self.0.lock().what
     }
 
     /// What can be told of it now.
@@ -101,7 +97,7 @@ impl Activity {
             what,
             since,
             within,
-        } = *self.lock();
+        } = *self.0.lock();
         Sign {
             what,
             silent: since.elapsed(),

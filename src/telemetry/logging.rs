@@ -7,10 +7,11 @@
 //! what goes over the wire: messages, and whatever else AWS is asked and answers.
 
 use std::fmt;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::filter_fn;
@@ -194,7 +195,7 @@ pub fn start(
                 tracing_subscriber::fmt::layer()
                     .compact()
                     .with_target(false)
-                    .with_ansi(std::io::stdout().is_terminal() && !no_color())
+                    .with_ansi(AutoStream::choice(&std::io::stdout()) != ColorChoice::Never)
                     .with_writer(writer.clone()),
             )
             .try_init()?,
@@ -217,11 +218,6 @@ where
         .event_format(Flat)
         .with_ansi(false)
         .with_writer(writer)
-}
-
-/// <https://no-color.org>: set to anything but nothing.
-fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 impl Logging {

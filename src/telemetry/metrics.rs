@@ -1,8 +1,9 @@
 //! What is counted between two flushes.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// Counters, in the order in which they are written. CloudWatch unit: `Count`.
 pub(super) const COUNTERS: [&str; 17] = [
@@ -78,13 +79,8 @@ pub(super) struct Interval {
 pub struct Metrics(Mutex<Interval>);
 
 impl Metrics {
-    fn lock(&self) -> MutexGuard<'_, Interval> {
-        // A panic while counting leaves a count, not a broken invariant.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn add(&self, counter: &'static str, n: u64) {
-        *self.lock().counters.entry(counter).or_default() += n;
+        *self.0.lock().counters.entry(counter).or_default() += n;
     }
 
     /// Counts in total and by the dimension `Reason`.
@@ -93,7 +89,7 @@ impl Metrics {
     }
 
     fn add_by(&self, dimension: &'static str, value: String, counter: &'static str) {
-        let mut interval = self.lock();
+        let mut interval = self.0.lock();
         *interval.counters.entry(counter).or_default() += 1;
         *interval
             .by_dimension
@@ -102,7 +98,8 @@ impl Metrics {
     }
 
     pub(super) fn observe(&self, duration: &'static str, value: Duration) {
-        self.lock()
+        self.0
+            .lock()
             .durations
             .entry(duration)
             .or_default()
@@ -122,13 +119,14 @@ impl Metrics {
     /// The count of `counter` since the last flush.
     #[must_use]
     pub fn count(&self, counter: &str) -> u64 {
-        self.lock().counters.get(counter).copied().unwrap_or(0)
+        self.0.lock().counters.get(counter).copied().unwrap_or(0)
     }
 
     /// The count of `counter` for `reason` since the last flush.
     #[must_use]
     pub fn count_by_reason(&self, counter: &str, reason: &str) -> u64 {
-        self.lock()
+        self.0
+            .lock()
             .by_dimension
             .iter()
             .filter(|((dimension, value, metric), _)| {
@@ -139,6 +137,6 @@ impl Metrics {
     }
 
     pub(super) fn take(&self) -> Interval {
-        std::mem::take(&mut self.lock())
+        std::mem::take(&mut self.0.lock())
     }
 }

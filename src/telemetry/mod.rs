@@ -17,9 +17,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
@@ -218,7 +218,7 @@ impl Telemetry {
         if let Some(log) = &self.log_dropped {
             let total = (log.total)();
             let lines = total.saturating_sub(log.counted.swap(total, Ordering::Relaxed));
-            let mut failing = lock(&log.failing);
+            let mut failing = log.failing.lock();
             if lines > 0 {
                 let phase = failing.failed();
                 self.emit(events::LogLinesDropped { lines, phase });
@@ -229,7 +229,7 @@ impl Telemetry {
         if let To::Thread(thread) = &sink.to {
             let trouble = thread.trouble(Instant::now());
             let (dropped, failure) = (trouble.lines, trouble.failure);
-            let mut failing = lock(&sink.failing);
+            let mut failing = sink.failing.lock();
             if dropped > 0 || failure.is_some() {
                 self.emit(events::MetricsSinkFailing {
                     dropped,
@@ -263,11 +263,6 @@ impl Telemetry {
             });
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every critical section here is an assignment.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error and everything that caused it, as one line.

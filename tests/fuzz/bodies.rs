@@ -12,7 +12,7 @@ use stagesweep::aws::edit::{Edit, EditError, apply};
 use stagesweep::config::Config;
 use stagesweep::domain::arn::PipelineArn;
 use stagesweep::domain::event::{Kind, NotARejection, parse};
-use stagesweep::domain::targets::{Resolution, Surroundings, TargetSpec, Targets};
+use stagesweep::domain::targets::{ResolveError, Surroundings, TargetSpec, Targets};
 use xml::reader::{ParserConfig, XmlEvent};
 
 /// A message's body: what is taken for a rejection is one.
@@ -245,7 +245,7 @@ pub(crate) fn targets(data: &[u8]) {
     assert_eq!(pipeline.to_string(), arn);
     assert_eq!(
         targets.resolve(&pipeline, &format!("{stage}x"), &action),
-        Resolution::NoTarget
+        Err(ResolveError::NoTarget)
     );
     let pieces = pieces(&spec.pipeline);
     if pieces.len() > 9 {
@@ -259,7 +259,7 @@ pub(crate) fn targets(data: &[u8]) {
         let resolution = elsewhere.resolve(&pipeline, &stage, &action);
         assert_eq!(
             resolution,
-            Resolution::NoTarget,
+            Err(ResolveError::NoTarget),
             "a name of another account"
         );
     }
@@ -271,9 +271,9 @@ pub(crate) fn targets(data: &[u8]) {
     let ways = ways(&pieces, name);
     let resolution = targets.resolve(&pipeline, &stage, &action);
     match (&ways[..], resolution) {
-        ([], Resolution::NoTarget) | ([_, _, ..], Resolution::Ambiguous { .. }) => {}
-        ([_], Resolution::InvalidParameter { .. } | Resolution::InvalidAccess { .. }) => {}
-        ([captured], Resolution::Target(target)) => {
+        ([], Err(ResolveError::NoTarget)) | ([_, _, ..], Err(ResolveError::Ambiguous(_))) => {}
+        ([_], Err(ResolveError::Parameters(..) | ResolveError::Access(..))) => {}
+        ([captured], Ok(target)) => {
             assert_eq!(target.label, spec.pipeline);
             let of_the_event = [
                 ("account", pipeline.account.as_str()),

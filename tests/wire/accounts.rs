@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use stagesweep::aws::Connector;
 use stagesweep::domain::arn::PipelineArn;
 use stagesweep::domain::error_class::ErrorClass;
-use stagesweep::domain::targets::{Access, Resolution, Surroundings, TargetSpec, Targets};
+use stagesweep::domain::targets::{Access, Surroundings, TargetSpec, Targets};
 use stagesweep::reconcile::accounts::Accounts;
 use stagesweep::reconcile::watch::pace::Pace;
 use stagesweep::runtime::clock::Clock;
@@ -90,10 +90,8 @@ fn access(external_id: &str, region: &str) -> Access {
         format!("arn:aws:codepipeline:us-east-1:{ACCOUNT}:shop-frontend-pipeline")
             .parse()
             .unwrap();
-    match targets.resolve(&pipeline, "Approve", "Approve") {
-        Resolution::Target(target) => target.access,
-        other => panic!("{other:?}"),
-    }
+    let target = targets.resolve(&pipeline, "Approve", "Approve");
+    target.unwrap().access
 }
 
 /// The fields of a request to STS.

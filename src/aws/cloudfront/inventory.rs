@@ -3,11 +3,20 @@
 use jiff::Timestamp;
 
 use super::{
-    AwsError, CloudFront, Kind, LIST_DISTRIBUTIONS, MAX_POLICY_PAGES, POLICY_PAGE, from_sdk,
-    lacking, staging_domains, timestamp,
+    AwsError, CloudFront, Kind, from_sdk, lacking, modified_at, staging_domains, timestamp,
 };
+use crate::aws::reply::pages;
 
-/// More pages than any account's quota fills mean that the paging goes in circles.
+/// The largest page of ListDistributions.
+const DISTRIBUTION_PAGE: i32 = 100;
+
+/// The largest page of ListContinuousDeploymentPolicies; an account may have 20 policies.
+const POLICY_PAGE: i32 = 100;
+
+/// More pages than any account's quota fills.
+const MAX_POLICY_PAGES: usize = 50;
+
+/// More pages than any account's quota fills.
 const MAX_DISTRIBUTION_PAGES: usize = 1000;
 
 /// A distribution as the list shows it.
@@ -44,24 +53,33 @@ impl CloudFront {
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn distributions(&self) -> Result<Vec<Listed>, AwsError> {
-        let mut all = Vec::new();
-        let mut marker = None;
-        for _ in 0..MAX_DISTRIBUTION_PAGES {
-            let page = self.list(marker).await?;
-            all.extend(page.summaries.into_iter().map(|(id, summary)| Listed {
-                id,
-                domain: summary.domain,
-                staging: summary.staging,
-                enabled: summary.enabled,
-                modified_at: summary.version.time(),
-                comment: summary.comment,
-            }));
-            marker = page.next;
-            if marker.is_none() {
-                return Ok(all);
+        const OPERATION: &str = "ListDistributions";
+        pages(OPERATION, MAX_DISTRIBUTION_PAGES, |marker| async move {
+            let _turn = self.1.turn(Kind::Read, OPERATION).await?;
+            let request = self.0.list_distributions().max_items(DISTRIBUTION_PAGE);
+            let reply = request.set_marker(marker).send().await;
+            let list = reply
+                .map_err(from_sdk(OPERATION))?
+                .distribution_list
+                .ok_or_else(|| lacking(OPERATION, "DistributionList"))?;
+            let next = list
+                .next_marker
+                .filter(|it| list.is_truncated && !it.is_empty());
+            if list.is_truncated && next.is_none() {
+                return Err(lacking(OPERATION, "NextMarker"));
             }
-        }
-        Err(AwsError::endless(LIST_DISTRIBUTIONS))
+            let items = list.items.unwrap_or_default().into_iter();
+            let items = items.map(|item| Listed {
+                id: item.id,
+                domain: item.domain_name,
+                staging: item.staging,
+                enabled: item.enabled,
+                modified_at: modified_at(&item.last_modified_time),
+                comment: item.comment,
+            });
+            Ok((items.collect(), next))
+        })
+        .await
     }
 
     /// All continuous deployment policies of the account (ListContinuousDeploymentPolicies).
@@ -72,37 +90,25 @@ impl CloudFront {
     /// [`AwsError`] for every failure.
     pub async fn policies(&self) -> Result<Vec<ListedPolicy>, AwsError> {
         const OPERATION: &str = "ListContinuousDeploymentPolicies";
-        let mut all = Vec::new();
-        let mut marker = None;
-        for _ in 0..MAX_POLICY_PAGES {
+        pages(OPERATION, MAX_POLICY_PAGES, |marker| async move {
             let _turn = self.1.turn(Kind::Read, OPERATION).await?;
-            let output = self
-                .0
-                .list_continuous_deployment_policies()
-                .max_items(POLICY_PAGE)
-                .set_marker(marker)
+            let request = self.0.list_continuous_deployment_policies();
+            let request = request.max_items(POLICY_PAGE).set_marker(marker);
+            let list = request
                 .send()
                 .await
-                .map_err(from_sdk(OPERATION))?;
-            let list = output
+                .map_err(from_sdk(OPERATION))?
                 .continuous_deployment_policy_list
                 .ok_or_else(|| lacking(OPERATION, "ContinuousDeploymentPolicyList"))?;
-            all.extend(
-                list.items
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter_map(|summary| summary.continuous_deployment_policy)
-                    .map(|policy| ListedPolicy {
-                        id: policy.id.clone(),
-                        modified_at: timestamp(&policy.last_modified_time),
-                        staging_domains: staging_domains(policy),
-                    }),
-            );
-            marker = list.next_marker.filter(|marker| !marker.is_empty());
-            if marker.is_none() {
-                return Ok(all);
-            }
-        }
-        Err(AwsError::endless(OPERATION))
+            let items = list.items.unwrap_or_default().into_iter();
+            let policies = items.filter_map(|summary| summary.continuous_deployment_policy);
+            let policies = policies.map(|policy| ListedPolicy {
+                id: policy.id.clone(),
+                modified_at: timestamp(&policy.last_modified_time),
+                staging_domains: staging_domains(policy),
+            });
+            Ok((policies.collect(), list.next_marker))
+        })
+        .await
     }
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 use crate::config::{Config, Faults};
-use crate::domain::arn::PipelineArn;
-use crate::domain::targets::{Parameters, Resolution, Target};
+use crate::domain::arn::{Arn, PipelineArn};
+use crate::domain::targets::lookup::filled;
+use crate::domain::targets::{Parameters, Target};
 use embedded_aws::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
@@ -102,10 +103,9 @@ impl Scene {
     fn add(&mut self, aws: &EmbeddedAws, target: &Target, name: &str) -> anyhow::Result<()> {
         let settings = aws.settings();
         let arn = example(target.pipeline(), name, &settings.region, &settings.account)?;
-        let resolved = match target.resolve(&arn) {
-            Resolution::Target(resolved) => resolved,
-            other => bail!("pipeline {arn} does not lead to parameters: {other:?}"),
-        };
+        let resolved = target
+            .resolve(&arn)
+            .with_context(|| format!("pipeline {arn}"))?;
         let access = &resolved.access;
         let account = match &access.role {
             Some(role) => {
@@ -282,40 +282,21 @@ fn example(
     region: &str,
     account: &str,
 ) -> anyhow::Result<PipelineArn> {
-    let parts: Vec<&str> = pattern.split(':').collect();
-    let text = match parts.as_slice() {
-        [
-            "arn",
-            partition,
-            "codepipeline",
-            in_region,
-            in_account,
-            name,
-        ] => format!(
+    let text = match Arn::parse(pattern) {
+        Some(arn) => format!(
             "arn:{}:codepipeline:{}:{}:{}",
-            fill(partition, "aws"),
-            fill(in_region, region),
-            fill(in_account, account),
-            fill(name, service),
+            filled(arn.partition, "aws"),
+            filled(arn.region, region),
+            filled(arn.account, account),
+            filled(arn.resource, service),
         ),
-        _ => format!(
+        None => format!(
             "arn:aws:codepipeline:{region}:{account}:{}",
-            fill(pattern, service)
+            filled(pattern, service)
         ),
     };
     text.parse()
         .with_context(|| format!("no pipeline can be made up for {pattern}"))
-}
-
-/// Replaces every `{capture}` of `pattern` by `value`.
-fn fill(pattern: &str, value: &str) -> String {
-    let mut parts = pattern.split('{');
-    let mut filled = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        filled.push_str(value);
-        filled.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
-    }
-    filled
 }
 
 /// The event of the service's rejection, in the account and region of its pipeline, which need not be

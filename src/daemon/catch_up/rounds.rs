@@ -2,10 +2,11 @@
 //! is found.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Approvals, Found, find};
@@ -359,7 +360,7 @@ impl CatchUp {
             Found::Ended(rejection) => (rejection, true, !self.settings.reclaim),
         };
         rejection.key = named.target.key(&rejection.key);
-        let known = lock(&memory.settled).contains(&rejection.key)
+        let known = memory.settled.lock().contains(&rejection.key)
             || self
                 .ledger
                 .done(std::slice::from_ref(&rejection.key))
@@ -409,7 +410,7 @@ impl CatchUp {
             .is_some()
             .then(|| rejection.to_event().into());
         let when_done = move || {
-            lock(&settled).insert(key);
+            settled.lock().insert(key);
         };
         self.consumer
             .take_up(
@@ -507,9 +508,4 @@ pub(crate) fn approvals(targets: &Targets, names: &[String], home: &Home) -> Vec
 
 fn earlier(now: Timestamp, by: Duration) -> Timestamp {
     now.checked_sub(by).unwrap_or(Timestamp::MIN)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Every critical section here is one call.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@
 
 use super::pattern::PipelinePattern;
 use super::template::{Template, TemplateError, Values};
-use crate::domain::arn::{PipelineArn, is_account, is_partition, is_region};
+use crate::domain::arn::{Arn, PipelineArn, is_account, is_partition, is_region};
 
 /// The largest number of characters in a role's ARN (STS API reference: `AssumeRole`).
 const MAX_ROLE_ARN: usize = 2048;
@@ -60,7 +60,7 @@ impl Role {
 
 /// The account that an ARN names.
 fn account_of(arn: &str) -> &str {
-    arn.split(':').nth(4).unwrap_or_default()
+    Arn::parse(arn).map_or("", |arn| arn.account)
 }
 
 /// Why a text is not the ARN of a role.
@@ -219,8 +219,14 @@ fn check_role_arn(arn: &str) -> Result<(), RoleArnError> {
     if arn.len() > MAX_ROLE_ARN {
         return Err(RoleArnError::TooLong);
     }
-    let parts: Vec<&str> = arn.split(':').collect();
-    let ["arn", partition, "iam", "", account, role] = parts[..] else {
+    let Some(Arn {
+        partition,
+        service: "iam",
+        region: "",
+        account,
+        resource: role,
+    }) = Arn::parse(arn).filter(|arn| !arn.resource.contains(':'))
+    else {
         return Err(RoleArnError::Form);
     };
     if !is_partition(partition) {

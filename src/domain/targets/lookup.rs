@@ -4,10 +4,10 @@
 //! pipeline of the queue's own account, in the region that the target's pattern has literally, or else in
 //! the one at hand. A pipeline of another account is named by its ARN.
 
-use crate::domain::arn::PipelineArn;
+use crate::domain::arn::{Arn, PipelineArn};
 use crate::domain::binding::Subject;
 use crate::domain::partition::partition_of;
-use crate::domain::targets::{Resolution, ResolvedTarget, Target, Targets};
+use crate::domain::targets::{ResolveError, ResolvedTarget, Target, Targets};
 
 /// What a bare name is completed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,36 +88,13 @@ pub enum NotNamed {
         /// The targets.
         targets: Vec<String>,
     },
-    /// The captures of the target can be read in more than one way.
-    #[error(
-        "the target {label} can be read in more than one way for {pipeline:?}; write a target of \
-         its own for this pipeline"
-    )]
-    Ambiguous {
+    /// One target matches, and cannot be used.
+    #[error("the pipeline {pipeline:?}: {error}")]
+    Unusable {
         /// What was named.
         pipeline: String,
-        /// The target's pipeline as written.
-        label: String,
-    },
-    /// The role or the region would not be valid.
-    #[error("the target {label} cannot be worked on for {pipeline:?}: {why}")]
-    InvalidAccess {
-        /// What was named.
-        pipeline: String,
-        /// The target's pipeline as written.
-        label: String,
         /// Why.
-        why: String,
-    },
-    /// The parameters' names would not be valid.
-    #[error("the target {label} names no valid parameters for {pipeline:?}: {why}")]
-    InvalidParameter {
-        /// What was named.
-        pipeline: String,
-        /// The target's pipeline as written.
-        label: String,
-        /// Why.
-        why: String,
+        error: ResolveError,
     },
 }
 
@@ -136,7 +113,7 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
             example: example(target.pipeline(), home),
         });
     }
-    let mut matching: Vec<(&Target, PipelineArn, Resolution)> = targets
+    let mut matching: Vec<_> = targets
         .iter()
         .filter(|target| {
             wanted
@@ -150,8 +127,8 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
         })
         .filter_map(|target| {
             let arn = arn(wanted.pipeline, target, home)?;
-            let resolution = target.resolve(&arn);
-            (resolution != Resolution::NoTarget).then_some((target, arn, resolution))
+            let resolved = target.resolve(&arn);
+            (resolved != Err(ResolveError::NoTarget)).then_some((target, arn, resolved))
         })
         .collect();
     if matching.len() > 1 {
@@ -163,35 +140,18 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
                 .collect(),
         });
     }
-    let Some((target, arn, resolution)) = matching.pop() else {
+    let Some((target, arn, resolved)) = matching.pop() else {
         return Err(NotNamed::NoTarget {
             pipeline,
             targets: targets.iter().map(ToString::to_string).collect(),
         });
     };
-    match resolution {
-        Resolution::Target(resolved) => Ok(Named {
-            pipeline: arn,
-            stage: target.stage().map(str::to_owned),
-            action: target.action().map(str::to_owned),
-            target: resolved,
-        }),
-        Resolution::Ambiguous { label } => Err(NotNamed::Ambiguous { pipeline, label }),
-        Resolution::InvalidParameter { label, error } => Err(NotNamed::InvalidParameter {
-            pipeline,
-            label,
-            why: error.to_string(),
-        }),
-        Resolution::InvalidAccess { label, error } => Err(NotNamed::InvalidAccess {
-            pipeline,
-            label,
-            why: error.to_string(),
-        }),
-        Resolution::NoTarget => Err(NotNamed::NoTarget {
-            pipeline,
-            targets: targets.iter().map(ToString::to_string).collect(),
-        }),
-    }
+    Ok(Named {
+        pipeline: arn,
+        stage: target.stage().map(str::to_owned),
+        action: target.action().map(str::to_owned),
+        target: resolved.map_err(|error| NotNamed::Unusable { pipeline, error })?,
+    })
 }
 
 /// The pipeline that a text names, as the target would hear of it in an event.
@@ -199,13 +159,12 @@ fn arn(text: &str, target: &Target, home: &Home) -> Option<PipelineArn> {
     if text.contains(':') {
         return text.parse().ok();
     }
-    let parts: Vec<&str> = target.pipeline().split(':').collect();
-    let literal = |index: usize| {
-        let part = parts.get(index).copied().filter(|_| parts.len() == 6);
-        part.filter(|part| !part.contains('{'))
-    };
-    let region = literal(3).unwrap_or(&home.region);
-    let partition = literal(1).unwrap_or(partition_of(region));
+    let pattern = Arn::parse(target.pipeline());
+    let literal = |part: &&str| !part.contains('{');
+    let region = pattern.map(|arn| arn.region).filter(literal);
+    let region = region.unwrap_or(&home.region);
+    let partition = pattern.map(|arn| arn.partition).filter(literal);
+    let partition = partition.unwrap_or(partition_of(region));
     let account = &home.account;
     format!("arn:{partition}:codepipeline:{region}:{account}:{text}")
         .parse()
@@ -225,11 +184,17 @@ fn by_its_arn(pipeline: &str) -> &'static str {
 
 /// A name that the pattern matches; an ARN, where the pattern is one of another account than the queue's.
 pub(crate) fn example(pattern: &str, home: &Home) -> String {
-    let parts: Vec<&str> = pattern.split(':').collect();
-    let [arn, partition, service, region, account, name] = parts[..] else {
+    let Some(Arn {
+        partition,
+        service,
+        region,
+        account,
+        resource,
+    }) = Arn::parse(pattern)
+    else {
         return filled(pattern, "shop");
     };
-    let name = filled(name, "shop");
+    let name = filled(resource, "shop");
     if account.contains('{') || account == home.account {
         return name;
     }
@@ -241,11 +206,11 @@ pub(crate) fn example(pattern: &str, home: &Home) -> String {
         true => partition_of(region),
         false => partition,
     };
-    format!("{arn}:{partition}:{service}:{region}:{account}:{name}")
+    format!("arn:{partition}:{service}:{region}:{account}:{name}")
 }
 
 /// A pattern with this text for each of its captures.
-fn filled(pattern: &str, capture: &str) -> String {
+pub(crate) fn filled(pattern: &str, capture: &str) -> String {
     let mut parts = pattern.split('{');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {

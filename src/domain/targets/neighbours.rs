@@ -7,8 +7,7 @@
 use super::pattern::{Piece, PipelinePattern, Shape, value_of};
 use super::template::{Template, Values};
 use super::{
-    Access, Parameters, PipelineArn, Resolution, Surroundings, Target, Targets, is_name_byte,
-    partition_of,
+    Access, Parameters, PipelineArn, Surroundings, Target, Targets, is_name_byte, partition_of,
 };
 
 /// So many pieces are tried at most when a template is read backwards. A template that needs more has
@@ -36,7 +35,7 @@ impl Targets {
         let mut found = Vec::new();
         for target in &self.targets {
             for pipeline in target.candidates(parameters, access, &self.surroundings) {
-                let Resolution::Target(resolved) = target.resolve(&pipeline) else {
+                let Ok(resolved) = target.resolve(&pipeline) else {
                     continue;
                 };
                 let same = resolved.parameters.is_some_and(|theirs| {

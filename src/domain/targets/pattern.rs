@@ -5,7 +5,7 @@
 //! reaches beyond its own component.
 
 use super::{MAX_NAME, is_name_byte};
-use crate::domain::arn::{self, PipelineArn};
+use crate::domain::arn::{self, Arn, PipelineArn};
 
 /// A pipeline's name or ARN, or a pattern of either.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,11 +217,14 @@ impl Shape {
 
 impl ArnGlobs {
     fn parse(written: &str) -> Result<Self, PatternError> {
-        let parts: Vec<&str> = written.split(':').collect();
-        let ["arn", partition, "codepipeline", region, account, name] = parts[..] else {
-            return Err(PatternError::ArnForm);
-        };
-        if name.is_empty() {
+        let Arn {
+            partition,
+            service,
+            region,
+            account,
+            resource: name,
+        } = Arn::parse(written).ok_or(PatternError::ArnForm)?;
+        if service != "codepipeline" || name.is_empty() || name.contains(':') {
             return Err(PatternError::ArnForm);
         }
         let globs = Self {

@@ -119,9 +119,9 @@ fn captures_of_names_and_arns_fill_the_parameters() {
     )
     .unwrap();
 
-    let resolved = |name| match targets.resolve(&pipeline(name), "Approve", "Approve") {
-        Resolution::Target(target) => target,
-        other => panic!("{name}: {other:?}"),
+    let resolved = |name| {
+        let resolved = targets.resolve(&pipeline(name), "Approve", "Approve");
+        resolved.unwrap()
     };
     let own = || Access {
         role: None,
@@ -156,7 +156,7 @@ fn captures_of_names_and_arns_fill_the_parameters() {
         ("shop-frontend-pipeline", "approve"),
     ] {
         let resolution = targets.resolve(&pipeline(name), stage, "Approve");
-        assert_eq!(resolution, Resolution::NoTarget, "{name} {stage}");
+        assert_eq!(resolution, Err(ResolveError::NoTarget), "{name} {stage}");
     }
 }
 
@@ -164,7 +164,7 @@ fn captures_of_names_and_arns_fill_the_parameters() {
 fn rendered_names_are_checked_again() {
     let targets = Targets::new(&[captured("{a}-to-{b}", "/{a}/id", "/{b}/id")], at_home()).unwrap();
     let error = |name| match targets.resolve(&pipeline(name), "Approve", "Approve") {
-        Resolution::InvalidParameter { error, .. } => error,
+        Err(ResolveError::Parameters(_, error)) => error,
         other => panic!("{name}: {other:?}"),
     };
     // A pipeline's name may have an @; a parameter's may not.
@@ -228,10 +228,11 @@ fn an_event_is_compared_with_few_of_many_targets() {
         ("shop-4712", 2),
         ("x-frontend-pipeline", 1),
     ] {
-        assert!(matches!(
-            targets.resolve(&pipeline(name), "Approve", "Approve"),
-            Resolution::Target(_)
-        ));
+        assert!(
+            targets
+                .resolve(&pipeline(name), "Approve", "Approve")
+                .is_ok()
+        );
         let found = targets.index.candidates("Approve", "Approve", name).count();
         assert_eq!(found, candidates, "{name}");
     }
@@ -276,8 +277,8 @@ fn an_index_finds_what_a_look_at_all_targets_finds() {
                 .filter(|target| target.stage().is_none_or(|it| it == stage))
                 .filter(|target| target.action().is_none_or(|it| it == action))
                 .map(|target| target.resolve(&pipeline(name)))
-                .find(|resolution| *resolution != Resolution::NoTarget)
-                .unwrap_or(Resolution::NoTarget);
+                .find(|resolution| *resolution != Err(ResolveError::NoTarget))
+                .unwrap_or(Err(ResolveError::NoTarget));
             assert_eq!(targets.resolve(&pipeline(name), stage, action), by_hand);
         }
     }

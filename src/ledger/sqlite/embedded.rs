@@ -27,10 +27,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::records::{GUEST, Records};
@@ -190,7 +191,7 @@ impl Opened {
         work: impl FnOnce(&mut Records) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         // A panic inside rolls its transaction back; the records stay usable.
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = self.records.lock();
         self.is_in_place()?;
         work(&mut records).map_err(|error| self.name(error))
     }

@@ -438,7 +438,7 @@ async fn while_it_cannot_be_written_nothing_is_granted_and_check_says_so() {
     ledger.check().await.unwrap();
     let grant = place.grant(&ledger, "job").await;
     let query_only = |on: bool| {
-        let records = ledger.opened.records.lock().unwrap();
+        let records = ledger.opened.records.lock();
         records
             .database()
             .pragma_update(None, "query_only", on)

@@ -1,8 +1,6 @@
 //! How AWS is reached, as the environment and the profile say: the queue's endpoint, proxies, authorities.
 //! Calls nobody.
 
-use aws_types::os_shim_internal::Env;
-
 use super::{CREDENTIALS, Check};
 use crate::aws::{Asked, NotSignedIn, Settings, queue_endpoint};
 use crate::config::Config;
@@ -11,7 +9,7 @@ use crate::domain::error_class::ErrorClass;
 /// What is in force, whether it works or not.
 #[must_use]
 pub fn connection(config: &Config, asked: &Asked) -> Vec<Check> {
-    let settings = match Settings::read(asked, Env::real()) {
+    let settings = match Settings::of_process(asked) {
         Ok(settings) => settings,
         // Signing in fails of it, and says so.
         Err(_) => return Vec::new(),

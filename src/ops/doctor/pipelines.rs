@@ -11,7 +11,7 @@ use crate::domain::arn::PipelineArn;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::executions::Stage;
 use crate::domain::targets::lookup::{self, Named};
-use crate::domain::targets::{Access, Resolution};
+use crate::domain::targets::{Access, ResolveError};
 use crate::reconcile::accounts::Accounts;
 
 const NAME: &str = "codepipeline";
@@ -106,8 +106,9 @@ async fn patterns_alone(scene: &Scene<'_>, asks: Asks, seen: &Seen) -> Vec<Check
     let config = scene.asked.config;
     let mut checks = Vec::new();
     for target in config.targets.iter() {
-        let resolves =
-            |(pipeline, ..): &(PipelineArn, _, _)| target.resolve(pipeline) != Resolution::NoTarget;
+        let resolves = |(pipeline, ..): &(PipelineArn, _, _)| {
+            target.resolve(pipeline) != Err(ResolveError::NoTarget)
+        };
         if !target.pipeline().contains('{') || seen.iter().any(resolves) {
             continue;
         }

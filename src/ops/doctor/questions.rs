@@ -6,6 +6,7 @@ use super::{CONFIG, DISTRIBUTION, LIST, LIST_POLICIES, NO_DISTRIBUTION, NO_POLIC
 use crate::aws::iam::Question;
 use crate::aws::sqs::QueueAttributes;
 use crate::config::LedgerBackend;
+use crate::domain::arn::Arn;
 use crate::domain::targets::Access;
 use crate::notify::DETAIL_TYPE;
 
@@ -58,12 +59,10 @@ impl Reach {
 
 /// Whose policies count for a caller: those of the role that was assumed, or of the user.
 pub(super) fn principal(caller: &str) -> Option<String> {
-    let parts: Vec<&str> = caller.splitn(6, ':').collect();
-    let ["arn", partition, service, "", account, resource] = parts[..] else {
-        return None;
-    };
-    let path: Vec<&str> = resource.split('/').collect();
-    match (service, path.as_slice()) {
+    let arn = Arn::parse(caller).filter(|arn| arn.region.is_empty())?;
+    let (partition, account) = (arn.partition, arn.account);
+    let path: Vec<&str> = arn.resource.split('/').collect();
+    match (arn.service, path.as_slice()) {
         // The role's path is not in it.
         ("sts", ["assumed-role", role, _]) => {
             Some(format!("arn:{partition}:iam::{account}:role/{role}"))
@@ -75,9 +74,7 @@ pub(super) fn principal(caller: &str) -> Option<String> {
 
 /// The partition and the account of a role's or user's ARN.
 fn place(principal: &str) -> (&str, &str) {
-    let mut parts = principal.split(':').skip(1);
-    let partition = parts.next().unwrap_or_default();
-    (partition, parts.nth(2).unwrap_or_default())
+    Arn::parse(principal).map_or(("", ""), |arn| (arn.partition, arn.account))
 }
 
 /// What the daemon does besides cleaning up.

@@ -12,6 +12,7 @@ use crate::aws::AwsError;
 use crate::aws::eventbridge::{DEFAULT_BUS, EventBridge, Rule, RuleTarget};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
+use crate::domain::arn::Arn;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::event::{ACTION_DETAIL_TYPE, PIPELINE_DETAIL_TYPE, STAGE_DETAIL_TYPE};
 use crate::domain::targets::lookup::Named;
@@ -101,8 +102,12 @@ async fn lost(scene: &Scene<'_>, found: &[Found]) -> Vec<Check> {
 /// The buses that a rule of the queue may be on: the default one, and those that its policy names in its
 /// own account and region. Then, whether the policy names rules of elsewhere.
 fn buses(queue: &str, sources: &[&str]) -> (BTreeSet<String>, bool) {
-    // Region and account.
-    let place = |arn: &str| arn.split(':').skip(3).take(2).collect::<Vec<_>>().join(":");
+    let place = |arn: &str| {
+        let arn = Arn::parse(arn);
+        arn.map_or(String::new(), |arn| {
+            format!("{}:{}", arn.region, arn.account)
+        })
+    };
     let mut buses = BTreeSet::from([DEFAULT_BUS.to_owned()]);
     let mut elsewhere = false;
     for source in sources {

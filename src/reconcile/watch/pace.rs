@@ -30,7 +30,7 @@ const BEFORE_DUE: f64 = 0.6;
 /// none took less than 156 s or more than 217 s.
 const USUAL: Duration = Duration::from_secs(150);
 
-/// And when one is taken for late.
+/// From here on it takes unusually long.
 const UNUSUAL: Duration = Duration::from_secs(240);
 
 /// The bounds within which looks are paced.
@@ -94,18 +94,6 @@ impl Learned {
             expected: ends[ends.len() / 2],
             latest: *ends.last()?,
         })
-    }
-
-    /// Whether a propagation that is not over after `elapsed` takes unusually long.
-    #[must_use]
-    pub fn is_late(&self, elapsed: Duration) -> bool {
-        elapsed > self.due().map_or(UNUSUAL, |due| due.latest.mul_f64(1.25))
-    }
-
-    /// Whether a propagation may be over any moment after `elapsed`.
-    #[must_use]
-    pub fn is_due(&self, elapsed: Duration) -> bool {
-        elapsed >= self.due().map_or(USUAL, |due| due.earliest)
     }
 }
 
@@ -307,19 +295,6 @@ mod tests {
         // Just before the expected end there is no room for another look.
         let next = DEFAULT.next(Some(Duration::from_secs(169)), &learned);
         assert_eq!(next, Duration::from_secs(171));
-    }
-
-    #[test]
-    fn due_and_late_begin_where_they_are_said_to() {
-        let mut learned = Learned::default();
-        for (due, late) in [(USUAL, UNUSUAL), (2 * FIRST, 5 * FIRST)] {
-            let a_moment = Duration::from_nanos(1);
-            assert!(learned.is_due(due) && !learned.is_due(due - a_moment));
-            assert!(learned.is_late(late + a_moment) && !learned.is_late(late));
-            assert_eq!(DEFAULT.interval(USUAL), DEFAULT.interval(UNUSUAL));
-            learned.record(2 * FIRST, 4 * FIRST);
-            learned.record(2 * FIRST, 2 * FIRST);
-        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What is waited for. Pure.
 
-use crate::aws::cloudfront::Summary;
 use crate::domain::decision::Distribution;
 
 /// The state of one distribution that a wait is for. One that does not exist is never waited for.
@@ -25,7 +24,7 @@ pub enum Until {
 }
 
 impl Until {
-    /// Whether what GetDistribution found is what is waited for.
+    /// Whether what was found is what is waited for.
     #[must_use]
     pub fn is_so(&self, found: Option<&Distribution>) -> bool {
         found.is_none_or(|it| match self {
@@ -36,22 +35,5 @@ impl Until {
             Self::Disabled => it.deployed && !it.enabled,
             Self::Gone => false,
         })
-    }
-
-    /// Whether what ListDistributions shows leaves it possible: then GetDistribution is asked.
-    #[must_use]
-    pub fn may_be_so(&self, listed: Option<&Summary>) -> bool {
-        listed.is_none_or(|it| match self {
-            Self::Deployed | Self::Detached { .. } => it.deployed,
-            Self::Replaced { .. } => true,
-            Self::Disabled => it.deployed && !it.enabled,
-            Self::Gone => false,
-        })
-    }
-
-    /// Whether a list says anything about it: it knows nothing of policies.
-    #[must_use]
-    pub fn shows_in_lists(&self) -> bool {
-        !matches!(self, Self::Replaced { .. })
     }
 }

@@ -94,40 +94,6 @@ impl Event for RoleNotAssumed<'_> {
     }
 }
 
-/// The account's distributions cannot be listed for now: each is asked for by itself.
-pub struct ListingFailed<'a> {
-    /// Why.
-    pub error: &'a dyn StdError,
-    /// What is to be logged.
-    pub phase: Phase,
-}
-
-impl Event for ListingFailed<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        fails!(
-            warn,
-            self.phase,
-            error = chain(self.error),
-            "the distributions cannot be listed; asking for each by itself"
-        );
-    }
-}
-
-/// The account's distributions can be listed again.
-pub struct ListingRecovered {
-    /// For how long they could not.
-    pub took: Duration,
-}
-
-impl Event for ListingRecovered {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            took_ms = ms(self.took),
-            "the distributions can be listed again"
-        );
-    }
-}
-
 /// AWS began to throttle the account's calls of a service.
 pub struct AccountThrottled<'a> {
     /// The service.

@@ -63,9 +63,7 @@ fn roles_and_regions_are_filled_in_from_captures_and_from_the_event() {
         ),
     ] {
         let targets = Targets::new(std::slice::from_ref(&spec), at_home()).unwrap();
-        let Resolution::Target(target) =
-            targets.resolve(&pipeline("shop-web"), "Approve", "Approve")
-        else {
+        let Ok(target) = targets.resolve(&pipeline("shop-web"), "Approve", "Approve") else {
             panic!("{spec:?}")
         };
         let Access { role, region } = target.access;
@@ -82,8 +80,8 @@ fn a_role_is_of_the_account_that_is_written_or_of_the_events() {
     let resolve = |spec: TargetSpec, name: &str| {
         let targets = Targets::new(&[spec], at_home()).unwrap();
         match targets.resolve(&pipeline(name), "Approve", "Approve") {
-            Resolution::InvalidAccess { error, .. } => error.code().to_owned(),
-            Resolution::Target(target) => target.access.role.unwrap().account().to_owned(),
+            Err(ResolveError::Access(_, error)) => error.code().to_owned(),
+            Ok(target) => target.access.role.unwrap().account().to_owned(),
             other => panic!("{other:?}"),
         }
     };
@@ -214,12 +212,11 @@ fn a_roles_arn_and_an_external_id_are_checked_to_the_letter() {
 fn a_role_knows_its_account() {
     let role = "arn:aws:iam::{account}:role/sweep";
     let targets = Targets::new(&[with_access("shop", Some(role), None, None)], at_home()).unwrap();
-    match targets.resolve(&pipeline("shop"), "Approve", "Approve") {
-        Resolution::Target(target) => {
-            assert_eq!(target.access.role.unwrap().account(), "012345678901");
-        }
-        other => panic!("{other:?}"),
-    }
+    let target = targets.resolve(&pipeline("shop"), "Approve", "Approve");
+    assert_eq!(
+        target.unwrap().access.role.unwrap().account(),
+        "012345678901"
+    );
 }
 
 #[test]

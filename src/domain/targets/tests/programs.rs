@@ -35,7 +35,7 @@ fn an_event_fills_the_arguments_of_a_program_and_never_chooses_it() {
         comment: Some("{service} --help".to_owned()),
     };
     let resolution = targets.resolve(&rejection.pipeline, "Gate", "Review");
-    let Resolution::Target(ResolvedTarget {
+    let Ok(ResolvedTarget {
         parameters: None,
         program: Some(program),
         ..
@@ -125,10 +125,8 @@ fn what_an_event_says_never_becomes_an_option() {
             comment: None,
         };
         let targets = Targets::new(&[spec], at_home()).unwrap();
-        let resolution = targets.resolve(&rejection.pipeline, "-Gate", "--Review");
-        let Resolution::Target(target) = resolution else {
-            panic!("{resolution:?}");
-        };
+        let target = targets.resolve(&rejection.pipeline, "-Gate", "--Review");
+        let target = target.unwrap();
         let program = target.program.as_ref().unwrap();
         let found = program.arguments(&rejection);
         assert_eq!(target.argument_fault(&rejection), found.clone().err());
