@@ -8,38 +8,38 @@
 #![recursion_limit = "256"]
 #![forbid(unsafe_code)]
 
-/// The command line: arguments, what is printed, exit status; one file a verb.
+// The command line: arguments, what is printed, exit status; one file a verb.
 pub mod cli;
 
-/// What the verbs do that an operator calls: `clean`, `orphans`, `dead-letters`, `doctor`.
+// What the verbs do that an operator calls: `clean`, `orphans`, `dead-letters`, `doctor`.
 pub mod ops;
 
-/// The daemon put together: catching up, the health socket, signals, systemd and its watchdog.
+// The daemon put together: catching up, the health socket, signals, systemd and its watchdog.
 pub mod daemon;
 
-/// The queue: receives messages, begins jobs, extends leases, deletes messages at the end.
+// The queue: receives messages, begins jobs, extends leases, deletes messages at the end.
 pub mod consumer;
 
-/// One job: observes, decides, takes one step or waits, again; how calls are retried, and `plan`'s dry run.
+// One job: observes, decides, takes one step or waits, again; how calls are retried, and `plan`'s dry run.
 pub mod reconcile;
 
-/// Tells people how jobs ended: on an event bus, and by a program.
+// Tells people how jobs ended: on an event bus, and by a program.
 pub mod notify;
 
-/// What outlives the process: who works on which job, what is done, what `history` shows.
+// What outlives the process: who works on which job, what is done, what `history` shows.
 pub mod ledger;
 
-/// The only room that imports an AWS SDK: one small client a service.
+// The only room that imports an AWS SDK: one small client a service.
 pub mod aws;
 
-/// The configuration: default, file and environment, checked as a whole.
+// The configuration: default, file and environment, checked as a whole.
 pub mod config;
 
-/// Logs, metrics and progress: one struct an event.
+// Logs, metrics and progress: one struct an event.
 pub mod telemetry;
 
-/// What a process needs whatever it does: the clock, tasks and their stop, signs of life, programs.
+// What a process needs whatever it does: the clock, tasks and their stop, signs of life, programs.
 pub mod runtime;
 
-/// What is known, and what is decided by it: events, targets, bindings, decisions. Pure.
+// What is known, and what is decided by it: events, targets, bindings, decisions. Pure.
 pub mod domain;

@@ -1,7 +1,7 @@
 //! The daemon's own credentials: every way to sign in that the AWS CLI has.
 //!
 //! **Guarantees.** Each time that credentials are needed, everything is looked at anew: variables, the profile's
-//! files, tokens. So keys that someone renews in a file are taken up, within [`LOOK_AGAIN`], and a profile
+//! files, tokens. So keys that someone renews in a file are taken up, within `LOOK_AGAIN`, and a profile
 //! or a role that comes late is found. Who asks while a load is under way shares it, and a load that its
 //! caller did not wait for goes on for the next: a program (`credential_process`) may take longer than a call
 //! waits. Credentials that still hold are used on while they cannot be renewed.

@@ -15,7 +15,7 @@
 //! | `wait` | a wait for a propagation, or a pause before the next look |
 //! | `record_deleted` | the first step: `deleted` in the staging parameter, and putting a value back |
 //! | `program` | the target's program, after the cleanup or instead of one |
-//! | `calls` | each call: again where that may help, none after a stop |
+//! | `retry` | each call: again where that may help, none after a stop |
 //! | `ended` | how a run ends |
 //!
 //! What is decided stands in [`crate::domain::decision`].
