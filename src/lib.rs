@@ -20,7 +20,8 @@ pub mod daemon;
 // The queue: receives messages, begins jobs, extends leases, deletes messages at the end.
 pub mod consumer;
 
-// One job: observes, decides, takes one step or waits, again; how calls are retried, and `plan`'s dry run.
+// One job: observes, decides, asks CodePipeline, then takes one step (the parameter, the policy, the distributions) or
+// waits, and again; how calls are retried, and `plan`'s dry run.
 pub mod reconcile;
 
 // Tells people how jobs ended: on an event bus, and by a program.

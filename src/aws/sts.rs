@@ -1,5 +1,8 @@
 //! STS: the credentials of a role (AssumeRole).
 //!
+//! The provider of `aws-config` reports a denied role and an STS that is down as one kind of error, counts no calls, and
+//! logs each refusal. Caching and renewal are the SDK's, with a cache for each role: the shared one has room for 64.
+//!
 //! **Guarantees.** A role is assumed by one call at a time, however many clients wait for its
 //! credentials: the SDK's cache sees to that. A failure has the class that its error code has, so that
 //! a role that is denied is told from an STS that is down.

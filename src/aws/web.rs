@@ -1,4 +1,5 @@
-//! The way out: one HTTP client for everything that is sent to AWS, credentials' requests among it.
+//! The way out: one HTTP client for everything that is sent to AWS, credentials' requests among it. The SDK would make
+//! one for each of its clients, each with the machine's root certificates and a pool of connections.
 //!
 //! **Guarantees.** Proxies are those of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. A loopback or
 //! link-local address is never asked through one: credentials of a container or an instance come from

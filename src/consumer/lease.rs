@@ -9,6 +9,9 @@
 //! **Assumptions.** A received message is invisible from the arrival of the reply on, give or take
 //! the network's latency, which is far below the safety margin.
 //!
+//! **Not handled.** The monotonic clock of a machine that sleeps may stand still, and a lease then looks longer than
+//! it is. The next extension fails and stops the job; a step may have been taken before.
+//!
 //! **Not handled here.** What a job does when it loses its lease ([`crate::consumer`]).
 
 use std::collections::BTreeMap;

@@ -8,6 +8,9 @@
 //! | `work` | one job, from its claim to its end |
 //! | `unasked` | a job that no message asked for |
 //! | `settle` | what becomes of a message; the only file that deletes one |
+//! | `jobs` | the jobs in flight, and the messages attached to each |
+//! | `lease` | the visibility timeout, extended while work goes on |
+//! | `batch` | many single deletions and releases in calls of ten |
 //!
 //! **Guarantees.** A message is deleted only for a job that the ledger has as done, or if it is a
 //! well-formed event that is no rejection. Whatever else happens to it, it stays in the queue. No

@@ -1,7 +1,8 @@
 //! Polling: how many receives are under way, and what happens when they fail.
 //!
 //! **Guarantees.** An idle queue is asked by one long poll at a time. Each receive that comes back
-//! full adds another, up to a tenth of the places; an empty one takes them back to one. A receive
+//! full adds another, up to a tenth of the places, since a receive brings ten messages at most; an empty
+//! one takes them back to one. A receive
 //! asks for no more messages than it has places and permits, and a further one is begun only with those for
 //! a whole batch. The last completed poll is never later than [`Gauges::poll_age`] says.
 //!

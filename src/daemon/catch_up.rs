@@ -15,7 +15,8 @@
 //! job to one of them.
 //!
 //! **Not handled.** An execution that was ended before its approval began: only `orphans` finds what that
-//! left. Older events, which name no attempt, have another key: their job finds nothing left to do.
+//! left. Older events, which name no attempt, have another key: their job finds nothing left to do. What a stopped
+//! execution left is reclaimed after one question before the job: a retry of its stage during the job is not noticed.
 
 mod rounds;
 

@@ -5,6 +5,35 @@
 //! not say, when it was made. A's claim is narrow: its own actions and [`NARROW`] on each side. Everybody
 //! else's claim is wide: their actions and the configured grace, or an hour after they were abandoned.
 //!
+//! The first line that fits decides whose a write is:
+//!
+//! | the write | is |
+//! |---|---|
+//! | a version by the session of a CodeBuild build of A | A's, whatever the times |
+//! | the same by another build, where some version that was read is of a build that CodePipeline shows | not A's |
+//! | a version that stagesweep wrote | nobody's |
+//! | a version by an IAM user, root, or a person of IAM Identity Center | nobody's |
+//! | within A's candidates only | A's |
+//! | within others' only | somebody else's |
+//! | within A's and others' | refused: `staging_writer_unclear` |
+//! | within none | nobody's |
+//!
+//! A modification of nobody's is a firewall manager's, or the end of a propagation's, if `LastModifiedTime` moves
+//! then; AWS documents neither. What the job is about follows in this order:
+//!
+//! | evidence | comes to |
+//! |---|---|
+//! | A ran no candidate | nothing is A's, rightly |
+//! | the history begins behind A's first candidate, and not with version 1 | refused: `history_too_short` |
+//! | A was the first to write an id; or, where there is none, A modified last what the parameter held while A's candidates ran | that distribution is A's |
+//! | later somebody else wrote the id of one of these, or another execution modified the distribution last | that one is `superseded` |
+//! | one of these was modified last outside of A's deployment, and another execution has begun, since the deployment, an action that may deploy, and has written no id of its own | refused: `staging_writer_unclear`, as that modification hides an earlier one |
+//! | nothing is A's, and a build of another execution wrote what the slot holds | nothing is A's, rightly |
+//! | nothing is A's otherwise | refused: `staging_not_written_by_execution` |
+//!
+//! Where nothing is A's by this, [`crate::reconcile`] goes by an open job of the same execution, about an earlier attempt of
+//! its approval, that has changed CloudFront.
+//!
 //! **Guarantees.** Nothing is A's that may be another execution's. What cannot be decided from the
 //! evidence is refused, and the refusal names both executions.
 //!

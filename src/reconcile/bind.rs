@@ -2,6 +2,9 @@
 //!
 //! What the execution did decides ([`crate::domain::attribution`]). Where CodePipeline is not to be asked, the start
 //! of the approval decides ([`crate::domain::binding::as_of`]).
+//!
+//! **Not handled.** The history of the production parameter is not read: a job is bound to what that parameter names
+//! when the job is first worked on.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,6 +17,11 @@
 //! | `program` | the target's program, after the cleanup or instead of one |
 //! | `retry` | each call: again where that may help, none after a stop |
 //! | `ended` | how a run ends |
+//! | `place` | how many jobs work at once |
+//! | `accounts` | the clients of each account, and what its jobs share |
+//! | `listing` | one listing of an account's distributions for all of its jobs |
+//! | `watch` | one look at a propagation for all who wait for it |
+//! | `dry_run` | a job played through without a change, for the verb `plan` |
 //!
 //! What is decided stands in [`crate::domain::decision`].
 //!

@@ -9,6 +9,9 @@
 //!
 //! **Races.** An approval in those seconds. The promotion that it starts reads `deleted`, since the record
 //! comes first; whoever read the id before is an action that CodePipeline shows at work.
+//!
+//! **Not handled.** After the disable nothing is asked: a retry of the stage finds its staging distribution being
+//! taken down.
 
 use std::time::Duration;
 
