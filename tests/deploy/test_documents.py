@@ -82,7 +82,7 @@ class Documents(unittest.TestCase):
         for page in DOCS.glob("*.md"):
             title, empty, first = page.read_text().split("\n", 3)[:3]
             self.assertTrue(title.startswith("# ") and not empty, page.name)
-            self.assertTrue(page.name == "ARCHITECTURE.md" or first.startswith("This page "), page.name)
+            self.assertTrue(first.startswith("This page "), page.name)
 
     def test_the_readme_is_short_and_names_both_commands_once(self):
         readme = (support.ROOT / "README.md").read_text()
@@ -90,6 +90,18 @@ class Documents(unittest.TestCase):
         self.assertIn("**Preview.**", readme.splitlines()[2])
         self.assertEqual(readme.count("cargo run --locked -- rehearse"), 1)
         self.assertEqual(readme.count("./tests/run"), 1)
+
+    def test_the_map_is_short(self):
+        self.assertLessEqual(len((DOCS / "ARCHITECTURE.md").read_text().splitlines()), 250)
+
+    def test_every_file_that_the_map_and_the_page_for_contributors_name_is_there(self):
+        for path in (DOCS / "ARCHITECTURE.md", support.ROOT / "CONTRIBUTING.md"):
+            names = re.findall(r"`([\w.-]*/[\w./-]*|[\w-]+\.(?:rs|toml))`", path.read_text())
+            self.assertGreater(len(names), 20)
+            for name in names:
+                if "NAME" not in name:
+                    there = [support.ROOT / name, support.ROOT / "src" / name]
+                    self.assertTrue(any(it.exists() for it in there), f"{path.name}: {name}")
 
     def test_every_link_within_the_documents_leads_somewhere(self):
         for path in PAGES:
