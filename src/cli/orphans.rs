@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -16,6 +17,7 @@ use super::terminal::{Style, confirmed, describe, held, line, moment, print, pri
 use super::{FATAL, Invocation};
 use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
+use crate::domain::decision::Orphan;
 use crate::domain::executions::MIN_AGE;
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{Access, Neighbour, Parameters};
@@ -51,11 +53,14 @@ pub(super) struct Options {
 
 /// Something to be taken down.
 #[derive(Clone)]
-struct Chosen {
-    id: String,
-    policy_id: Option<String>,
-    /// It is a policy, and no distribution.
-    only_policy: bool,
+enum Chosen {
+    /// A staging distribution, and its policy if it has one.
+    Staging {
+        orphan: Orphan,
+        modified_at: Option<Timestamp>,
+    },
+    /// A policy that listed these.
+    Policy { id: String, listed: Vec<String> },
 }
 
 /// Lists, and with `--delete` takes down. Returns 0, or 1 if something could not be taken down.
@@ -124,15 +129,16 @@ fn elsewhere(setup: &Setup) -> Vec<String> {
 }
 
 fn choose(report: &Report, options: &Options) -> anyhow::Result<Vec<Chosen>> {
-    let staging = report.orphaned_staging().map(|finding| Chosen {
-        id: finding.listed.id.clone(),
-        policy_id: finding.policy_id.clone(),
-        only_policy: false,
+    let staging = report.orphaned_staging().map(|finding| Chosen::Staging {
+        orphan: Orphan {
+            staging_id: finding.listed.id.clone(),
+            policy_id: finding.policy_id.clone(),
+        },
+        modified_at: finding.listed.modified_at,
     });
-    let policies = report.orphaned_policies().map(|finding| Chosen {
+    let policies = report.orphaned_policies().map(|finding| Chosen::Policy {
         id: finding.listed.id.clone(),
-        policy_id: None,
-        only_policy: true,
+        listed: finding.listed.staging_domains.clone(),
     });
     let mut chosen = Vec::new();
     for orphan in staging.chain(policies) {
@@ -145,13 +151,15 @@ fn choose(report: &Report, options: &Options) -> anyhow::Result<Vec<Chosen>> {
 
 impl Chosen {
     fn question(&self) -> String {
-        let Self { id, .. } = self;
-        match (&self.policy_id, self.only_policy) {
-            (_, true) => format!("Take down the policy {id}"),
-            (Some(policy), _) => {
-                format!("Take down the staging distribution {id} and its policy {policy}")
+        match self {
+            Self::Policy { id, .. } => format!("Take down the policy {id}"),
+            Self::Staging { orphan, .. } => {
+                let staging = format!("Take down the staging distribution {}", orphan.staging_id);
+                match &orphan.policy_id {
+                    Some(policy) => format!("{staging} and its policy {policy}"),
+                    None => staging,
+                }
             }
-            (None, _) => format!("Take down the staging distribution {id}"),
         }
     }
 }
@@ -231,15 +239,20 @@ async fn delete(
     let stops: Vec<Stop> = chosen.iter().map(|_| Stop::default()).collect();
     let (remover, all) = (&remover, stops.clone());
     let mut removals = stream::iter(chosen.into_iter().zip(all))
-        .map(|(orphan, stop)| async move {
-            let removed = match orphan.only_policy {
-                true => remover.policy(&orphan.id).await,
-                false => {
-                    let policy_id = orphan.policy_id.as_deref();
-                    remover.staging(&orphan.id, policy_id, &stop).await
+        .map(|(chosen, stop)| async move {
+            match chosen {
+                Chosen::Policy { id, listed } => {
+                    let removed = remover.policy(&id, &listed, &stop).await;
+                    (id, removed)
                 }
-            };
-            (orphan.id, removed)
+                Chosen::Staging {
+                    orphan,
+                    modified_at,
+                } => {
+                    let id = orphan.staging_id.clone();
+                    (id, remover.staging(orphan, modified_at, &stop).await)
+                }
+            }
         })
         .buffer_unordered(AT_ONCE);
     let mut results = Vec::new();

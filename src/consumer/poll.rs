@@ -191,7 +191,8 @@ impl Consumer {
             // Not allowed to ask: then what was released here must have come back, and nothing
             // else have come.
             Err(error) if error.class == ErrorClass::AccessDenied => {
-                lock(&self.released_until).is_none_or(|until| until < Instant::now())
+                let until = *lock(&self.released_until);
+                until.is_none_or(|until| until < Instant::now()) && self.jobs.len() == 0
             }
             Err(_) => false,
         }

@@ -53,7 +53,11 @@ impl Consumer {
             Ok(unfinished) => unfinished,
             Err(error) => {
                 self.ledger_failed(&error);
-                return false;
+                // What is not allowed is not waited for.
+                if error.is_denied() {
+                    self.looked_for_unfinished.cancel();
+                }
+                return error.is_denied();
             }
         };
         for Unfinished { key, binding, .. } in unfinished.into_iter().filter(|it| !it.leased) {

@@ -133,7 +133,8 @@ impl Consumer {
                 // Its message comes back, or is a dead letter for somebody to send back: what the ledger
                 // says of it stays as it is.
                 self.give_up(&grant, &reason).await;
-                return Disposition::Delete {
+                return Disposition::Release {
+                    delay: Delay::Backoff,
                     reason: "asked_for",
                 };
             }
@@ -496,32 +497,23 @@ impl Consumer {
         }
     }
 
-    /// Says when jobs wait for a place for longer than a moment, that they still do, and when none does any more.
+    /// Says when there is always a job that waits for a place, and when none does any more.
     pub(super) async fn watch_places(&self) {
         let places = &self.places;
         loop {
             places.are_short().await;
-            let mut lasting = Lasting::begin();
-            let mut said = false;
-            loop {
+            tokio::time::sleep(SHORT_PAUSE).await;
+            let mut lasting: Option<Lasting> = None;
+            while let Some(since) = places.short_for().filter(|it| *it >= SHORT_PAUSE) {
+                if lasting.as_mut().is_none_or(|it| it.again().is_some()) {
+                    let waiting = places.waiting();
+                    self.emit(events::PlacesShort { waiting, since });
+                }
+                lasting.get_or_insert_with(Lasting::begin);
                 tokio::time::sleep(SHORT_PAUSE).await;
-                let waiting = places.waiting();
-                if waiting == 0 {
-                    break;
-                }
-                let since = lasting.again();
-                if !said || since.is_some() {
-                    said = true;
-                    self.emit(events::PlacesShort {
-                        waiting,
-                        since: lasting.took(),
-                    });
-                }
             }
-            if said {
-                self.emit(events::PlacesEnough {
-                    took: lasting.took(),
-                });
+            if lasting.is_some() {
+                self.emit(events::PlacesEnough);
             }
         }
     }

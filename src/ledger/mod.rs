@@ -34,6 +34,7 @@ pub use sqlite::{EmbeddedLedger, Records};
 use crate::aws::AwsError;
 use crate::domain::binding::Binding;
 use crate::domain::decision::Outcome;
+use crate::domain::error_class::ErrorClass;
 use crate::domain::event::JobKey;
 use crate::domain::history::{Note, Trail};
 use crate::runtime::health::LedgerTrouble;
@@ -362,6 +363,14 @@ pub enum LedgerError {
 }
 
 /// What to do about a database that fails.
+impl LedgerError {
+    /// Whether the ledger's table refuses the call, which no other try changes soon.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Table { source, .. } if source.class == ErrorClass::AccessDenied)
+    }
+}
+
 mod remedy {
     use rusqlite::ErrorCode;
 

@@ -119,6 +119,10 @@ impl Run<'_> {
             ids.remove(deleted);
         }
         let mut policies = self.policies(ids).await?;
+        if self.job.removal.is_some() {
+            // Whoever attaches an orphan to production makes a policy for it.
+            self.search = Search::Told;
+        }
         if let Some(domain) = self.search.wanted(binding, staging.as_ref(), &policies) {
             let found = self
                 .calls
@@ -181,7 +185,7 @@ impl Run<'_> {
     }
 
     /// A distribution as it was seen last, if that still holds, or as it is seen now.
-    async fn look(&self, id: &str) -> Result<Sighting, Halt> {
+    pub(super) async fn look(&self, id: &str) -> Result<Sighting, Halt> {
         self.look_since(id, FRESH).await
     }
 

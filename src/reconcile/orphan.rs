@@ -29,6 +29,8 @@ pub type FindOwner =
 pub struct Removal {
     /// The orphan.
     pub orphan: Orphan,
+    /// When it had last been modified as it was found to be one.
+    pub modified_at: Option<Timestamp>,
     /// Finds out whether it still is one.
     pub owner: FindOwner,
     /// As whom, and where, it is changed.
@@ -110,6 +112,23 @@ impl Run<'_> {
     pub(super) async fn remove(&mut self, orphan: &Orphan) -> Result<Ended, Halt> {
         self.binding.staging_id.clone_from(&orphan.staging_id);
         self.binding.policy_id.clone_from(&orphan.policy_id);
+        self.is_as_found(&orphan.staging_id).await?;
         Ok(self.take_down().await?.into())
+    }
+
+    /// Ends the job if somebody has modified the distribution since it was found to be an orphan: it may be
+    /// somebody's again.
+    async fn is_as_found(&mut self, id: &str) -> Result<(), Halt> {
+        let sighting = self.look(id).await?;
+        self.known.see(id, sighting);
+        let found = self.job.removal.as_ref().and_then(|it| it.modified_at);
+        match (found, self.known.modified_at(id)) {
+            (Some(found), Some(now)) if now > found => Err(Ended::Refused(Refused {
+                refusal: Refusal::OrphanOwned,
+                detail: format!("it was modified at {now}, after it was looked at"),
+            })
+            .into()),
+            _ => Ok(()),
+        }
     }
 }

@@ -4,9 +4,11 @@
 //! goes on. Places that are reserved for messages still to come keep nobody from going on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// The places of one consumer. Clones are the same.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ struct Count {
     taken: usize,
     reserved: usize,
     waiting: usize,
+    /// Since when there was always one that waits.
+    short_since: Option<Instant>,
 }
 
 impl Places {
@@ -69,6 +73,12 @@ impl Places {
         }
     }
 
+    /// For how long there was always a job that waits for a place, if one does.
+    pub(crate) fn short_for(&self) -> Option<Duration> {
+        let since = self.0.count.lock().short_since;
+        since.map(|since| since.elapsed())
+    }
+
     /// How many jobs wait for a place.
     pub(crate) fn waiting(&self) -> usize {
         self.0.count.lock().waiting
@@ -93,14 +103,20 @@ struct Waiting<'a>(&'a Places);
 
 impl<'a> Waiting<'a> {
     fn begin(places: &'a Places) -> Self {
-        places.change(|count| count.waiting += 1);
+        places.change(|count| {
+            count.waiting += 1;
+            count.short_since.get_or_insert_with(Instant::now);
+        });
         Self(places)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.change(|count| count.waiting -= 1);
+        self.0.change(|count| {
+            count.waiting -= 1;
+            count.short_since = count.short_since.filter(|_| count.waiting > 0);
+        });
     }
 }
 

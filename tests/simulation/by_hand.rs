@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use embedded_aws::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use stagesweep::aws::Connector;
 use stagesweep::config::Config;
 use stagesweep::daemon;
 use stagesweep::domain::binding::Binding;
-use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::decision::{Orphan, Outcome};
 use stagesweep::domain::event::JobKey;
 use stagesweep::domain::lease_terms::Terms;
 use stagesweep::domain::targets::lookup::{self, Home, Wanted};
@@ -125,6 +126,17 @@ impl Person {
 
     /// Takes one staging distribution that nobody names down, as `orphans --delete` does.
     async fn remove(&self, world: &World, service: &Service) -> Removed {
+        let found = world.aws.distribution(&service.staging_id).unwrap();
+        self.remove_as_found(world, service, found.modified).await
+    }
+
+    /// The same; when it was looked at it had last been modified then.
+    async fn remove_as_found(
+        &self,
+        world: &World,
+        service: &Service,
+        modified: Timestamp,
+    ) -> Removed {
         let access = Access {
             role: None,
             region: "ap-northeast-1".to_owned(),
@@ -146,10 +158,12 @@ impl Person {
             neighbours: self.neighbours(service, &access),
             access,
         };
-        let policy_id = Some(service.policy_id.as_str());
-        remover
-            .staging(&service.staging_id, policy_id, &Stop::default())
-            .await
+        let orphan = Orphan {
+            staging_id: service.staging_id.clone(),
+            policy_id: Some(service.policy_id.clone()),
+        };
+        let stop = Stop::default();
+        remover.staging(orphan, Some(modified), &stop).await
     }
 }
 
@@ -351,6 +365,50 @@ async fn an_orphan_is_taken_down_beside_a_cleanup_of_its_own_production_distribu
         );
         daemon.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_modified_after_it_was_found_to_be_an_orphan_is_left() {
+    let world = World::new();
+    let orphan = world.service("shop");
+    world.aws.deploy_again(&orphan).unwrap();
+    tokio::time::advance(Duration::from_secs(2 * 60 * 60)).await;
+    let found = world.aws.distribution(&orphan.staging_id).unwrap();
+    let edited = world
+        .aws
+        .edit_distribution(&orphan.staging_id, "Comment", "in use again");
+    edited.unwrap();
+    tokio::time::advance(Duration::from_secs(10 * 60)).await;
+    let person = Person::new(&world);
+    let removed = person
+        .remove_as_found(&world, &orphan, found.modified)
+        .await;
+    let Removed::Left(why) = removed else {
+        panic!("{removed:?}")
+    };
+    assert!(why.contains("modified"), "{why}");
+    assert!(world.changes().is_empty(), "{:?}", world.changes());
+}
+
+/// Whoever attaches an orphan to production makes a policy for it: that one is found before each change.
+#[tokio::test(start_paused = true)]
+async fn an_orphan_that_a_new_policy_lists_is_left_although_its_own_policy_is_gone() {
+    let world = World::new();
+    let orphan = world.service("shop");
+    world.aws.deploy_again(&orphan).unwrap();
+    tokio::time::advance(Duration::from_secs(2 * 60 * 60)).await;
+    let person = Person::new(&world);
+    // The policy that it was found with is one of long ago.
+    let found = Service {
+        policy_id: "00000000-0000-4000-8000-000000000000".to_owned(),
+        ..orphan.clone()
+    };
+    let removed = person.remove(&world, &found).await;
+    let Removed::Left(why) = removed else {
+        panic!("{removed:?}")
+    };
+    assert!(why.contains("a policy lists it"), "{why}");
+    assert!(world.changes().is_empty(), "{:?}", world.changes());
 }
 
 /// The time for the propagation of the disable begins after the wait for an execution, however long that was.

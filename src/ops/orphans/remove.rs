@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 
 use super::survey::{Survey, bound};
 use crate::domain::decision::Orphan;
@@ -71,9 +72,15 @@ pub fn removed_by(key: &str) -> Option<&str> {
 }
 
 impl Remover {
-    /// Takes a staging distribution down, and its policy before it.
-    pub async fn staging(&self, id: &str, policy_id: Option<&str>, stop: &Stop) -> Removed {
-        let key = JobKey::from(format!("{PREFIX}{id}"));
+    /// Takes a staging distribution down, and its policy before it. It is left if it was modified after
+    /// `modified_at`.
+    pub async fn staging(
+        &self,
+        orphan: Orphan,
+        modified_at: Option<Timestamp>,
+        stop: &Stop,
+    ) -> Removed {
+        let key = JobKey::from(format!("{PREFIX}{}", orphan.staging_id));
         let holder = Holder {
             ledger: &*self.ledger,
             clock: &self.clock,
@@ -81,11 +88,9 @@ impl Remover {
             stop,
         };
         let removal = Removal {
-            orphan: Orphan {
-                staging_id: id.to_owned(),
-                policy_id: policy_id.map(str::to_owned),
-            },
-            owner: self.owner(id),
+            owner: self.owner(&orphan.staging_id),
+            orphan,
+            modified_at,
             access: self.access.clone(),
             neighbours: self.neighbours.clone(),
         };
@@ -115,16 +120,22 @@ impl Remover {
         })
     }
 
-    /// Deletes a policy that lists no staging distribution that exists.
-    pub async fn policy(&self, id: &str) -> Removed {
+    /// Deletes a policy that listed these staging distributions, none of which exists. It is left if it lists
+    /// others by now.
+    pub async fn policy(&self, id: &str, listed: &[String], stop: &Stop) -> Removed {
+        if let Some(reason) = stop.reason() {
+            return Removed::Left(format!("not begun ({})", reason.code()));
+        }
         let cloudfront = &self.survey.account.cloudfront;
-        let deleted = async {
-            match cloudfront.policy(id).await? {
-                Some(policy) => cloudfront.delete_policy(id, &policy.etag).await,
-                None => Ok(()),
-            }
+        let policy = match cloudfront.policy(id).await {
+            Ok(Some(policy)) => policy,
+            Ok(None) => return Removed::Gone,
+            Err(error) => return Removed::Left(chain(&error)),
         };
-        match deleted.await {
+        if policy.staging_domains.iter().any(|it| !listed.contains(it)) {
+            return Removed::Left(format!("the policy {id} lists others by now"));
+        }
+        match cloudfront.delete_policy(id, &policy.etag).await {
             Ok(()) => Removed::Gone,
             Err(error) if error.class == ErrorClass::NotFound => Removed::Gone,
             Err(error) if error.class == ErrorClass::Conflict(Conflict::PolicyInUse) => {

@@ -178,18 +178,12 @@ impl Event for PlacesShort {
     }
 }
 
-/// No job waits any more for others to end.
-pub struct PlacesEnough {
-    /// How long there was always one that waited.
-    pub took: Duration,
-}
+/// No job waits any more for others to end, or none has for long.
+pub struct PlacesEnough;
 
 impl Event for PlacesEnough {
     fn record(&self, _metrics: &Metrics) {
-        info!(
-            took_ms = ms(self.took),
-            "no job waits any more for others to end"
-        );
+        info!("no job waits for long any more for others to end");
     }
 }
 
