@@ -148,6 +148,9 @@ pub(super) struct Notices {
     made: BTreeMap<(String, String), Timestamp>,
     /// Those that a ledger failed to keep.
     unkept: BTreeSet<String>,
+    /// By owner and execution: a message was received for the last time, perhaps not for the first time so. What
+    /// is told of dead letters is told once, but what is met after each may be told again.
+    may_tell_again: BTreeSet<(String, String)>,
     /// By owner and what is told once, the id of its notice; until it may be told again.
     once: BTreeMap<(String, String), String>,
     /// By owner what of it was ever told.
@@ -294,7 +297,9 @@ impl Truth {
                 let place = (life.owner.clone(), once.to_owned());
                 notices.ever.insert(place.clone());
                 let earlier = notices.once.insert(place, id.to_owned());
-                if earlier.is_some_and(|earlier| earlier != id) {
+                let again = earlier.is_some_and(|earlier| earlier != id);
+                let may = (life.owner.clone(), execution.to_owned());
+                if again && !notices.may_tell_again.contains(&may) {
                     self.fail(format!("{} told again: {id}", life.owner));
                 }
             }
@@ -324,6 +329,11 @@ impl Truth {
             let last = message["Attributes"]["ApproximateReceiveCount"] == *max;
             if let Some(id) = message["MessageId"].as_str().filter(|_| last) {
                 notices.last.insert(id.to_owned(), life.owner.clone());
+                if let Some(Kind::Rejection(number)) = self.messages.get(id) {
+                    let execution = &self.deployments[*number].service.execution_id;
+                    let may = (life.owner.clone(), execution.clone());
+                    notices.may_tell_again.insert(may);
+                }
             }
         }
     }
