@@ -19,6 +19,7 @@ use crate::daemon::signals::{Request, Requests};
 use crate::domain::binding::Slot;
 use crate::domain::history::{self, State, usual_propagation};
 use crate::domain::lease_terms::Terms;
+use crate::domain::targets::Mode;
 use crate::domain::targets::lookup::Named;
 use crate::ledger::{Ledger, Unfinished};
 use crate::ops::clean::{ByHand, Cleaned, Order};
@@ -66,6 +67,11 @@ pub(super) async fn clean(
             named.target.label
         );
     };
+    if let Some(path) = setup.missing_ledger() {
+        eprintln!(
+            "There was no ledger {path} here: a daemon whose ledger is elsewhere does not know of this."
+        );
+    }
     let ledger = setup.ledger_beside().await?;
     let resumes = ByHand::open_job(&*ledger, &named).await?;
     let bound = resumes.as_ref().map(|open| open.binding.clone());
@@ -77,9 +83,14 @@ pub(super) async fn clean(
     if !options.json {
         let style = Style::stdout();
         let mut text = plan::heading(&named, style);
+        if named.target.mode == Mode::Observe {
+            text.push_str("mode observe is the daemon's: this takes down, after your yes\n");
+        }
         text.push_str(&plan::inventory(parameters, &found, &setup.clock, style));
         match &resumes {
             Some(open) => text.push_str(&left(open, resumed, &forecast, &setup.clock, style)),
+            // What is left is what somebody is doing.
+            None if at_work(&records, &named).is_some() => {}
             None => text.push_str(&plan::steps(&forecast, style)),
         }
         print(&text)?;
@@ -378,7 +389,8 @@ fn at_work<'a>(records: &'a [history::Record], named: &Named) -> Option<&'a hist
 
 fn being_cleaned(record: &history::Record) -> String {
     format!(
-        "execution {} is being cleaned right now on the same production distribution",
+        "execution {} is being cleaned on the same production distribution; should whoever does it have been \
+         killed, his lease ends within queue.visibility_timeout, and this goes on with it then",
         record.execution_id()
     )
 }

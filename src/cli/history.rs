@@ -17,7 +17,6 @@ use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
 use crate::domain::history::{Record, State};
-use crate::ledger::LedgerError;
 use crate::ops::orphans::removed_by;
 use crate::runtime::clock::Clock;
 
@@ -71,14 +70,7 @@ enum What {
 pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
     let config = load(from)?;
     let clock = Clock::system();
-    let records = match Setup::records(&config, from, &clock).await {
-        // Before the first job there is nothing to know.
-        Err(error) if matches!(error.downcast_ref(), Some(LedgerError::Missing { .. })) => {
-            eprintln!("stagesweep: {error}");
-            Vec::new()
-        }
-        records => records?,
-    };
+    let records = Setup::records(&config, from, &clock).await?;
     match &options.what {
         None => {
             let shown = filtered(&records, options, clock.now());

@@ -239,6 +239,11 @@ impl ConfigArgument {
 /// What the verb could not handle; it is fatal.
 pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
     perform(arguments.verb).or_else(|error| {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe) {
+            // Whoever reads it has read enough.
+            return Ok(0);
+        }
         let faults = error.downcast::<config::Faults>()?;
         eprintln!("{faults}");
         Ok(EX_CONFIG)

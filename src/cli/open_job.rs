@@ -40,7 +40,10 @@ pub(super) fn done(record: &Record) -> Vec<&str> {
 pub(super) fn announced(record: &Record, clock: &Clock, style: Style) -> String {
     let mut text = told(record, "An open job", clock, style);
     let next = match record.state {
-        State::Working => "somebody works on it right now: `stagesweep history show` has it",
+        State::Working => {
+            "somebody works on it, or was killed less than queue.visibility_timeout ago: \
+             `stagesweep history show` has it"
+        }
         _ => {
             "`stagesweep clean` goes on with it; so does the daemon, at its start and every 15 minutes"
         }

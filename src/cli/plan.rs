@@ -38,7 +38,7 @@ pub(super) async fn plan(
         if as_json {
             print_json(&identity(&named))?;
         } else {
-            print(&(heading(&named, style) + &program(&named, style)))?;
+            print(&(heading(&named, style) + mode(&named) + &program(&named, style)))?;
         }
         return Ok(0);
     };
@@ -53,7 +53,7 @@ pub(super) async fn plan(
         document["open_job"] = open.map_or(Value::Null, open_job::document);
         print_json(&document)?;
     } else {
-        let mut text = heading(&named, style);
+        let mut text = heading(&named, style) + mode(&named);
         text.push_str(&inventory(parameters, &found, &setup.clock, style));
         if let Some(record) = open {
             text.push_str(&open_job::announced(record, &setup.clock, style));
@@ -70,6 +70,14 @@ pub(super) async fn plan(
     })
 }
 
+/// What the target's mode means for the daemon, where it only observes.
+fn mode(named: &Named) -> &'static str {
+    match named.target.mode {
+        Mode::Observe => "mode observe: the daemon changes nothing, and says what it would do\n",
+        Mode::Act => "",
+    }
+}
+
 /// Which target it is about, and as whom it is looked at.
 pub(super) fn heading(named: &Named, style: Style) -> String {
     let mut text = format!(
@@ -81,9 +89,6 @@ pub(super) fn heading(named: &Named, style: Style) -> String {
     );
     if let Some(role) = &named.target.access.role {
         let _ = writeln!(text, "as {}", role.arn());
-    }
-    if named.target.mode == Mode::Observe {
-        text.push_str("mode observe: the daemon changes nothing, and says what it would do\n");
     }
     text
 }

@@ -168,6 +168,13 @@ impl Setup {
         daemon::accounts(&self.config, &self.connector, &self.telemetry, tasks)
     }
 
+    /// The ledger's file, where there is none yet.
+    pub(super) fn missing_ledger(&self) -> Option<std::path::Display<'_>> {
+        let ledger = &self.config.ledger;
+        let is_file = ledger.backend == LedgerBackend::Embedded;
+        (is_file && !ledger.path.exists()).then(|| ledger.path.display())
+    }
+
     /// The daemon's ledger, whether or not one runs.
     pub(super) async fn ledger_beside(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
         open_ledger(&self.config.ledger, &self.connector, &self.clock, true).await

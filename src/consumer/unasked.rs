@@ -79,6 +79,12 @@ impl Consumer {
                 continue;
             };
             // What an earlier mode has begun is finished.
+            if target.mode == Mode::Observe {
+                self.emit(events::FinishesWhatWasBegun {
+                    rejection: &rejection,
+                    staging_id: &binding.staging_id,
+                });
+            }
             target.mode = Mode::Act;
             let without_event = subject.is_some_and(|it| it.by_hand || it.ended);
             if without_event || target.argument_fault(&rejection).is_some() {

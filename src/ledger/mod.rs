@@ -249,7 +249,8 @@ pub enum LedgerError {
     },
     /// Another process has the file.
     #[error(
-        "the ledger {path} is in use by another process: stop that one, or set another ledger.path"
+        "the ledger {path} is in use by another process: stop that one; daemons that share a queue share a \
+         table (ledger.backend = \"dynamodb\")"
     )]
     InUse {
         /// The file.

@@ -158,7 +158,7 @@ async fn plan_says_why_a_rejection_would_be_refused_and_which_target_is_meant() 
 #[tokio::test]
 async fn history_tells_of_every_job_beside_the_daemon_and_draws_one() {
     let world = World::new().await;
-    let ended = ends(&world, &["history"], 0).await;
+    let ended = ends(&world, &["history"], 1).await;
     assert!(
         ended.stderr.contains("there is no ledger"),
         "{}",

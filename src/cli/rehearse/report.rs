@@ -63,6 +63,10 @@ impl Report {
         self.print_services(scene);
         print_calls(aws);
         self.print_messages(aws, scene);
+        if scene.observes {
+            line("Mode observe: nothing was to be changed.");
+            return scene.messages(aws) + scene.dead_letters(aws) == 0;
+        }
         let left = left_behind(aws, scene);
         if left.is_empty() {
             line("Left behind: nothing.");

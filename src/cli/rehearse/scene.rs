@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use crate::config::{Config, Faults};
 use crate::domain::arn::{Arn, PipelineArn};
 use crate::domain::targets::lookup::filled;
-use crate::domain::targets::{Parameters, Target};
+use crate::domain::targets::{Mode, Parameters, Target};
 use embedded_aws::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
 
 /// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
@@ -58,6 +58,8 @@ pub(super) struct Rejection {
 /// The set of a rehearsal.
 pub(super) struct Scene {
     pub(super) rejections: Vec<Rejection>,
+    /// Every target is only observed.
+    pub(super) observes: bool,
     queues: Queues,
     /// Accounts that literal ARNs in targets name.
     accounts: Vec<String>,
@@ -73,6 +75,7 @@ impl Scene {
             .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
         let mut scene = Self {
             rejections: Vec::new(),
+            observes: config.targets.iter().all(|it| it.mode() == Mode::Observe),
             queues,
             accounts: Vec::new(),
         };

@@ -128,6 +128,25 @@ impl Event for RemainsFound<'_> {
     }
 }
 
+/// A job that has changed something is finished although its target is only observed by now.
+pub struct FinishesWhatWasBegun<'a> {
+    /// The rejection.
+    pub rejection: &'a Rejection,
+    /// The staging distribution that the job is bound to.
+    pub staging_id: &'a str,
+}
+
+impl Event for FinishesWhatWasBegun<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        warn!(
+            execution.id = self.rejection.execution_id,
+            pipeline = self.rejection.pipeline.name,
+            staging.id = self.staging_id,
+            "mode observe: a job that was begun in mode act has changed something, and is finished"
+        );
+    }
+}
+
 /// A job that has changed something leads to no target any more: nobody finishes it.
 pub struct UnfinishedWithoutTarget<'a> {
     /// The rejection.
