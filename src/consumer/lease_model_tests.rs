@@ -312,7 +312,7 @@ impl StateMachineTest for Real {
             Expected::Lost => due == Due::Over(StopReason::LeaseLost),
             Expected::Extend(by) => extends(by),
             Expected::Wait(from, to) => waits(from, to),
-            Expected::ExtendOrWait(by) => extends(by) || waits(model.now + 1, model.next().1),
+            Expected::ExtendOrWait(by) => extends(by) || waits(model.now, model.next().1),
         };
         assert!(right, "{due:?}, but {expected:?}");
     }
