@@ -431,7 +431,7 @@ impl<'a> Case<'a> {
             match self.at(at, &what) {
                 Writer::Own => own.push(OwnStaging {
                     id: id.to_owned(),
-                    version: self.version_deployed_into(id, &held),
+                    version: self.version_deployed_into(id, &held, at),
                 }),
                 Writer::Unclear(undecidable) => return Err(undecidable),
                 Writer::Unknown(at) => self.need(at),
@@ -441,21 +441,25 @@ impl<'a> Case<'a> {
         Ok(own)
     }
 
-    /// The version by which A found an id in the parameter: the newest held that nobody else wrote while A's
-    /// candidates ran. One that somebody else may have written then is a later version of the same id.
-    fn version_deployed_into(&mut self, id: &str, held: &[&ParameterChange]) -> i64 {
-        let began = self.evidence.own.first().map(|first| first.from);
+    /// The version by which A found an id in the parameter: the newest held that nobody else wrote since that
+    /// candidate began which may have deployed at `deployed`. One that somebody else may have written then is a
+    /// later version of the same id.
+    fn version_deployed_into(
+        &mut self,
+        id: &str,
+        held: &[&ParameterChange],
+        deployed: Timestamp,
+    ) -> i64 {
+        let mut own = self.evidence.own.iter();
+        let began = own.find(|it| it.narrowly(deployed)).map(|it| it.from);
         let same = held
             .iter()
             .rev()
             .filter(|it| Slot::read(&it.version.value) == Slot::Distribution(id));
         let mut oldest = None;
         for change in same {
-            let since = change
-                .version
-                .modified_at
-                .is_some_and(|at| Some(at) >= began);
-            let anothers = since
+            let written = change.version.modified_at;
+            let anothers = written.is_some_and(|at| Some(at) >= began)
                 && match self.writer(change) {
                     Writer::Other(_) | Writer::Unclear(_) => true,
                     Writer::Unknown(at) => {

@@ -369,6 +369,26 @@ fn what_it_wrote_is_its_own_although_another_wrote_while_a_later_action_of_it_ra
     assert_eq!(world.refusal(), "unclear");
 }
 
+/// A's build ran while B wrote the id, and A deployed into that distribution afterwards.
+#[test]
+fn what_another_wrote_before_the_deployment_began_was_found_and_not_written_later() {
+    let own = || {
+        vec![
+            candidate("a", 100, Some(200), Some(A)),
+            candidate("a", 203, Some(230), Some(A2)),
+        ]
+    };
+    let written = |from, seconds, until| {
+        let versions = vec![dummy(), version(2, "ESHARED1", seconds, &by_build(B))];
+        let b = candidate("b", from, Some(until), Some(B));
+        let world = World::new(versions).own(own()).others(vec![b]);
+        world.modified("ESHARED1", 225)
+    };
+    assert_eq!(written(90, 140, 150).is_own(), ids(&["ESHARED1"]));
+    // By then A may have deployed: what was written since is a later version of the same id.
+    assert_eq!(written(205, 210, 212).decide(), Attribution::Superseded);
+}
+
 #[test]
 fn what_another_deployed_into_last_is_superseded() {
     let modified = |seconds| {
