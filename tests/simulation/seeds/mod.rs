@@ -45,7 +45,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_CATCH: u64 = 1_000;
 
 /// Seeds that found a defect once, be it one of the daemon or of the world around it.
-const REGRESSIONS: [(u64, &str); 28] = [
+const REGRESSIONS: [(u64, &str); 31] = [
     (
         216,
         "daemon: nobody was told of a dead letter whose lease was lost while its job went on for \
@@ -166,6 +166,16 @@ const REGRESSIONS: [(u64, &str); 28] = [
         "daemon: an older event, its time rounded up to the second, was about the deployment that \
          wrote the parameter in between",
     ),
+    (
+        2120,
+        "daemon: an id that another execution had written while only a build of this one ran was taken \
+         for a later version of it, and what this one had deployed was left",
+    ),
+    (
+        2857,
+        "checker: production that the pipeline's own cleanup had switched off before was ours",
+    ),
+    (3923, "world: a rejection came before its approval began"),
 ];
 
 fn variable(name: &str) -> Option<u64> {
