@@ -407,7 +407,7 @@ fn a_reload_takes_targets_and_the_log_level_only() {
         GOOD,
         &[
             ("STAGESWEEP__QUEUE__WAIT_TIME", "1s"),
-            ("STAGESWEEP__LEDGER__PATH", "/tmp/x.db"),
+            ("STAGESWEEP__LEDGER__PATH", "another.db"),
         ],
     );
     assert_eq!(

@@ -457,7 +457,7 @@ async fn an_orphan_that_is_young_or_that_a_job_is_bound_to_is_never_taken_down()
 async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
     let world = World::new().await;
     let shop = world.service("shop");
-    // The shop's job is refused for want of a sound parameter; the other message is no event.
+    // The shop's job is refused because its parameter is unusable. The other message is no event.
     let staging = world.aws.parameter(&shop.staging_parameter).unwrap();
     let production = world.aws.parameter(&shop.production_parameter).unwrap();
     world

@@ -15,7 +15,7 @@ pub enum Action<W> {
     Refuse(Failure),
     /// Throttles it as its service does.
     Throttle,
-    /// Refuses it for want of permission, as its service does.
+    /// Refuses it: the caller lacks the permission, in the words of the service.
     Deny,
     /// Answers with this failure although the call took effect.
     RefuseAfter(Failure),

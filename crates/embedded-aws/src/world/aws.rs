@@ -122,7 +122,7 @@ impl EmbeddedAws {
         self.inner.injector.remove(rule);
     }
 
-    /// Refuses every call of the operation for want of permission.
+    /// Refuses every call of the operation: the caller lacks the permission.
     pub fn deny(&self, operation: &str) -> RuleId {
         self.add_rule(Rule::on(operation).then(Action::Deny))
     }
