@@ -149,7 +149,15 @@ impl Play<'_> {
             deaths: self.deaths.clone(),
         });
         self.persons.push(Arc::clone(&life));
-        let means = self.equip(&life, self.clock.clone(), None, Arc::default());
+        // A file is the ledger of one machine, which has one clock.
+        let clock = match self.scenario.is_fleet() {
+            true => self.clock.clone(),
+            false => {
+                let skew = Arc::clone(&self.daemons[0].fate.skew);
+                self.clock.on_another_machine(skew)
+            }
+        };
+        let means = self.equip(&life, clock, None, Arc::default());
         let checker = Arc::clone(&self.checker);
         tokio::spawn(async move {
             let clock = means.clock.clone();
