@@ -6,7 +6,7 @@ import unittest
 import support
 import template
 
-TEMPLATE = template.load(support.DEPLOY / "cloudformation.yaml")
+TEMPLATE = template.load(support.ON_ECS)
 DOCS = support.ROOT / "docs"
 PAGES = [
     support.ROOT / "README.md",
@@ -65,7 +65,12 @@ class Documents(unittest.TestCase):
             names = re.findall(r"`([\w:]+)`", cell)
             service = names[0].split(":")[0]
             explained |= {name if ":" in name else f"{service}:{name}" for name in names}
-        allowed = {action for _, it in template.statements(TEMPLATE) for action in template.actions(it)}
+        allowed = {
+            action
+            for path in (support.ON_ECS, support.ON_EC2)
+            for _, it in template.statements(template.load(path))
+            for action in template.actions(it)
+        }
         self.assertEqual(explained, allowed)
 
     def test_every_message_of_the_troubleshooting_page_is_one_of_the_program(self):
