@@ -13,7 +13,7 @@ PAGES = [
     support.ROOT / "CONTRIBUTING.md",
     support.ROOT / "SECURITY.md",
     *sorted(DOCS.glob("*.md")),
-    *sorted(support.DEPLOY.glob("*/README.md")),
+    *sorted(support.DEPLOY.rglob("README.md")),
 ]
 
 

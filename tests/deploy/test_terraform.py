@@ -221,10 +221,13 @@ class Terraform(unittest.TestCase):
         self.assertEqual({name: re.sub(r"^      ", "", it, flags=re.M) for name, it in written}, queries)
 
     def test_the_page_of_the_module_has_every_variable_and_output(self):
-        page = (MODULES[0] / "README.md").read_text()
-        parsed = parse(MODULES[0])
-        listed = re.findall(r"^\| `(\w+)` \|", page, re.M)
-        self.assertEqual(set(listed), set(parsed["variable"]) | set(parsed["output"]))
+        for module in MODULES:
+            page = (module / "README.md").read_text()
+            parsed = parse(module)
+            listed = re.findall(r"^\| `(\w+)` \|", page, re.M)
+            self.assertEqual(set(listed), set(parsed["variable"]) | set(parsed["output"]))
+            for name, (body,) in parsed["variable"].items():
+                self.assertIn(f"| `{name}` | {body['description']} |", page)
 
 
 if __name__ == "__main__":
