@@ -154,6 +154,7 @@ class Stack(Policy):
             "Fn::Split": lambda: value[1].split(value[0]),
             "Fn::Select": lambda: value[1][int(value[0])],
             "Fn::Equals": lambda: value[0] == value[1],
+            "Fn::EachMemberEquals": lambda: all(it == value[1] for it in value[0]),
             "Fn::Not": lambda: not value[0],
             "Fn::And": lambda: all(value),
             "Fn::Or": lambda: any(value),

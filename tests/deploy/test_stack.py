@@ -340,6 +340,16 @@ class Parts(unittest.TestCase):
             for label in shown["ParameterLabels"].values():
                 self.assertLessEqual(len(label["default"]), 40)
 
+    def test_further_targets_without_their_names_are_refused(self):
+        (rule,) = [it for name, it in EC2["Rules"].items() if name.startswith("FurtherTargets")]
+        names = ("MorePipelines", "MoreProductionParameterArns", "MoreStagingParameterArns")
+        for given in ({}, {"MorePipelines": "a"}, dict.fromkeys(names, "a,b")):
+            stack = template.Stack(EC2, support.ACCOUNT, support.REGION, MoreTargets="[[targets]]", **given)
+            self.assertTrue(stack.resolve(rule["RuleCondition"]))
+            held = [stack.resolve(it["Assert"]) for it in rule["Assertions"]]
+            self.assertEqual(held, [name in given for name in names])
+        self.assertFalse(template.Stack(EC2, support.ACCOUNT, support.REGION).resolve(rule["RuleCondition"]))
+
     def test_every_role_has_the_boundary(self):
         for file in (support.ON_ECS, support.ON_EC2, support.DEPLOY / "cloudformation-target-account.yaml"):
             roles = [it for it in template.load(file)["Resources"].values() if it["Type"] == "AWS::IAM::Role"]
