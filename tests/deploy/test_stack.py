@@ -341,13 +341,16 @@ class Parts(unittest.TestCase):
                 self.assertLessEqual(len(label["default"]), 40)
 
     def test_further_targets_without_their_names_are_refused(self):
-        (rule,) = [it for name, it in EC2["Rules"].items() if name.startswith("FurtherTargets")]
-        names = ("MorePipelines", "MoreProductionParameterArns", "MoreStagingParameterArns")
-        for given in ({}, {"MorePipelines": "a"}, dict.fromkeys(names, "a,b")):
+        rule = EC2["Rules"]["FurtherTargetsNeedTheirNames"]
+        for given, expected in (
+            ({}, [False, True]),
+            ({"MorePipelines": "a", "MoreProductionParameterArns": "b"}, [True, False]),
+            # Those of another account's parameters are of the role there.
+            ({"MorePipelines": "a,b"}, [True, True]),
+        ):
             stack = template.Stack(EC2, support.ACCOUNT, support.REGION, MoreTargets="[[targets]]", **given)
             self.assertTrue(stack.resolve(rule["RuleCondition"]))
-            held = [stack.resolve(it["Assert"]) for it in rule["Assertions"]]
-            self.assertEqual(held, [name in given for name in names])
+            self.assertEqual([stack.resolve(it["Assert"]) for it in rule["Assertions"]], expected)
         self.assertFalse(template.Stack(EC2, support.ACCOUNT, support.REGION).resolve(rule["RuleCondition"]))
 
     def test_every_role_has_the_boundary(self):
