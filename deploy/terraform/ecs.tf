@@ -96,8 +96,7 @@ resource "aws_ecs_task_definition" "daemon" {
     image                  = var.ecs.image
     essential              = true
     command                = ["run"]
-    # deploy/run-verb looks here.
-    dockerLabels           = { operator-role = aws_iam_role.operator.arn }
+    dockerLabels           = { operator-role = aws_iam_role.operator.arn } # for deploy/run-verb
     user                   = "65532:65532"
     readonlyRootFilesystem = true
     linuxParameters        = { capabilities = { drop = ["ALL"] } }

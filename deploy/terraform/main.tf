@@ -17,7 +17,8 @@ locals {
   # One for each instance of this module: no other one's polls keep this one's alarm green.
   namespace = "Stagesweep/${var.name}"
   key_arn   = var.customer_key ? aws_kms_key.this[0].arn : null
-  console   = "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}"
+  # Where other partitions have theirs is not known here.
+  console = local.partition != "aws" ? null : "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}"
 
   catch_up_interval = var.catch_up_interval == null ? "0s" : var.catch_up_interval
 

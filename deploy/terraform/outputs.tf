@@ -44,13 +44,13 @@ output "log_group" {
 }
 
 output "dashboard_url" {
-  description = "The dashboard; null without one."
-  value       = var.dashboard ? "${local.console}#dashboards:name=${var.name}" : null
+  description = "The dashboard; null without one, and outside of the partition aws."
+  value       = var.dashboard && local.console != null ? "${local.console}#dashboards:name=${var.name}" : null
 }
 
 output "logs_url" {
-  description = "The log, with the saved queries under Queries."
-  value       = "${local.console}#logsV2:log-groups/log-group/$252Fstagesweep$252F${var.name}"
+  description = "The log, with the saved queries under Queries; null outside of the partition aws."
+  value       = local.console != null ? "${local.console}#logsV2:log-groups/log-group/$252Fstagesweep$252F${var.name}" : null
 }
 
 output "doctor_command" {

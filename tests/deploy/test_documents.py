@@ -84,7 +84,7 @@ class Documents(unittest.TestCase):
                 self.assertTrue(part in sources, message)
 
     def test_a_page_opens_with_what_it_is_for(self):
-        for page in DOCS.glob("*.md"):
+        for page in [*DOCS.glob("*.md"), *support.DEPLOY.rglob("README.md")]:
             title, empty, first = page.read_text().split("\n", 3)[:3]
             self.assertTrue(title.startswith("# ") and not empty, page.name)
             self.assertTrue(first.startswith("This page "), page.name)

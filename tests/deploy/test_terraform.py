@@ -176,6 +176,14 @@ class Terraform(unittest.TestCase):
                         found |= self.inline(body["policy"])
             self.assertEqual(found, wanted, module)
 
+    def test_the_policy_for_people_is_that_of_cloudformation(self):
+        text = (MODULES[0] / "role.tf").read_text()
+        text = text[text.index('data "aws_iam_policy_document" "people"') :]
+        theirs = template.load(support.ON_ECS)["Resources"]["OperatorPolicy"]["Properties"]["PolicyDocument"]
+        for it in theirs["Statement"]:
+            written = ", ".join(json.dumps(action) for action in template.actions(it))
+            self.assertRegex(text, rf'(?s)\b{it["Sid"]}\b.*?actions\s+= \[{re.escape(written)}\]')
+
     def inline(self, policy):
         """The statements of a jsonencode({…}), which the parser leaves as text."""
         sid = re.search(r'Sid\s*=\s*"(\w+)"', policy)[1]
