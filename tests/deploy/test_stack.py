@@ -297,12 +297,18 @@ class Stack(unittest.TestCase):
         self.addCleanup(self.aws("cloudformation").delete_stack, StackName="dashboard")
         # In the other account.
         text = (support.DEPLOY / "cloudformation-target-account.yaml").read_text()
-        there = {"DaemonRoleArn": outputs["RoleArn"], "ExternalId": "a-secret-word"}
+        there = {
+            "DaemonRoleArn": outputs["RoleArn"],
+            "OperatorRoleArn": outputs["OperatorRoleArn"],
+            "ExternalId": "a-secret-word",
+        }
+        trusted = [outputs["RoleArn"], outputs["OperatorRoleArn"]]
         outputs = support.create_stack(self.aws, "target-account", text, there)
         self.addCleanup(self.aws("cloudformation").delete_stack, StackName="target-account")
         trust = iam.get_role(RoleName="stagesweep")["Role"]["AssumeRolePolicyDocument"]
         (statement,) = trust["Statement"]
         self.assertEqual(statement["Condition"], {"StringEquals": {"sts:ExternalId": "a-secret-word"}})
+        self.assertEqual(statement["Principal"], {"AWS": trusted})
 
 
 class Parts(unittest.TestCase):

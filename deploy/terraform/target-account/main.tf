@@ -34,7 +34,7 @@ data "aws_iam_policy_document" "trust" {
 
     principals {
       type        = "AWS"
-      identifiers = [var.daemon_role_arn]
+      identifiers = compact([var.daemon_role_arn, var.operator_role_arn])
     }
 
     condition {

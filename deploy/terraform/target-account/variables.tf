@@ -3,6 +3,12 @@ variable "daemon_role_arn" {
   type        = string
 }
 
+variable "operator_role_arn" {
+  description = "The role of whoever is on call, with which verbs work here too; operator_role_arn of the daemon's module."
+  type        = string
+  default     = null
+}
+
 variable "external_id" {
   description = "The external_id of the target in the daemon's configuration. Choose one that nobody guesses."
   type        = string

@@ -54,7 +54,8 @@ module "shop" {
     aws = aws.shop
   }
 
-  daemon_role_arn = module.daemon.role_arn
-  external_id     = var.external_id
-  mode            = "act"
+  daemon_role_arn   = module.daemon.role_arn
+  operator_role_arn = module.daemon.operator_role_arn
+  external_id       = var.external_id
+  mode              = "act"
 }
