@@ -1,7 +1,9 @@
 resource "aws_iam_role" "daemon" {
-  name               = "${var.name}-${local.region}"
-  description        = "What the stagesweep daemon may do"
-  assume_role_policy = local.on_ecs ? data.aws_iam_policy_document.tasks.json : data.aws_iam_policy_document.instances.json
+  name                 = "${var.name}-${local.region}"
+  description          = "What the stagesweep daemon may do"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
+  assume_role_policy   = local.on_ecs ? data.aws_iam_policy_document.tasks.json : data.aws_iam_policy_document.instances.json
 }
 
 data "aws_iam_policy_document" "tasks" {
@@ -37,16 +39,17 @@ resource "aws_iam_instance_profile" "daemon" {
 
   name = "${var.name}-${local.region}"
   role = aws_iam_role.daemon.name
+  tags = var.tags
 }
 
-# One policy for each thing that can be chosen.
-resource "aws_iam_role_policy" "cleanup" {
-  name   = "cleanup"
+# What the operator's role has not.
+resource "aws_iam_role_policy" "queue" {
+  name   = "queue"
   role   = aws_iam_role.daemon.id
-  policy = data.aws_iam_policy_document.cleanup.json
+  policy = data.aws_iam_policy_document.queue.json
 }
 
-data "aws_iam_policy_document" "cleanup" {
+data "aws_iam_policy_document" "queue" {
   statement {
     sid = "Queue"
     actions = [
@@ -57,7 +60,16 @@ data "aws_iam_policy_document" "cleanup" {
     ]
     resources = [aws_sqs_queue.rejections.arn]
   }
+}
 
+# One policy for each thing that can be chosen.
+resource "aws_iam_role_policy" "cleanup" {
+  name   = "cleanup"
+  role   = aws_iam_role.daemon.id
+  policy = data.aws_iam_policy_document.cleanup.json
+}
+
+data "aws_iam_policy_document" "cleanup" {
   statement {
     sid       = "BothParameters"
     actions   = ["ssm:GetParameter"]
@@ -314,6 +326,115 @@ data "aws_iam_policy_document" "doctor" {
     sid       = "FindParameters"
     actions   = ["ssm:DescribeParameters"]
     resources = ["*"]
+  }
+}
+
+# Whoever is on call: every verb but `run`, by what `stagesweep iam-policy --operator` writes. What changes something
+# of a deployment is in it where the daemon acts, too.
+resource "aws_iam_role" "operator" {
+  #checkov:skip=CKV_AWS_61:who in the account may assume it is for the account's own policies to say, as the operator's does
+  name                 = "${var.name}-operator-${local.region}"
+  description          = "Verbs of stagesweep, for whoever is on call"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
+  assume_role_policy   = data.aws_iam_policy_document.operator_trust.json
+}
+
+data "aws_iam_policy_document" "operator_trust" {
+  source_policy_documents = local.on_ecs ? [data.aws_iam_policy_document.tasks.json] : []
+
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["arn:${local.partition}:iam::${local.account}:root"]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "operator" {
+  name   = "operating"
+  role   = aws_iam_role.operator.id
+  policy = data.aws_iam_policy_document.operator.json
+}
+
+data "aws_iam_policy_document" "operator" {
+  source_policy_documents = concat(
+    [data.aws_iam_policy_document.cleanup.json, data.aws_iam_policy_document.doctor.json],
+    local.acts ? [data.aws_iam_policy_document.acting.json] : [],
+    aws_iam_role_policy.ledger[*].policy,
+    aws_iam_role_policy.target_roles[*].policy,
+    aws_iam_role_policy.list_pipelines[*].policy,
+    aws_iam_role_policy.event_bus[*].policy,
+    aws_iam_role_policy.legacy_log_bucket[*].policy,
+    aws_iam_role_policy.web_acl[*].policy,
+    aws_iam_role_policy.key[*].policy,
+  )
+
+  statement {
+    sid       = "SendBack"
+    actions   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
+    resources = [aws_sqs_queue.rejections.arn]
+  }
+
+  statement {
+    sid       = "TakeDeadLetters"
+    actions   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
+    resources = [aws_sqs_queue.dead_letters.arn]
+  }
+}
+
+# For the people themselves, to be attached by you.
+resource "aws_iam_policy" "operator" {
+  name        = "${var.name}-operator-${local.region}"
+  description = "Operating the stagesweep of ${var.name}"
+  policy      = data.aws_iam_policy_document.people.json
+  tags        = var.tags
+}
+
+data "aws_iam_policy_document" "people" {
+  #checkov:skip=CKV_AWS_356:a task definition cannot be described by its ARN; IAM takes no resource there
+  statement {
+    sid       = "BeTheOperator"
+    actions   = ["sts:AssumeRole"]
+    resources = [aws_iam_role.operator.arn]
+  }
+
+  statement {
+    sid       = "ReadTheLog"
+    actions   = ["logs:FilterLogEvents", "logs:GetLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.this.arn}:*"]
+  }
+
+  dynamic "statement" {
+    for_each = local.on_ecs ? {
+      RunTheVerb              = { actions = ["ecs:RunTask"], resources = ["arn:${local.partition}:ecs:${local.region}:${local.account}:task-definition/${var.name}:*"] }
+      SeeTheServiceAndTheTask = { actions = ["ecs:DescribeServices", "ecs:DescribeTasks"], resources = concat(aws_ecs_service.daemon[*].id, ["arn:${local.partition}:ecs:${local.region}:${local.account}:task/*"]) }
+      SeeTheDefinition        = { actions = ["ecs:DescribeTaskDefinition"], resources = ["*"] }
+    } : {}
+
+    content {
+      sid       = statement.key
+      actions   = statement.value.actions
+      resources = statement.value.resources
+    }
+  }
+
+  dynamic "statement" {
+    for_each = aws_iam_role.execution[*].arn
+
+    content {
+      sid       = "WithTheRoles"
+      actions   = ["iam:PassRole"]
+      resources = [aws_iam_role.daemon.arn, aws_iam_role.operator.arn, statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "iam:PassedToService"
+        values   = ["ecs-tasks.amazonaws.com"]
+      }
+    }
   }
 }
 
