@@ -12,11 +12,10 @@ resource "aws_cloudwatch_log_metric_filter" "error_lines" {
   pattern        = "{ $.level = \"ERROR\" }"
 
   metric_transformation {
-    namespace     = local.namespace
-    name          = "ErrorLines"
-    value         = "1"
-    default_value = "0"
-    unit          = "Count"
+    namespace = local.namespace
+    name      = "ErrorLines"
+    value     = "1"
+    unit      = "Count"
   }
 }
 
@@ -27,11 +26,10 @@ resource "aws_cloudwatch_log_metric_filter" "orphans_found" {
   pattern        = "\"\\\"orphan\\\": true\""
 
   metric_transformation {
-    namespace     = local.namespace
-    name          = "Orphans"
-    value         = "1"
-    default_value = "0"
-    unit          = "Count"
+    namespace = local.namespace
+    name      = "Orphans"
+    value     = "1"
+    unit      = "Count"
   }
 }
 
@@ -43,11 +41,10 @@ resource "aws_cloudwatch_log_metric_filter" "production_switched_off" {
   pattern        = "{ $.message = \"production was switched off while this job ran*\" }"
 
   metric_transformation {
-    namespace     = local.namespace
-    name          = "ProductionSwitchedOff"
-    value         = "1"
-    default_value = "0"
-    unit          = "Count"
+    namespace = local.namespace
+    name      = "ProductionSwitchedOff"
+    value     = "1"
+    unit      = "Count"
   }
 }
 
