@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use anstream::{AutoStream, ColorChoice};
 use jiff::Timestamp;
 
-pub(super) use crate::domain::words::{describe, plain, rough};
+pub(super) use crate::domain::words::{describe, found, plain, rough};
 use crate::runtime::clock::Clock;
 
 /// How text is written: with colours on a terminal, unless the environment refuses them

@@ -126,8 +126,9 @@ pub enum Kind {
     Began,
     /// AWS accepted a step.
     Applied,
-    /// A step's target was gone already.
-    WasDone,
+    /// A step was found done: by an earlier run, by somebody else, or by a change whose answer was lost.
+    #[serde(alias = "was_done")]
+    Found,
     /// A step that would have been made, had the target not only been observed.
     Planned,
     /// A wait began.
@@ -208,6 +209,13 @@ impl Trail {
         });
     }
 
+    /// Whether a step is in it as done.
+    #[must_use]
+    pub fn has_done(&self, step: &str) -> bool {
+        let done = |entry: &Entry| matches!(entry.kind, Kind::Applied | Kind::Found);
+        self.entries.iter().any(|it| it.name == step && done(it))
+    }
+
     /// Whether AWS accepted a step of an earlier run, or of this one.
     #[must_use]
     pub fn has_applied(&self) -> bool {
@@ -256,7 +264,7 @@ impl Trail {
                     until_ms: None,
                     ..Span::point(entry)
                 }),
-                Kind::Applied | Kind::WasDone | Kind::Planned => spans.push(Span::point(entry)),
+                Kind::Applied | Kind::Found | Kind::Planned => spans.push(Span::point(entry)),
             }
         }
         spans
@@ -425,6 +433,8 @@ mod tests {
         trail.note(Note::Began(about()), at(10));
         trail.note(Note::Entry(Kind::Applied, "detach_policy"), at(20));
         assert_eq!(Trail::read(&trail.text()), trail);
+        let older = trail.text().replace("\"applied\"", "\"was_done\"");
+        assert_eq!(Trail::read(&older).entries[1].kind, Kind::Found);
         for other in ["", "{}", "[1]", "{\"entries\": 7}"] {
             assert_eq!(Trail::read(other), Trail::default(), "{other}");
         }

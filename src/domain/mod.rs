@@ -9,6 +9,7 @@ pub mod decision;
 pub mod error_class;
 pub mod event;
 pub mod executions;
+pub mod found;
 pub mod history;
 pub mod lease_terms;
 pub mod partition;

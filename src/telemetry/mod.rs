@@ -91,6 +91,11 @@ pub enum What {
         /// The step's name.
         step: &'static str,
     },
+    /// A step was found done already.
+    Found {
+        /// The step's name.
+        step: &'static str,
+    },
     /// A wait began.
     Waiting {
         /// The wait's name.

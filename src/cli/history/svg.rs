@@ -104,7 +104,7 @@ fn block(out: &mut String, record: &Record, now: Timestamp, top: i64) -> i64 {
                 y + 12,
                 match kind {
                     Kind::Applied => "#2f7d4f",
-                    Kind::WasDone => "#9bbfa8",
+                    Kind::Found => "#9bbfa8",
                     _ => "#555555",
                 }
             ),

@@ -11,6 +11,7 @@ use crate::domain::error_class::Conflict;
 use crate::domain::event::Rejection;
 use crate::domain::history::News;
 use crate::domain::targets::ResolvedTarget;
+use crate::domain::words::found;
 use crate::runtime::programs::Finish;
 use crate::telemetry::metrics::{
     CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_OBSERVED, CLEANUPS_REFUSED, CLEANUPS_STARTED,
@@ -143,15 +144,24 @@ impl Event for StepDeferred {
     }
 }
 
-/// A step's target was gone already.
-pub struct StepWasDone {
+/// A step is found done: by an earlier run, by somebody else, or by a change whose answer was lost.
+pub struct StepFound<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
     /// The step.
     pub step: &'static str,
 }
 
-impl Event for StepWasDone {
+impl Event for StepFound<'_> {
     fn record(&self, _metrics: &Metrics) {
-        info!(step = self.step, "step was done already");
+        info!(step = self.step, "found: {}", found(self.step));
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Found { step: self.step },
+        })
     }
 }
 
