@@ -9,6 +9,7 @@ use crate::domain::decision::{Outcome, Refusal};
 use crate::domain::error_class::Conflict;
 use crate::domain::event::{Kind, Rejection, parse};
 use crate::domain::history::News;
+use crate::domain::targets::Mode;
 use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Phase;
 use crate::telemetry::{Telemetry, events};
@@ -78,6 +79,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             rejection: &rejection,
             event_age: SECONDS,
             resumed: false,
+            mode: Mode::Act,
         });
         telemetry.emit(events::StepApplied {
             execution_id: EXECUTION,
@@ -119,6 +121,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             "review.comment": "The basket is empty after login",
             "event.age_ms": 12_345,
             "resumed": false,
+            "mode": "act",
         }),
         json!({
             "level": "INFO", "message": "step applied",
@@ -174,6 +177,7 @@ fn the_lines_of_a_message_carry_its_id_and_a_reason_that_is_a_code() {
             message_id: MESSAGE,
             delay: SECONDS,
             reason: "throttled",
+            again: false,
         });
         telemetry.emit(events::MessageRefused {
             message_id: MESSAGE,
@@ -283,6 +287,7 @@ fn for_people_an_event_is_a_short_line_with_its_job_once_and_a_level_that_is_not
             rejection: &rejection,
             event_age: SECONDS,
             resumed: false,
+            mode: Mode::Act,
         });
         telemetry.emit(events::StepApplied {
             execution_id: EXECUTION,
@@ -306,6 +311,7 @@ fn for_people_an_event_is_a_short_line_with_its_job_once_and_a_level_that_is_not
             message_id: MESSAGE,
             delay: SECONDS,
             reason: "throttled",
+            again: false,
         });
         tracing::warn!(target: "aws_config::profile", "no such profile");
     });
@@ -317,7 +323,7 @@ fn for_people_an_event_is_a_short_line_with_its_job_once_and_a_level_that_is_not
         lines,
         [
             format!(
-                "{job}  cleanup started  review.comment=\"The basket is empty after login\" event.age=12s"
+                "{job}  cleanup started  review.comment=\"The basket is empty after login\" event.age=12s mode=act"
             ),
             format!("{job}  policy detached from production"),
             format!("{job}  waited for the detach to propagate  wait.took=2m3s"),
@@ -351,6 +357,7 @@ fn the_longest_comment_makes_one_line_that_no_log_driver_splits() {
             rejection: &rejection,
             event_age: SECONDS,
             resumed: true,
+            mode: Mode::Observe,
         });
     });
     assert_eq!(lines.len(), 1);

@@ -80,7 +80,7 @@ pub(super) fn draw(record: &Record, now: Timestamp, style: Style) -> String {
             line(what, id);
         }
     }
-    let spans = record.trail.spans();
+    let spans = record.spans();
     if spans.is_empty() {
         text.push_str("\n  No steps were recorded of this job.\n\n");
         return text;

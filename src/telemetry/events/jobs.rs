@@ -10,7 +10,7 @@ use crate::domain::decision::Outcome;
 use crate::domain::error_class::Conflict;
 use crate::domain::event::Rejection;
 use crate::domain::history::News;
-use crate::domain::targets::ResolvedTarget;
+use crate::domain::targets::{Mode, ResolvedTarget};
 use crate::domain::words::found;
 use crate::runtime::programs::Finish;
 use crate::telemetry::metrics::{
@@ -59,10 +59,16 @@ pub struct JobStarted<'a> {
     pub event_age: Duration,
     /// An earlier claim had bound the job already.
     pub resumed: bool,
+    /// The target's.
+    pub mode: Mode,
 }
 
 impl Event for JobStarted<'_> {
     fn record(&self, metrics: &Metrics) {
+        let only = match self.mode {
+            Mode::Act => "",
+            Mode::Observe => "; it is only observed",
+        };
         info!(
             execution.id = self.rejection.execution_id,
             pipeline = self.rejection.pipeline.name,
@@ -70,7 +76,8 @@ impl Event for JobStarted<'_> {
             review.comment = self.rejection.comment,
             event.age_ms = ms(self.event_age),
             resumed = self.resumed,
-            "{} started",
+            mode = self.mode.to_string(),
+            "{} started{only}",
             self.work
         );
         metrics.add(CLEANUPS_STARTED, 1);
