@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
-use crate::domain::history::{Record, State};
+use crate::domain::history::{Record, State, end_observed};
 use crate::ops::orphans::removed_by;
 use crate::runtime::clock::Clock;
 
@@ -70,7 +70,8 @@ enum What {
 pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
     let config = load(from)?;
     let clock = Clock::system();
-    let records = Setup::records(&config, from, &clock).await?;
+    let mut records = Setup::records(&config, from, &clock).await?;
+    end_observed(&mut records);
     match &options.what {
         None => {
             let shown = filtered(&records, options, clock.now());
@@ -166,6 +167,15 @@ fn painted(state: &State, text: &str, style: Style) -> String {
     }
 }
 
+/// How far the job is; of one that waits, for what.
+fn state(record: &Record) -> String {
+    let code = record.state.code();
+    match record.waits_for() {
+        Some(wait) => format!("{code}: {wait}"),
+        None => code.to_owned(),
+    }
+}
+
 fn table(records: &[&Record], now: Timestamp, style: Style) -> String {
     if records.is_empty() {
         return "No jobs.\n".to_owned();
@@ -178,14 +188,14 @@ fn table(records: &[&Record], now: Timestamp, style: Style) -> String {
     };
     let id = width(&|record| record.execution_id().len(), 9);
     let pipeline = width(&|record| record.pipeline.len(), 8);
-    let outcome = width(&|record| record.state.code().len(), 7);
+    let outcome = width(&|record| state(record).len(), 7);
     let mut text = style.bold(&format!(
         "{:id$}  {:pipeline$}  {:outcome$}  {:20}  {:>8}  {:>5}  COMMENT",
         "EXECUTION", "PIPELINE", "OUTCOME", "BEGAN", "TOOK", "STEPS"
     ));
     text.push('\n');
     for record in records {
-        let code = format!("{:outcome$}", record.state.code());
+        let code = format!("{:outcome$}", state(record));
         let comment = record
             .trail
             .about

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::setup::{Setup, load};
-use super::terminal::{Style, confirmed, describe, held, line, moment, print, print_json, rough};
+use super::terminal::{
+    Style, confirmed, describe, found, held, line, moment, print, print_json, rough,
+};
 use super::{FATAL, Invocation};
 use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
@@ -188,6 +190,7 @@ fn tell(milestone: &Milestone) {
         What::Applied { step } => describe(step).to_owned(),
         What::Waiting { wait } => format!("waiting for {}", describe(wait)),
         What::Held { by } => held(by),
+        What::Found { step } => format!("found: {}", found(step)),
         What::Started { .. } | What::Waited { .. } | What::Ended { .. } | What::Deleted => return,
     };
     let id = removed_by(&milestone.execution_id).unwrap_or_default();

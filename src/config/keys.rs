@@ -20,7 +20,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 33] = [
+pub(super) const KEYS: [(&str, &str, Kind); 34] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -53,6 +53,7 @@ pub(super) const KEYS: [(&str, &str, Kind); 33] = [
     ("telemetry", "metrics_interval", Kind::Duration),
     ("telemetry", "metrics_sink", Kind::Text),
     ("telemetry", "metrics_format", Kind::Text),
+    ("telemetry", "metrics_detail", Kind::Text),
     ("telemetry", "metrics_log_group", Kind::Text),
 ];
 

@@ -25,6 +25,7 @@ pub use self::fault::{Fault, Faults, Place};
 
 use crate::domain::arn::Arn;
 use crate::domain::targets::{Mode, Targets};
+use crate::telemetry::MetricsDetail;
 use crate::telemetry::logging::LogFormat;
 
 /// The file that is read where neither the command line nor the environment names one.
@@ -249,6 +250,8 @@ pub struct Telemetry {
     pub metrics_sink: MetricsSink,
     /// How metrics are written.
     pub metrics_format: MetricsFormat,
+    /// How much of what was counted is written.
+    pub metrics_detail: MetricsDetail,
     /// The log group that the CloudWatch agent is told to put EMF lines into which come over TCP.
     pub metrics_log_group: String,
 }
@@ -400,6 +403,7 @@ impl Config {
             metrics_interval,
             metrics_sink,
             metrics_format,
+            metrics_detail,
             metrics_log_group,
         } = telemetry;
         let time = |duration: &Duration| humantime::format_duration(*duration).to_string();
@@ -437,6 +441,7 @@ impl Config {
             ("telemetry.metrics_interval", time(metrics_interval)),
             ("telemetry.metrics_sink", metrics_sink.to_string()),
             ("telemetry.metrics_format", metrics_format.to_string()),
+            ("telemetry.metrics_detail", metrics_detail.to_string()),
             ("telemetry.metrics_log_group", metrics_log_group.clone()),
         ]
     }

@@ -71,12 +71,13 @@ fn the_least_file_gets_the_defaults() {
             "notify.event_bus=",
             "notify.source=stagesweep",
             "notify.program=",
-            "telemetry.log_format=json",
+            "telemetry.log_format=auto",
             "telemetry.log_level=info",
             "telemetry.metrics_namespace=Stagesweep",
             "telemetry.metrics_interval=1m",
             "telemetry.metrics_sink=stdout",
             "telemetry.metrics_format=emf",
+            "telemetry.metrics_detail=basic",
             "telemetry.metrics_log_group=/stagesweep/stagesweep",
         ]
     );

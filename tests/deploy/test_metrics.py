@@ -53,7 +53,8 @@ class Metrics(unittest.TestCase):
 
     def test_every_line_is_valid_emf_with_bounded_dimensions(self):
         validator = jsonschema.Draft202012Validator(SCHEMA)
-        lines = [it for it in self.drained() if "_aws" in it]
+        drained = self.drained(STAGESWEEP__TELEMETRY__METRICS_DETAIL="full")
+        lines = [it for it in drained if "_aws" in it]
         dimensions = set()
         for line in lines:
             validator.validate(line)
@@ -73,7 +74,9 @@ class Metrics(unittest.TestCase):
         self.assertEqual(sum(it.get("CleanupsSucceeded", 0) for it in lines), 1)
 
     def test_flat_lines_are_what_the_example_for_vector_takes_apart(self):
-        lines = self.drained(STAGESWEEP__TELEMETRY__METRICS_FORMAT="json")
+        lines = self.drained(
+            STAGESWEEP__TELEMETRY__METRICS_FORMAT="json", STAGESWEEP__TELEMETRY__METRICS_DETAIL="full"
+        )
         metrics = [it for it in lines if it["message"] == "metrics"]
         totals = [it for it in metrics if "PollAge" in it]
         self.assertTrue(totals and len(totals) < len(metrics))
