@@ -168,7 +168,7 @@ fn what_is_missing_is_said_of_the_file() {
     let missing = Config::load(Path::new("/nowhere/c.toml"), &env(&[])).unwrap_err();
     let missing = missing.to_string();
     assert!(
-        missing.starts_with("/nowhere/c.toml: cannot be read: No such file"),
+        missing.starts_with("/nowhere/c.toml: there is no such file: give --config FILE"),
         "{missing}"
     );
 }
@@ -336,9 +336,9 @@ fn overlapping_targets_are_a_fault_of_the_later_one() {
     let found = faults(&text, &[]);
     assert_eq!(
         found.last().unwrap(),
-        "c.toml:15:12: targets[2].pipeline: \"shop-frontend-pipeline\" overlaps targets[0] \
-         (\"{service}-frontend-pipeline\"): both match pipeline \"shop-frontend-pipeline\" at \
-         the same stage and action"
+        "c.toml:15:12: targets[2].pipeline: \"shop-frontend-pipeline\" overlaps the target \
+         \"{service}-frontend-pipeline\" at line 4: both match pipeline \"shop-frontend-pipeline\" at \
+         the same stage and action; remove one, or give it a stage or an action of its own"
     );
 }
 

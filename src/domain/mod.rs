@@ -14,3 +14,4 @@ pub mod lease_terms;
 pub mod partition;
 pub mod targets;
 pub mod verdict;
+pub mod words;
