@@ -323,6 +323,17 @@ fn bounds_hold_at_both_ends() {
 }
 
 #[test]
+fn a_queues_arn_is_answered_with_its_url() {
+    let arn = "arn:aws-cn:sqs:cn-north-1:012345678901:stagesweep";
+    let found = faults(GOOD, &[("STAGESWEEP__QUEUE__URL", arn)]);
+    let url = "https://sqs.cn-north-1.amazonaws.com.cn/012345678901/stagesweep";
+    let expected = format!(
+        "STAGESWEEP__QUEUE__URL: queue.url: {arn:?} is the queue's ARN; its URL is {url:?}"
+    );
+    assert_eq!(found, [expected]);
+}
+
+#[test]
 fn overlapping_targets_are_a_fault_of_the_later_one() {
     // An entry that is faulty itself does not shift the numbers of the others.
     let text = format!(

@@ -91,10 +91,8 @@ pub struct Question<'a> {
 
 impl Question<'_> {
     /// What becomes of an event.
-    ///
-    /// # Errors
-    /// [`NotAtHome`], where `queue.url` names no account and the targets cannot work in the event's.
-    pub fn event(self, body: &str) -> Result<Explained, NotAtHome> {
+    #[must_use]
+    pub fn event(self, body: &str) -> Explained {
         let mut explained = Explained::not_taken();
         // Where the queue's URL names no account, the event's own is taken for the queue's.
         let parsed = event::parse(body).ok();
@@ -102,7 +100,10 @@ impl Question<'_> {
             Kind::Rejection(rejection) => Some(rejection.pipeline.clone()),
             Kind::NotARejection(_) => event.failed.as_ref().map(|it| it.pipeline.clone()),
         });
-        let targets = self.at_home(pipeline.as_ref())?;
+        let targets = match self.at_home(pipeline.as_ref()) {
+            Ok(targets) => targets,
+            Err(error) => return explained.at_fault(&error),
+        };
         let allows = |account: &str| self.config.allows_account(account);
         match classify(body, &targets, allows) {
             Ok((rejection, resolved)) => {
@@ -133,29 +134,30 @@ impl Question<'_> {
                 explained.message = Some(said(unhandled.fate()));
             }
         }
-        Ok(explained)
+        explained
     }
 
     /// Which targets take the rejections of a pipeline, by its name or ARN.
-    ///
-    /// # Errors
-    /// [`NotAtHome`], where `queue.url` names no account and the targets cannot work in the pipeline's.
-    pub fn pipeline(self, pipeline: &str) -> Result<Explained, NotAtHome> {
+    #[must_use]
+    pub fn pipeline(self, pipeline: &str) -> Explained {
         let mut explained = Explained::not_taken();
         let arn: Option<PipelineArn> = pipeline.parse().ok();
-        let targets = self.at_home(arn.as_ref())?;
+        let targets = match self.at_home(arn.as_ref()) {
+            Ok(targets) => targets,
+            Err(error) => return explained.at_fault(&error),
+        };
         let Some(account) = targets.home().map(str::to_owned) else {
             explained.reason = Some("no_account");
             let why = "queue.url names no account: name the pipeline by its ARN";
             explained.detail = Some(why.to_owned());
-            return Ok(explained);
+            return explained;
         };
         let region = self.region.unwrap_or_default().to_owned();
         if arn.is_none() && region.is_empty() {
             explained.reason = Some("no_region");
             let why = "no AWS region: set AWS_REGION, or name the pipeline by its ARN";
             explained.detail = Some(why.to_owned());
-            return Ok(explained);
+            return explained;
         }
         let wanted = Wanted {
             pipeline,
@@ -168,7 +170,7 @@ impl Question<'_> {
             Err(error) => {
                 explained.reason = Some(ResolveError::NoTarget.code());
                 explained.detail = Some(error.to_string());
-                return Ok(explained);
+                return explained;
             }
         };
         for (target, named) in found {
@@ -188,7 +190,7 @@ impl Question<'_> {
                 }
             }
         }
-        Ok(explained)
+        explained
     }
 
     /// The targets; where `queue.url` names no account, as they are in that of `pipeline`.
@@ -273,6 +275,13 @@ impl Explained {
         }
     }
 
+    /// `queue.url` names no account, and the targets cannot work in the one at hand.
+    fn at_fault(mut self, error: &NotAtHome) -> Self {
+        self.reason = Some("bad_configuration");
+        self.detail = Some(error.to_string());
+        self
+    }
+
     /// Whether a target takes it.
     #[must_use]
     pub fn is_taken(&self) -> bool {
@@ -317,10 +326,7 @@ mod tests {
     const REJECTED: &str = include_str!("../../tests/events/approval-rejected.json");
     const APPROVED: &str = include_str!("../../tests/events/approval-approved.json");
 
-    fn explained(
-        config: &str,
-        ask: impl Fn(Question<'_>) -> Result<Explained, NotAtHome>,
-    ) -> Explained {
+    fn explained(config: &str, ask: impl Fn(Question<'_>) -> Explained) -> Explained {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.toml");
         std::fs::write(&path, config).unwrap();
@@ -331,7 +337,6 @@ mod tests {
             origins: &origins,
             region: config.queue.region.as_deref(),
         })
-        .unwrap()
     }
 
     fn config(pipeline: &str, stage: &str) -> String {

@@ -17,7 +17,7 @@ use crate::ops::explain::{Explained, Question, Taken};
 /// What the configuration makes of what was asked for.
 ///
 /// # Errors
-/// If the event cannot be read, or no target can work in the account at hand.
+/// If the event cannot be read.
 pub(super) fn explained(
     options: &Options,
     config: &Config,
@@ -30,8 +30,8 @@ pub(super) fn explained(
         region,
     };
     Ok(match (&options.event, &options.pipeline) {
-        (Some(file), _) => question.event(&body(file)?)?,
-        (None, pipeline) => question.pipeline(pipeline.as_deref().unwrap_or_default())?,
+        (Some(file), _) => question.event(&body(file)?),
+        (None, pipeline) => question.pipeline(pipeline.as_deref().unwrap_or_default()),
     })
 }
 
