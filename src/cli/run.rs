@@ -49,6 +49,9 @@ pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
     signals::end_within(config.shutdown.grace_period)
         .context("nothing would see to an end in time")?;
     let requests = Requests::listen().context("signal handlers could not be installed")?;
+    for warning in config::without_effect(&environment()) {
+        tracing::warn!("{warning}");
+    }
     let status = serve(
         config,
         &from,

@@ -54,9 +54,14 @@ impl Style {
 /// Writes to standard output. A reader that went away is no error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written.map_err(|error| (error.kind(), error)) {
+        Err((io::ErrorKind::BrokenPipe, _)) => Ok(()),
+        Err((kind, error)) => Err(io::Error::new(
+            kind,
+            format!("standard output cannot be written: {error}"),
+        )),
+        Ok(()) => Ok(()),
     }
 }
 

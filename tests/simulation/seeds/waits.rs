@@ -149,14 +149,7 @@ impl Play<'_> {
             deaths: self.deaths.clone(),
         });
         self.persons.push(Arc::clone(&life));
-        // A file is the ledger of one machine, which has one clock.
-        let clock = match self.scenario.is_fleet() {
-            true => self.clock.clone(),
-            false => {
-                let skew = Arc::clone(&self.daemons[0].fate.skew);
-                self.clock.on_another_machine(skew)
-            }
-        };
+        let clock = self.clock_of_a_person();
         let means = self.equip(&life, clock, None, Arc::default());
         let checker = Arc::clone(&self.checker);
         tokio::spawn(async move {
