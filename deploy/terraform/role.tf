@@ -60,9 +60,24 @@ data "aws_iam_policy_document" "queue" {
     ]
     resources = [aws_sqs_queue.rejections.arn]
   }
+
+  dynamic "statement" {
+    for_each = var.notify_event_bus_arn[*]
+
+    content {
+      sid       = "Notification"
+      actions   = ["events:PutEvents"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "events:source"
+        values   = ["stagesweep"]
+      }
+    }
+  }
 }
 
-# One policy for each thing that can be chosen.
 resource "aws_iam_role_policy" "cleanup" {
   name   = "cleanup"
   role   = aws_iam_role.daemon.id
@@ -110,6 +125,57 @@ data "aws_iam_policy_document" "cleanup" {
     ]
     resources = local.pipeline_arn
   }
+
+  dynamic "statement" {
+    for_each = aws_dynamodb_table.ledger[*].arn
+
+    content {
+      sid       = "Ledger"
+      actions   = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(var.target_role_arns) > 0 ? [var.target_role_arns] : []
+
+    content {
+      sid       = "TargetRoles"
+      actions   = ["sts:AssumeRole"]
+      resources = statement.value
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.catch_up_interval[*]
+
+    content {
+      sid       = "ListPipelines"
+      actions   = ["codepipeline:ListPipelines"]
+      resources = ["arn:${local.partition}:codepipeline:${local.region}:${local.account}:*"]
+    }
+  }
+
+  # What `doctor` asks for.
+  dynamic "statement" {
+    for_each = var.notify_event_bus_arn[*]
+
+    content {
+      sid       = "EventBus"
+      actions   = ["events:DescribeEventBus"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = aws_kms_key.this[*].arn
+
+    content {
+      sid       = "Key"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+    }
+  }
 }
 
 # All that changes something of a deployment.
@@ -156,136 +222,26 @@ data "aws_iam_policy_document" "acting" {
     actions   = ["cloudfront:DeleteContinuousDeploymentPolicy"]
     resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
   }
-}
 
-resource "aws_iam_role_policy" "ledger" {
-  count = local.has_table ? 1 : 0
+  dynamic "statement" {
+    for_each = var.log_bucket_arn[*]
 
-  name = "ledger"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "Ledger"
-      Effect   = "Allow"
-      Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"]
-      Resource = aws_dynamodb_table.ledger[0].arn
-    }]
-  })
-}
+    content {
+      sid       = "LegacyLogBucket"
+      actions   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
+      resources = [statement.value]
+    }
+  }
 
-resource "aws_iam_role_policy" "target_roles" {
-  count = length(var.target_role_arns) > 0 ? 1 : 0
+  dynamic "statement" {
+    for_each = var.web_acl_arn[*]
 
-  name = "target-roles"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "TargetRoles"
-      Effect   = "Allow"
-      Action   = "sts:AssumeRole"
-      Resource = var.target_role_arns
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "list_pipelines" {
-  count = var.catch_up_interval == null ? 0 : 1
-
-  name = "list-pipelines"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "ListPipelines"
-      Effect   = "Allow"
-      Action   = "codepipeline:ListPipelines"
-      Resource = "arn:${local.partition}:codepipeline:${local.region}:${local.account}:*"
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "notification" {
-  count = var.notify_event_bus_arn == null ? 0 : 1
-
-  name = "notification"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "Notification"
-      Effect    = "Allow"
-      Action    = "events:PutEvents"
-      Resource  = var.notify_event_bus_arn
-      Condition = { StringEquals = { "events:source" = "stagesweep" } }
-    }]
-  })
-}
-
-# What `doctor` asks for.
-resource "aws_iam_role_policy" "event_bus" {
-  count = var.notify_event_bus_arn == null ? 0 : 1
-
-  name = "event-bus"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "EventBus"
-      Effect   = "Allow"
-      Action   = "events:DescribeEventBus"
-      Resource = var.notify_event_bus_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "legacy_log_bucket" {
-  count = local.acts && var.log_bucket_arn != null ? 1 : 0
-
-  name = "legacy-log-bucket"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "LegacyLogBucket"
-      Effect   = "Allow"
-      Action   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
-      Resource = var.log_bucket_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "web_acl" {
-  count = local.acts && var.web_acl_arn != null ? 1 : 0
-
-  name = "web-acl"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "WebAcl"
-      Effect   = "Allow"
-      Action   = "wafv2:GetWebACL"
-      Resource = var.web_acl_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "key" {
-  count = var.customer_key ? 1 : 0
-
-  name = "key"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "Key"
-      Effect   = "Allow"
-      Action   = "kms:Decrypt"
-      Resource = aws_kms_key.this[0].arn
-    }]
-  })
+    content {
+      sid       = "WebAcl"
+      actions   = ["wafv2:GetWebACL"]
+      resources = [statement.value]
+    }
+  }
 }
 
 # What `doctor` reads beyond what the daemon does: what becomes of an event before and after the daemon, and what
@@ -363,13 +319,6 @@ data "aws_iam_policy_document" "operator" {
   source_policy_documents = concat(
     [data.aws_iam_policy_document.cleanup.json, data.aws_iam_policy_document.doctor.json],
     local.acts ? [data.aws_iam_policy_document.acting.json] : [],
-    aws_iam_role_policy.ledger[*].policy,
-    aws_iam_role_policy.target_roles[*].policy,
-    aws_iam_role_policy.list_pipelines[*].policy,
-    aws_iam_role_policy.event_bus[*].policy,
-    aws_iam_role_policy.legacy_log_bucket[*].policy,
-    aws_iam_role_policy.web_acl[*].policy,
-    aws_iam_role_policy.key[*].policy,
   )
 
   statement {

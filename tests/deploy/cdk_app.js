@@ -5,6 +5,7 @@ const ec2 = require('aws-cdk-lib/aws-ec2');
 const cloudwatch = require('aws-cdk-lib/aws-cloudwatch');
 const events = require('aws-cdk-lib/aws-events');
 const iam = require('aws-cdk-lib/aws-iam');
+const s3 = require('aws-cdk-lib/aws-s3');
 const sns = require('aws-cdk-lib/aws-sns');
 const { Stagesweep } = require('./dist/stagesweep.js');
 
@@ -28,7 +29,8 @@ const stagesweep = new Stagesweep(most, 'Stagesweep', {
     productionParameter: '/landing-pages/production',
     stagingParameter: '/landing-pages/staging',
   }],
-  notifyEventBus: events.EventBus.fromEventBusName(most, 'Bus', 'releases'),
+  notifyEventBus: new events.EventBus(most, 'Bus', { eventBusName: 'releases' }),
+  logBucket: new s3.Bucket(most, 'Logs of access'),
   alarmTopic: new sns.Topic(most, 'Topic'),
   customerKey: true,
   dashboard: true,

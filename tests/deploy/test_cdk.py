@@ -58,6 +58,13 @@ class Cdk(unittest.TestCase):
             self.assertEqual(synthesized.get("Rules", {}), {})
             self.assertNotIn("AWS::CloudFormation::Interface", synthesized.get("Metadata", {}))
 
+    def test_no_condition_names_a_resource(self):
+        # CloudFormation: conditions know parameters only. What the application makes itself has no value yet.
+        for name in ("Least", "Most"):
+            synthesized = self.synthesized(name)
+            named = re.findall(r'"(?:Ref|Fn::GetAtt)": \[?"(\w+)"', json.dumps(synthesized["Conditions"]))
+            self.assertEqual(set(named) & set(synthesized["Resources"]), set())
+
     def test_grants_and_metrics_are_about_this_stack(self):
         resources = self.synthesized("Most")["Resources"].values()
         mine = [it for it in resources if it["Type"] == "AWS::CloudWatch::Alarm" and "AlarmName" not in it["Properties"]]

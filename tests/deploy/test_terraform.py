@@ -169,7 +169,7 @@ class Terraform(unittest.TestCase):
             found = set()
             for _, kind, name, body in declared(parse(module)):
                 if kind == "aws_iam_policy_document" and name in ("acting", "cleanup", "doctor", "operator", "queue"):
-                    found |= {(it["sid"], tuple(sorted(it["actions"]))) for it in body["statement"]}
+                    found |= {(it["sid"], tuple(sorted(it["actions"]))) for it in blocks(body, "statement")}
                 # Those of the daemon's role that are written out.
                 if kind == "aws_iam_role_policy" and "jsonencode" in body["policy"]:
                     if body["role"] in ("${aws_iam_role.daemon.id}", "${aws_iam_role.this.id}"):

@@ -1,5 +1,5 @@
 import * as path from 'node:path';
-import { Aws, CfnParameter, CfnRule, Stack, Validations } from 'aws-cdk-lib';
+import { Aws, CfnParameter, CfnRule, Fn, Stack, Validations } from 'aws-cdk-lib';
 import { CfnInclude } from 'aws-cdk-lib/cloudformation-include';
 import * as cloudwatch from 'aws-cdk-lib/aws-cloudwatch';
 import * as codepipeline from 'aws-cdk-lib/aws-codepipeline';
@@ -129,6 +129,25 @@ const EXPECTED_OF_STACK = [
   ['W9053', 'Two such conditions may be the same constant.'],
 ];
 
+/** The conditions that ask whether a parameter is given. One may be given by a resource, which no condition may name. */
+const GIVEN = {
+  HasDeployStage: 'DeployStage',
+  HasMorePipelines: 'MorePipelines',
+  HasMoreProductionParameters: 'MoreProductionParameterArns',
+  HasMoreStagingParameters: 'MoreStagingParameterArns',
+  HasMorePipelineArns: 'MorePipelineArns',
+  Notifies: 'NotifyEventBusArn',
+  HasLogBucket: 'LogBucketArn',
+  HasWebAcl: 'WebAclArn',
+  HasTargetRoles: 'TargetRoleArns',
+  HasTargetAccounts: 'TargetAccounts',
+  HasTopic: 'AlarmTopicArn',
+  HasBoundary: 'PermissionsBoundary',
+};
+
+/** And whether none is. */
+const GIVEN_ON_ECS = { MakesCluster: 'Cluster' };
+
 /**
  * stagesweep: what takes down the staging distribution of a rejected deployment.
  *
@@ -195,6 +214,10 @@ export class Stagesweep extends Construct {
       OldestMessageSeconds: props.oldestMessageSeconds,
     };
     this.template = include(this, 'Template', place ? 'ecs' : 'ec2', given);
+    for (const [condition, parameter] of Object.entries({ ...GIVEN, ...(place ? GIVEN_ON_ECS : {}) })) {
+      const holds = (given[parameter] !== undefined) === (condition !== 'MakesCluster');
+      this.template.getCondition(condition).expression = Fn.conditionEquals(holds ? 'yes' : 'no', 'yes');
+    }
     this.namespace = `Stagesweep/${Stack.of(this).stackName}`;
     if (props.dashboard) {
       const watch = include(this, 'Watch', 'dashboard', { Stack: Aws.STACK_NAME });

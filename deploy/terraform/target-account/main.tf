@@ -138,6 +138,26 @@ data "aws_iam_policy_document" "acting" {
     actions   = ["cloudfront:DeleteContinuousDeploymentPolicy"]
     resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
   }
+
+  dynamic "statement" {
+    for_each = var.log_bucket_arn[*]
+
+    content {
+      sid       = "LegacyLogBucket"
+      actions   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.web_acl_arn[*]
+
+    content {
+      sid       = "WebAcl"
+      actions   = ["wafv2:GetWebACL"]
+      resources = [statement.value]
+    }
+  }
 }
 
 # What `doctor` reads beyond what the daemon does.
@@ -153,38 +173,6 @@ data "aws_iam_policy_document" "doctor" {
     actions   = ["iam:SimulatePrincipalPolicy"]
     resources = [aws_iam_role.this.arn]
   }
-}
-
-resource "aws_iam_role_policy" "legacy_log_bucket" {
-  count = var.mode == "act" && var.log_bucket_arn != null ? 1 : 0
-
-  name = "legacy-log-bucket"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "LegacyLogBucket"
-      Effect   = "Allow"
-      Action   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
-      Resource = var.log_bucket_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "web_acl" {
-  count = var.mode == "act" && var.web_acl_arn != null ? 1 : 0
-
-  name = "web-acl"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "WebAcl"
-      Effect   = "Allow"
-      Action   = "wafv2:GetWebACL"
-      Resource = var.web_acl_arn
-    }]
-  })
 }
 
 # The event keeps the account that it is from; the daemon checks it against its configuration.
