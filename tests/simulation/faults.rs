@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use embedded_aws::{Action, Faults, Rule};
 
-use crate::harness::{PATIENCE, World, assert_clean, assert_gone, assert_untouched};
+use stagesweep::domain::history::Kind;
+use stagesweep::ledger::EmbeddedLedger;
+
+use crate::harness::{Log, PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
 #[tokio::test(start_paused = true)]
 async fn a_storm_passes_and_everything_ends_clean() {
@@ -249,4 +252,43 @@ async fn receiving_that_fails_backs_off_and_recovers() {
     world.settled().await;
     assert_clean(&world, &service);
     daemon.stop().await;
+}
+
+/// The answers of four changes are lost.
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_answer_is_lost_is_shown_as_found_and_never_as_skipped() {
+    let world = World::new();
+    let service = world.service("shop");
+    let (log, _listening) = Log::listen();
+    for (operation, times) in [
+        ("UpdateDistribution", 2),
+        ("DeleteContinuousDeploymentPolicy", 1),
+        ("DeleteDistribution", 1),
+    ] {
+        for nth in 1..=times {
+            let lost = Rule::on(operation).then(Action::DropAfter).nth(nth);
+            world.aws.add_rule(lost);
+        }
+    }
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+    let records = EmbeddedLedger::history(&world.ledger_path("ledger.db"), &world.clock).unwrap();
+    assert_eq!(records[0].state.code(), "cleaned");
+    let entries = records[0].trail.entries.iter();
+    let steps = entries.filter(|it| matches!(it.kind, Kind::Applied | Kind::Found));
+    let steps: Vec<_> = steps.map(|it| it.name.as_str()).collect();
+    let in_order = [
+        "record_deleted",
+        "detach_policy",
+        "delete_policy",
+        "disable_staging",
+        "delete_staging",
+    ];
+    assert_eq!(steps, in_order);
+    let found = log.with("found: policy already detached");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["step"], "detach_policy");
 }

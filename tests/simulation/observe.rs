@@ -216,38 +216,6 @@ async fn no_program_is_run() {
     );
 }
 
-/// The answers of four changes are lost.
-#[tokio::test(start_paused = true)]
-async fn a_step_whose_answer_is_lost_is_shown_as_found_and_never_as_skipped() {
-    let world = World::new();
-    let service = world.service("shop");
-    let (log, _listening) = Log::listen();
-    for (operation, times) in [
-        ("UpdateDistribution", 2),
-        ("DeleteContinuousDeploymentPolicy", 1),
-        ("DeleteDistribution", 1),
-    ] {
-        for nth in 1..=times {
-            let lost = Rule::on(operation).then(Action::DropAfter).nth(nth);
-            world.aws.add_rule(lost);
-        }
-    }
-    world.reject(&service);
-    let daemon = world.start("ledger.db");
-    world.settled().await;
-    assert_clean(&world, &service);
-    daemon.stop().await;
-    let records = history(&world);
-    assert_eq!(records[0].state.code(), "cleaned");
-    let entries = records[0].trail.entries.iter();
-    let steps = entries.filter(|it| matches!(it.kind, Kind::Applied | Kind::Found));
-    let steps: Vec<_> = steps.map(|it| it.name.as_str()).collect();
-    assert_eq!(steps, STEPS);
-    let found = log.with("found: policy already detached");
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0]["step"], "detach_policy");
-}
-
 #[tokio::test(start_paused = true)]
 async fn catching_up_changes_nothing_either() {
     let world = World::new();
