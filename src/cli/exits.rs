@@ -9,6 +9,9 @@ pub const FATAL: u8 = 1;
 /// The exit status of a bad configuration: `EX_CONFIG` of `sysexits.h`.
 pub(super) const EX_CONFIG: u8 = 78;
 
+/// What clap exits with.
+const USAGE: u8 = 2;
+
 /// With `--detailed-exitcode`: there are steps to take. The same as a usage error, as in terraform.
 pub(super) const STEPS: u8 = 2;
 
@@ -131,12 +134,14 @@ pub(super) fn explained(mut command: Command) -> Command {
             continue;
         }
         command = command.mut_subcommand(verb, |verb| {
+            let mut statuses = statuses.to_vec();
+            if statuses.iter().all(|(status, _)| *status != USAGE) {
+                statuses.push((USAGE, "usage error"));
+            }
+            statuses.sort_by_key(|(status, _)| *status);
             let mut text = "Exit status:\n".to_owned();
             for (status, when) in statuses {
-                text.push_str(&format!("  {status:<3}{}\n", when.replace('`', "")));
-            }
-            if statuses.iter().all(|(status, _)| *status != 2) {
-                text.push_str("  2  usage error\n");
+                text.push_str(&format!("  {status:<4}{}\n", when.replace('`', "")));
             }
             if let Some(examples) = verb.get_after_help() {
                 text.push_str(&format!("\n{examples}"));

@@ -148,8 +148,8 @@ enum Verb {
                       stagesweep completion zsh > ~/.zfunc/_stagesweep\n  \
                       stagesweep completion fish > ~/.config/fish/completions/stagesweep.fish")]
     Completion {
-        /// The shell.
-        #[arg(value_name = "SHELL", value_parser = pages::shell())]
+        /// The shell: bash, fish or zsh.
+        #[arg(value_name = "SHELL", value_parser = pages::shell(), hide_possible_values = true)]
         shell: String,
     },
     /// Write the manual pages and the shells' completions.
@@ -164,19 +164,24 @@ enum Verb {
     Rehearse(rehearse::Options),
 }
 
+/// The heading of what stands before the verb or after it.
+const EVERYWHERE: &str = "Before or after the verb";
+
 /// Where a verb finds its configuration, and as whom it asks AWS.
 #[derive(Debug, clap::Args)]
 pub struct Invocation {
     /// The configuration file [default: $STAGESWEEP_CONFIG, else the text in $STAGESWEEP_CONFIG_TOML,
     /// else /etc/stagesweep/config.toml].
-    #[arg(short = 'c', long, value_name = "FILE", global = true)]
+    #[arg(short = 'c', long, value_name = "FILE", global = true, help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
     /// The AWS profile, which then comes before keys in variables [default: $AWS_PROFILE, else the one
     /// called default].
-    #[arg(long, value_name = "NAME", global = true, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "NAME", global = true, help_heading = EVERYWHERE,
+          value_parser = NonEmptyStringValueParser::new())]
     profile: Option<String>,
     /// The AWS region [default: $AWS_REGION, else the profile's, the instance's, or that of queue.url].
-    #[arg(long, value_name = "REGION", global = true, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "REGION", global = true, help_heading = EVERYWHERE,
+          value_parser = NonEmptyStringValueParser::new())]
     region: Option<String>,
 }
 

@@ -238,7 +238,7 @@ fn faults_of_the_environment_name_the_variable() {
     ];
     let found = faults(GOOD, &variables);
     let expected = [
-        r#"STAGESWEEP__LEDGER__TABEL: ledger.tabel: there is no such key"#,
+        r#"STAGESWEEP__LEDGER__TABEL: ledger.tabel: there is no such key; did you mean STAGESWEEP__LEDGER__TABLE?"#,
         r#"STAGESWEEP__QUEUE: queue: there is no such key"#,
         r#"STAGESWEEP__QUEUE__MAX_IN_FLIGHT: queue.max_in_flight: "many" is not a whole number"#,
         r#"STAGESWEEP__VERIFY__CODEPIPELINE: verify.codepipeline: "yes" is neither true nor false"#,
@@ -349,7 +349,7 @@ fn overlapping_targets_are_a_fault_of_the_later_one() {
     assert_eq!(
         found.last().unwrap(),
         "c.toml:15:12: targets[2].pipeline: \"shop-frontend-pipeline\" overlaps the target \
-         \"{service}-frontend-pipeline\" at line 4: both match pipeline \"shop-frontend-pipeline\" at \
+         \"{service}-frontend-pipeline\" at line 5: both match pipeline \"shop-frontend-pipeline\" at \
          the same stage and action; remove one, or give it a stage or an action of its own"
     );
 }

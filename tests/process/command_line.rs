@@ -183,13 +183,8 @@ async fn check_says_which_target_takes_an_event_or_a_pipeline_and_asks_nobody() 
     );
     let named = check(&world, None, &["--pipeline", "shop-frontend"]).await;
     assert_eq!(named.code, Some(78), "{}", named.stdout);
-    assert!(
-        named
-            .stdout
-            .contains("did you mean \"shop-frontend-pipeline\"?"),
-        "{}",
-        named.stdout
-    );
+    let near = "\"shop-frontend-pipeline\"? Else";
+    assert!(named.stdout.contains(near), "{}", named.stdout);
 
     std::fs::write(&file, event.replace("FAILED", "SUCCEEDED")).unwrap();
     let other = check(&world, None, &asked).await;
@@ -228,7 +223,7 @@ async fn what_sets_nothing_is_warned_about_and_what_sets_something_is_counted() 
     };
     let checked = launch(&["validate"]).env("STAGESWEEP__QUEUE__WAIT_TIME", "2s");
     let checked = checked.finish().await;
-    assert_eq!(checked.stderr, format!("warning: {said}\n"));
+    assert_eq!(checked.stderr, format!("warning: {said}"));
     let read = format!("{path} (+1 from the environment) is valid: 1 target\n");
     assert!(checked.stdout.starts_with(&read), "{}", checked.stdout);
     let row = |key: &str| {
@@ -335,7 +330,7 @@ async fn what_no_job_has_is_answered_with_what_they_have_and_a_star_stands_for_a
         none.stderr
     );
     let none = ends(&world, &["history", "--outcome", "superseded"], 0).await;
-    assert_eq!((&*none.stdout, &*none.stderr), ("No jobs.\n", ""));
+    assert_eq!((&*none.stdout, &*none.stderr), ("No jobs.", ""));
     let none = ends(&world, &["history", "--pipeline", "demo"], 0).await;
     assert!(none.stderr.contains(PIPELINE), "{}", none.stderr);
     let some = ends(&world, &["history", "--pipeline", "shop*"], 0)

@@ -57,7 +57,7 @@ async fn clean_goes_on_with_a_job_whose_message_is_gone_and_says_what_was_done_a
     world
         .aws
         .change_settings(|settings| settings.propagation = PROPAGATION);
-    let cleaned = verb(&["clean", PIPELINE, "--yes"]).finish().await;
+    let cleaned = verb(&["clean", PIPELINE, "--yes", "--wide"]).finish().await;
     assert_eq!(cleaned.code, Some(0), "{}", cleaned.stderr);
     let said = cleaned.stdout;
     let (before, left) = said.split_once("What is left of it").unwrap();

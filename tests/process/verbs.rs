@@ -113,7 +113,7 @@ async fn plan_shows_the_program_word_by_word_and_whether_it_could_be_started() {
     assert_eq!(missing["program"], words);
     let fault = missing["program_fault"].as_str().unwrap();
     assert!(fault.contains("No such file"), "{fault}");
-    let said = plan(&["plan", "batch"]).await;
+    let said = plan(&["plan", "batch", "--wide"]).await;
     let told = format!("It could not be run from here: {path} {fault}");
     assert!(said.contains(&told), "{said}");
 

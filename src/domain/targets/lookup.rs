@@ -423,7 +423,8 @@ mod tests {
             ("demo-1-frontend", Some("demo-1-frontend-pipeline")),
             ("demo-1-fronted-pipeline", Some("demo-1-frontend-pipeline")),
             ("lnading", Some("landing")),
-            ("blog", None),
+            ("blog", Some("blog-frontend-pipeline")),
+            ("xyz", None),
         ] {
             assert_eq!(near(written).as_deref(), meant, "{written}");
         }
