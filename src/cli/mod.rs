@@ -185,10 +185,12 @@ enum Verb {
     },
     /// Rehearse whole cleanups on this machine, against an embedded AWS. No account is needed.
     ///
-    /// Exits with 0 if nothing is left behind; with 1 if something is, or it was interrupted; with 78
-    /// on a bad configuration. With --serve, exits with 0 when asked to stop, 1 on a fatal error.
+    /// Exits with 0 if nothing is left behind, or the scenario ended as it must; with 1 otherwise, or if it
+    /// was interrupted; with 78 on a bad configuration. With --serve, exits with 0 when asked to stop, 1 on a
+    /// fatal error.
     #[cfg(feature = "rehearsal")]
-    #[command(after_help = "Example:\n  stagesweep rehearse --services 3 --faults mild")]
+    #[command(after_help = "Examples:\n  stagesweep rehearse --scenario crash\n  \
+                            stagesweep rehearse --services 3 --faults mild")]
     Rehearse(rehearse::Options),
 }
 

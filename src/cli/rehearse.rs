@@ -196,9 +196,7 @@ impl Stage {
             .listen(address)
             .await
             .with_context(|| format!("the embedded AWS cannot listen at {address}"))?;
-        for rejection in &scene.rejections {
-            scene.send(&aws, rejection)?;
-        }
+        scene.send_all(&aws, 1)?;
         let endpoint = listener.endpoint_url();
         let environment = scene.environment(&aws, options, &endpoint, &directory)?;
         terminal::print(&scene.instructions(&endpoint, &environment))?;
@@ -227,11 +225,7 @@ impl Stage {
         show.opening(options, &endpoint);
         let mut report = Report::new(scene, Clock::system());
         let mut late = scene.late_duplicates(options.duplicates);
-        for rejection in &scene.rejections {
-            for _ in 0..=options.duplicates - late.each() {
-                scene.send(aws, rejection)?;
-            }
-        }
+        scene.send_all(aws, 1 + options.duplicates - late.each())?;
 
         let stop = CancellationToken::new();
         let running = self.run(options, config, &endpoint, heard, stop.clone());
@@ -280,6 +274,7 @@ impl Stage {
         }
         show.close();
         listener.stop().await;
+        report.ask(&self.directory.ledger());
         let summary = report.summary((aws, scene), options, cast.as_ref(), interrupted);
         if options.json {
             terminal::print_json(&summary)?;

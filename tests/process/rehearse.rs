@@ -123,7 +123,7 @@ async fn scenarios_in_which_nothing_may_be_touched() {
         let job = &report["jobs"][0];
         assert_eq!(
             (&job["outcome"], &job["reason"]),
-            (&().into(), &reason.into())
+            (&"refused".into(), &reason.into())
         );
         assert_eq!(report["messages"]["dead_letters"], 1);
         assert!(changes(job).is_empty());
@@ -173,6 +173,9 @@ async fn a_rehearsal_is_one_json_document() {
             (&job["outcome"], changes(job)),
             (&"cleaned".into(), ALL.to_vec())
         );
+        let (name, arn) = (job["pipeline"].as_str().unwrap(), &job["pipeline_arn"]);
+        let expected = format!("arn:aws:codepipeline:ap-northeast-1:123456789012:{name}");
+        assert_eq!(arn, &expected);
         let at = job["began_at"].as_str().unwrap();
         assert_eq!(at.len(), "2026-08-24T06:05:07.123Z".len(), "{at}");
         assert!(job["duration_ms"].as_u64().unwrap() >= 600);

@@ -3,18 +3,20 @@
 //! What was done is told from the embedded AWS's record of the calls, as an answer that was lost leaves
 //! the daemon without a word of it; what was waited for, and how a job ended, from the daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::Options;
-use super::scenarios::{Cast, Scenario, Spared};
+use super::scenarios::{Cast, Scenario, Spared, in_queues, left_behind};
 use super::scene::{Rejection, Scene};
 use crate::cli::terminal::{describe, line};
-use crate::domain::binding::DELETED;
+use crate::domain::history::News;
+use crate::ledger::EmbeddedLedger;
 use crate::runtime::clock::Clock;
 use crate::telemetry::{Milestone, What};
 use embedded_aws::{EmbeddedAws, Entry, Seen};
@@ -22,16 +24,21 @@ use embedded_aws::{EmbeddedAws, Entry, Seen};
 /// Steps are listed for so many services, outcomes for all.
 const DETAILED: usize = 3;
 
+/// What a job came to that was not done.
+const FAILED: &str = "failed";
+const REFUSED: &str = "refused";
+
 /// What became of one rejection.
 #[derive(Serialize)]
 pub(super) struct Job {
     pub(super) pipeline: String,
+    pipeline_arn: Option<String>,
     pub(super) execution_id: String,
     #[serde(skip)]
     service: String,
-    /// How it was done; `None` if it was not.
-    pub(super) outcome: Option<&'static str>,
-    /// Why it was not done.
+    /// How it was done, or `refused` or `failed`; `None` if it was not begun.
+    outcome: Option<&'static str>,
+    /// Why it was not done; else the outcome.
     pub(super) reason: Option<&'static str>,
     #[serde(serialize_with = "moment")]
     began_at: Option<Timestamp>,
@@ -160,6 +167,7 @@ impl Report {
     pub(super) fn new(scene: &Scene, clock: Clock) -> Self {
         let jobs = scene.rejections.iter().map(|rejection| Job {
             pipeline: rejection.service.pipeline.clone(),
+            pipeline_arn: rejection.pipeline_arn(),
             execution_id: rejection.service.execution_id.clone(),
             service: rejection.service.name.clone(),
             outcome: None,
@@ -184,25 +192,30 @@ impl Report {
         let now = self.clock.now();
         let began = *job.began_at.get_or_insert(now);
         match milestone.what {
-            What::Waited { wait, took } => job.steps.push(Step {
-                at: now,
-                name: wait,
-                id: None,
-                waited_ms: Some(ms(took)),
-                answer_lost: false,
-            }),
+            What::Applied { step } => job.steps.push(Step::at(now, step, None)),
+            What::Waited { wait, took } => job.steps.push(Step::at(now, wait, Some(ms(took)))),
             What::Ended { code, success, .. } => {
                 job.duration_ms = Some(ms(between(began, now)));
-                (job.outcome, job.reason) = match success {
-                    true => (Some(code), None),
-                    false => (None, Some(code)),
-                };
+                job.outcome = Some(if success { code } else { FAILED });
+                job.reason = Some(code);
             }
             What::Deleted => job.deleted += 1,
-            What::Applied { .. }
-            | What::Started { .. }
-            | What::Waiting { .. }
-            | What::Held { .. } => {}
+            What::Started { .. } | What::Waiting { .. } | What::Held { .. } => {}
+        }
+    }
+
+    /// Asks the ledger which jobs were refused.
+    pub(super) fn ask(&mut self, ledger: &Path) {
+        let records = EmbeddedLedger::history(ledger, &self.clock).unwrap_or_default();
+        for job in self.jobs.iter_mut().filter(|it| it.outcome == Some(FAILED)) {
+            let refused = records.iter().any(|record| {
+                let told = &record.trail.told;
+                record.execution_id() == job.execution_id
+                    && job.reason.is_some_and(|it| told.refusal(it) == News::Known)
+            });
+            if refused {
+                job.outcome = Some(REFUSED);
+            }
         }
     }
 
@@ -216,11 +229,8 @@ impl Report {
     ) -> Summary<'a> {
         let ended = self.clock.now();
         let entries = aws.journal().entries();
-        for entry in &entries {
-            self.change(scene, entry);
-        }
         for job in &mut self.jobs {
-            job.steps.sort_by_key(|step| step.at);
+            job.take_changes(scene, &entries);
         }
         let messages = Messages {
             deleted: self.jobs.iter().map(|job| job.deleted).sum(),
@@ -251,23 +261,6 @@ impl Report {
             messages,
             problems,
             observes: scene.observes,
-        }
-    }
-
-    fn change(&mut self, scene: &Scene, entry: &Entry) {
-        let Some((rejection, name)) = step_of(scene, entry) else {
-            return;
-        };
-        let mut jobs = self.jobs.iter_mut();
-        let of = &rejection.service.execution_id;
-        if let Some(job) = jobs.find(|it| it.execution_id == *of) {
-            job.steps.push(Step {
-                at: entry.at,
-                name,
-                id: entry.call.resource.clone(),
-                waited_ms: None,
-                answer_lost: is_unanswered(entry),
-            });
         }
     }
 }
@@ -339,16 +332,60 @@ impl Summary<'_> {
     }
 }
 
+impl Step {
+    fn at(at: Timestamp, name: &'static str, waited_ms: Option<u64>) -> Self {
+        Self {
+            at,
+            name,
+            id: None,
+            waited_ms,
+            answer_lost: false,
+        }
+    }
+}
+
 impl Job {
+    /// The changes become those that the embedded AWS has, each at its own time. A wait ended before what
+    /// the daemon did next, however late that it did is known here.
+    fn take_changes(&mut self, scene: &Scene, entries: &[Entry]) {
+        let mut unreported = Vec::new();
+        for entry in entries {
+            let Some((rejection, name)) = step_of(scene, entry) else {
+                continue;
+            };
+            if rejection.service.execution_id != self.execution_id {
+                continue;
+            }
+            let change = Step {
+                id: entry.call.resource.clone(),
+                answer_lost: is_unanswered(entry),
+                ..Step::at(entry.at, name, None)
+            };
+            let mut reported = self.steps.iter_mut();
+            match reported.find(|it| it.name == name && it.id.is_none()) {
+                Some(step) => *step = change,
+                None => unreported.push(change),
+            }
+        }
+        let mut next = Timestamp::MAX;
+        for step in self.steps.iter_mut().rev() {
+            step.at = step.at.min(next);
+            next = step.at;
+        }
+        self.steps.extend(unreported);
+        self.steps
+            .retain(|it| it.id.is_some() || it.waited_ms.is_some());
+        self.steps.sort_by_key(|step| step.at);
+    }
+
     fn print(&self, detailed: bool) {
         let took = match self.duration_ms {
             Some(ms) => format!("{:.1} s", Duration::from_millis(ms).as_secs_f64()),
             None => "-".to_owned(),
         };
         let end = match (self.outcome, self.reason) {
-            (Some(outcome), _) => describe(outcome).to_owned(),
-            (None, Some(reason)) => format!("not done ({reason})"),
-            (None, None) => "not begun".to_owned(),
+            (Some(outcome), Some(reason)) if outcome != reason => format!("{outcome} ({reason})"),
+            (outcome, _) => describe(outcome.unwrap_or("not begun")).to_owned(),
         };
         line(&format!(
             "\n{}, execution {}: {end}, {took}",
@@ -399,48 +436,52 @@ impl Calls {
     }
 }
 
-fn in_queues((queued, dead): (usize, usize)) -> Option<String> {
-    (queued + dead > 0)
-        .then(|| format!("{queued} message(s) on the queue, {dead} in the dead-letter queue"))
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
 
-/// Everything that a finished cleanup would have taken down.
-fn left_behind(aws: &EmbeddedAws, scene: &Scene, waiting: (usize, usize)) -> Vec<String> {
-    let mut left = Vec::new();
-    let services = scene.rejections.iter().map(|it| &it.service);
-    let accounts: BTreeSet<&str> = services.map(|it| it.account.as_str()).collect();
-    for account in accounts {
-        let inventory = aws.in_account(account, aws.region()).inventory();
-        for distribution in inventory
-            .distributions
+    use clap::Parser;
+    use embedded_aws::{Action, Rule, Settings};
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::rehearse::scene;
+    use crate::domain::binding::DELETED;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_answer_was_lost_is_reported_in_its_place() {
+        let options = Line::parse_from(["rehearse"]).options;
+        let config = scene::config(&options, &BTreeMap::new()).unwrap();
+        let aws = EmbeddedAws::new(Clock::system(), Settings::default());
+        let scene = Scene::set(&aws, &config, 1).unwrap();
+        let service = scene.rejections[0].service.clone();
+        let mut report = Report::new(&scene, Clock::system());
+        aws.add_rule(Rule::on("PutParameter").then(Action::DropAfter));
+        let body =
+            json!({ "Name": service.staging_parameter, "Value": DELETED, "Overwrite": true });
+        let request = http::Request::post("http://aws.test/")
+            .header("x-amz-target", "AmazonSSM.PutParameter")
+            .body(body.to_string().into_bytes());
+        aws.handle(request.unwrap()).await;
+        let what = What::Waited {
+            wait: "detach_propagated",
+            took: Duration::from_secs(1),
+        };
+        let execution_id = service.execution_id.clone();
+        report.milestone(&Milestone { execution_id, what });
+        let summary = report.summary((&aws, &scene), &options, None, false);
+        let steps: Vec<_> = summary.jobs[0]
+            .steps
             .iter()
-            .filter(|distribution| distribution.staging)
-        {
-            left.push(format!("staging distribution {}", distribution.id));
-        }
-        for policy in &inventory.policies {
-            left.push(format!("continuous deployment policy {}", policy.id));
-        }
+            .map(|step| (step.name, step.answer_lost))
+            .collect();
+        let expected = [("record_deleted", true), ("detach_propagated", false)];
+        assert_eq!((steps.as_slice(), summary.passed), (&expected[..], false));
     }
-    for rejection in &scene.rejections {
-        let service = &rejection.service;
-        let aws = aws.in_account(&service.account, &service.region);
-        let production = aws.distribution(&service.production_id);
-        if production.is_none_or(|production| !production.policy_id.is_empty()) {
-            left.push(format!(
-                "a policy on production distribution {}",
-                service.production_id
-            ));
-        }
-        let value = aws.parameter(&service.staging_parameter);
-        if value.as_deref() != Some(DELETED) {
-            left.push(format!(
-                "{} = {}",
-                service.staging_parameter,
-                value.unwrap_or_default()
-            ));
-        }
-    }
-    left.extend(in_queues(waiting));
-    left
 }

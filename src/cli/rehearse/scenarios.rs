@@ -4,7 +4,7 @@
 //! present. How a story must end is held against the embedded AWS's own record of the calls, and against
 //! what there was before the daemon came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -13,6 +13,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::report::Job;
+use super::scene::Scene;
+use crate::domain::binding::DELETED;
 use crate::runtime::clock::Clock;
 use embedded_aws::{
     Definition, EmbeddedAws, Entry, Failure, Faults, Mode, Pattern, Retry, Service, Settings, Shape,
@@ -369,9 +371,8 @@ impl Cast {
     ) -> Vec<String> {
         let mut found = Vec::new();
         for job in jobs {
-            let end = job.outcome.or(job.reason);
-            if end != Some(self.end) {
-                let end = end.unwrap_or("nothing");
+            if job.reason != Some(self.end) {
+                let end = job.reason.unwrap_or("nothing");
                 found.push(format!(
                     "{} of execution {} came to {end}, not to {}",
                     job.pipeline, job.execution_id, self.end
@@ -416,8 +417,7 @@ impl Cast {
         }
         for (operation, id) in changed.by_ref() {
             let left = operation.starts_with("Delete") && now.contains_key(id);
-            if left || *operation == "PutParameter" && now.get(id).is_none_or(|it| it != "deleted")
-            {
+            if left || *operation == "PutParameter" && now.get(id).is_none_or(|it| it != DELETED) {
                 found.push(format!("{id} is still there"));
             }
         }
@@ -434,4 +434,55 @@ impl Cast {
 fn change(entry: &Entry) -> (&str, &str) {
     let resource = entry.call.resource.as_deref().unwrap_or_default();
     (&entry.call.operation, resource)
+}
+
+/// The messages that are left.
+pub(super) fn in_queues((queued, dead): (usize, usize)) -> Option<String> {
+    (queued + dead > 0)
+        .then(|| format!("{queued} message(s) on the queue, {dead} in the dead-letter queue"))
+}
+
+/// Everything that a finished cleanup would have taken down: there is none at the end of any other rehearsal.
+pub(super) fn left_behind(
+    aws: &EmbeddedAws,
+    scene: &Scene,
+    waiting: (usize, usize),
+) -> Vec<String> {
+    let mut left = Vec::new();
+    let services = scene.rejections.iter().map(|it| &it.service);
+    let accounts: BTreeSet<&str> = services.map(|it| it.account.as_str()).collect();
+    for account in accounts {
+        let inventory = aws.in_account(account, aws.region()).inventory();
+        for distribution in inventory
+            .distributions
+            .iter()
+            .filter(|distribution| distribution.staging)
+        {
+            left.push(format!("staging distribution {}", distribution.id));
+        }
+        for policy in &inventory.policies {
+            left.push(format!("continuous deployment policy {}", policy.id));
+        }
+    }
+    for rejection in &scene.rejections {
+        let service = &rejection.service;
+        let aws = aws.in_account(&service.account, &service.region);
+        let production = aws.distribution(&service.production_id);
+        if production.is_none_or(|production| !production.policy_id.is_empty()) {
+            left.push(format!(
+                "a policy on production distribution {}",
+                service.production_id
+            ));
+        }
+        let value = aws.parameter(&service.staging_parameter);
+        if value.as_deref() != Some(DELETED) {
+            left.push(format!(
+                "{} = {}",
+                service.staging_parameter,
+                value.unwrap_or_default()
+            ));
+        }
+    }
+    left.extend(in_queues(waiting));
+    left
 }

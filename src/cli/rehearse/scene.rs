@@ -87,6 +87,14 @@ pub(super) struct Rejection {
     body: String,
 }
 
+impl Rejection {
+    /// The pipeline, as the event names it.
+    pub(super) fn pipeline_arn(&self) -> Option<String> {
+        let event: serde_json::Value = serde_json::from_str(&self.body).ok()?;
+        Some(event.pointer("/resources/0")?.as_str()?.to_owned())
+    }
+}
+
 /// The set of a rehearsal.
 pub(super) struct Scene {
     pub(super) rejections: Vec<Rejection>,
@@ -219,9 +227,19 @@ impl Scene {
     }
 
     /// Sends a rejection as EventBridge would.
-    pub(super) fn send(&self, aws: &EmbeddedAws, rejection: &Rejection) -> anyhow::Result<()> {
+    fn send(&self, aws: &EmbeddedAws, rejection: &Rejection) -> anyhow::Result<()> {
         aws.send(&self.queues.url, rejection.body.as_str())
             .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
+        Ok(())
+    }
+
+    /// Sends so many of each rejection.
+    pub(super) fn send_all(&self, aws: &EmbeddedAws, each: u16) -> anyhow::Result<()> {
+        for rejection in &self.rejections {
+            for _ in 0..each {
+                self.send(aws, rejection)?;
+            }
+        }
         Ok(())
     }
 
