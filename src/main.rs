@@ -4,13 +4,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use stagesweep::cli::{self, Arguments};
+use stagesweep::cli;
 use stagesweep::telemetry::chain;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match cli::main(arguments) {
+    match cli::main(cli::parse()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("stagesweep: {}", chain(error.as_ref()));

@@ -200,7 +200,11 @@ impl Report {
                 job.reason = Some(code);
             }
             What::Deleted => job.deleted += 1,
-            What::Started { .. } | What::Waiting { .. } | What::Held { .. } => {}
+            // What is found done is among the changes that the embedded AWS has.
+            What::Started { .. }
+            | What::Found { .. }
+            | What::Waiting { .. }
+            | What::Held { .. } => {}
         }
     }
 
