@@ -119,8 +119,14 @@ const EXITS: [(&str, Statuses); 12] = [
     (
         "rehearse",
         &[
-            (0, "nothing is left behind; with `--serve`, asked to stop"),
-            (FATAL, "something is left, interrupted, or fatal error"),
+            (
+                0,
+                "nothing is left behind; with `--scenario`, it ended as it must; with `--serve`, asked to stop",
+            ),
+            (
+                FATAL,
+                "something is left, the scenario ended otherwise, interrupted, or fatal error",
+            ),
             BAD,
         ],
     ),

@@ -160,7 +160,8 @@ enum Verb {
     },
     /// Rehearse whole cleanups on this machine, against an embedded AWS. No account is needed.
     #[cfg(feature = "rehearsal")]
-    #[command(after_help = "Example:\n  stagesweep rehearse --services 3 --faults mild")]
+    #[command(after_help = "Examples:\n  stagesweep rehearse --scenario crash\n  \
+                            stagesweep rehearse --services 3 --faults mild")]
     Rehearse(rehearse::Options),
 }
 

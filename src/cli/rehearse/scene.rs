@@ -6,24 +6,40 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::Options;
 use crate::config::{Config, Faults};
 use crate::domain::arn::{Arn, PipelineArn};
 use crate::domain::targets::lookup::filled;
 use crate::domain::targets::{Mode, Parameters, Target};
 use embedded_aws::{Definition, EmbeddedAws, EventOptions, Queues, Service, Shape};
 
-/// What is rehearsed without a configuration of one's own. Short times, so that a rehearsal with
-/// faults ends within minutes; everything else is at its default.
-const CONFIG: &str = r#"
-[queue]
-url = "https://sqs.ap-northeast-1.amazonaws.com/123456789012/stagesweep"
+/// The times of a rehearsal without a configuration of one's own: short, so that one with faults ends
+/// within minutes; everything else is at its default.
+const TIMES: &str = r#"
 visibility_timeout = "30s"
 heartbeat_interval = "10s"
 
 [retry]
 initial_backoff = "1s"
 max_backoff = "10s"
+"#;
 
+/// The times of a scenario: shorter, as what it shows is not how long something takes.
+const SCENARIO_TIMES: &str = r#"
+wait_time = "1s"
+visibility_timeout = "2s"
+heartbeat_interval = "700ms"
+
+[cleanup]
+poll_interval_min = "100ms"
+poll_interval_max = "250ms"
+
+[retry]
+initial_backoff = "300ms"
+max_backoff = "1s"
+"#;
+
+const TARGET: &str = r#"
 [[targets]]
 pipeline = "{service}-frontend-pipeline"
 stage = "Approve"
@@ -35,16 +51,32 @@ staging_parameter = "/{service}/cloudfront/cfcd-staging"
 const QUEUE: &str = "stagesweep";
 
 /// After so many receives a message goes to the dead-letter queue.
-const MAX_RECEIVE_COUNT: u32 = 20;
+const MAX_RECEIVES: u32 = 20;
+
+/// A complete configuration for this queue.
+fn text(queue_url: &str, times: &str) -> String {
+    format!("[queue]\nurl = \"{queue_url}\"{times}{TARGET}")
+}
 
 /// Reads the configuration that is rehearsed.
 pub(super) fn config(
-    path: Option<&Path>,
+    options: &Options,
     environment: &BTreeMap<String, String>,
 ) -> Result<Config, Faults> {
-    match path {
+    match &options.config {
         Some(path) => Config::load(path, environment),
-        None => Config::parse(Path::new("rehearsal"), CONFIG, &BTreeMap::new()),
+        None => {
+            let queue_url = "https://sqs.ap-northeast-1.amazonaws.com/123456789012/stagesweep";
+            let text = text(queue_url, times(options));
+            Config::parse(Path::new("rehearsal"), &text, &BTreeMap::new())
+        }
+    }
+}
+
+fn times(options: &Options) -> &'static str {
+    match options.scenario {
+        Some(_) => SCENARIO_TIMES,
+        None => TIMES,
     }
 }
 
@@ -55,30 +87,62 @@ pub(super) struct Rejection {
     body: String,
 }
 
+impl Rejection {
+    /// The pipeline, as the event names it.
+    pub(super) fn pipeline_arn(&self) -> Option<String> {
+        let event: serde_json::Value = serde_json::from_str(&self.body).ok()?;
+        Some(event.pointer("/resources/0")?.as_str()?.to_owned())
+    }
+}
+
 /// The set of a rehearsal.
 pub(super) struct Scene {
     pub(super) rejections: Vec<Rejection>,
     /// Every target is only observed.
     pub(super) observes: bool,
+    /// Stage and action of the first target's approval.
+    approval: Option<(String, String)>,
     queues: Queues,
     /// Accounts that literal ARNs in targets name.
     accounts: Vec<String>,
 }
 
 impl Scene {
-    /// Makes `services` services for each target, all waiting at their approval.
-    pub(super) fn set(aws: &EmbeddedAws, config: &Config, services: u16) -> anyhow::Result<Self> {
+    /// Makes the queue, and the rule that sends rejections to it.
+    fn empty(aws: &EmbeddedAws, config: &Config, max_receives: u32) -> anyhow::Result<Self> {
         let visibility = config.queue.visibility_timeout.max(Duration::from_secs(1));
-        let queues = aws.create_queue_with_dlq(QUEUE, MAX_RECEIVE_COUNT, visibility);
-        // Nothing but this rule sends, if only `doctor` looks at it: rejections are put on the queue.
+        let queues = aws.create_queue_with_dlq(QUEUE, max_receives, visibility);
         aws.route_rejections(QUEUE, &queues.url)
             .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
-        let mut scene = Self {
+        Ok(Self {
             rejections: Vec::new(),
             observes: config.targets.iter().all(|it| it.mode() == Mode::Observe),
             queues,
+            approval: config.targets.iter().find_map(|it| {
+                let (stage, action) = (it.stage()?, it.action()?);
+                Some((stage.to_owned(), action.to_owned()))
+            }),
             accounts: Vec::new(),
-        };
+        })
+    }
+
+    /// What a scenario begins with.
+    pub(super) fn of_scenario(
+        aws: &EmbeddedAws,
+        config: &Config,
+        max_receives: u32,
+        rejected: &[(Service, String)],
+    ) -> anyhow::Result<Self> {
+        let mut scene = Self::empty(aws, config, max_receives)?;
+        let rejections = rejected.iter().cloned();
+        let rejections = rejections.map(|(service, body)| Rejection { service, body });
+        scene.rejections.extend(rejections);
+        Ok(scene)
+    }
+
+    /// Makes `services` services for each target, all waiting at their approval.
+    pub(super) fn set(aws: &EmbeddedAws, config: &Config, services: u16) -> anyhow::Result<Self> {
+        let mut scene = Self::empty(aws, config, MAX_RECEIVES)?;
         // A program has no part in a rehearsal, and what has no cleanup has none either.
         let targets: Vec<_> = config.targets.iter().filter(|it| it.cleans()).collect();
         ensure!(
@@ -163,9 +227,19 @@ impl Scene {
     }
 
     /// Sends a rejection as EventBridge would.
-    pub(super) fn send(&self, aws: &EmbeddedAws, rejection: &Rejection) -> anyhow::Result<()> {
+    fn send(&self, aws: &EmbeddedAws, rejection: &Rejection) -> anyhow::Result<()> {
         aws.send(&self.queues.url, rejection.body.as_str())
             .map_err(|failure| anyhow::anyhow!("{}: {}", failure.code, failure.message))?;
+        Ok(())
+    }
+
+    /// Sends so many of each rejection.
+    pub(super) fn send_all(&self, aws: &EmbeddedAws, each: u16) -> anyhow::Result<()> {
+        for rejection in &self.rejections {
+            for _ in 0..each {
+                self.send(aws, rejection)?;
+            }
+        }
         Ok(())
     }
 
@@ -205,32 +279,77 @@ impl Scene {
         LateDuplicates { each, pending }
     }
 
-    /// What a person types to use the embedded AWS.
-    pub(super) fn instructions(&self, endpoint: &str, aws: &EmbeddedAws) -> String {
+    /// Writes a complete configuration for the embedded AWS, unless there is one, and answers what points
+    /// a program at both.
+    pub(super) fn environment(
+        &self,
+        aws: &EmbeddedAws,
+        options: &Options,
+        endpoint: &str,
+        directory: &WorkDirectory,
+    ) -> anyhow::Result<Vec<(&'static str, String)>> {
         let queue_url = self.queue_url(endpoint);
-        let service = self.rejections.first().map(|rejection| &rejection.service);
-        let production = service.map_or("ID", |service| service.production_id.as_str());
+        let config = match &options.config {
+            Some(path) => std::path::absolute(path)?,
+            None => {
+                let path = directory.path().join("config.toml");
+                std::fs::write(&path, text(&queue_url, times(options)))
+                    .with_context(|| format!("{} cannot be written", path.display()))?;
+                path
+            }
+        };
+        let region = &aws.settings().region;
+        Ok(vec![
+            ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+            ("AWS_REGION", region.clone()),
+            ("AWS_DEFAULT_REGION", region.clone()),
+            ("AWS_ACCESS_KEY_ID", "rehearsal".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "rehearsal".to_owned()),
+            ("STAGESWEEP_CONFIG", config.display().to_string()),
+            ("STAGESWEEP__QUEUE__URL", queue_url),
+            (
+                "STAGESWEEP__LEDGER__PATH",
+                directory.ledger().display().to_string(),
+            ),
+        ])
+    }
+
+    /// What a person types to use the embedded AWS.
+    pub(super) fn instructions(
+        &self,
+        endpoint: &str,
+        environment: &[(&'static str, String)],
+    ) -> String {
+        let exports = environment.iter();
+        let exports: String = exports
+            .map(|(name, value)| format!("export {name}={value}\n"))
+            .collect();
+        let service = self.rejections.first().map(|it| &it.service);
+        let pipeline = service.map_or("PIPELINE", |service| service.pipeline.as_str());
+        let (stage, action) = self
+            .approval
+            .as_ref()
+            .map_or(("Approve", "Approve"), |(stage, action)| {
+                (stage.as_str(), action.as_str())
+            });
         format!(
             "\
 # The embedded AWS serves SQS, SSM, CloudFront, CodePipeline, EventBridge, IAM, STS and DynamoDB at
-# {endpoint}.
-# {count} rejection(s) wait on its queue. It stops with Ctrl-C and forgets everything.
-export AWS_ENDPOINT_URL={endpoint}
-export AWS_REGION={region}
-export AWS_DEFAULT_REGION={region}
-export AWS_ACCESS_KEY_ID=rehearsal
-export AWS_SECRET_ACCESS_KEY=rehearsal
-export STAGESWEEP__QUEUE__URL={queue_url}
-export STAGESWEEP__LEDGER__PATH=./rehearsal-ledger.db
-# With these, in another terminal, for instance (version 1 of the AWS CLI heeds AWS_ENDPOINT_URL
-# only in part, hence --endpoint-url):
-#   stagesweep run --config config/example.toml
-#   aws --endpoint-url {endpoint} cloudfront get-distribution --id {production}
-#   aws --endpoint-url {endpoint} sqs get-queue-attributes --queue-url {queue_url} \
---attribute-names All
+# {endpoint}. It stops with Ctrl-C, and all is gone then.
+# Rejections on its queue: {count}. In another terminal, after these lines (version 1 of the AWS CLI honours
+# AWS_ENDPOINT_URL only in part, hence --endpoint-url):
+{exports}\
+aws() {{ command aws --endpoint-url {endpoint} \"$@\"; }}
+#   stagesweep plan {pipeline}
+#   stagesweep run --drain
+# To try again, deploy once more, and reject that:
+#   aws codepipeline start-pipeline-execution --name {pipeline}
+#   aws codepipeline put-approval-result --pipeline-name {pipeline} --stage-name {stage} \\
+#     --action-name {action} --result status=Rejected,summary=no --token \"$(aws codepipeline \\
+#     get-pipeline-state --name {pipeline} --output text \\
+#     --query \"stageStates[?stageName=='{stage}'].actionStates[0].latestExecution.token\")\"
 ",
             count = self.rejections.len(),
-            region = aws.settings().region,
         )
     }
 
@@ -336,6 +455,10 @@ impl WorkDirectory {
 
     pub(super) fn path(&self) -> &Path {
         &self.0
+    }
+
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.0.join("ledger.db")
     }
 }
 

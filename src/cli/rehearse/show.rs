@@ -8,9 +8,10 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::{Options, Scene};
+use super::{Options, Scene, report};
 use crate::cli::terminal::{self, describe, found, held};
 use crate::telemetry::{Milestone, What};
+use embedded_aws::Entry;
 
 /// How often the waits on a terminal are redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -22,6 +23,8 @@ pub(super) struct Show {
     names: HashMap<String, String>,
     width: usize,
     live: Option<Live>,
+    /// Nothing is shown.
+    quiet: bool,
 }
 
 struct Live {
@@ -30,7 +33,7 @@ struct Live {
 }
 
 impl Show {
-    pub(super) fn new(scene: &Scene, began: Instant) -> Self {
+    pub(super) fn new(scene: &Scene, began: Instant, quiet: bool) -> Self {
         let names: HashMap<_, _> = scene
             .rejections
             .iter()
@@ -42,7 +45,7 @@ impl Show {
             })
             .collect();
         let width = names.values().map(String::len).max().unwrap_or(0);
-        let live = std::io::stdout().is_terminal().then(|| Live {
+        let live = (!quiet && std::io::stdout().is_terminal()).then(|| Live {
             screen: MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout()),
             bars: HashMap::new(),
         });
@@ -51,17 +54,33 @@ impl Show {
             names,
             width,
             live,
+            quiet,
         }
     }
 
     pub(super) fn opening(&self, options: &Options, endpoint: &str) {
+        if let Some(scenario) = options.scenario.filter(|_| !self.quiet) {
+            terminal::line(&format!("{}\n", scenario.story()));
+        }
         self.line(&format!(
-            "rehearsing {} rejection(s), propagation {}, faults {:?}, seed {}, AWS at {endpoint}",
+            "rejections {}, propagation {}, faults {}, seed {}, AWS at {endpoint}",
             self.names.len(),
-            humantime::format_duration(options.propagation),
-            options.faults,
+            humantime::format_duration(options.propagation()),
+            options.faults_name(),
             options.seed,
         ));
+    }
+
+    /// Shows a change whose answer the daemon did not get to see.
+    pub(super) fn unanswered(&self, scene: &Scene, entry: &Entry) {
+        if !report::is_unanswered(entry) {
+            return;
+        }
+        if let Some((rejection, step)) = report::step_of(scene, entry) {
+            let (name, width) = (&rejection.service.name, self.width);
+            let what = describe(step);
+            self.line(&format!("{name:width$}  {what}, but the answer was lost"));
+        }
     }
 
     /// Shows one milestone.
@@ -141,7 +160,10 @@ impl Show {
         live.bars.insert(name.to_owned(), bar);
     }
 
-    fn line(&self, text: &str) {
+    pub(super) fn line(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
         let line = format!("{:>8.2} s  {text}", self.began.elapsed().as_secs_f64());
         match &self.live {
             // A terminal that went away is no reason to stop the rehearsal.

@@ -113,8 +113,7 @@ impl State {
             }
             AwsService::CodePipeline => {
                 let (place, _) = self.whence(call);
-                let account = self.accounts.entry(place.account).or_default();
-                account.codepipeline(&place.region).call(now, call, body)
+                self.pipelines(place, now, call, body)
             }
             AwsService::DynamoDb => self.dynamodb.call(call, body),
             AwsService::EventBridge => {

@@ -3,6 +3,7 @@
 mod accounts;
 mod cloudfront;
 mod faults;
+mod pipelines;
 mod queues;
 
 use std::time::Duration;

@@ -82,8 +82,6 @@ impl EmbeddedAws {
     #[must_use]
     pub fn rejection_event(&self, service: &Service, options: &EventOptions) -> String {
         let event_id = self.state().ids.uuid();
-        let account = options.account.as_ref().unwrap_or(&service.account).clone();
-        let region = &service.region;
         let attempt = options.attempt.max(1);
         let start = options.start_time.unwrap_or(service.start_time);
         let time = options.time;
@@ -104,27 +102,39 @@ impl EmbeddedAws {
             let approval = pipeline.map_or(("Approve", "Approve"), |it| it.definition.approval());
             (approval.0.to_owned(), approval.1.to_owned())
         });
-        let time = time.round(Unit::Second).unwrap_or(time);
-        let what = match options.level {
-            Level::Action => "Action",
-            Level::Stage => "Stage",
-            Level::Pipeline => "Pipeline",
-        };
-        let (name, approval) = (&service.pipeline, [&*stage, &*action]);
-        let arn = format!("arn:aws:codepipeline:{region}:{account}:{name}");
-        json!({
-            "version": "0",
-            "id": event_id,
-            "detail-type": format!("CodePipeline {what} Execution State Change"),
-            "source": "aws.codepipeline",
-            "account": account,
-            "time": format!("{time:.0}"),
-            "region": region,
-            "resources": [arn],
-            "detail": detail(service, options, approval, start, &account),
-        })
-        .to_string()
+        envelope(service, options, [&stage, &action], event_id, time).to_string()
     }
+}
+
+/// The whole event, as a value.
+pub(crate) fn envelope(
+    service: &Service,
+    options: &EventOptions,
+    approval: [&str; 2],
+    event_id: String,
+    time: Timestamp,
+) -> Value {
+    let account = options.account.as_ref().unwrap_or(&service.account);
+    let (region, name) = (&service.region, &service.pipeline);
+    let start = options.start_time.unwrap_or(service.start_time);
+    let time = time.round(Unit::Second).unwrap_or(time);
+    let what = match options.level {
+        Level::Action => "Action",
+        Level::Stage => "Stage",
+        Level::Pipeline => "Pipeline",
+    };
+    let arn = format!("arn:aws:codepipeline:{region}:{account}:{name}");
+    json!({
+        "version": "0",
+        "id": event_id,
+        "detail-type": format!("CodePipeline {what} Execution State Change"),
+        "source": "aws.codepipeline",
+        "account": account,
+        "time": format!("{time:.0}"),
+        "region": region,
+        "resources": [arn],
+        "detail": detail(service, options, approval, start, account),
+    })
 }
 
 impl Service {

@@ -1,7 +1,7 @@
 //! CodePipeline over AWS JSON 1.1: what became of the pipelines' executions.
 //!
-//! After the CodePipeline API reference. Only reads are spoken; what happens in a pipeline is done by
-//! `pipeline` and told by `review`.
+//! After the CodePipeline API reference. Only reads are here; what happens in a pipeline is done by
+//! `pipeline`, whether it is told by `review` or asked for through the API.
 
 pub(crate) mod definition;
 pub(crate) mod execution;
@@ -305,6 +305,6 @@ fn page(body: &Value, field: &str, all: Vec<Value>) -> Result<Reply, Failure> {
     Ok(Reply::json(&reply))
 }
 
-fn failure(code: &str, message: impl Into<String>) -> Failure {
+pub(crate) fn failure(code: &str, message: impl Into<String>) -> Failure {
     Failure::new(400, code, message)
 }

@@ -184,6 +184,14 @@ impl EventBridge {
         })
     }
 
+    /// Takes an event of an AWS service, which comes to the default bus.
+    pub(crate) fn take(&mut self, context: &mut Context<'_>, event: Value) {
+        if let Some(bus) = self.buses.get_mut(DEFAULT) {
+            bus.deliver(context, &event);
+            bus.events.push(event);
+        }
+    }
+
     /// Takes one event; answers its id.
     fn put_event(&mut self, context: &mut Context<'_>, entry: &Value) -> Result<String, Failure> {
         let refused = |code: &str, message: &str| Err(Failure::new(400, code, message));

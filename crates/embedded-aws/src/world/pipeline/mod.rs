@@ -16,6 +16,7 @@
 //! | a stage is rolled back | `EmbeddedAws::roll_back`, `EmbeddedAws::play_rollback` |
 //! | it is stopped; or abandoned, and its build goes on | `EmbeddedAws::stop` |
 //! | where it is, and every run of its actions | `EmbeddedAws::execution`, `EmbeddedAws::executions` |
+//! | the same by CodePipeline's own API | StartPipelineExecution, RetryStageExecution, PutApprovalResult: its event goes to the default bus |
 //! | somebody else writes | `EmbeddedAws::put_parameter_as`, `EmbeddedAws::modify_as_firewall_manager` |
 //! | who wrote, in truth | `by` of a parameter's version, `made_by` and `modified_by` of a distribution: [`By`](crate::By) |
 //!
@@ -33,6 +34,7 @@
 //! The parts of a deployment that `service` and `review` tell enter their stages whoever is in them: they are
 //! for stories in which that does not matter.
 
+mod asked;
 pub(crate) mod builds;
 mod deploy;
 mod promote;

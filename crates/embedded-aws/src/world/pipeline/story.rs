@@ -32,7 +32,7 @@ impl State {
         self.schedule(&key, begun, at);
     }
 
-    fn start(
+    pub(super) fn start(
         &mut self,
         service: &Service,
         things: &Place,
