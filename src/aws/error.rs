@@ -4,6 +4,7 @@
 //! never read as "it does not exist": a proxy can answer that, and deletion hangs on the answer.
 
 use std::error::Error as StdError;
+use std::io::ErrorKind;
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
@@ -12,11 +13,13 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use super::settings::Misconfigured;
 use super::sign_in::NotSignedIn;
 use super::sts::NotAssumed;
+use crate::domain::arn::Arn;
 use crate::domain::error_class::{Conflict, ErrorClass};
 
-/// A call that failed, after the SDK's own attempts.
+/// A call that failed, after the SDK's own attempts. With its source it says which service failed at which
+/// host, what happened, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} failed ({})", code.as_deref().unwrap_or(class.code()))]
+#[error("{}", self.happened())]
 pub struct AwsError {
     /// The API operation.
     pub operation: &'static str,
@@ -24,23 +27,87 @@ pub struct AwsError {
     pub class: ErrorClass,
     /// AWS's error code, where there was an answer.
     pub code: Option<String>,
+    /// Which host was asked, where that is known.
+    host: Option<Host>,
+    /// Nobody answered.
+    unreached: bool,
     #[source]
     source: Box<dyn StdError + Send + Sync>,
 }
 
+/// A host, and its port where the endpoint names one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host(String);
+
+impl Host {
+    /// The one of a URI, without what a user wrote before it.
+    pub(super) fn of(uri: &str) -> Option<Self> {
+        let uri: http::Uri = uri.parse().ok()?;
+        let authority = uri.authority()?.as_str();
+        let host = authority.rsplit('@').next()?;
+        Some(Self(host.to_owned()))
+    }
+}
+
+/// Why a request to a host failed before it was answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub(super) struct AtHost {
+    host: Host,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl AtHost {
+    pub(super) fn new(host: Host, source: Box<dyn StdError + Send + Sync>) -> Self {
+        Self { host, source }
+    }
+}
+
 impl AwsError {
+    fn of(
+        operation: &'static str,
+        class: ErrorClass,
+        code: Option<&str>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            operation,
+            class,
+            code: code.map(str::to_owned),
+            host: None,
+            unreached: false,
+            source: source.into(),
+        }
+    }
+
+    /// What happened to which service, and where.
+    fn happened(&self) -> String {
+        let service = service(self.operation);
+        let at = self.host.as_ref();
+        let at = at.map_or(String::new(), |Host(host)| format!(" at {host}"));
+        let operation = self.operation;
+        match self.unreached {
+            true => format!("{service} cannot be reached{at} ({operation})"),
+            false => {
+                let code = self.code.as_deref().unwrap_or(self.class.code());
+                format!("{operation} of {service} failed{at} ({code})")
+            }
+        }
+    }
+
+    /// Nobody answered the call.
+    #[must_use]
+    pub fn is_unreached(&self) -> bool {
+        self.unreached
+    }
+
     /// An answer that is no error by AWS's account but cannot be used: a field is missing, or the
     /// body is not what it should be.
     pub(super) fn unusable(
         operation: &'static str,
         why: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self {
-            operation,
-            class: ErrorClass::Unavailable,
-            code: None,
-            source: why.into(),
-        }
+        Self::of(operation, ErrorClass::Unavailable, None, why)
     }
 
     /// The pages of a list do not end.
@@ -50,34 +117,20 @@ impl AwsError {
 
     /// The configuration that was read is no longer the one that was decided upon.
     pub(crate) fn changed(operation: &'static str, why: &'static str) -> Self {
-        Self {
-            operation,
-            class: ErrorClass::Changed,
-            code: None,
-            source: why.into(),
-        }
+        Self::of(operation, ErrorClass::Changed, None, why)
     }
 
     /// The call was not made, because the job that it was for has been told to stop.
     pub(super) fn not_begun(operation: &'static str) -> Self {
-        Self {
-            operation,
-            class: ErrorClass::Unavailable,
-            code: None,
-            source: "not begun: the job was told to stop".into(),
-        }
+        let why = "not begun: the job was told to stop";
+        Self::of(operation, ErrorClass::Unavailable, None, why)
     }
 
     /// An entry of a batch that failed.
     pub(super) fn entry(operation: &'static str, code: &str, message: Option<&str>) -> Self {
-        Self {
-            operation,
-            class: classify_code(code).unwrap_or(ErrorClass::Unavailable),
-            code: Some(code.to_owned()),
-            source: message
-                .unwrap_or("the entry failed without a message")
-                .into(),
-        }
+        let class = classify_code(code).unwrap_or(ErrorClass::Unavailable);
+        let message = message.unwrap_or("the entry failed without a message");
+        Self::of(operation, class, Some(code), message)
     }
 
     /// The role that it was to be made as could not be assumed.
@@ -130,11 +183,28 @@ where
             // Time was up, no connection, or no usable answer.
             _ => (ErrorClass::Unavailable, None),
         };
+        let answered = error.raw_response().and_then(|it| it.extension::<Host>());
+        let asked = causes(&error).find_map(|it| it.downcast_ref::<AtHost>());
+        let host = answered.or_else(|| asked.map(|it| &it.host)).cloned();
+        let unreached = matches!(
+            error,
+            SdkError::DispatchFailure(_) | SdkError::TimeoutError(_)
+        );
+        let source = match unreached {
+            true => format!(
+                "{}; check the network, AWS_ENDPOINT_URL and the region",
+                obstacle(&error)
+            )
+            .into(),
+            false => source_of(error),
+        };
         AwsError {
             operation,
             class,
             code,
-            source: source_of(error),
+            host,
+            unreached,
+            source,
         }
     }
 }
@@ -142,14 +212,14 @@ where
 /// A call that failed before anybody at AWS could answer, for a reason that no waiting changes or that came with
 /// a class of its own.
 fn not_made(operation: &'static str, error: &(dyn StdError + 'static)) -> Option<AwsError> {
-    let made = |class, code, source| AwsError {
-        operation,
-        class,
-        code,
-        source,
+    let made = |class, code, source: Box<dyn StdError + Send + Sync>| AwsError {
+        host: causes(error)
+            .find_map(|it| it.downcast_ref::<AtHost>())
+            .map(|it| it.host.clone()),
+        ..AwsError::of(operation, class, code, source)
     };
-    if let Some(it) = not_assumed(error).cloned() {
-        return Some(made(it.class, it.code.clone(), Box::new(it)));
+    if let Some(it) = not_assumed(error) {
+        return Some(made(it.class, it.code.as_deref(), Box::new(it.clone())));
     }
     if let Some(it) = causes(error).find_map(|it| it.downcast_ref::<NotSignedIn>()) {
         return Some(made(it.class, None, Box::new(it.clone())));
@@ -160,6 +230,83 @@ fn not_made(operation: &'static str, error: &(dyn StdError + 'static)) -> Option
     }
     let said = untrusted(error).or_else(|| impossible(error))?;
     Some(made(ErrorClass::Misconfigured, None, said.into()))
+}
+
+/// Why a host was not reached, in its innermost words.
+fn obstacle(error: &(dyn StdError + 'static)) -> String {
+    let io = causes(error).filter_map(|it| it.downcast_ref::<std::io::Error>());
+    match io.last().map(std::io::Error::kind) {
+        Some(ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
+        Some(ErrorKind::TimedOut) => "no answer in time".to_owned(),
+        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+            "the connection was cut off".to_owned()
+        }
+        _ => {
+            let last = causes(error).last().map(ToString::to_string);
+            let last = last.unwrap_or_default();
+            match causes(error).any(|it| it.to_string().contains("dns error")) {
+                true => format!("its name cannot be resolved ({last})"),
+                false => last,
+            }
+        }
+    }
+}
+
+/// The service of an operation, as people call it.
+fn service(operation: &str) -> &'static str {
+    match operation {
+        "GetParameter" | "GetParameterHistory" | "PutParameter" | "DescribeParameters" => {
+            "Systems Manager"
+        }
+        "GetPipelineState"
+        | "ListActionExecutions"
+        | "ListPipelineExecutions"
+        | "ListPipelines" => "CodePipeline",
+        "GetItem" | "UpdateItem" | "Scan" => "DynamoDB",
+        "AssumeRole" | "GetCallerIdentity" => "STS",
+        "SimulatePrincipalPolicy" => "IAM",
+        "DescribeEventBus"
+        | "DescribeRule"
+        | "ListRuleNamesByTarget"
+        | "ListTargetsByRule"
+        | "PutEvents" => "EventBridge",
+        "ChangeMessageVisibilityBatch"
+        | "DeleteMessageBatch"
+        | "GetQueueAttributes"
+        | "ReceiveMessage"
+        | "SendMessage" => "SQS",
+        _ if operation.contains("Distribution")
+            || operation.contains("ContinuousDeploymentPolic") =>
+        {
+            "CloudFront"
+        }
+        _ => "AWS",
+    }
+}
+
+/// Who may not do what on what, and what to do, from the words of an IAM denial.
+fn denial(message: &str) -> Option<String> {
+    let (who, rest) = message
+        .strip_prefix("User:")?
+        .split_once(" is not authorized to perform: ")?;
+    let (asked, why) = match rest.split_once(" because ") {
+        Some((asked, why)) => (asked, format!(" ({why})")),
+        None => (rest, String::new()),
+    };
+    let (action, resource) = match asked.split_once(" on resource: ") {
+        Some((action, resource)) => (action, format!(" on {resource}")),
+        None => (asked, String::new()),
+    };
+    let who = who.trim();
+    let role = Arn::parse(who).map_or("", |arn| arn.resource);
+    let whom = match role.strip_prefix("assumed-role/") {
+        Some(session) => format!("role/{}", session.split('/').next().unwrap_or_default()),
+        None if role.is_empty() => "the caller's policy".to_owned(),
+        None => role.to_owned(),
+    };
+    Some(format!(
+        "{who} may not {action}{resource}{why}; allow it in {whom}"
+    ))
 }
 
 /// What is wrong with a certificate, if that is why a connection failed, and what to set.
@@ -216,7 +363,7 @@ where
 {
     let message = error.as_service_error().and_then(|error| error.message());
     if let Some(message) = message.filter(|message| !message.is_empty()) {
-        return message.into();
+        return denial(message).unwrap_or_else(|| message.to_owned()).into();
     }
     match error {
         SdkError::ServiceError(context) if context.err().code().is_none() => format!(
