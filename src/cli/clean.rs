@@ -1,5 +1,6 @@
 //! `clean`: one cleanup by hand, with progress on the terminal.
 
+mod halfway;
 mod progress;
 
 use std::io::IsTerminal;
@@ -30,7 +31,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::programs::Processes;
 use crate::runtime::stop::{Stop, StopReason};
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::Milestone;
+use crate::telemetry::{Milestone, What};
 use progress::Progress;
 
 /// What `clean` takes besides its target.
@@ -61,17 +62,19 @@ pub(super) async fn clean(
     let _ended = tasks.end_on_drop();
     let accounts = setup.accounts(&tasks);
     let account = accounts.get(&named.target.access);
+    let access = &named.target.access;
     let Some(parameters) = &named.target.parameters else {
         anyhow::bail!(
             "the target {} takes nothing down: it only runs a program, for an event",
             named.target.label
         );
     };
-    if let Some(path) = setup.missing_ledger() {
+    if let Some(missing) = setup.missing_ledger() {
         eprintln!(
-            "There was no ledger {path} here: a daemon whose ledger is elsewhere does not know of this."
+            "stagesweep: {missing}; this makes one, of which a daemon whose ledger is elsewhere does not know"
         );
     }
+    let place = accounts.place(parameters, access);
     let ledger = setup.ledger_beside().await?;
     let resumes = ByHand::open_job(&*ledger, &named).await?;
     let bound = resumes.as_ref().map(|open| open.binding.clone());
@@ -88,10 +91,13 @@ pub(super) async fn clean(
         }
         text.push_str(&plan::inventory(parameters, &found, &setup.clock, style));
         match &resumes {
-            Some(open) => text.push_str(&left(open, resumed, &forecast, &setup.clock, style)),
+            Some(open) => {
+                let listed = plan::listed(&forecast, &found, place, style);
+                text.push_str(&left(open, resumed, &listed, &setup.clock, style));
+            }
             // What is left is what somebody is doing.
             None if at_work(&records, &named).is_some() => {}
-            None => text.push_str(&plan::steps(&forecast, style)),
+            None => text.push_str(&plan::steps(&forecast, &found, place, style)),
         }
         print(&text)?;
     }
@@ -105,7 +111,7 @@ pub(super) async fn clean(
             return Ok(FATAL);
         }
         if options.json {
-            print_json(&plan::document(&named, parameters, &found, &forecast))?;
+            print_json(&plan::document(&named, place, &found, &forecast))?;
         }
         return Ok(match forecast.end {
             End::Refused(_) => FATAL,
@@ -116,7 +122,11 @@ pub(super) async fn clean(
         return Ok(FATAL);
     }
     let done = resumed.map(open_job::done).unwrap_or_default();
-    let shown = Shown { forecast, done };
+    let shown = Shown {
+        forecast,
+        done,
+        target,
+    };
     perform(
         &setup, accounts, ledger, &order, &shown, options, milestones,
     )
@@ -128,6 +138,8 @@ struct Shown<'a> {
     forecast: Forecast,
     /// The steps that earlier runs of the job have done.
     done: Vec<&'a str>,
+    /// What was named.
+    target: &'a TargetArgument,
 }
 
 /// What is to be cleaned: the open job, or else what the parameter names.
@@ -163,7 +175,7 @@ fn order(
 fn left(
     open: &Unfinished,
     record: Option<&history::Record>,
-    forecast: &Forecast,
+    listed: &str,
     clock: &Clock,
     style: Style,
 ) -> String {
@@ -173,7 +185,7 @@ fn left(
         None => format!("\n{}\n  {}\n", style.bold(heading), open.key.as_str()),
     };
     text.push_str(&format!("\n{}\n", style.bold("What is left of it")));
-    text.push_str(&plan::listed(forecast, style));
+    text.push_str(listed);
     let more = open.binding.evidence.more.iter();
     let more: Vec<&str> = more.map(|staged| staged.id.as_str()).collect();
     if !more.is_empty() {
@@ -238,6 +250,15 @@ async fn perform(
     let began = Instant::now();
     let mut progress = (!options.json).then(|| Progress::new(&shown.forecast, usual, began));
 
+    let mut made: Vec<&'static str> = Vec::new();
+    let mut happened = |milestone: &Milestone, progress: &mut Option<Progress>| {
+        if let What::Applied { step } = milestone.what {
+            made.push(step);
+        }
+        if let Some(progress) = progress {
+            progress.milestone(milestone);
+        }
+    };
     let stop = Stop::default();
     let cleaning = by_hand.clean(order, &stop);
     tokio::pin!(cleaning);
@@ -245,11 +266,7 @@ async fn perform(
         tokio::select! {
             biased;
             cleaned = &mut cleaning => break cleaned,
-            Some(milestone) = milestones.recv() => {
-                if let Some(progress) = &mut progress {
-                    progress.milestone(&milestone);
-                }
-            }
+            Some(milestone) = milestones.recv() => happened(&milestone, &mut progress),
             request = requests.next() => {
                 if let Request::Stop { .. } = request {
                     if let Some(progress) = &progress {
@@ -262,14 +279,17 @@ async fn perform(
         }
     };
     while let Ok(milestone) = milestones.try_recv() {
-        if let Some(progress) = &mut progress {
-            progress.milestone(&milestone);
-        }
+        happened(&milestone, &mut progress);
     }
     if let Some(progress) = progress {
         progress.close();
     }
-    let verdict = verdict(setup, order, cleaned?).await;
+    let halfway = halfway::Made {
+        before: &shown.done,
+        now: &made,
+    };
+    let halfway = halfway::said(&shown.forecast, &halfway, shown.target);
+    let verdict = verdict(setup, order, cleaned?, &halfway).await;
     if options.json {
         let steps = shown.forecast.steps.iter().map(Planned::name);
         print_json(&json!({
@@ -300,7 +320,7 @@ struct Verdict {
     detail: String,
 }
 
-async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
+async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, halfway: &str) -> Verdict {
     let staging = &order.staging_id;
     let ended = match cleaned {
         Cleaned::Before(outcome) => {
@@ -348,13 +368,13 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
         Ended::Stopped(StopReason::ShuttingDown) => (
             false,
             StopReason::ShuttingDown.code(),
-            "stopped at a step boundary; run it again to go on from there".to_owned(),
+            format!("stopped {halfway}"),
         ),
         Ended::Stopped(reason) => (
             false,
             reason.code(),
             format!(
-                "the right to work on it was lost ({}); run it again to go on from there",
+                "the right to work on it was lost ({}) {halfway}",
                 reason.code()
             ),
         ),
@@ -371,7 +391,7 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
         Ended::Failed(failure) => (
             false,
             failure.code(),
-            format!("{}; run it again to go on from there", failure.detail()),
+            format!("{}; failed {halfway}", failure.detail()),
         ),
     };
     Verdict {

@@ -88,10 +88,12 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
         account: setup.connector.account(),
         targets: setup.config.targets.clone(),
     };
+    let mut known = true;
     let records = match setup.history().await {
         // Where nothing is taken down, nothing is lost by not knowing the jobs.
-        Err(LedgerError::Missing { path }) if !options.delete => {
-            eprintln!("There is no ledger {path} here: open jobs are not known.");
+        Err(error @ LedgerError::Missing { .. }) if !options.delete => {
+            eprintln!("stagesweep: {error}; open jobs are not known");
+            known = false;
             Vec::new()
         }
         records => records?,
@@ -104,7 +106,7 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
         } else {
             print(&listing(&report, &elsewhere, Style::stdout()))?;
         }
-        return Ok(0);
+        return Ok(if known { 0 } else { FATAL });
     }
     if !options.json {
         print(&listing(&report, &elsewhere, Style::stdout()))?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anstream::{AutoStream, ColorChoice};
 use jiff::Timestamp;
 
+pub(super) use crate::domain::plain::plain;
 use crate::runtime::clock::Clock;
 
 /// How text is written: with colours on a terminal, unless the environment refuses them
@@ -103,19 +104,6 @@ pub(super) fn when(at: Timestamp, clock: &Clock) -> String {
 /// A time in UTC to the second.
 pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
-/// What is not ours to trust may hold control characters, or ones that turn the direction of writing:
-/// neither is obeyed.
-pub(super) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() || turns(c) { ' ' } else { c })
-        .collect()
-}
-
-/// Unicode's characters that reorder what stands around them.
-fn turns(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What steps, waits and ends are called for people.

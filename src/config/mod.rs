@@ -311,7 +311,10 @@ impl Config {
             Err(error) => Err(Faults::new(vec![Fault {
                 place: Place::File(path.to_owned()),
                 key: None,
-                message: format!("cannot be read: {error}"),
+                message: match error.kind() {
+                    std::io::ErrorKind::NotFound => NO_FILE.to_owned(),
+                    _ => format!("cannot be read: {error}"),
+                },
             }])),
         }
     }
@@ -453,6 +456,11 @@ impl Config {
             .collect()
     }
 }
+
+/// What is said where there is no file.
+const NO_FILE: &str = "no configuration: the file does not exist; give --config FILE, set STAGESWEEP_CONFIG, or write \
+                       one after the example (config/example.toml in the sources, \
+                       /usr/share/doc/stagesweep/examples/config.toml of the packages)";
 
 /// What a reload applies besides the targets.
 const RELOADED: [&str; 3] = ["cleanup.mode", "cleanup.delay", "telemetry.log_level"];

@@ -168,7 +168,9 @@ fn what_is_missing_is_said_of_the_file() {
     let missing = Config::load(Path::new("/nowhere/c.toml"), &env(&[])).unwrap_err();
     let missing = missing.to_string();
     assert!(
-        missing.starts_with("/nowhere/c.toml: cannot be read: No such file"),
+        missing.starts_with(
+            "/nowhere/c.toml: no configuration: the file does not exist; give --config"
+        ),
         "{missing}"
     );
 }

@@ -12,5 +12,7 @@ pub mod executions;
 pub mod history;
 pub mod lease_terms;
 pub mod partition;
+pub mod plain;
+pub mod refusal;
 pub mod targets;
 pub mod verdict;

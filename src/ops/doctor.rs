@@ -193,6 +193,9 @@ fn mend(error: &AwsError, allow: &str) -> String {
         },
         ErrorClass::Throttled => "try again in a minute",
         ErrorClass::Rejected => "the request was not understood: is that endpoint AWS?",
+        _ if error.is_unreached() => {
+            "try again once it can be reached; of this nothing was looked at"
+        }
         _ => "look at the network, the endpoint and the region",
     };
     text.to_owned()

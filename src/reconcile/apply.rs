@@ -10,10 +10,14 @@ use crate::aws::AwsError;
 use crate::domain::decision::Step;
 use crate::domain::error_class::{Conflict, ErrorClass};
 use crate::domain::history::Kind;
+use crate::domain::refusal::Refusal;
 use crate::telemetry::events;
 
 /// So often a change that is refused is decided upon anew, as long as every look shows the same.
 const SAME_REFUSED: u32 = 3;
+
+/// The code of a value that a parameter's AllowedPattern does not allow (API reference: `PutParameter`).
+const PATTERN_MISMATCH: &str = "ParameterPatternMismatchException";
 
 impl Run<'_> {
     /// Makes one change before which nobody is asked. Answers whether it was accepted; if not, all is
@@ -89,6 +93,12 @@ impl Run<'_> {
                     return Ok(());
                 }
                 self.look_again().await
+            }
+            // By a pattern that could not be read here.
+            ErrorClass::Rejected if error.code.as_deref() == Some(PATTERN_MISMATCH) => {
+                let pattern = self.form().await?.allowed_pattern;
+                let detail = self.place().forbids_deleted(pattern.as_deref());
+                Err(self.refuse(Refusal::DeletedNotAllowed, detail))
             }
             ErrorClass::Changed | ErrorClass::Rejected if error.code.is_some() => {
                 self.refused_though_fresh(step, error).await

@@ -262,7 +262,9 @@ async fn disable(cloudfront: &CloudFront, id: &str, etag: &str) -> Result<(), Aw
 }
 
 async fn overwrite(ssm: &ParameterStore, name: &str, value: &str) -> Result<i64, AwsError> {
-    ssm.overwrite(name, value, ssm.change_turn().await?).await
+    let form = ssm.kept(name).await?.1;
+    ssm.overwrite(name, value, &form, ssm.change_turn().await?)
+        .await
 }
 
 /// At an endpoint of one's own; at CloudFront's, the SDK signs for us-east-1.

@@ -29,6 +29,26 @@ pub struct Wanted<'a> {
     pub action: Option<&'a str>,
 }
 
+impl Wanted<'_> {
+    /// What stage or action a target has instead of the one that is asked for.
+    fn differs_from(&self, target: &Target) -> Option<String> {
+        let of = |what, wanted: Option<&str>, is: Option<&str>| {
+            let (wanted, is) = (wanted?, is?);
+            (wanted != is).then(|| format!("its {what} is {is}, not {wanted}"))
+        };
+        let stage = of("stage", self.stage, target.stage());
+        let action = of("action", self.action, target.action());
+        let differs: Vec<String> = stage.into_iter().chain(action).collect();
+        (!differs.is_empty()).then(|| {
+            format!(
+                "target {} matches, but {}",
+                target.pipeline(),
+                differs.join(", and ")
+            )
+        })
+    }
+}
+
 /// A target applied to the pipeline that was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
@@ -60,13 +80,24 @@ impl Named {
 pub enum NotNamed {
     /// No target matches it.
     #[error(
-        "no target matches the pipeline {pipeline:?}; name one that a target matches: {}{}",
+        "no target matches the pipeline {pipeline:?}. {}Targets: {}{}",
+        .nearest.as_ref().map_or(String::new(), |it| format!("Nearest: {it}. ")),
         .targets.join(", "), by_its_arn(.pipeline)
     )]
     NoTarget {
         /// What was named.
         pipeline: String,
+        /// A name much like it that a target matches.
+        nearest: Option<String>,
         /// The targets' pipelines as written.
+        targets: Vec<String>,
+    },
+    /// Targets match it, of another stage or action.
+    #[error("the pipeline {pipeline:?}: {}", .targets.join("; "))]
+    Elsewhere {
+        /// What was named.
+        pipeline: String,
+        /// Each with what it has instead.
         targets: Vec<String>,
     },
     /// A target's pattern was named, and not a pipeline.
@@ -113,24 +144,14 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
             example: example(target.pipeline(), home),
         });
     }
-    let mut matching: Vec<_> = targets
+    let (mut matching, elsewhere): (Vec<_>, Vec<_>) = targets
         .iter()
-        .filter(|target| {
-            wanted
-                .stage
-                .is_none_or(|stage| target.stage().is_none_or(|it| it == stage))
-        })
-        .filter(|target| {
-            wanted
-                .action
-                .is_none_or(|action| target.action().is_none_or(|it| it == action))
-        })
         .filter_map(|target| {
             let arn = arn(wanted.pipeline, target, home)?;
             let resolved = target.resolve(&arn);
             (resolved != Err(ResolveError::NoTarget)).then_some((target, arn, resolved))
         })
-        .collect();
+        .partition(|(target, ..)| wanted.differs_from(target).is_none());
     if matching.len() > 1 {
         return Err(NotNamed::Several {
             pipeline,
@@ -141,9 +162,20 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
         });
     }
     let Some((target, arn, resolved)) = matching.pop() else {
-        return Err(NotNamed::NoTarget {
-            pipeline,
-            targets: targets.iter().map(ToString::to_string).collect(),
+        let elsewhere = elsewhere.iter();
+        let elsewhere: Vec<_> = elsewhere
+            .filter_map(|(target, ..)| wanted.differs_from(target))
+            .collect();
+        return Err(match elsewhere.is_empty() {
+            true => NotNamed::NoTarget {
+                nearest: nearest(targets, wanted.pipeline),
+                targets: targets.iter().map(ToString::to_string).collect(),
+                pipeline,
+            },
+            false => NotNamed::Elsewhere {
+                pipeline,
+                targets: elsewhere,
+            },
         });
     };
     Ok(Named {
@@ -180,6 +212,60 @@ fn by_its_arn(pipeline: &str) -> &'static str {
                   named by its ARN"
         }
     }
+}
+
+/// The name most like this one that a target matches, if it is much like it.
+fn nearest(targets: &Targets, pipeline: &str) -> Option<String> {
+    let name = |text| Arn::parse(text).map_or(text, |arn| arn.resource);
+    let names = targets
+        .iter()
+        .map(|target| like(name(target.pipeline()), name(pipeline)));
+    let nearest = names.min_by_key(|(_, edits, _)| *edits)?;
+    let (nearest, edits, literal) = nearest;
+    (edits * 2 <= literal).then_some(nearest)
+}
+
+/// The name that a pattern matches and that is most like `text`; how many characters are put in, taken out or
+/// changed; and how many characters of the pattern are literal.
+fn like(pattern: &str, text: &str) -> (String, usize, usize) {
+    // Literal characters, and captures.
+    let mut pieces: Vec<Option<char>> = Vec::new();
+    let mut rest = pattern;
+    while let Some(first) = rest.chars().next() {
+        let capture = rest.split_once('}').filter(|_| first == '{');
+        pieces.push(capture.is_none().then_some(first));
+        rest = capture.map_or(&rest[first.len_utf8()..], |(_, after)| after);
+    }
+    // By so many characters of the text: the name so far, and what it cost.
+    let mut row: Vec<(usize, String)> = Vec::new();
+    row.extend((0..=text.chars().count()).map(|taken| (taken, String::new())));
+    for piece in &pieces {
+        let mut next: Vec<(usize, String)> = Vec::new();
+        for taken in 0..row.len() {
+            let with = |from: &(usize, String), cost: usize, more: &str| {
+                (from.0 + cost, format!("{}{more}", from.1))
+            };
+            let last = taken.checked_sub(1).and_then(|at| text.chars().nth(at));
+            let best = match (piece, last) {
+                (Some(c), None) => vec![with(&row[0], 1, &c.to_string())],
+                (Some(c), Some(last)) => vec![
+                    with(&row[taken - 1], usize::from(*c != last), &c.to_string()),
+                    with(&row[taken], 1, &c.to_string()),
+                    with(&next[taken - 1], 1, ""),
+                ],
+                // A capture takes one character at least.
+                (None, None) => vec![(usize::MAX / 2, String::new())],
+                (None, Some(last)) => vec![
+                    with(&row[taken - 1], 0, &last.to_string()),
+                    with(&next[taken - 1], 0, &last.to_string()),
+                ],
+            };
+            next.extend(best.into_iter().min_by_key(|(cost, _)| *cost));
+        }
+        row = next;
+    }
+    let (edits, name) = row.pop().unwrap_or_default();
+    (name, edits, pieces.iter().flatten().count())
 }
 
 /// A name that the pattern matches; an ARN, where the pattern is one of another account than the queue's.
@@ -313,5 +399,27 @@ mod tests {
         assert!(named(&two, "shop", Some("Review")).is_ok());
         assert!(said("{a}-x", None).contains("\"shop-x\""));
         assert!(said("blog", None).contains("{a}-x / Approve / Approve"));
+        assert!(!said("blog", None).contains("Nearest"));
+        assert!(said("shpo", None).contains("Nearest: shop. Targets: "));
+        assert_eq!(
+            said("shop", Some("Aprove")),
+            "the pipeline \"shop\": target shop matches, but its stage is Approve, not Aprove; target shop \
+             matches, but its stage is Review, not Aprove"
+        );
+    }
+
+    #[test]
+    fn the_nearest_name_is_one_that_the_pattern_matches() {
+        let of = |pattern, text| {
+            let (name, edits, _) = like(pattern, text);
+            (name, edits)
+        };
+        let pattern = "{service}-frontend-pipeline";
+        let wanted = ("demo-1-frontend-pipeline".to_owned(), 9);
+        assert_eq!(of(pattern, "demo-1-frontend"), wanted);
+        let wanted = ("demo-1-frontend-pipeline".to_owned(), 1);
+        assert_eq!(of(pattern, "demo-1-frontent-pipeline"), wanted);
+        assert_eq!(of("shop", "shpo"), ("shop".to_owned(), 2));
+        assert_eq!(of("a{b}c", "axyc"), ("axyc".to_owned(), 0));
     }
 }
