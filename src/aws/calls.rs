@@ -14,8 +14,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use tokio::time::Instant;
 
-use super::error::{AtHost, Host};
 use super::limiter::Limiter;
+use super::words::{AtHost, Host};
 use crate::telemetry::Telemetry;
 
 /// An interceptor that counts.

@@ -4,7 +4,6 @@
 //! never read as "it does not exist": a proxy can answer that, and deletion hangs on the answer.
 
 use std::error::Error as StdError;
-use std::io::ErrorKind;
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
@@ -13,7 +12,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use super::settings::Misconfigured;
 use super::sign_in::NotSignedIn;
 use super::sts::NotAssumed;
-use crate::domain::arn::Arn;
+use super::words::{AtHost, Denial, Host, impossible, obstacle, service, untrusted};
 use crate::domain::error_class::{Conflict, ErrorClass};
 
 /// A call that failed, after the SDK's own attempts. With its source it says which service failed at which
@@ -33,34 +32,6 @@ pub struct AwsError {
     unreached: bool,
     #[source]
     source: Box<dyn StdError + Send + Sync>,
-}
-
-/// A host, and its port where the endpoint names one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Host(String);
-
-impl Host {
-    /// The one of a URI, without what a user wrote before it.
-    pub(super) fn of(uri: &str) -> Option<Self> {
-        let uri: http::Uri = uri.parse().ok()?;
-        let authority = uri.authority()?.as_str();
-        let host = authority.rsplit('@').next()?;
-        Some(Self(host.to_owned()))
-    }
-}
-
-/// Why a request to a host failed before it was answered.
-#[derive(Debug, thiserror::Error)]
-#[error("{source}")]
-pub(super) struct AtHost {
-    host: Host,
-    source: Box<dyn StdError + Send + Sync>,
-}
-
-impl AtHost {
-    pub(super) fn new(host: Host, source: Box<dyn StdError + Send + Sync>) -> Self {
-        Self { host, source }
-    }
 }
 
 impl AwsError {
@@ -93,6 +64,13 @@ impl AwsError {
                 format!("{operation} of {service} failed{at} ({code})")
             }
         }
+    }
+
+    /// The IAM action that was denied, and the resource, where the service names them.
+    #[must_use]
+    pub fn denied(&self) -> Option<(&str, Option<&str>)> {
+        let denial: &Denial = causes(self).find_map(|it| it.downcast_ref())?;
+        Some((&denial.action, denial.resource.as_deref()))
     }
 
     /// Nobody answered the call.
@@ -232,112 +210,6 @@ fn not_made(operation: &'static str, error: &(dyn StdError + 'static)) -> Option
     Some(made(ErrorClass::Misconfigured, None, said.into()))
 }
 
-/// Why a host was not reached, in its innermost words.
-fn obstacle(error: &(dyn StdError + 'static)) -> String {
-    let io = causes(error).filter_map(|it| it.downcast_ref::<std::io::Error>());
-    match io.last().map(std::io::Error::kind) {
-        Some(ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
-        Some(ErrorKind::TimedOut) => "no answer in time".to_owned(),
-        Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-            "the connection was cut off".to_owned()
-        }
-        _ => {
-            let last = causes(error).last().map(ToString::to_string);
-            let last = last.unwrap_or_default();
-            match causes(error).any(|it| it.to_string().contains("dns error")) {
-                true => format!("its name cannot be resolved ({last})"),
-                false => last,
-            }
-        }
-    }
-}
-
-/// The service of an operation, as people call it.
-fn service(operation: &str) -> &'static str {
-    match operation {
-        "GetParameter" | "GetParameterHistory" | "PutParameter" | "DescribeParameters" => {
-            "Systems Manager"
-        }
-        "GetPipelineState"
-        | "ListActionExecutions"
-        | "ListPipelineExecutions"
-        | "ListPipelines" => "CodePipeline",
-        "GetItem" | "UpdateItem" | "Scan" => "DynamoDB",
-        "AssumeRole" | "GetCallerIdentity" => "STS",
-        "SimulatePrincipalPolicy" => "IAM",
-        "DescribeEventBus"
-        | "DescribeRule"
-        | "ListRuleNamesByTarget"
-        | "ListTargetsByRule"
-        | "PutEvents" => "EventBridge",
-        "ChangeMessageVisibilityBatch"
-        | "DeleteMessageBatch"
-        | "GetQueueAttributes"
-        | "ReceiveMessage"
-        | "SendMessage" => "SQS",
-        _ if operation.contains("Distribution")
-            || operation.contains("ContinuousDeploymentPolic") =>
-        {
-            "CloudFront"
-        }
-        _ => "AWS",
-    }
-}
-
-/// Who may not do what on what, and what to do, from the words of an IAM denial.
-fn denial(message: &str) -> Option<String> {
-    let (who, rest) = message
-        .strip_prefix("User:")?
-        .split_once(" is not authorized to perform: ")?;
-    let (asked, why) = match rest.split_once(" because ") {
-        Some((asked, why)) => (asked, format!(" ({why})")),
-        None => (rest, String::new()),
-    };
-    let (action, resource) = match asked.split_once(" on resource: ") {
-        Some((action, resource)) => (action, format!(" on {resource}")),
-        None => (asked, String::new()),
-    };
-    let who = who.trim();
-    let role = Arn::parse(who).map_or("", |arn| arn.resource);
-    let whom = match role.strip_prefix("assumed-role/") {
-        Some(session) => format!("role/{}", session.split('/').next().unwrap_or_default()),
-        None if role.is_empty() => "the caller's policy".to_owned(),
-        None => role.to_owned(),
-    };
-    Some(format!(
-        "{who} may not {action}{resource}{why}; allow it in {whom}"
-    ))
-}
-
-/// What is wrong with a certificate, if that is why a connection failed, and what to set.
-pub(super) fn untrusted(error: &(dyn StdError + 'static)) -> Option<String> {
-    const SAID: &str = "invalid peer certificate: ";
-    let text = causes(error)
-        .map(ToString::to_string)
-        .find(|it| it.contains(SAID))?;
-    let (_, what) = text.split_once(SAID)?;
-    Some(format!(
-        "the certificate that was shown is not trusted ({what}): if a proxy or a private endpoint has an \
-         authority of its own, name the file of its certificate in AWS_CA_BUNDLE, in ca_bundle of the AWS \
-         profile or in SSL_CERT_FILE"
-    ))
-}
-
-/// What the SDK's endpoint rules say of a combination that cannot be.
-fn impossible(error: &(dyn StdError + 'static)) -> Option<String> {
-    const SAID: [&str; 3] = [
-        "Invalid Configuration: ",
-        "FIPS is enabled but ",
-        "DualStack is enabled but ",
-    ];
-    let mut texts = causes(error).map(ToString::to_string);
-    let text = texts.find(|text| SAID.iter().any(|said| text.contains(said)))?;
-    Some(format!(
-        "{text}; unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or name no endpoint: queue.url \
-         names one where its host is an interface endpoint or none of AWS's"
-    ))
-}
-
 /// Whether nobody answered at all.
 pub(super) fn unreached(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|it| it.is::<ConnectorError>() || it.to_string().contains("timed out"))
@@ -363,7 +235,10 @@ where
 {
     let message = error.as_service_error().and_then(|error| error.message());
     if let Some(message) = message.filter(|message| !message.is_empty()) {
-        return denial(message).unwrap_or_else(|| message.to_owned()).into();
+        return match Denial::read(message) {
+            Some(denial) => denial.into(),
+            None => message.into(),
+        };
     }
     match error {
         SdkError::ServiceError(context) if context.err().code().is_none() => format!(

@@ -1,3 +1,5 @@
+use std::io::ErrorKind;
+
 use super::*;
 
 /// What the API model of each call that is made lists as its errors, by the codes on the wire; of SQS, which
@@ -470,12 +472,12 @@ fn a_denial_says_who_may_not_do_what_on_what_and_where_to_allow_it() {
                   ssm:GetParameter on resource: arn:aws:ssm:eu-west-1:123456789012:parameter/a because no \
                   identity-based policy allows the ssm:GetParameter action";
     assert_eq!(
-        denial(denied).unwrap(),
+        Denial::read(denied).unwrap().to_string(),
         "arn:aws:sts::123456789012:assumed-role/stagesweep/i-0a may not ssm:GetParameter on \
          arn:aws:ssm:eu-west-1:123456789012:parameter/a (no identity-based policy allows the \
          ssm:GetParameter action); allow it in role/stagesweep"
     );
-    assert_eq!(denial("Access to the resource is denied."), None);
+    assert_eq!(Denial::read("Access to the resource is denied."), None);
 }
 
 fn not_sent(source: impl Into<Box<dyn StdError + Send + Sync>>) -> AwsError {

@@ -30,6 +30,7 @@ pub mod sqs;
 pub mod ssm;
 mod sts;
 mod web;
+mod words;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -24,8 +24,9 @@ use aws_smithy_types::error::ErrorMetadata;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::error::{causes, classify_code, unreached, untrusted};
+use super::error::{causes, classify_code, unreached};
 use super::settings::{Asked, Misconfigured, Settings};
+use super::words::untrusted;
 use crate::domain::error_class::ErrorClass;
 use crate::runtime::clock::Clock;
 

@@ -21,8 +21,8 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 use super::authorities::Authorities;
-use super::error::{AtHost, Host};
 use super::settings::Misconfigured;
+use super::words::{AtHost, Host};
 
 /// The HTTP client. It is made when the first request needs it: an authority whose file is not there yet
 /// fails the request, not the process.

@@ -126,8 +126,8 @@ enum Verb {
     },
     /// List what lies in the dead-letter queue, and why; send chosen ones back.
     ///
-    /// Exits with 0; with 1 if something could not be sent back, or the queue cannot be asked; with
-    /// 78 on a bad configuration.
+    /// Exits with 0; with 1 if something could not be sent back, or the queue or the ledger cannot be
+    /// read; with 78 on a bad configuration.
     #[command(
         after_help = "Examples:\n  stagesweep dead-letters\n  stagesweep dead-letters --redrive \
                       4f1c2d7a-52b1-4d5c-9a0f-7f0c3f1f5b11"

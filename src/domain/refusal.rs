@@ -350,6 +350,23 @@ mod tests {
     }
 
     #[test]
+    fn every_code_has_a_row_of_its_own_in_the_documentation() {
+        let source = include_str!("refusal.rs");
+        let (_, codes) = source.split_once("fn code(self)").unwrap();
+        let (codes, _) = codes.split_once("\n    }\n").unwrap();
+        let codes: Vec<&str> = codes.split('"').skip(1).step_by(2).collect();
+        assert!(codes.len() > 15, "{codes:?}");
+        for code in codes {
+            let row = format!("\n| `{code}` |");
+            let page = include_str!("../../docs/TROUBLESHOOTING.md");
+            assert!(page.contains(&row), "{code}");
+            let named = format!("`{code}`");
+            let reasons = include_str!("../../docs/RUNBOOK.md");
+            assert!(code == "orphan_owned" || reasons.contains(&named), "{code}");
+        }
+    }
+
+    #[test]
     fn a_parameter_that_leads_nowhere_is_said_with_its_place_its_value_and_what_to_do() {
         let parameters = Parameters {
             production: "/shop/production".to_owned(),

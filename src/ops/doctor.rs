@@ -83,6 +83,8 @@ pub struct Check {
     pub detail: String,
     /// How to mend it.
     pub remedy: Option<String>,
+    /// The permissions that are missing: an action, and what it is on.
+    pub lacks: Vec<(String, String)>,
 }
 
 /// A verdict.
@@ -116,6 +118,7 @@ impl Check {
             status: Status::Ok,
             detail: detail.into(),
             remedy: None,
+            lacks: Vec::new(),
         }
     }
 
@@ -136,11 +139,18 @@ impl Check {
 
     /// A call that failed: what it means for the permission, or for the network.
     fn call(name: &'static str, error: &AwsError, permission: &str) -> Self {
-        Self::failure(
-            name,
-            chain(error),
-            mend(error, &format!("allow {permission}")),
-        )
+        let lacks = error.denied().map(|(action, resource)| {
+            let resource = resource.unwrap_or("*");
+            (action.to_owned(), resource.to_owned())
+        });
+        Self {
+            lacks: lacks.into_iter().collect(),
+            ..Self::failure(
+                name,
+                chain(error),
+                mend(error, &format!("allow {permission}")),
+            )
+        }
     }
 
     fn about(mut self, subject: impl Into<String>) -> Self {
@@ -277,6 +287,7 @@ impl Preflight<'_> {
             queue: queue.as_ref(),
         };
         checks.extend(permissions::examine(&scene, own, &reaches).await);
+        checks.extend(permissions::missing(&checks));
         checks
     }
 }

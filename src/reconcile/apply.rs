@@ -67,6 +67,17 @@ impl Run<'_> {
         self.store().await
     }
 
+    /// The first change of all was refused for good: the ledger need not finish the job.
+    async fn nothing_was_changed(&mut self) -> Result<(), Halt> {
+        let evidence = &mut self.binding.evidence;
+        if evidence.touched || evidence.recorded.is_some() || evidence.restored.is_some() {
+            return Ok(());
+        }
+        evidence.changed = false;
+        self.binding.overwriting = None;
+        self.store().await
+    }
+
     /// AWS accepted a change.
     pub(super) fn accepted(&mut self, step: Step) {
         self.context.telemetry.emit(events::StepApplied {
@@ -96,6 +107,7 @@ impl Run<'_> {
             }
             // By a pattern that could not be read here.
             ErrorClass::Rejected if error.code.as_deref() == Some(PATTERN_MISMATCH) => {
+                self.nothing_was_changed().await?;
                 let pattern = self.form().await?.allowed_pattern;
                 let detail = self.place().forbids_deleted(pattern.as_deref());
                 Err(self.refuse(Refusal::DeletedNotAllowed, detail))

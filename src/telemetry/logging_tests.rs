@@ -104,7 +104,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             work: events::Work::Cleanup,
             execution_id: EXECUTION,
             reason: Refusal::StagingHasAliases.code(),
-            detail: "in words",
+            detail: "the staging distribution has aliases",
             took: SECONDS,
             news: News::First,
         });
