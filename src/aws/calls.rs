@@ -1,5 +1,5 @@
 //! Counts every attempt of every call, and every throttling answer; tells the account's limiter which
-//! attempts were answered and which were throttled.
+//! attempts were answered and which were throttled; and notes in what a call failed with which host was asked.
 
 use std::sync::Arc;
 
@@ -7,13 +7,15 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
     AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+    FinalizerInterceptorContextMut,
 };
-use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::client::orchestrator::{Metadata, OrchestratorError};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use tokio::time::Instant;
 
 use super::limiter::Limiter;
+use super::words::{AtHost, Host};
 use crate::telemetry::Telemetry;
 
 /// An interceptor that counts.
@@ -47,6 +49,54 @@ impl Intercept for CountCalls {
             && let Some(metadata) = config.load::<Metadata>()
         {
             self.0.metrics().api_throttle(metadata.name());
+        }
+        Ok(())
+    }
+}
+
+/// An interceptor that notes which host was asked, for what is said of a call that fails. Of one that never
+/// reached its host the HTTP client does that.
+#[derive(Debug)]
+pub(super) struct NoteHost;
+
+impl Storable for Host {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Intercept for NoteHost {
+    fn name(&self) -> &'static str {
+        "NoteHost"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(host) = Host::of(context.request().uri()) {
+            config.interceptor_state().store_put(host);
+        }
+        Ok(())
+    }
+
+    fn modify_before_attempt_completion(
+        &self,
+        context: &mut FinalizerInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let Some(host) = config.load::<Host>() else {
+            return Ok(());
+        };
+        if let Some(response) = context.response_mut() {
+            response.add_extension(host.clone());
+        }
+        if let Some(Err(error)) = context.output_or_error_mut()
+            && error.is_timeout_error()
+        {
+            let late = AtHost::new(host.clone(), "no answer in time".into());
+            *error = OrchestratorError::timeout(late.into());
         }
         Ok(())
     }

@@ -12,11 +12,13 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use super::settings::Misconfigured;
 use super::sign_in::NotSignedIn;
 use super::sts::NotAssumed;
+use super::words::{AtHost, Denial, Host, impossible, obstacle, service, untrusted};
 use crate::domain::error_class::{Conflict, ErrorClass};
 
-/// A call that failed, after the SDK's own attempts.
+/// A call that failed, after the SDK's own attempts. With its source it says which service failed at which
+/// host, what happened, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} failed ({})", code.as_deref().unwrap_or(class.code()))]
+#[error("{}", self.happened())]
 pub struct AwsError {
     /// The API operation.
     pub operation: &'static str,
@@ -24,23 +26,66 @@ pub struct AwsError {
     pub class: ErrorClass,
     /// AWS's error code, where there was an answer.
     pub code: Option<String>,
+    /// Which host was asked, where that is known.
+    host: Option<Host>,
+    /// Nobody answered.
+    unreached: bool,
     #[source]
     source: Box<dyn StdError + Send + Sync>,
 }
 
 impl AwsError {
+    fn of(
+        operation: &'static str,
+        class: ErrorClass,
+        code: Option<&str>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            operation,
+            class,
+            code: code.map(str::to_owned),
+            host: None,
+            unreached: false,
+            source: source.into(),
+        }
+    }
+
+    /// What happened to which service, and where.
+    fn happened(&self) -> String {
+        let service = service(self.operation);
+        let at = self.host.as_ref();
+        let at = at.map_or(String::new(), |Host(host)| format!(" at {host}"));
+        let operation = self.operation;
+        match self.unreached {
+            true => format!("{service} cannot be reached{at} ({operation})"),
+            false => {
+                let code = self.code.as_deref().unwrap_or(self.class.code());
+                format!("{operation} of {service} failed{at} ({code})")
+            }
+        }
+    }
+
+    /// The IAM action that was denied, and the resource, where the service names them.
+    #[must_use]
+    pub fn denied(&self) -> Option<(&str, Option<&str>)> {
+        let denial: &Denial = causes(self).find_map(|it| it.downcast_ref())?;
+        Some((&denial.action, denial.resource.as_deref()))
+    }
+
+    /// Nobody answered the call.
+    #[must_use]
+    pub fn is_unreached(&self) -> bool {
+        self.unreached
+    }
+
     /// An answer that is no error by AWS's account but cannot be used: a field is missing, or the
     /// body is not what it should be.
     pub(super) fn unusable(
         operation: &'static str,
         why: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self {
-            operation,
-            class: ErrorClass::Unavailable,
-            code: None,
-            source: why.into(),
-        }
+        Self::of(operation, ErrorClass::Unavailable, None, why)
     }
 
     /// The pages of a list do not end.
@@ -50,34 +95,20 @@ impl AwsError {
 
     /// The configuration that was read is no longer the one that was decided upon.
     pub(crate) fn changed(operation: &'static str, why: &'static str) -> Self {
-        Self {
-            operation,
-            class: ErrorClass::Changed,
-            code: None,
-            source: why.into(),
-        }
+        Self::of(operation, ErrorClass::Changed, None, why)
     }
 
     /// The call was not made, because the job that it was for has been told to stop.
     pub(super) fn not_begun(operation: &'static str) -> Self {
-        Self {
-            operation,
-            class: ErrorClass::Unavailable,
-            code: None,
-            source: "not begun: the job was told to stop".into(),
-        }
+        let why = "not begun: the job was told to stop";
+        Self::of(operation, ErrorClass::Unavailable, None, why)
     }
 
     /// An entry of a batch that failed.
     pub(super) fn entry(operation: &'static str, code: &str, message: Option<&str>) -> Self {
-        Self {
-            operation,
-            class: classify_code(code).unwrap_or(ErrorClass::Unavailable),
-            code: Some(code.to_owned()),
-            source: message
-                .unwrap_or("the entry failed without a message")
-                .into(),
-        }
+        let class = classify_code(code).unwrap_or(ErrorClass::Unavailable);
+        let message = message.unwrap_or("the entry failed without a message");
+        Self::of(operation, class, Some(code), message)
     }
 
     /// The role that it was to be made as could not be assumed.
@@ -130,11 +161,28 @@ where
             // Time was up, no connection, or no usable answer.
             _ => (ErrorClass::Unavailable, None),
         };
+        let answered = error.raw_response().and_then(|it| it.extension::<Host>());
+        let asked = causes(&error).find_map(|it| it.downcast_ref::<AtHost>());
+        let host = answered.or_else(|| asked.map(|it| &it.host)).cloned();
+        let unreached = matches!(
+            error,
+            SdkError::DispatchFailure(_) | SdkError::TimeoutError(_)
+        );
+        let source = match unreached {
+            true => format!(
+                "{}; check the network, AWS_ENDPOINT_URL and the region",
+                obstacle(&error)
+            )
+            .into(),
+            false => source_of(error),
+        };
         AwsError {
             operation,
             class,
             code,
-            source: source_of(error),
+            host,
+            unreached,
+            source,
         }
     }
 }
@@ -142,14 +190,14 @@ where
 /// A call that failed before anybody at AWS could answer, for a reason that no waiting changes or that came with
 /// a class of its own.
 fn not_made(operation: &'static str, error: &(dyn StdError + 'static)) -> Option<AwsError> {
-    let made = |class, code, source| AwsError {
-        operation,
-        class,
-        code,
-        source,
+    let made = |class, code, source: Box<dyn StdError + Send + Sync>| AwsError {
+        host: causes(error)
+            .find_map(|it| it.downcast_ref::<AtHost>())
+            .map(|it| it.host.clone()),
+        ..AwsError::of(operation, class, code, source)
     };
-    if let Some(it) = not_assumed(error).cloned() {
-        return Some(made(it.class, it.code.clone(), Box::new(it)));
+    if let Some(it) = not_assumed(error) {
+        return Some(made(it.class, it.code.as_deref(), Box::new(it.clone())));
     }
     if let Some(it) = causes(error).find_map(|it| it.downcast_ref::<NotSignedIn>()) {
         return Some(made(it.class, None, Box::new(it.clone())));
@@ -160,35 +208,6 @@ fn not_made(operation: &'static str, error: &(dyn StdError + 'static)) -> Option
     }
     let said = untrusted(error).or_else(|| impossible(error))?;
     Some(made(ErrorClass::Misconfigured, None, said.into()))
-}
-
-/// What is wrong with a certificate, if that is why a connection failed, and what to set.
-pub(super) fn untrusted(error: &(dyn StdError + 'static)) -> Option<String> {
-    const SAID: &str = "invalid peer certificate: ";
-    let text = causes(error)
-        .map(ToString::to_string)
-        .find(|it| it.contains(SAID))?;
-    let (_, what) = text.split_once(SAID)?;
-    Some(format!(
-        "the certificate that was shown is not trusted ({what}): if a proxy or a private endpoint has an \
-         authority of its own, name the file of its certificate in AWS_CA_BUNDLE, in ca_bundle of the AWS \
-         profile or in SSL_CERT_FILE"
-    ))
-}
-
-/// What the SDK's endpoint rules say of a combination that cannot be.
-fn impossible(error: &(dyn StdError + 'static)) -> Option<String> {
-    const SAID: [&str; 3] = [
-        "Invalid Configuration: ",
-        "FIPS is enabled but ",
-        "DualStack is enabled but ",
-    ];
-    let mut texts = causes(error).map(ToString::to_string);
-    let text = texts.find(|text| SAID.iter().any(|said| text.contains(said)))?;
-    Some(format!(
-        "{text}; unset AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT, or name no endpoint: queue.url \
-         names one where its host is an interface endpoint or none of AWS's"
-    ))
 }
 
 /// Whether nobody answered at all.
@@ -216,7 +235,10 @@ where
 {
     let message = error.as_service_error().and_then(|error| error.message());
     if let Some(message) = message.filter(|message| !message.is_empty()) {
-        return message.into();
+        return match Denial::read(message) {
+            Some(denial) => denial.into(),
+            None => message.into(),
+        };
     }
     match error {
         SdkError::ServiceError(context) if context.err().code().is_none() => format!(

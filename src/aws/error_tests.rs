@@ -1,3 +1,5 @@
+use std::io::ErrorKind;
+
 use super::*;
 
 /// What the API model of each call that is made lists as its errors, by the codes on the wire; of SQS, which
@@ -443,8 +445,39 @@ fn an_unknown_code_is_told_whole() {
     assert_eq!(error.class, ErrorClass::Rejected);
     assert_eq!(
         crate::telemetry::chain(&error),
-        "PutParameter failed (SomethingNew): The tier Novel does not allow it."
+        "PutParameter of Systems Manager failed (SomethingNew): The tier Novel does not allow it."
     );
+}
+
+#[test]
+fn a_call_that_fails_names_its_service_its_host_and_what_to_do() {
+    for (operation, _) in MODELS {
+        assert_ne!(service(operation), "AWS", "{operation}");
+    }
+    let refused = std::io::Error::from(ErrorKind::ConnectionRefused);
+    let host = Host::of("https://sqs.eu-west-1.amazonaws.com/123456789012/queue").unwrap();
+    let error = not_sent(AtHost::new(host, refused.into()));
+    assert!(error.is_unreached());
+    assert_eq!(
+        crate::telemetry::chain(&error),
+        "SQS cannot be reached at sqs.eu-west-1.amazonaws.com (ReceiveMessage): connection refused; check \
+         the network, AWS_ENDPOINT_URL and the region"
+    );
+    assert_eq!(Host::of("http://me@[::1]:80/x").unwrap().0, "[::1]:80");
+}
+
+#[test]
+fn a_denial_says_who_may_not_do_what_on_what_and_where_to_allow_it() {
+    let denied = "User: arn:aws:sts::123456789012:assumed-role/stagesweep/i-0a is not authorized to perform: \
+                  ssm:GetParameter on resource: arn:aws:ssm:eu-west-1:123456789012:parameter/a because no \
+                  identity-based policy allows the ssm:GetParameter action";
+    assert_eq!(
+        Denial::read(denied).unwrap().to_string(),
+        "arn:aws:sts::123456789012:assumed-role/stagesweep/i-0a may not ssm:GetParameter on \
+         arn:aws:ssm:eu-west-1:123456789012:parameter/a (no identity-based policy allows the \
+         ssm:GetParameter action); allow it in role/stagesweep"
+    );
+    assert_eq!(Denial::read("Access to the resource is denied."), None);
 }
 
 fn not_sent(source: impl Into<Box<dyn StdError + Send + Sync>>) -> AwsError {

@@ -30,6 +30,7 @@ pub mod sqs;
 pub mod ssm;
 mod sts;
 mod web;
+mod words;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,7 +56,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 use crate::telemetry::Telemetry;
 use authorities::Authorities;
-use calls::{CountCalls, TellLimiter};
+use calls::{CountCalls, NoteHost, TellLimiter};
 use endpoint::Door;
 use limiter::{Gate, Limiter};
 use sign_in::{How, SignIn};
@@ -109,6 +110,7 @@ macro_rules! client {
             .retry_partition(partition($name))
             .timeout_config(timeouts())
             .interceptor(CountCalls($from.telemetry.clone()))
+            .interceptor(NoteHost)
     };
 }
 
@@ -249,7 +251,8 @@ impl Connector {
     pub fn queue(&self, url: &str, region: Option<&str>, wait_time: Duration) -> sqs::Queue {
         let mut base = aws_sdk_sqs::config::Builder::from(&self.sdk)
             .retry_config(retry())
-            .interceptor(CountCalls(self.telemetry.clone()));
+            .interceptor(CountCalls(self.telemetry.clone()))
+            .interceptor(NoteHost);
         if let Some(region) = region {
             base = base.region(Region::new(region.to_owned()));
         }

@@ -24,8 +24,9 @@ use aws_smithy_types::error::ErrorMetadata;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::error::{causes, classify_code, unreached, untrusted};
+use super::error::{causes, classify_code, unreached};
 use super::settings::{Asked, Misconfigured, Settings};
+use super::words::untrusted;
 use crate::domain::error_class::ErrorClass;
 use crate::runtime::clock::Clock;
 
@@ -224,7 +225,7 @@ fn explain(error: &CredentialsError, settings: &Settings) -> NotSignedIn {
         ),
         _ => not(
             refused_with(error).unwrap_or(ErrorClass::NoCredentials),
-            format!("{whose} cannot be had: {words}{}", remedy(settings)),
+            format!("{whose} cannot be had: {words}{}", remedy(settings, &words)),
         ),
     }
 }
@@ -263,7 +264,7 @@ fn refused_with(error: &CredentialsError) -> Option<ErrorClass> {
     })
 }
 
-fn remedy(settings: &Settings) -> String {
+fn remedy(settings: &Settings, words: &str) -> String {
     let name = settings
         .profile()
         .map_or("default".to_owned(), |it| it.value);
@@ -271,6 +272,10 @@ fn remedy(settings: &Settings) -> String {
         format!("; sign in with: aws sso login --profile {name}")
     } else if settings.has("login_session") {
         format!("; sign in with: aws login --profile {name}")
+    } else if words.contains("IMDS is disabled") {
+        "; enable the instance's metadata service (aws ec2 modify-instance-metadata-options --http-endpoint \
+         enabled), or set AWS_PROFILE or keys"
+            .to_owned()
     } else if settings.has("credential_process") {
         "; try the program of credential_process by itself".to_owned()
     } else {

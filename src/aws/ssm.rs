@@ -1,12 +1,12 @@
 //! SSM Parameter Store: the parameters that name the distributions.
 
-use aws_sdk_ssm::types::ParameterType;
+use aws_sdk_ssm::types::{ParameterTier, ParameterType};
 use aws_smithy_types::retry::RetryConfig;
 
 use super::error::{AwsError, from_sdk};
 use super::limiter::{Gate, Kind, Turn};
 use super::reply::{pages, timestamp};
-use crate::domain::binding::{ParameterChange, ParameterVersion, SECURE};
+use crate::domain::binding::{Form, ParameterChange, ParameterVersion, SECURE};
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
 
@@ -69,25 +69,38 @@ impl ParameterStore {
     /// # Errors
     /// As [`ParameterStore::history`].
     pub async fn changes(&self, name: &str) -> Result<Vec<ParameterChange>, AwsError> {
+        Ok(self.kept(name).await?.0)
+    }
+
+    /// As [`ParameterStore::changes`], with how the newest version is kept.
+    ///
+    /// # Errors
+    /// As [`ParameterStore::history`].
+    pub async fn kept(&self, name: &str) -> Result<(Vec<ParameterChange>, Form), AwsError> {
         const OPERATION: &str = "GetParameterHistory";
-        pages(OPERATION, MAX_HISTORY_PAGES, |token| async move {
+        let versions = pages(OPERATION, MAX_HISTORY_PAGES, |token| async move {
             let _turn = self.1.turn(Kind::Read, OPERATION).await?;
             let request = self.0.get_parameter_history().name(name);
             let request = request.max_results(HISTORY_PAGE).set_next_token(token);
             let page = request.send().await.map_err(from_sdk(OPERATION))?;
-            let versions = page.parameters.unwrap_or_default().into_iter();
-            let versions = versions.map(|version| ParameterChange {
-                version: ParameterVersion {
-                    value: plain(version.r#type.as_ref(), version.value),
-                    version: version.version,
-                    modified_at: version.last_modified_date.as_ref().and_then(timestamp),
-                },
-                by: version.last_modified_user,
-            });
-            Ok((versions.collect(), page.next_token))
+            Ok((page.parameters.unwrap_or_default(), page.next_token))
         })
         .await
-        .or_else(|error| Ok(error.missing_as_none()?.unwrap_or_default()))
+        .or_else(|error| error.missing_as_none().map(Option::unwrap_or_default))?;
+        let newest = versions.iter().max_by_key(|version| version.version);
+        let form = newest.map_or_else(Form::default, |newest| Form {
+            tier: newest.tier.as_ref().map(|tier| tier.as_str().to_owned()),
+            allowed_pattern: newest.allowed_pattern.clone(),
+        });
+        let changes = versions.into_iter().map(|version| ParameterChange {
+            version: ParameterVersion {
+                value: plain(version.r#type.as_ref(), version.value),
+                version: version.version,
+                modified_at: version.last_modified_date.as_ref().and_then(timestamp),
+            },
+            by: version.last_modified_user,
+        });
+        Ok((changes.collect(), form))
     }
 
     /// The names of all parameters (DescribeParameters).
@@ -116,20 +129,28 @@ impl ParameterStore {
         self.1.turn(Kind::Change, "PutParameter").await
     }
 
-    /// Overwrites the parameter (PutParameter) and returns the version that this made.
+    /// Overwrites the parameter (PutParameter), in the tier that it has, and returns the version that this made.
+    /// Without a tier, an account's default decides, which an advanced parameter may not fit.
     ///
     /// SSM has no compare-and-set: the caller must compare the version with the one it read. The
     /// call is made once: whether one whose reply was lost took effect, the parameter tells.
     ///
     /// # Errors
     /// [`AwsError`] for every failure.
-    pub async fn overwrite(&self, name: &str, value: &str, _turn: Turn) -> Result<i64, AwsError> {
+    pub async fn overwrite(
+        &self,
+        name: &str,
+        value: &str,
+        form: &Form,
+        _turn: Turn,
+    ) -> Result<i64, AwsError> {
         let output = self
             .0
             .put_parameter()
             .name(name)
             .value(value)
             .overwrite(true)
+            .set_tier(form.tier.as_deref().map(ParameterTier::from))
             .customize()
             .config_override(
                 aws_sdk_ssm::config::Builder::new().retry_config(RetryConfig::disabled()),

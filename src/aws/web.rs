@@ -22,6 +22,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 use super::authorities::Authorities;
 use super::settings::Misconfigured;
+use super::words::{AtHost, Host};
 
 /// The HTTP client. It is made when the first request needs it: an authority whose file is not there yet
 /// fails the request, not the process.
@@ -94,7 +95,28 @@ impl HttpConnector for Ways<SharedHttpConnector> {
         let uri: Option<http::Uri> = request.uri().parse().ok();
         let near = uri.as_ref().and_then(http::Uri::host).is_some_and(is_near);
         let way = if near { &self.direct } else { &self.proxied };
-        way.call(request)
+        let host = Host::of(request.uri());
+        let answer = way.call(request);
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await;
+            answer.map_err(|error| match host {
+                Some(host) => at(host, error),
+                None => error,
+            })
+        })
+    }
+}
+
+/// The same error, of a request to that host.
+fn at(host: Host, error: ConnectorError) -> ConnectorError {
+    let (io, timeout, user) = (error.is_io(), error.is_timeout(), error.is_user());
+    let kind = error.as_other();
+    let source = Box::new(AtHost::new(host, error.into_source()));
+    match (io, timeout, user) {
+        (true, ..) => ConnectorError::io(source),
+        (_, true, _) => ConnectorError::timeout(source),
+        (.., true) => ConnectorError::user(source),
+        _ => ConnectorError::other(source, kind),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `clean`: one cleanup by hand, with progress on the terminal.
 
+mod halfway;
 mod progress;
 
 use std::io::IsTerminal;
@@ -22,7 +23,6 @@ use crate::domain::history::{self, State, usual_propagation};
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::Mode;
 use crate::domain::targets::lookup::Named;
-use crate::domain::words::counted;
 use crate::ledger::{Ledger, Unfinished};
 use crate::ops::clean::{ByHand, Cleaned, Order};
 use crate::reconcile::accounts::Accounts;
@@ -81,17 +81,19 @@ pub(super) async fn clean(
     let _ended = tasks.end_on_drop();
     let accounts = setup.accounts(&tasks);
     let account = accounts.get(&named.target.access);
+    let access = &named.target.access;
     let Some(parameters) = &named.target.parameters else {
         anyhow::bail!(
             "the target {} takes nothing down: it only runs a program, for an event",
             named.target.label
         );
     };
-    if let Some(path) = setup.missing_ledger() {
+    if let Some(missing) = setup.missing_ledger() {
         eprintln!(
-            "There was no ledger {path} here: a daemon whose ledger is elsewhere does not know of this."
+            "stagesweep: {missing}; this makes one, of which a daemon whose ledger is elsewhere does not know"
         );
     }
+    let place = accounts.place(parameters, access);
     let ledger = setup.ledger_beside().await?;
     let resumes = ByHand::open_job(&*ledger, &named).await?;
     let bound = resumes.as_ref().map(|open| open.binding.clone());
@@ -108,10 +110,16 @@ pub(super) async fn clean(
         }
         text.push_str(&plan::inventory(parameters, &found, &setup.clock, style));
         match &resumes {
-            Some(open) => text.push_str(&left(open, resumed, &forecast, &setup.clock, style)),
+            Some(open) => {
+                let listed = plan::listed(&forecast, &found, place, style);
+                text.push_str(&left(open, resumed, &listed, &setup.clock, style));
+            }
             // What is left is what somebody is doing.
             None if at_work(&records, &named).is_some() => {}
-            None => text.push_str(&plan::steps(&forecast, "What will be done", style)),
+            None => {
+                let heading = "What will be done";
+                text.push_str(&plan::steps(&forecast, &found, place, heading, style));
+            }
         }
         print(&options.width.fit(&text))?;
     }
@@ -125,7 +133,7 @@ pub(super) async fn clean(
             return Ok(FATAL);
         }
         if options.json {
-            print_json(&plan::document(&named, parameters, &found, &forecast))?;
+            print_json(&plan::document(&named, place, &found, &forecast))?;
         }
         return Ok(match forecast.end {
             End::Refused(_) => FATAL,
@@ -136,7 +144,11 @@ pub(super) async fn clean(
         return Ok(FATAL);
     }
     let done = resumed.map(open_job::done).unwrap_or_default();
-    let shown = Shown { forecast, done };
+    let shown = Shown {
+        forecast,
+        done,
+        target,
+    };
     perform(
         &setup, accounts, ledger, &order, &shown, options, milestones,
     )
@@ -148,6 +160,8 @@ struct Shown<'a> {
     forecast: Forecast,
     /// The steps that earlier runs of the job have done.
     done: Vec<&'a str>,
+    /// What was named.
+    target: &'a TargetArgument,
 }
 
 /// What is to be cleaned: the open job, or else what the parameter names.
@@ -183,7 +197,7 @@ fn order(
 fn left(
     open: &Unfinished,
     record: Option<&history::Record>,
-    forecast: &Forecast,
+    listed: &str,
     clock: &Clock,
     style: Style,
 ) -> String {
@@ -193,7 +207,7 @@ fn left(
         None => format!("\n{}\n  {}\n", style.bold(heading), open.key.as_str()),
     };
     text.push_str(&format!("\n{}\n", style.bold("What is left of it")));
-    text.push_str(&plan::listed(forecast, style));
+    text.push_str(listed);
     let more = open.binding.evidence.more.iter();
     let more: Vec<&str> = more.map(|staged| staged.id.as_str()).collect();
     if !more.is_empty() {
@@ -258,7 +272,15 @@ async fn perform(
     let began = Instant::now();
     let mut progress = (!options.json).then(|| Progress::new(&shown.forecast, usual, began));
 
-    let mut applied: Vec<&'static str> = Vec::new();
+    let mut made: Vec<&'static str> = Vec::new();
+    let mut happened = |milestone: &Milestone, progress: &mut Option<Progress>| {
+        if let What::Applied { step } = milestone.what {
+            made.push(step);
+        }
+        if let Some(progress) = progress {
+            progress.milestone(milestone);
+        }
+    };
     let stop = Stop::default();
     let cleaning = by_hand.clean(order, &stop);
     tokio::pin!(cleaning);
@@ -266,12 +288,7 @@ async fn perform(
         tokio::select! {
             biased;
             cleaned = &mut cleaning => break cleaned,
-            Some(milestone) = milestones.recv() => {
-                applied.extend(step_of(&milestone));
-                if let Some(progress) = &mut progress {
-                    progress.milestone(&milestone);
-                }
-            }
+            Some(milestone) = milestones.recv() => happened(&milestone, &mut progress),
             request = requests.next() => {
                 if let Request::Stop { .. } = request {
                     if let Some(progress) = &progress {
@@ -284,16 +301,17 @@ async fn perform(
         }
     };
     while let Ok(milestone) = milestones.try_recv() {
-        applied.extend(step_of(&milestone));
-        if let Some(progress) = &mut progress {
-            progress.milestone(&milestone);
-        }
+        happened(&milestone, &mut progress);
     }
     if let Some(progress) = progress {
         progress.close();
     }
-    let far = so_far(&shown.forecast, &applied);
-    let verdict = verdict(setup, order, cleaned?, &far).await;
+    let halfway = halfway::Made {
+        before: &shown.done,
+        now: &made,
+    };
+    let halfway = halfway::said(&shown.forecast, &halfway, shown.target);
+    let verdict = verdict(setup, order, cleaned?, &halfway).await;
     if options.json {
         let steps = shown.forecast.steps.iter().map(Planned::name);
         print_json(&json!({
@@ -324,35 +342,7 @@ struct Verdict {
     detail: String,
 }
 
-/// The step that was taken, if one was.
-fn step_of(milestone: &Milestone) -> Option<&'static str> {
-    match milestone.what {
-        What::Applied { step } => Some(step),
-        _ => None,
-    }
-}
-
-/// What of the forecast was done, and what is left of it.
-fn so_far(forecast: &Forecast, applied: &[&'static str]) -> String {
-    let steps = forecast.steps.iter().filter_map(|planned| match planned {
-        Planned::Apply(step) => Some(step),
-        Planned::Wait(_) => None,
-    });
-    let all = steps.clone().count();
-    let left = steps.filter(|step| !applied.contains(&step.name()));
-    let left: Vec<String> = left.map(plan::instruction).collect();
-    let done: Vec<&str> = applied.iter().map(|step| describe(step)).collect();
-    let mut text = format!("after {} of {}", applied.len(), counted(all, "step"));
-    if !done.is_empty() {
-        text.push_str(&format!(" ({})", done.join("; ")));
-    }
-    if !left.is_empty() {
-        text.push_str(&format!("; left: {}", left.join("; ")));
-    }
-    text
-}
-
-async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, far: &str) -> Verdict {
+async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, halfway: &str) -> Verdict {
     let staging = &order.staging_id;
     let ended = match cleaned {
         Cleaned::Before(outcome) => {
@@ -400,16 +390,13 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, far: &str) -> V
         Ended::Stopped(StopReason::ShuttingDown) => (
             false,
             StopReason::ShuttingDown.code(),
-            format!(
-                "stopped {far}. To go on from there, run it again: stagesweep clean {}",
-                order.named.pipeline.name
-            ),
+            format!("stopped {halfway}"),
         ),
         Ended::Stopped(reason) => (
             false,
             reason.code(),
             format!(
-                "the right to work on it was lost ({}); run it again to go on from there",
+                "the right to work on it was lost ({}) {halfway}",
                 reason.code()
             ),
         ),
@@ -426,7 +413,7 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, far: &str) -> V
         Ended::Failed(failure) => (
             false,
             failure.code(),
-            format!("{}; run it again to go on from there", failure.detail()),
+            format!("{}; failed {halfway}", failure.detail()),
         ),
     };
     Verdict {

@@ -8,11 +8,13 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::setup::{Setup, load};
-use super::terminal::{Style, moment, print, print_json};
+use super::terminal::{Style, moment, plain, print, print_json};
 use super::usage::limit;
 use super::width::Width;
 use super::{FATAL, Invocation};
 use crate::aws::sqs::{Message, Queue, beside};
+use crate::daemon::CannotStart;
+use crate::domain::error_class::ErrorClass;
 use crate::ops::dead_letters::{DeadLetter, give_back, look, reason, redrive};
 use crate::telemetry::chain;
 
@@ -52,7 +54,13 @@ pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow
     };
     let url = &setup.config.queue.url;
     let queue = open(url);
-    let attributes = queue.attributes().await?;
+    let attributes = match queue.attributes().await {
+        Err(source) if source.class == ErrorClass::NotFound => {
+            let queue_url = url.clone();
+            return Err(CannotStart::NoSuchQueue { queue_url, source }.into());
+        }
+        attributes => attributes?,
+    };
     let arn = attributes.dead_letter_arn.with_context(|| {
         format!("the queue {url} has no redrive policy, and so no dead-letter queue: set one")
     })?;
@@ -60,8 +68,9 @@ pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow
     // That the ledger cannot be read takes the reasons away, and nothing else.
     let records = setup.history().await;
     if let Err(error) = &records {
-        eprintln!("stagesweep: the ledger could not be read: {}", chain(error));
+        eprintln!("stagesweep: {}; why jobs ended is not known", chain(error));
     }
+    let unreadable = records.is_err();
     let messages = look(&dead, options.limit.get())
         .await
         .with_context(|| format!("the dead-letter queue {arn} could not be read"))?;
@@ -98,7 +107,7 @@ pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow
     for why in &not {
         eprintln!("stagesweep: {why}");
     }
-    let failed = results.iter().any(|(_, sent)| sent.is_err()) || !not.is_empty();
+    let failed = results.iter().any(|(_, sent)| sent.is_err()) || unreadable || !not.is_empty();
     Ok(if failed { FATAL } else { 0 })
 }
 
@@ -183,7 +192,7 @@ fn listing(letters: &[DeadLetter], results: &Results<'_>, style: Style) -> Strin
             style.bold(&letter.message.message_id),
             style.bad(&reason.code)
         );
-        let _ = writeln!(text, "    {}", reason.detail);
+        let _ = writeln!(text, "    {}", plain(&reason.detail));
         if let Some(at) = letter.message.sent_at {
             let _ = writeln!(text, "    sent {}", moment(at));
         }

@@ -94,10 +94,12 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
         account: setup.connector.account(),
         targets: setup.config.targets.clone(),
     };
+    let mut known = true;
     let records = match setup.history().await {
         // Where nothing is taken down, nothing is lost by not knowing the jobs.
-        Err(LedgerError::Missing { path }) if !options.delete => {
-            eprintln!("There is no ledger {path} here: open jobs are not known.");
+        Err(error @ LedgerError::Missing { .. }) if !options.delete => {
+            eprintln!("stagesweep: {error}; open jobs are not known");
+            known = false;
             Vec::new()
         }
         records => records?,
@@ -117,7 +119,7 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
         print_json(&document(&report, &elsewhere, &[]))?;
     }
     if !options.delete {
-        return Ok(0);
+        return Ok(if known { 0 } else { FATAL });
     }
     let chosen = choose(&report, options)?;
     let removed = delete(&setup, survey, chosen, options, milestones).await?;

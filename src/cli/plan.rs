@@ -13,6 +13,7 @@ use super::{FATAL, open_job};
 use crate::aws::cloudfront::Reading;
 use crate::domain::binding::ParameterVersion;
 use crate::domain::decision::{Step, Wait};
+use crate::domain::refusal::Place;
 use crate::domain::targets::lookup::Named;
 use crate::domain::targets::{Mode, Parameters, Program};
 use crate::domain::words::counted;
@@ -82,7 +83,9 @@ pub(super) async fn plan(
         }
         return Ok(if options.detailed_exitcode { STEPS } else { 0 });
     };
-    let account = setup.accounts(&tasks).get(&named.target.access);
+    let accounts = setup.accounts(&tasks);
+    let place = accounts.place(parameters, &named.target.access);
+    let account = accounts.get(&named.target.access);
     let found = look(&account.clients, parameters, None).await?;
     let forecast = found.forecast();
     // Without a ledger there is no job.
@@ -90,7 +93,7 @@ pub(super) async fn plan(
     let open = open_job::of(&records, &named);
     let more = open.is_some() || named.target.program.is_some();
     if options.json {
-        let mut document = document(&named, parameters, &found, &forecast);
+        let mut document = document(&named, place, &found, &forecast);
         document["open_job"] = open.map_or(Value::Null, open_job::document);
         print_json(&document)?;
     } else {
@@ -99,7 +102,8 @@ pub(super) async fn plan(
         if let Some(record) = open {
             text.push_str(&open_job::announced(record, &setup.clock, style));
         }
-        text.push_str(&steps(&forecast, "What a rejection would do now", style));
+        let heading = "What a rejection would do now";
+        text.push_str(&steps(&forecast, &found, place, heading, style));
         if let End::Done(_) | End::Open = forecast.end {
             text.push_str(&program(&named, style));
         }
@@ -214,19 +218,25 @@ fn distribution(reading: &Reading, clock: &Clock, style: Style) -> String {
 }
 
 /// What would be done.
-pub(super) fn steps(forecast: &Forecast, heading: &str, style: Style) -> String {
+pub(super) fn steps(
+    forecast: &Forecast,
+    found: &Found,
+    place: Place<'_>,
+    heading: &str,
+    style: Style,
+) -> String {
     let mut text = format!("\n{}\n", style.bold(heading));
     if !forecast.steps.is_empty() {
         let whose =
             "of the execution that made this staging distribution, while no other is at work";
         let _ = writeln!(text, "  {}", style.dim(whose));
     }
-    text.push_str(&listed(forecast, style));
+    text.push_str(&listed(forecast, found, place, style));
     text
 }
 
 /// The steps, and the end.
-pub(super) fn listed(forecast: &Forecast, style: Style) -> String {
+pub(super) fn listed(forecast: &Forecast, found: &Found, place: Place<'_>, style: Style) -> String {
     let mut text = String::new();
     let mut number = 0;
     for planned in &forecast.steps {
@@ -247,9 +257,9 @@ pub(super) fn listed(forecast: &Forecast, style: Style) -> String {
             style.good(super::terminal::describe(outcome.code()))
         ),
         End::Refused(refusal) => format!(
-            "{} {refusal} ({}). Nothing {}is touched.",
-            style.bad("Refused:"),
-            refusal.code(),
+            "{} {}. Nothing {}is touched.",
+            style.bad(&format!("Refused ({}):", refusal.code())),
+            found.refused(refusal, place),
             if number > 0 { "more " } else { "" },
         ),
         End::Open => "It would wait there for what others do.".to_owned(),
@@ -316,10 +326,11 @@ fn waiting(wait: &Wait) -> &'static str {
 /// The same for a program. Keys are only ever added.
 pub(super) fn document(
     named: &Named,
-    parameters: &Parameters,
+    place: Place<'_>,
     found: &Found,
     forecast: &Forecast,
 ) -> Value {
+    let parameters = place.parameters;
     let parameter = |name: &str, version: &Option<ParameterVersion>, by: Option<&String>| {
         json!({
             "name": name,
@@ -373,7 +384,7 @@ pub(super) fn document(
         "outcome": outcome,
         "refusal": refusal.map(|refusal| json!({
             "code": refusal.code(),
-            "detail": refusal.to_string(),
+            "detail": found.refused(refusal, place),
         })),
     });
     if let (Some(all), Value::Object(rest)) = (document.as_object_mut(), rest) {

@@ -47,6 +47,19 @@ impl TargetArgument {
     }
 }
 
+impl std::fmt::Display for TargetArgument {
+    /// As it is written on a command line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.pipeline)?;
+        for (option, name) in [("--stage", &self.stage), ("--action", &self.action)] {
+            if let Some(name) = name {
+                write!(f, " {option} '{name}'")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl From<&str> for TargetArgument {
     /// A target that its pipeline's name alone tells.
     fn from(pipeline: &str) -> Self {
@@ -175,11 +188,13 @@ impl Setup {
         daemon::accounts(&self.config, &self.connector, &self.telemetry, tasks)
     }
 
-    /// The ledger's file, where there is none yet.
-    pub(super) fn missing_ledger(&self) -> Option<std::path::Display<'_>> {
+    /// That there is no file of the ledger yet, where it is one.
+    pub(super) fn missing_ledger(&self) -> Option<LedgerError> {
         let ledger = &self.config.ledger;
         let is_file = ledger.backend == LedgerBackend::Embedded;
-        (is_file && !ledger.path.exists()).then(|| ledger.path.display())
+        (is_file && !ledger.path.exists()).then(|| LedgerError::Missing {
+            path: ledger.path.display().to_string(),
+        })
     }
 
     /// The daemon's ledger, whether or not one runs.

@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Write};
 use anstream::{AutoStream, ColorChoice};
 use jiff::Timestamp;
 
-pub(super) use crate::domain::words::{describe, found, plain, rough};
+pub(super) use crate::domain::plain::plain;
+pub(super) use crate::domain::words::{describe, found, rough};
 use crate::runtime::clock::Clock;
 
 /// How text is written: with colours on a terminal, unless the environment refuses them

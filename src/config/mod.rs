@@ -41,11 +41,6 @@ pub const PATH_VARIABLE: &str = "STAGESWEEP_CONFIG";
 /// definition of ECS. In faults, its name stands for the file's.
 pub const TEXT_VARIABLE: &str = "STAGESWEEP_CONFIG_TOML";
 
-/// What to do where there is no file.
-const NO_FILE: &str = "there is no such file: give --config FILE, set STAGESWEEP_CONFIG, or begin with the \
-                       example (config/example.toml; in packages \
-                       /usr/share/doc/stagesweep/examples/config.toml)";
-
 /// Where the values of a configuration stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origins {
@@ -534,6 +529,11 @@ impl Config {
             .collect()
     }
 }
+
+/// What is said where there is no file.
+const NO_FILE: &str = "no configuration: the file does not exist; give --config FILE, set STAGESWEEP_CONFIG, or write \
+                       one after the example (config/example.toml in the sources, \
+                       /usr/share/doc/stagesweep/examples/config.toml of the packages)";
 
 /// What a reload applies besides the targets.
 const RELOADED: [&str; 3] = ["cleanup.mode", "cleanup.delay", "telemetry.log_level"];

@@ -169,7 +169,9 @@ fn what_is_missing_is_said_of_the_file() {
     let missing = Config::load(Path::new("/nowhere/c.toml"), &env(&[])).unwrap_err();
     let missing = missing.to_string();
     assert!(
-        missing.starts_with("/nowhere/c.toml: there is no such file: give --config FILE"),
+        missing.starts_with(
+            "/nowhere/c.toml: no configuration: the file does not exist; give --config"
+        ),
         "{missing}"
     );
 }

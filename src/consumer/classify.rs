@@ -12,7 +12,8 @@ pub(crate) enum Unhandled {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error(
-        "the event comes from account {0}, which is neither the queue's nor in events.allowed_accounts"
+        "the event comes from account {0}, which is neither the queue's nor in events.allowed_accounts; \
+         add it there, or take the account out of what may send to the queue"
     )]
     ForeignAccount(String, Option<Box<Rejection>>),
     #[error("the event is no rejection")]

@@ -118,7 +118,10 @@ pub async fn serve(listener: UnixListener, report: impl Fn() -> Report) {
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
     /// Nobody listens.
-    #[error("no daemon of this configuration runs here (nobody listens at {0})")]
+    #[error(
+        "no daemon of this configuration runs here (nobody listens at {0}, a name that queue.url and the ledger \
+         decide, or health.socket): start it, or give its own --config; in a container, ask inside it"
+    )]
     NotRunning(Address),
     /// Somebody listens and does not answer.
     #[error(

@@ -276,7 +276,7 @@ pub enum Undecidable {
     /// The history does not reach back to A's first candidate.
     #[error(
         "the parameter's history does not reach back to the rejected execution's first action: its \
-         oldest version is {oldest}"
+         oldest version is {oldest}; clean by hand"
     )]
     HistoryTooShort {
         /// The oldest version that SSM still keeps.

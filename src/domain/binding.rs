@@ -212,6 +212,26 @@ pub struct ParameterVersion {
     pub modified_at: Option<Timestamp>,
 }
 
+/// How a parameter is kept: what a new version of it must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// `Standard`, `Advanced` or `Intelligent-Tiering`.
+    pub tier: Option<String>,
+    /// The regular expression that a value must match.
+    pub allowed_pattern: Option<String>,
+}
+
+impl Form {
+    /// The pattern, if it surely allows no such value: not even a part of the value matches. One that cannot be
+    /// read here is left to Systems Manager to judge.
+    #[must_use]
+    pub fn forbids(&self, value: &str) -> Option<&str> {
+        let pattern = self.allowed_pattern.as_deref()?;
+        let read = regex_lite::Regex::new(pattern).ok()?;
+        (!read.is_match(value)).then_some(pattern)
+    }
+}
+
 /// A version of a parameter, and who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterChange {
@@ -355,6 +375,23 @@ mod tests {
         assert!(!uncertain("2026-08-24T06:50:01Z", 1));
         // The very first version.
         assert!(!uncertain("2026-08-24T06:00:00Z", 1));
+    }
+
+    #[test]
+    fn a_pattern_forbids_what_no_part_of_matches_and_nothing_where_it_cannot_be_read() {
+        let forbids = |pattern: &str| {
+            let form = Form {
+                allowed_pattern: Some(pattern.to_owned()),
+                ..Form::default()
+            };
+            form.forbids(DELETED).is_some()
+        };
+        assert!(forbids("^E[A-Z0-9]{12,13}$"));
+        assert!(forbids("^(E[A-Z0-9]+|dummy)$"));
+        for allows in ["^(E[A-Z0-9]+|dummy|deleted)$", "[a-z]+", "(?!E).*", ""] {
+            assert!(!forbids(allows), "{allows}");
+        }
+        assert_eq!(Form::default().forbids(DELETED), None);
     }
 
     #[test]

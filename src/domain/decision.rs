@@ -19,6 +19,7 @@
 
 use crate::domain::binding::{Binding, ParameterVersion, Slot};
 use crate::domain::error_class::Conflict;
+pub use crate::domain::refusal::Refusal;
 
 /// What is to be taken down.
 #[derive(Clone, Copy, Debug)]
@@ -391,99 +392,6 @@ impl Outcome {
         // What the ledger of an older stagesweep calls it.
         let code = if code == "expired" { "undecided" } else { code };
         Self::ALL.into_iter().find(|outcome| outcome.code() == code)
-    }
-}
-
-/// Why a job must not be done. Its message is never deleted; it goes to the dead-letter queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The production parameter holds no distribution id, or does not exist.
-    #[error("the production parameter does not name a distribution")]
-    ProductionParameterInvalid,
-    /// The staging parameter holds neither a distribution's id nor `dummy` or `deleted`, or does not exist.
-    #[error("the staging parameter names no distribution, and does not say that there is none")]
-    StagingParameterInvalid,
-    /// One of the two parameters is a SecureString.
-    #[error("a parameter is a SecureString, which stagesweep does not decrypt")]
-    ParameterIsSecureString,
-    /// The parameter's history does not reach back far enough.
-    #[error("the staging parameter's history does not reach back far enough")]
-    HistoryTooShort,
-    /// The event has no start time, and the parameter changed in the second of its own time.
-    #[error(
-        "the staging parameter was written in the very second of the event: which of two \
-         deployments was rejected cannot be told"
-    )]
-    StagingParameterJustWritten,
-    /// A write lies within actions of the rejected execution and of another one.
-    #[error("two executions may have written the staging parameter")]
-    StagingWriterUnclear,
-    /// No write is the rejected execution's.
-    #[error("nothing shows that the rejected execution wrote the staging parameter")]
-    StagingNotWrittenByExecution,
-    /// Too many executions were open beside the rejected one.
-    #[error("too many executions were open beside the rejected one")]
-    TooManyExecutions,
-    /// The event says what CodePipeline does not show.
-    #[error("CodePipeline does not show what the event says")]
-    EventContradictsCodePipeline,
-    /// Both parameters name the same distribution.
-    #[error("the staging parameter names the production distribution")]
-    StagingIsProduction,
-    /// There is no distribution of the id the production parameter holds.
-    #[error("the production distribution does not exist")]
-    ProductionMissing,
-    /// The production distribution says that it is a staging one.
-    #[error("the production distribution is a staging distribution")]
-    ProductionIsStaging,
-    /// The production distribution was switched off since the job was bound.
-    #[error("the production distribution was switched off while the job ran")]
-    ProductionDisabled,
-    /// The staging distribution does not say that it is one.
-    #[error("the staging distribution is not a staging distribution")]
-    NotAStagingDistribution,
-    /// The staging distribution has aliases: it serves someone.
-    #[error("the staging distribution has aliases")]
-    StagingHasAliases,
-    /// The policy lists our staging distribution and others.
-    #[error("the continuous deployment policy lists other staging distributions besides ours")]
-    PolicyShared,
-    /// The policy of our staging distribution is attached, and not to production.
-    #[error(
-        "the policy of the staging distribution is in use, and not by the distribution that the production \
-         parameter names"
-    )]
-    PolicyAttachedElsewhere,
-    /// An orphan is none any more.
-    #[error("somebody owns the staging distribution by now")]
-    OrphanOwned,
-}
-
-impl Refusal {
-    /// A bounded code for logs and metrics.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::ProductionParameterInvalid => "production_parameter_invalid",
-            Self::StagingParameterInvalid => "staging_parameter_invalid",
-            Self::ParameterIsSecureString => "parameter_is_secure_string",
-            Self::HistoryTooShort => "history_too_short",
-            Self::StagingParameterJustWritten => "staging_parameter_just_written",
-            Self::StagingWriterUnclear => "staging_writer_unclear",
-            Self::StagingNotWrittenByExecution => "staging_not_written_by_execution",
-            Self::TooManyExecutions => "too_many_executions",
-            Self::EventContradictsCodePipeline => "event_contradicts_codepipeline",
-            Self::StagingIsProduction => "staging_is_production",
-            Self::ProductionMissing => "production_missing",
-            Self::ProductionIsStaging => "production_is_staging",
-            Self::ProductionDisabled => "production_disabled",
-            Self::NotAStagingDistribution => "not_a_staging_distribution",
-            Self::StagingHasAliases => "staging_has_aliases",
-            Self::PolicyShared => "policy_shared",
-            Self::PolicyAttachedElsewhere => "policy_attached_elsewhere",
-            Self::OrphanOwned => "orphan_owned",
-        }
     }
 }
 

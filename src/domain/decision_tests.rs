@@ -433,7 +433,7 @@ fn walk(start: Start) -> (World, Vec<&'static str>, Outcome) {
         let observed = behind.take().unwrap_or_else(|| world.now.clone());
         match decide(&binding, &observed, &progress) {
             Decision::Done(outcome) => return (world, steps, outcome),
-            Decision::Refuse(refusal) => panic!("{start:?}: {refusal}"),
+            Decision::Refuse(refusal) => panic!("{start:?}: {refusal:?}"),
             Decision::Wait(wait) => {
                 world.pass(&wait);
                 progress.conflict = None;
@@ -1035,7 +1035,7 @@ fn an_orphan_goes_in_the_safe_order() {
                 observed.staging.as_mut().unwrap().deployed = true;
             }
             Decision::Done(outcome) => break outcome,
-            Decision::Refuse(refusal) => panic!("{refusal}"),
+            Decision::Refuse(refusal) => panic!("{refusal:?}"),
         }
     };
     assert_eq!(outcome, Outcome::Cleaned);

@@ -22,6 +22,9 @@ const MAX_ENTRIES: usize = 128;
 /// A reviewer's comment is kept up to this many characters.
 const MAX_COMMENT_CHARS: usize = 500;
 
+/// What is said of a run's end is kept up to this many characters.
+const MAX_WHY_CHARS: usize = 600;
+
 /// What a job is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -68,6 +71,8 @@ pub enum Note {
     Failed(&'static str),
     /// The run ended: the job is refused, for this reason.
     Refused(&'static str),
+    /// Why the run ended so, in words.
+    Why(String),
 }
 
 /// The reasons that were reported of a job: one cause is one report.
@@ -162,6 +167,9 @@ pub struct Trail {
     /// What was reported.
     #[serde(default)]
     pub told: Told,
+    /// Why the last run ended as it did, in words, where it was refused or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl Trail {
@@ -181,6 +189,10 @@ impl Trail {
     /// Adds what happened at `at`.
     pub fn note(&mut self, note: Note, at: Timestamp) {
         let (kind, name) = match note {
+            Note::Why(words) => {
+                self.why = Some(words.chars().take(MAX_WHY_CHARS).collect());
+                return;
+            }
             Note::Began(mut about) => {
                 // A run that the ledger or a person resumes has no event, and no comment of its own.
                 let earlier = self.about.take().and_then(|about| about.comment);
@@ -198,6 +210,9 @@ impl Trail {
                 (Kind::Ended, reason)
             }
         };
+        if kind == Kind::Ended {
+            self.why = None;
+        }
         if self.entries.len() >= MAX_ENTRIES {
             self.entries.remove(0);
             self.dropped += 1;
@@ -497,6 +512,12 @@ mod tests {
         trail.note(Note::Refused("policy_shared"), at(3));
         assert_eq!(trail.told.refusal("policy_shared"), News::Known);
         assert_eq!(trail.last_end(), Some("policy_shared"));
+        trail.note(Note::Why("policy P lists others".to_owned()), at(3));
+        let kept = Trail::read(&trail.text());
+        assert_eq!(kept.why.as_deref(), Some("policy P lists others"));
+        trail.note(Note::Entry(Kind::Ended, "shutting_down"), at(3));
+        assert_eq!(trail.why, None);
+        trail.note(Note::Refused("policy_shared"), at(3));
         // However long it goes on.
         for ms in 0..1000 {
             trail.note(Note::Entry(Kind::Applied, "detach_policy"), at(ms));

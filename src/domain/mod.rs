@@ -13,6 +13,8 @@ pub mod found;
 pub mod history;
 pub mod lease_terms;
 pub mod partition;
+pub mod plain;
+pub mod refusal;
 pub mod targets;
 pub mod verdict;
 pub mod words;

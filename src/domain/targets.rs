@@ -164,7 +164,7 @@ pub struct Targets {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// No target's pattern, stage and action match.
-    #[error("no target matches")]
+    #[error("no target matches; add one, or narrow the rule that sends the event")]
     NoTarget,
     /// The captures can share the pipeline's name out in several ways.
     #[error(
@@ -172,8 +172,8 @@ pub enum ResolveError {
     )]
     Ambiguous(String),
     /// The rendered texts cannot be the names of two parameters.
-    #[error("the target {0} names no valid parameters: {1}")]
-    Parameters(String, ParameterNameError),
+    #[error("the target {} cannot be used: {}", .0, invalid(.1, .2))]
+    Parameters(String, String, ParameterNameError),
     /// A rendered role or region is not valid.
     #[error("the target {0} cannot be used: {1}")]
     Access(String, AccessError),
@@ -189,6 +189,16 @@ impl ResolveError {
             Self::Parameters(..) => "invalid_parameter_name",
             Self::Access(_, error) => error.code(),
         }
+    }
+}
+
+/// A rendered name that is none of a parameter.
+fn invalid(name: &str, error: &ParameterNameError) -> String {
+    match error {
+        ParameterNameError::Same(_) => error.to_string(),
+        _ => format!(
+            "the parameter {name:?} {error}; give this pipeline a target of its own, or another name"
+        ),
     }
 }
 
@@ -363,7 +373,7 @@ impl Target {
         let staging = self.work.staging.as_ref();
         let parameters = match staging.map(|staging| staging.render(&values)).transpose() {
             Ok(parameters) => parameters,
-            Err(error) => return Err(ResolveError::Parameters(label, error)),
+            Err((name, error)) => return Err(ResolveError::Parameters(label, name, error)),
         };
         let program = self.work.program.as_ref();
         Ok(ResolvedTarget {
@@ -428,13 +438,16 @@ impl Target {
 }
 
 impl Staging {
-    fn render(&self, values: &Values) -> Result<Parameters, ParameterNameError> {
-        let render = |template: &Template| template.render(values, check_parameter_name);
+    /// Or the name that is none, with why.
+    fn render(&self, values: &Values) -> Result<Parameters, (String, ParameterNameError)> {
+        let check =
+            |name: &str| check_parameter_name(name).map_err(|error| (name.to_owned(), error));
+        let render = |template: &Template| template.render(values, check);
         let production = render(&self.production_parameter)?;
         let staging = render(&self.staging_parameter)?;
         // Different templates can still come to the same name: /{a}/x and /{b}/x.
         if production == staging {
-            return Err(ParameterNameError::Same(staging));
+            return Err((staging.clone(), ParameterNameError::Same(staging)));
         }
         Ok(Parameters {
             production,

@@ -249,17 +249,19 @@ pub enum LedgerError {
     },
     /// Another process has the file.
     #[error(
-        "the ledger {path} is in use by another process: stop that one; daemons that share a queue share a \
-         table (ledger.backend = \"dynamodb\")"
+        "the ledger {path} is held by {holder}: run one daemon for each queue; for several instances set \
+         ledger.backend = \"dynamodb\""
     )]
     InUse {
         /// The file.
         path: String,
+        /// Which process, what it was started as, and since when, as far as it left a note of that.
+        holder: String,
     },
     /// The file was written by a newer stagesweep.
     #[error(
-        "the ledger {path} has schema version {found}; this stagesweep knows {known}: run the newer \
-         one, or set another ledger.path"
+        "the ledger {path} has schema version {found}; this stagesweep knows {known}: run the version \
+         that wrote it, or a newer one"
     )]
     NewerSchema {
         /// The file.
@@ -281,14 +283,16 @@ pub enum LedgerError {
         found: i64,
     },
     /// There is no such file.
-    #[error("there is no ledger {path}: start the daemon once, or set another ledger.path")]
+    #[error(
+        "there is no ledger {path}: start the daemon once, or give the --config of the daemon that runs"
+    )]
     Missing {
         /// The file.
         path: String,
     },
     /// The file is a database of something else.
     #[error(
-        "{path} is a database, but no ledger of stagesweep: move it away, or set another ledger.path"
+        "{path} is a database, but no ledger of stagesweep: move it away, or correct ledger.path"
     )]
     Foreign {
         /// The file.
@@ -385,7 +389,7 @@ mod remedy {
     pub(super) fn of_table(error: &AwsError) -> &'static str {
         match error.class {
             ErrorClass::NotFound => {
-                "create it with the partition key pk of type String, or set another ledger.table"
+                "create it with the partition key pk of type String, or correct ledger.table"
             }
             ErrorClass::AccessDenied => {
                 "allow dynamodb:GetItem, dynamodb:UpdateItem and dynamodb:Scan on it"

@@ -113,6 +113,15 @@ impl End {
         }
     }
 
+    /// The same in words, where there is more to say.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Done { detail, .. } | Self::DeadLettered { detail, .. } => detail.as_deref(),
+            Self::Refused { detail, .. } | Self::Failed { detail, .. } => Some(detail),
+        }
+    }
+
     /// What of one job is told once, however often it happens: the outcome and the reason.
     #[must_use]
     pub fn kind(&self) -> (&'static str, &'static str) {

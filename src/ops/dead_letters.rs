@@ -146,23 +146,38 @@ pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerErr
         }
     };
     let record = records.map(|records| records.iter().find(|it| it.key == rejection.key));
-    let unreadable;
-    let (code, detail) = match record.map(|record| record.map(|record| &record.state)) {
+    let said;
+    let record = match record {
         Err(error) => {
-            unreadable = format!("the ledger could not be read: {}", chain(error));
-            ("ledger_unreadable", &*unreadable)
+            return of(Some(&rejection), "ledger_unreadable", chain(error));
         }
-        Ok(None) => (
+        Ok(record) => record,
+    };
+    let (code, detail) = match record.map(|record| (&record.state, record)) {
+        None => (
             "unknown",
             "the ledger knows nothing of it: it was never worked on, or too long ago",
         ),
-        Ok(Some(State::Done(outcome))) => (
+        Some((State::Done(outcome), _)) => (
             outcome.code(),
             "its job is done; sent back, it would be deleted as a duplicate",
         ),
-        Ok(Some(State::Working)) => ("working", "its job is being worked on"),
-        Ok(Some(State::Open(None))) => ("open", "its job was begun and never ended"),
-        Ok(Some(State::Open(Some(code)))) => (&**code, "the reason for which its job ended last"),
+        Some((State::Working, _)) => ("working", "its job is being worked on"),
+        Some((State::Open(None), _)) => ("open", "its job was begun and never ended"),
+        Some((State::Open(Some(code)), record)) => {
+            said = last_end(record);
+            (code.as_str(), said.as_str())
+        }
     };
     of(Some(&rejection), code, detail.to_owned())
+}
+
+/// Why a job ended last, and when.
+fn last_end(record: &Record) -> String {
+    let why = record.trail.why.as_deref();
+    format!(
+        "{}; tried last at {}",
+        why.unwrap_or("the reason for which its job ended last"),
+        record.updated.strftime("%Y-%m-%d %H:%M:%SZ")
+    )
 }

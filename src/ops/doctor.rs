@@ -84,6 +84,8 @@ pub struct Check {
     pub detail: String,
     /// How to mend it.
     pub remedy: Option<String>,
+    /// The permissions that are missing: an action, and what it is on.
+    pub lacks: Vec<(String, String)>,
 }
 
 /// A verdict.
@@ -117,6 +119,7 @@ impl Check {
             status: Status::Ok,
             detail: detail.into(),
             remedy: None,
+            lacks: Vec::new(),
         }
     }
 
@@ -137,11 +140,18 @@ impl Check {
 
     /// A call that failed: what it means for the permission, or for the network.
     fn call(name: &'static str, error: &AwsError, permission: &str) -> Self {
-        Self::failure(
-            name,
-            chain(error),
-            mend(error, &format!("allow {permission}")),
-        )
+        let lacks = error.denied().map(|(action, resource)| {
+            let resource = resource.unwrap_or("*");
+            (action.to_owned(), resource.to_owned())
+        });
+        Self {
+            lacks: lacks.into_iter().collect(),
+            ..Self::failure(
+                name,
+                chain(error),
+                mend(error, &format!("allow {permission}")),
+            )
+        }
     }
 
     fn about(mut self, subject: impl Into<String>) -> Self {
@@ -206,6 +216,9 @@ fn mend(error: &AwsError, allow: &str) -> String {
         },
         ErrorClass::Throttled => "try again in a minute",
         ErrorClass::Rejected => "the request was not understood: is that endpoint AWS?",
+        _ if error.is_unreached() => {
+            "try again once it can be reached; of this nothing was looked at"
+        }
         _ => "look at the network, the endpoint and the region",
     };
     text.to_owned()
@@ -288,6 +301,7 @@ impl Preflight<'_> {
             queue: queue.as_ref(),
         };
         checks.extend(permissions::examine(&scene, own, &reaches).await);
+        checks.extend(permissions::missing(&checks));
         checks
     }
 }

@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 
 use crate::aws::iam::Iam;
 use crate::aws::{self, AwsError, Connector, Principal};
-use crate::domain::targets::{Access, Role};
+use crate::domain::arn::{Arn, is_account};
+use crate::domain::refusal::Place;
+use crate::domain::targets::{Access, Parameters, Role};
 use crate::reconcile::listing::SharedListing;
 use crate::reconcile::watch::Watcher;
 use crate::reconcile::watch::pace::Pace;
@@ -35,6 +37,8 @@ pub struct Accounts(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connector: Connector,
+    /// The queue's account, where its URL names it.
+    home: Option<String>,
     session_name: String,
     pace: Pace,
     telemetry: Arc<Telemetry>,
@@ -91,6 +95,11 @@ impl Accounts {
     ) -> Self {
         Self(Arc::new(Inner {
             connector,
+            home: queue_url
+                .rsplit('/')
+                .nth(1)
+                .filter(|it| is_account(it))
+                .map(str::to_owned),
             session_name: session_name(queue_url),
             pace,
             telemetry,
@@ -118,6 +127,17 @@ impl Accounts {
         };
         kept.accounts.insert(access.clone(), entry);
         account
+    }
+
+    /// Where the parameters of a target are.
+    #[must_use]
+    pub fn place<'a>(&'a self, parameters: &'a Parameters, access: &'a Access) -> Place<'a> {
+        let role = access.role.as_ref().and_then(|role| Arn::parse(role.arn()));
+        Place {
+            parameters,
+            region: &access.region,
+            account: role.map(|arn| arn.account).or(self.0.home.as_deref()),
+        }
     }
 
     /// Whether `user`, as SSM's history names whoever wrote, is stagesweep as it works in that account: the

@@ -11,10 +11,14 @@ use crate::domain::decision::{Observed, Step};
 use crate::domain::error_class::{Conflict, ErrorClass};
 use crate::domain::found::done_already;
 use crate::domain::history::Kind;
+use crate::domain::refusal::Refusal;
 use crate::telemetry::events;
 
 /// So often a change that is refused is decided upon anew, as long as every look shows the same.
 const SAME_REFUSED: u32 = 3;
+
+/// The code of a value that a parameter's AllowedPattern does not allow (API reference: `PutParameter`).
+const PATTERN_MISMATCH: &str = "ParameterPatternMismatchException";
 
 impl Run<'_> {
     /// Makes one change before which nobody is asked. Answers whether it was accepted; if not, all is
@@ -61,6 +65,17 @@ impl Run<'_> {
         }
         evidence.changed = true;
         evidence.touched |= cloudfront;
+        self.store().await
+    }
+
+    /// The first change of all was refused for good: the ledger need not finish the job.
+    async fn nothing_was_changed(&mut self) -> Result<(), Halt> {
+        let evidence = &mut self.binding.evidence;
+        if evidence.touched || evidence.recorded.is_some() || evidence.restored.is_some() {
+            return Ok(());
+        }
+        evidence.changed = false;
+        self.binding.overwriting = None;
         self.store().await
     }
 
@@ -113,6 +128,13 @@ impl Run<'_> {
                     return Ok(());
                 }
                 self.look_again().await
+            }
+            // By a pattern that could not be read here.
+            ErrorClass::Rejected if error.code.as_deref() == Some(PATTERN_MISMATCH) => {
+                self.nothing_was_changed().await?;
+                let pattern = self.form().await?.allowed_pattern;
+                let detail = self.place().forbids_deleted(pattern.as_deref());
+                Err(self.refuse(Refusal::DeletedNotAllowed, detail))
             }
             ErrorClass::Changed | ErrorClass::Rejected if error.code.is_some() => {
                 self.refused_though_fresh(step, error).await

@@ -23,6 +23,7 @@ use crate::domain::binding::{
 };
 use crate::domain::decision::{Observed, Outcome, Refusal};
 use crate::domain::executions::{Attempt, earlier, later};
+use crate::domain::refusal::{Place, Which};
 use crate::domain::targets::Neighbour;
 use crate::domain::verdict::{self, Doubt};
 use crate::ledger::Bound;
@@ -48,40 +49,16 @@ impl Run<'_> {
         let name = &self.parameters.production;
         let parameter = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
         let parameter = parameter.as_ref();
-        production_named(parameter).map_err(|refusal| self.misled(refusal, name, parameter))
+        production_named(parameter).map_err(|refusal| {
+            let detail = self.place().misleads(Which::Production, parameter);
+            self.refuse(refusal, detail)
+        })
     }
 
-    /// A parameter that leads to nothing, in words.
-    fn misled(&self, refusal: Refusal, name: &str, parameter: Option<&ParameterVersion>) -> Halt {
-        let of_production = refusal == Refusal::ProductionParameterInvalid;
-        let detail = match parameter {
-            None => {
-                let key = if of_production {
-                    "production_parameter"
-                } else {
-                    "staging_parameter"
-                };
-                let region = &self.job.target.access.region;
-                format!(
-                    "{name} does not exist in {region}: create it, or correct the target's {key} or region"
-                )
-            }
-            Some(_) if refusal == Refusal::ParameterIsSecureString => format!(
-                "{name} is a SecureString, which stagesweep does not decrypt: make it a String; a \
-                 distribution's id is no secret"
-            ),
-            Some(ParameterVersion { value, version, .. }) => {
-                let held = format!("{name} holds \"{}\" in version {version}", value.trim());
-                match of_production {
-                    true => format!("{held}, which is no distribution's id"),
-                    false => format!(
-                        "{held}: neither a distribution's id nor `dummy` or `deleted`; write `deleted` if \
-                         there is no staging distribution"
-                    ),
-                }
-            }
-        };
-        self.refuse(refusal, detail)
+    /// Where the job's parameters are.
+    pub(super) fn place(&self) -> Place<'_> {
+        let access = &self.job.target.access;
+        self.context.accounts.place(self.parameters, access)
     }
 
     /// By what the execution did.
@@ -202,13 +179,17 @@ impl Run<'_> {
 
     /// The versions of the staging parameter, the oldest first. The newest must name a distribution, or say
     /// that there is none.
-    async fn versions(&self) -> Result<Vec<ParameterChange>, Halt> {
+    async fn versions(&mut self) -> Result<Vec<ParameterChange>, Halt> {
         let name = &self.parameters.staging;
-        let versions = self.calls.call(|| self.clients.ssm.changes(name)).await?;
-        let mut versions = versions;
+        let kept = self.calls.call(|| self.clients.ssm.kept(name)).await?;
+        let (mut versions, form) = kept;
+        self.form = Some(form);
         versions.sort_by_key(|change| change.version.version);
         let newest = versions.last().map(|change| &change.version);
-        staging_named(newest).map_err(|refusal| self.misled(refusal, name, newest))?;
+        staging_named(newest).map_err(|refusal| {
+            let detail = self.place().misleads(Which::Staging, newest);
+            self.refuse(refusal, detail)
+        })?;
         Ok(versions)
     }
 
@@ -263,14 +244,8 @@ impl Run<'_> {
             let open = self.open_beside(&neighbour, from, to).await?;
             asked += open.len();
             if asked > MAX_OTHERS {
-                return Err(self.refuse(
-                    Refusal::TooManyExecutions,
-                    format!(
-                        "more than {MAX_OTHERS} executions were open between {from:.0} and {to:.0}, so \
-                         that whose {} is cannot be decided; clean by hand",
-                        self.parameters.staging
-                    ),
-                ));
+                let detail = self.place().too_many(from, to);
+                return Err(self.refuse(Refusal::TooManyExecutions, detail));
             }
             if open.is_empty() {
                 continue;
@@ -348,15 +323,8 @@ impl Run<'_> {
                 .call(|| self.clients.cloudfront.distribution(production_id))
                 .await?;
             if let Some(policy_id) = production.and_then(|production| production.policy_id) {
-                return Ok(self.refuse(
-                    Refusal::StagingNotWrittenByExecution,
-                    format!(
-                        "{} says that there is no staging distribution, and production {production_id} \
-                         names the policy {policy_id}; find out whose that is, then detach it or clean by \
-                         hand",
-                        self.parameters.staging
-                    ),
-                ));
+                let detail = self.place().policy_left(production_id, &policy_id);
+                return Ok(self.refuse(Refusal::StagingNotWrittenByExecution, detail));
             }
         }
         self.context.telemetry.emit(events::NothingToClean {
@@ -375,7 +343,7 @@ impl Run<'_> {
             Undecidable::NotWritten { .. } => Refusal::StagingNotWrittenByExecution,
             Undecidable::HistoryTooShort { .. } => Refusal::HistoryTooShort,
         };
-        self.refuse(refusal, format!("{}: {why}", self.parameters.staging))
+        self.refuse(refusal, self.place().undecidable(why))
     }
 
     pub(super) fn refuse(&self, refusal: Refusal, detail: String) -> Halt {
@@ -383,26 +351,26 @@ impl Run<'_> {
     }
 
     /// By the start of the approval: what the parameter held then.
-    async fn by_time(&self, production_id: &str) -> Result<Binding, Halt> {
+    async fn by_time(&mut self, production_id: &str) -> Result<Binding, Halt> {
         let versions = self.versions().await?;
         let versions: Vec<_> = versions.into_iter().map(|change| change.version).collect();
         let rejection = &self.job.rejection;
         let (moment, uncertainty) = (rejection.as_of, rejection.as_of_uncertainty);
         let AsOf::Version(version) = as_of(&versions, moment) else {
-            let detail = format!(
-                "the history of {} does not reach back to {moment}, when the approval began",
-                self.parameters.staging
-            );
+            let detail = self.place().begins_later(moment);
             return Err(self.refuse(Refusal::HistoryTooShort, detail));
         };
         if is_uncertain(&versions, moment, uncertainty) {
-            let refusal = Refusal::StagingParameterJustWritten;
-            return Err(self.refuse(refusal, format!("{}: {refusal}", self.parameters.staging)));
+            let detail = self.place().just_written(moment, versions.last());
+            return Err(self.refuse(Refusal::StagingParameterJustWritten, detail));
         }
         match staging_named(Some(version)) {
             Ok(Some(own)) => Ok(bound_to(production_id, &[own])),
             Ok(None) => Err(Ended::from(Outcome::AlreadyClean).into()),
-            Err(refusal) => Err(self.misled(refusal, &self.parameters.staging, Some(version))),
+            Err(refusal) => {
+                let detail = self.place().misleads(Which::Staging, Some(version));
+                Err(self.refuse(refusal, detail))
+            }
         }
     }
 

@@ -14,11 +14,12 @@ use futures_util::future::try_join_all;
 
 use crate::aws::cloudfront::{CloudFront, Reading};
 use crate::aws::{Account, AwsError};
-use crate::domain::binding::{Binding, DELETED, ParameterChange, ParameterVersion};
+use crate::domain::binding::{Binding, DELETED, Form, ParameterVersion};
 use crate::domain::decision::{
     Decision, Observed, Outcome, Policy, Progress, Refusal, Step, Wait, decide,
 };
 use crate::domain::error_class::Conflict;
+use crate::domain::refusal::{Place, Which};
 use crate::domain::targets::Parameters;
 use crate::reconcile::{
     Search, bound_to, complete, named_policies, production_named, staging_named,
@@ -36,6 +37,8 @@ pub struct Found {
     pub staging_parameter: Option<ParameterVersion>,
     /// Who wrote the staging parameter's newest version, where its history says.
     pub written_by: Option<String>,
+    /// How the staging parameter is kept, as far as its history says.
+    pub form: Form,
     /// The distribution that the production parameter names.
     pub production: Option<Reading>,
     /// The distribution that the staging parameter names.
@@ -104,16 +107,15 @@ pub async fn look(
         ssm.parameter(&parameters.production),
         ssm.parameter(&parameters.staging),
     )?;
-    let written_by = match &staging_parameter {
-        None => None,
-        Some(newest) => ssm
-            .changes(&parameters.staging)
-            .await
-            .unwrap_or_default()
-            .into_iter()
-            .find(|change| change.version.version == newest.version)
-            .and_then(|change: ParameterChange| change.by),
+    let (changes, form) = match &staging_parameter {
+        None => Default::default(),
+        Some(_) => ssm.kept(&parameters.staging).await.unwrap_or_default(),
     };
+    let newest = staging_parameter.as_ref().map(|newest| newest.version);
+    let written_by = changes
+        .into_iter()
+        .find(|change| Some(change.version.version) == newest)
+        .and_then(|change| change.by);
     let (production_id, staging_id) = match &resumes {
         Some(bound) => (
             Some(bound.production_id.clone()),
@@ -146,6 +148,7 @@ pub async fn look(
         production_parameter,
         staging_parameter,
         written_by,
+        form,
         production,
         staging,
         policies,
@@ -188,18 +191,47 @@ impl Found {
                 end,
             },
             Ok(mut binding) => {
-                let distribution =
-                    |reading: &Option<Reading>| reading.as_ref().map(|it| it.distribution.clone());
-                let observed = Observed {
-                    production: distribution(&self.production),
-                    staging: distribution(&self.staging),
-                    policies: self.policies.clone(),
-                    parameter: self.staging_parameter.clone(),
-                    listed_gone: true,
-                };
+                let observed = self.observed();
                 complete(&mut binding, 0, &observed);
-                foresee(&binding, observed)
+                let forecast = foresee(&binding, observed);
+                let is_record =
+                    |it: &Planned| matches!(it, Planned::Apply(Step::RecordDeleted { .. }));
+                match forecast.steps.iter().any(is_record) && self.form.forbids(DELETED).is_some() {
+                    true => Forecast {
+                        steps: Vec::new(),
+                        end: End::Refused(Refusal::DeletedNotAllowed),
+                    },
+                    false => forecast,
+                }
             }
+        }
+    }
+
+    /// Why it would be refused, in words.
+    #[must_use]
+    pub fn refused(&self, refusal: Refusal, place: Place<'_>) -> String {
+        let production = self.production_parameter.as_ref();
+        if refusal == Refusal::DeletedNotAllowed {
+            return place.forbids_deleted(self.form.allowed_pattern.as_deref());
+        }
+        match self.binding() {
+            Err(_) if production_named(production).is_err() => {
+                place.misleads(Which::Production, production)
+            }
+            Err(_) => place.misleads(Which::Staging, self.staging_parameter.as_ref()),
+            Ok(binding) => place.fence(refusal, &binding, &self.observed()),
+        }
+    }
+
+    fn observed(&self) -> Observed {
+        let distribution =
+            |reading: &Option<Reading>| reading.as_ref().map(|it| it.distribution.clone());
+        Observed {
+            production: distribution(&self.production),
+            staging: distribution(&self.staging),
+            policies: self.policies.clone(),
+            parameter: self.staging_parameter.clone(),
+            listed_gone: true,
         }
     }
 }

@@ -75,7 +75,7 @@ use crate::aws;
 use crate::config::OnTimeout;
 use crate::domain::at_work::Scope;
 use crate::domain::attribution::OwnStaging;
-use crate::domain::binding::Binding;
+use crate::domain::binding::{Binding, Form};
 use crate::domain::decision::{
     Decision, Goal, Observed, Outcome, Progress, Refusal, Step, Wait, decide,
 };
@@ -289,6 +289,12 @@ impl Reconciler {
             Ended::Failed(failure) => (failure.code(), Note::Failed(failure.code())),
         };
         self.ledger.note(&job.grant, note);
+        if let Some(words) = ended
+            .to_tell()
+            .and_then(|end| end.detail().map(str::to_owned))
+        {
+            self.ledger.note(&job.grant, Note::Why(words));
+        }
         if let Some(notice) = notice {
             self.notifier.tell(notice);
         }
@@ -322,6 +328,8 @@ struct Run<'a> {
     /// Which of the binding's staging distributions is worked on.
     index: usize,
     known: Known,
+    /// How the staging parameter is kept, once its history was read.
+    form: Option<Form>,
     learned: Learned,
     progress: Progress,
     search: Search,
@@ -366,6 +374,7 @@ impl<'a> Run<'a> {
             binding: Binding::default(),
             index: 0,
             known: Known::default(),
+            form: None,
             learned: Learned::default(),
             progress: Progress::default(),
             search: Search::default(),
@@ -548,38 +557,17 @@ impl Run<'_> {
         if let Some(removal) = &self.job.removal {
             return self.refuse(refusal, removal.fence(refusal));
         }
-        let Binding {
-            production_id,
-            staging_id,
-            ..
-        } = &self.binding.about(self.index);
-        let Parameters {
-            production,
-            staging,
-        } = self.parameters;
+        let binding = self.binding.about(self.index);
         if refusal == Refusal::ProductionDisabled {
             let trail = self.context.ledger.trail(&self.job.grant);
             let news = trail.unwrap_or_default().told.refusal(refusal.code());
             self.context.telemetry.emit(events::ProductionSwitchedOff {
-                production_id,
+                production_id: &binding.production_id,
                 news,
             });
         }
-        let parameter = observed.parameter.as_ref();
-        let held = parameter.map_or("nothing", |it| it.value.trim());
-        let found = match refusal {
-            Refusal::StagingParameterInvalid => {
-                format!(
-                    "{staging} holds \"{held}\"; write `deleted` if there is no staging distribution"
-                )
-            }
-            Refusal::PolicyShared => format!("staging {staging_id}, production {production_id}"),
-            Refusal::ProductionMissing
-            | Refusal::ProductionIsStaging
-            | Refusal::ProductionDisabled => format!("{production} holds {production_id}"),
-            _ => format!("{staging} led to {staging_id}"),
-        };
-        self.refuse(refusal, format!("{refusal}: {found}"))
+        let detail = self.place().fence(refusal, &binding, observed);
+        self.refuse(refusal, detail)
     }
 
     fn note(&self, kind: Kind, name: &'static str) {

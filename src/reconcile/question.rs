@@ -18,6 +18,7 @@ use crate::domain::arn::PipelineArn;
 use crate::domain::at_work::{self, Activities, Busy, Known, Scope};
 use crate::domain::decision::{Outcome, Refusal};
 use crate::domain::executions::{Attempt, Mode, Stage};
+use crate::domain::refusal::contradicted;
 use crate::domain::targets::{Access, Neighbour};
 use crate::domain::verdict::{self, Cause, Doubt, Verdict};
 use crate::telemetry::events;
@@ -294,11 +295,7 @@ impl Calls<'_> {
         if settled && doubt.contradicts_event() {
             return Ended::Refused(Refused {
                 refusal: Refusal::EventContradictsCodePipeline,
-                detail: format!(
-                    "{doubt}: the event is about execution {} of {}, stage {}, action {}; nothing was \
-                     touched. If the rejection is real, send it again by a redrive or clean by hand",
-                    rejection.execution_id, rejection.pipeline, rejection.stage, rejection.action
-                ),
+                detail: contradicted(&doubt, rejection),
             });
         }
         Ended::Failed(Failure::Unverified(doubt))

@@ -156,6 +156,7 @@ impl Run<'_> {
         let Step::RecordDeleted { version } = step else {
             return self.about_to_change(true).await;
         };
+        self.takes_deleted().await?;
         let evidence = &mut self.binding.evidence;
         if self.binding.overwriting == Some(*version) && evidence.changed {
             return Ok(());

@@ -3,7 +3,8 @@
 //! SSM has no compare-and-set, but it numbers its versions. If our write is not the one after the
 //! version that was read, the history tells whose value it covered, and that value is put back. The
 //! ledger keeps the version that was read from before the write, so that a run that resumes after a
-//! crash can do the same.
+//! crash can do the same. The history also tells how the parameter is kept: a value that its AllowedPattern forbids is
+//! found before anything is changed, and the tier is kept.
 //!
 //! **Guarantees.** A value is put back only over a version that is ours and still the newest.
 //!
@@ -13,7 +14,9 @@
 use super::{Ended, Failure, Halt, Run};
 use crate::aws::AwsError;
 use crate::aws::limiter::Turn;
-use crate::domain::binding::{DELETED, ParameterChange, ParameterVersion, Slot};
+use crate::domain::binding::{DELETED, Form, ParameterChange, ParameterVersion, Slot};
+use crate::domain::error_class::ErrorClass;
+use crate::domain::refusal::Refusal;
 use crate::telemetry::events;
 
 impl Run<'_> {
@@ -28,7 +31,9 @@ impl Run<'_> {
         turn: Turn,
     ) -> Result<Result<(), AwsError>, Halt> {
         let name = &self.parameters.staging;
-        let written = match self.clients.ssm.overwrite(name, DELETED, turn).await {
+        let form = self.form().await?;
+        let ssm = &self.clients.ssm;
+        let written = match ssm.overwrite(name, DELETED, &form, turn).await {
             Ok(written) => written,
             Err(error) if error.class.is_transient() => {
                 // It may have taken effect all the same.
@@ -50,7 +55,7 @@ impl Run<'_> {
             let history = self.calls.call(|| self.clients.ssm.changes(name)).await?;
             if let Some(theirs) = overwritten(&history, read, written) {
                 let value = theirs.version.value.clone();
-                self.put_back(&history, &value, written).await?;
+                self.put_back(&history, &value, &form, written).await?;
             }
         }
         Ok(Ok(()))
@@ -91,7 +96,8 @@ impl Run<'_> {
             // The `deleted` is the one of its own cleanup.
             return Ok(());
         }
-        self.put_back(&history, &value, number).await
+        let form = self.form().await?;
+        self.put_back(&history, &value, &form, number).await
     }
 
     /// Whether another job set out to withdraw the name of `staging_id` over version `named`, or a later one.
@@ -127,8 +133,9 @@ impl Run<'_> {
         let next = Some(recorded + 1);
         self.binding.evidence.restored = next;
         self.store().await?;
+        let form = self.form().await?;
         let turn = self.clients.ssm.change_turn().await?;
-        match self.clients.ssm.overwrite(name, &id, turn).await {
+        match self.clients.ssm.overwrite(name, &id, &form, turn).await {
             Ok(written) => self.binding.evidence.restored = Some(written),
             Err(error) if error.class.is_transient() => {
                 let now = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
@@ -145,6 +152,32 @@ impl Run<'_> {
         Ok(true)
     }
 
+    /// How the staging parameter is kept. Where that may not be read, nothing is known of it.
+    pub(super) async fn form(&mut self) -> Result<Form, Halt> {
+        if let Some(form) = &self.form {
+            return Ok(form.clone());
+        }
+        let name = &self.parameters.staging;
+        let form = match self.calls.call(|| self.clients.ssm.kept(name)).await {
+            Ok((_, form)) => form,
+            Err(Halt::Call(error)) if error.class == ErrorClass::AccessDenied => Form::default(),
+            Err(halt) => return Err(halt),
+        };
+        Ok(self.form.insert(form).clone())
+    }
+
+    /// Ends the job, before anything is changed, if the parameter takes no `deleted`.
+    pub(super) async fn takes_deleted(&mut self) -> Result<(), Halt> {
+        let form = self.form().await?;
+        match form.forbids(DELETED) {
+            None => Ok(()),
+            Some(pattern) => {
+                let detail = self.place().forbids_deleted(Some(pattern));
+                Err(self.refuse(Refusal::DeletedNotAllowed, detail))
+            }
+        }
+    }
+
     /// Whether a version is of stagesweep's own writing; one whose writer is not shown may be.
     async fn is_ours(&self, change: &ParameterChange) -> bool {
         match &change.by {
@@ -158,6 +191,7 @@ impl Run<'_> {
         &self,
         history: &[ParameterChange],
         theirs: &str,
+        form: &Form,
         written: i64,
     ) -> Result<(), Halt> {
         let ssm = &self.clients.ssm;
@@ -165,7 +199,7 @@ impl Run<'_> {
         let covered = newest(history).is_some_and(|it| it.version.version == written);
         if covered {
             let turn = ssm.change_turn().await?;
-            ssm.overwrite(name, theirs, turn).await?;
+            ssm.overwrite(name, theirs, form, turn).await?;
         }
         self.context.telemetry.emit(events::ParameterRaced {
             parameter: name,

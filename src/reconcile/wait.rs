@@ -134,21 +134,9 @@ impl Run<'_> {
         self.known = Known::default();
         self.progress.conflict = None;
         if since.elapsed() > CONTRADICTS_AT_MOST {
-            let Binding {
-                production_id,
-                staging_id,
-                ..
-            } = self.binding.about(self.index);
-            let production = &self.parameters.production;
-            return Err(self.refuse(
-                Refusal::PolicyAttachedElsewhere,
-                format!(
-                    "{}: {production} led to {production_id}, which does not name {policy_id}, the policy of {staging_id}; \
-                     detach it from the distribution that does, such as the one that {production} named before, and \
-                     send the message back",
-                    Refusal::PolicyAttachedElsewhere
-                ),
-            ));
+            let binding = self.binding.about(self.index);
+            let detail = self.place().policy_in_use(policy_id, &binding);
+            return Err(self.refuse(Refusal::PolicyAttachedElsewhere, detail));
         }
         self.job.activity.set("policy_unused");
         self.pause().await

@@ -106,7 +106,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             work: events::Work::Cleanup,
             execution_id: EXECUTION,
             reason: Refusal::StagingHasAliases.code(),
-            detail: &Refusal::StagingHasAliases.to_string(),
+            detail: "the staging distribution has aliases",
             took: SECONDS,
             news: News::First,
         });

@@ -19,7 +19,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::line::Line;
 use super::logging::{is_ours, source};
-use crate::domain::words::{describe, plain, rough};
+use crate::domain::plain::plain;
+use crate::domain::words::{describe, rough};
 
 /// So many characters of a UUID tell it from the others on a terminal.
 const SHORT_ID: usize = 8;

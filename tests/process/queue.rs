@@ -118,11 +118,17 @@ async fn a_second_daemon_on_the_same_ledger_exits_and_leaves_the_first_alone() {
     first.says("started").await;
     let second = world.daemon().finish().await;
     assert_eq!(second.code, Some(1));
+    // Who has it is said, and no other ledger advised.
     let said = format!(
-        "{} is in use by another process",
-        world.path("ledger.db").display()
+        "{} is held by pid {} (",
+        world.path("ledger.db").display(),
+        first.id()
     );
     assert!(second.stdout.contains(&said), "{}", second.stdout);
+    for text in ["stagesweep run", ", since 20", "one daemon for each queue"] {
+        assert!(second.stdout.contains(text), "{}", second.stdout);
+    }
+    assert!(!second.stdout.contains("ledger.path"), "{}", second.stdout);
     world.reject(&shop);
     world.settled().await;
     world.assert_cleaned_once(&shop);

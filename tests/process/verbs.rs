@@ -136,7 +136,23 @@ async fn plan_says_why_a_rejection_would_be_refused_and_which_target_is_meant() 
     let plan = document(&world, &["plan", PIPELINE, "--json"], 1).await;
     assert_eq!(plan["refusal"]["code"], "staging_is_production");
     let said = ends(&world, &["plan", PIPELINE], 1).await.stdout;
-    assert!(said.contains("Refused: the staging parameter names the production distribution"));
+    for text in [
+        "Refused (staging_is_production): ",
+        &format!(
+            "{} in ap-northeast-1 of account 123456789012 named {}",
+            shop.staging_parameter, shop.production_id
+        ),
+        "write `deleted` or the staging distribution's id to it",
+    ] {
+        assert!(said.contains(text), "no {text} in\n{said}");
+    }
+    assert_eq!(
+        plan["refusal"]["detail"]
+            .as_str()
+            .map(|it| said.contains(it)),
+        Some(true),
+        "{plan}"
+    );
 
     let ended = ends(&world, &["plan", "nobody"], 1).await;
     assert!(
@@ -151,8 +167,24 @@ async fn plan_says_why_a_rejection_would_be_refused_and_which_target_is_meant() 
     ends(&world, &["plan"], 2).await;
     world.aws.deny("GetDistribution");
     let ended = ends(&world, &["plan", PIPELINE], 1).await;
-    assert!(ended.stderr.contains("AccessDenied"), "{}", ended.stderr);
+    let at = world.endpoint_url().replace("http://", "at ");
+    for text in [
+        "GetDistribution of CloudFront failed",
+        &at,
+        "AccessDenied",
+        "; allow it in ",
+    ] {
+        assert!(ended.stderr.contains(text), "no {text} in {}", ended.stderr);
+    }
     world.assert_untouched();
+
+    // Nobody listens at port 9 of this machine.
+    let nowhere = "http://127.0.0.1:9";
+    let ended = verb(&world, &["plan", PIPELINE]).env("AWS_ENDPOINT_URL", nowhere);
+    let ended = ended.finish().await;
+    let said = "Systems Manager cannot be reached at 127.0.0.1:9 (GetParameter): connection refused; check the \
+                network, AWS_ENDPOINT_URL and the region";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
 }
 
 #[tokio::test]
@@ -259,10 +291,17 @@ async fn clean_that_is_interrupted_or_killed_goes_on_where_it_was() {
     cleaning.writes("waiting for the detach to propagate").await;
     cleaning.signal("INT");
     assert_eq!(cleaning.exited().await.code(), Some(1), "{cleaning:?}");
-    assert!(
-        cleaning.stderr.text().contains("run it again"),
-        "{cleaning:?}"
+    let said = cleaning.stderr.text();
+    let left = format!(
+        "Left: policy {} (detached), staging {} (enabled). `stagesweep clean {PIPELINE}` goes on",
+        shop.policy_id, shop.staging_id
     );
+    for text in [
+        "stopped after 2 of 5: parameter set to `deleted`, policy detached from production. ",
+        &left,
+    ] {
+        assert!(said.contains(text), "no {text} in {said}");
+    }
 
     let cleaning = verb(&world, &arguments).spawn();
     cleaning.writes("waiting for the detach to propagate").await;
@@ -362,23 +401,30 @@ pub(crate) async fn leaked(world: &World) -> (embedded_aws::Service, embedded_aw
 async fn orphans_are_listed_with_their_past_and_taken_down_in_the_safe_order() {
     let world = World::new().await;
     let (older, newer) = leaked(&world).await;
-    let report = document(&world, &["orphans", "--json"], 0).await;
+    // Without a ledger open jobs are not known.
+    let report = document(&world, &["orphans", "--json"], 1).await;
     let of = |id: &str| {
         let all = report["staging"].as_array().unwrap();
         all.iter().find(|it| it["id"] == *id).unwrap()
     };
     assert_eq!(of(&older.staging_id)["verdict"]["orphan"], true);
     // What the alarm in the templates is held against.
-    let written = ends(&world, &["orphans", "--json"], 0).await.stdout;
+    let written = ends(&world, &["orphans", "--json"], 1).await.stdout;
     let kept = concat!(env!("CARGO_TARGET_TMPDIR"), "/orphans.json");
     std::fs::write(kept, written).unwrap();
     assert_eq!(of(&older.staging_id)["parameter"], older.staging_parameter);
     assert_eq!(of(&newer.staging_id)["verdict"]["kept_because"], "named");
     assert_eq!(report["quota"]["staging_used"], 2);
-    let said = ends(&world, &["orphans"], 0).await.stdout;
+    let ended = ends(&world, &["orphans"], 1).await;
+    assert!(
+        ended.stderr.contains("there is no ledger"),
+        "{}",
+        ended.stderr
+    );
+    let said = ended.stdout;
     assert!(said.contains("1 orphan.") && said.contains("18"), "{said}");
     // Older than a day it is not; and without a ledger nothing is taken down.
-    let said = ends(&world, &["orphans", "--min-age", "1d"], 0)
+    let said = ends(&world, &["orphans", "--min-age", "1d"], 1)
         .await
         .stdout;
     assert!(said.contains("No orphans."), "{said}");
@@ -473,6 +519,19 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
         letters.iter().find(|it| it["message_id"] == *id).unwrap()
     };
     assert_eq!(of(&refused)["reason"], "production_parameter_invalid");
+    let detail = of(&refused)["detail"].as_str().unwrap();
+    let found = format!(
+        "{} in ap-northeast-1 of account 123456789012 holds \"nonsense\" in version 2, which is no distribution's id: \
+         write the production distribution's id to it; tried last at 20",
+        shop.production_parameter
+    );
+    assert!(detail.starts_with(&found), "{detail}");
+    let shown = ends(&world, &["history", "show", &shop.execution_id], 0).await;
+    assert!(
+        shown.stdout.contains("holds \"nonsense\""),
+        "{}",
+        shown.stdout
+    );
     assert_eq!(of(&refused)["execution_id"], shop.execution_id);
     assert_eq!(of(&junk)["reason"], "missing_field");
     assert_eq!(world.dead_letters(), 2);
@@ -482,13 +541,14 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
         .env("STAGESWEEP__LEDGER__PATH", "/nowhere/ledger.db")
         .finish()
         .await;
+    assert_eq!(elsewhere.code, Some(1));
     let letters: Value = serde_json::from_str(&elsewhere.stdout).unwrap();
     let mut reasons: Vec<_> = letters.as_array().unwrap().iter().collect();
     reasons.sort_by_key(|it| it["reason"].to_string());
     assert_eq!(reasons[0]["reason"], "ledger_unreadable");
     let said = reasons[0]["detail"].as_str().unwrap();
     assert!(
-        said.starts_with("the ledger could not be read: there is no ledger /nowhere/ledger.db"),
+        said.starts_with("there is no ledger /nowhere/ledger.db"),
         "{said}"
     );
     assert_eq!(reasons[1]["reason"], "missing_field");

@@ -343,7 +343,7 @@ async fn a_target_that_a_rolling_update_brings_in_time_has_its_rejection_cleaned
 
 #[tokio::test(start_paused = true)]
 async fn a_fence_refuses_and_nothing_is_touched() {
-    let fences: [(&str, Preparation); 7] = [
+    let fences: [(&str, Preparation); 9] = [
         ("staging_is_production", |world, service| {
             deployment_writes(world, service, &service.production_id);
         }),
@@ -372,6 +372,15 @@ async fn a_fence_refuses_and_nothing_is_touched() {
         }),
         ("parameter_is_secure_string", |world, service| {
             world.aws.secure_parameter(&service.staging_parameter);
+        }),
+        ("deleted_not_allowed", |world, service| {
+            let name = &service.staging_parameter;
+            world.aws.allow_in_parameter(name, "^E[A-Z0-9]+$");
+        }),
+        // A pattern that only Systems Manager can read.
+        ("deleted_not_allowed", |world, service| {
+            let name = &service.staging_parameter;
+            world.aws.allow_in_parameter(name, "(?!deleted).*");
         }),
     ];
     for (reason, prepare) in fences {

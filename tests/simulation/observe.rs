@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embedded_aws::{Action, EmbeddedAws, EventOptions, Rule, Service};
+use embedded_aws::{EmbeddedAws, EventOptions, Service};
 use serde_json::Value;
 use stagesweep::domain::history::{Kind, Record};
 use stagesweep::ledger::EmbeddedLedger;

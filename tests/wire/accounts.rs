@@ -195,7 +195,7 @@ async fn a_refusal_to_assume_the_role_has_the_class_of_its_cause() {
         assert_eq!(error.class, ErrorClass::AccessDenied);
         let text = chain(&error);
         assert!(
-            text.starts_with("GetParameter failed (AccessDenied)"),
+            text.starts_with("GetParameter of Systems Manager failed (AccessDenied)"),
             "{text}"
         );
         assert!(text.contains(ROLE) && text.contains("AssumeRole"), "{text}");

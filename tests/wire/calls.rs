@@ -15,7 +15,7 @@ use stagesweep::aws::cloudfront::CloudFront;
 use stagesweep::aws::sqs::Queue;
 use stagesweep::aws::ssm::ParameterStore;
 use stagesweep::aws::{Account, AwsError, Connector, RECEIVE_MARGIN};
-use stagesweep::domain::binding::Binding;
+use stagesweep::domain::binding::{Binding, Form};
 use stagesweep::domain::decision::{
     Decision, Deletable, Distribution, Observed, Policy, Progress, Step, decide,
 };
@@ -262,7 +262,9 @@ async fn disable(cloudfront: &CloudFront, id: &str, etag: &str) -> Result<(), Aw
 }
 
 async fn overwrite(ssm: &ParameterStore, name: &str, value: &str) -> Result<i64, AwsError> {
-    ssm.overwrite(name, value, ssm.change_turn().await?).await
+    let form = Form::default();
+    ssm.overwrite(name, value, &form, ssm.change_turn().await?)
+        .await
 }
 
 /// At an endpoint of one's own; at CloudFront's, the SDK signs for us-east-1.

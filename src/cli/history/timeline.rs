@@ -71,13 +71,14 @@ pub(super) fn draw(record: &Record, now: Timestamp, style: Style) -> String {
         }
     }
     line("begun", &moment(record.first_seen));
-    for (what, id) in [
+    for (what, is) in [
         ("production", &record.production_id),
         ("staging", &record.staging_id),
         ("left", &record.evidence.left),
+        ("because", &record.trail.why),
     ] {
-        if let Some(id) = id {
-            line(what, id);
+        if let Some(is) = is {
+            line(what, &plain(is));
         }
     }
     let spans = record.spans();

@@ -61,6 +61,12 @@ pub enum ParameterNameError {
     /// A character that Systems Manager does not allow.
     #[error("contains {0:?}; a parameter's name has letters, digits and _ . - / only")]
     Character(char),
+    /// An ARN: a parameter that another account shares.
+    #[error(
+        "is an ARN: a parameter that another account shares can be read and not written; name the parameter in its own \
+         account, and a role of that account in role_arn"
+    )]
+    Arn,
     /// A path that does not begin with a slash.
     #[error("is a path and must begin with /")]
     Relative,
@@ -215,6 +221,9 @@ impl std::fmt::Display for Template {
 pub(super) fn check_parameter_name(name: &str) -> Result<(), ParameterNameError> {
     if name.is_empty() {
         return Err(ParameterNameError::Empty);
+    }
+    if name.starts_with("arn:") {
+        return Err(ParameterNameError::Arn);
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
     if let Some(c) = name.chars().find(|&c| !allowed(c)) {

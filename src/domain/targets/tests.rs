@@ -164,7 +164,7 @@ fn captures_of_names_and_arns_fill_the_parameters() {
 fn rendered_names_are_checked_again() {
     let targets = Targets::new(&[captured("{a}-to-{b}", "/{a}/id", "/{b}/id")], at_home()).unwrap();
     let error = |name| match targets.resolve(&pipeline(name), "Approve", "Approve") {
-        Err(ResolveError::Parameters(_, error)) => error,
+        Err(ResolveError::Parameters(_, _, error)) => error,
         other => panic!("{name}: {other:?}"),
     };
     // A pipeline's name may have an @; a parameter's may not.
@@ -173,6 +173,24 @@ fn rendered_names_are_checked_again() {
         error("x-to-x"),
         ParameterNameError::Same("/x/id".to_owned())
     );
+}
+
+#[test]
+fn a_parameter_that_another_account_shares_is_refused_in_words() {
+    let arn = "arn:aws:ssm:eu-west-1:210987654321:parameter/{a}/id";
+    for target in [
+        captured("{a}-x", arn, "/{a}/id"),
+        captured("{a}-x", "/{a}/id", arn),
+    ] {
+        let said = Targets::new(&[target], at_home()).unwrap_err()[0]
+            .problem
+            .to_string();
+        assert!(
+            said.contains("is an ARN: a parameter that another account shares"),
+            "{said}"
+        );
+        assert!(said.contains("role_arn"), "{said}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +39,7 @@ use crate::domain::binding::Binding;
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
 use crate::domain::history::{Note, Record, Trail};
+use crate::domain::plain::plain;
 use crate::ledger::trails::Trails;
 use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Unfinished};
 use crate::runtime::clock::Clock;
@@ -64,12 +65,13 @@ impl EmbeddedLedger {
     pub fn open(path: &Path, owner: String, clock: Clock) -> Result<Self, LedgerError> {
         let io = failed(path);
         make_directory(path)?;
-        let lock = open_lock(&beside(path, ".lock")).map_err(&io)?;
+        let mut lock = open_lock(&beside(path, ".lock")).map_err(&io)?;
         match lock.try_lock() {
-            Ok(()) => {}
+            Ok(()) => leave_note(&mut lock, &clock),
             Err(TryLockError::WouldBlock) => {
                 return Err(LedgerError::InUse {
                     path: path.display().to_string(),
+                    holder: noted(&beside(path, ".lock")),
                 });
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
@@ -245,6 +247,31 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     match opened {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
         opened => opened,
+    }
+}
+
+/// Says in the lock who has it, for whoever finds it locked. It works without that, too.
+fn leave_note(lock: &mut File, clock: &Clock) {
+    let command: Vec<_> = std::env::args_os().collect();
+    let command: Vec<_> = command.iter().map(|it| it.to_string_lossy()).collect();
+    let note = format!(
+        "pid {} ({}, since {})",
+        std::process::id(),
+        command.join(" "),
+        clock.now().strftime("%Y-%m-%d %H:%M:%SZ")
+    );
+    // One that was killed left a longer note, perhaps.
+    let written = lock
+        .set_len(0)
+        .and_then(|()| lock.write_all(note.as_bytes()));
+    drop(written);
+}
+
+/// Who has the lock, by what it says.
+fn noted(lock: &Path) -> String {
+    match std::fs::read_to_string(lock) {
+        Ok(note) if note.starts_with("pid ") => plain(&note),
+        _ => "another process".to_owned(),
     }
 }
 

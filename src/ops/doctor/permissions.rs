@@ -1,5 +1,9 @@
 //! The permissions to change something, which cannot be tried without changing it: IAM simulates them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
 use super::questions::{Reach, of_a_cleanup, of_reading, of_the_daemon, principal};
 use super::queue_policy::QueuePolicy;
 use super::{Check, Scene, mend};
@@ -76,6 +80,22 @@ pub(super) async fn examine(scene: &Scene<'_>, own: Own<'_>, reaches: &[Reach]) 
         }
     }
     checks
+}
+
+/// All that is missing, as statements of a policy; `None` if nothing is.
+pub(super) fn missing(checks: &[Check]) -> Option<Check> {
+    let mut by_resource: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (action, resource) in checks.iter().flat_map(|check| &check.lacks) {
+        by_resource.entry(resource).or_default().insert(action);
+    }
+    let statements: Vec<_> = by_resource
+        .iter()
+        .map(|(resource, actions)| json!({"Effect": "Allow", "Action": actions, "Resource": resource}))
+        .collect();
+    (!statements.is_empty()).then(|| {
+        let remedy = "add these statements to the role, or all that `stagesweep iam-policy` writes";
+        Check::warning("missing permissions", json!(statements).to_string(), remedy)
+    })
 }
 
 /// Asks one after the other; where it cannot be asked at all, that is one check.
@@ -209,7 +229,14 @@ fn judge(action: &'static str, decisions: &[Decision], elsewhere: Option<&str>) 
             (Verdict::NotAllowed, Some(elsewhere)) => {
                 Check::warning(action, format!("{said}; {elsewhere}"), remedy)
             }
-            _ => Check::failure(action, said, remedy),
+            _ => Check {
+                lacks: decisions
+                    .iter()
+                    .filter(|it| it.verdict == Verdict::NotAllowed)
+                    .map(|it| (action.to_owned(), it.resource.clone()))
+                    .collect(),
+                ..Check::failure(action, said, remedy)
+            },
         };
     }
     let depends = decisions.iter().find_map(|it| match &it.verdict {
@@ -268,6 +295,14 @@ mod tests {
         assert!(condition.remedy.unwrap().contains("E1"));
         let denied = of(&[depends, Verdict::NotAllowed, Verdict::Allowed]);
         assert_eq!(denied.status, Status::Failure);
+        let lacks = [("cloudfront:DeleteDistribution".to_owned(), "E1".to_owned())];
+        assert_eq!(denied.lacks, lacks);
+        let all = missing(&[Check::ok("region", ""), denied.clone()]).unwrap();
+        assert_eq!(
+            all.detail,
+            r#"[{"Action":["cloudfront:DeleteDistribution"],"Effect":"Allow","Resource":"E1"}]"#
+        );
+        assert_eq!(missing(&[Check::ok("region", "")]), None);
         assert_eq!(
             denied.remedy.as_deref(),
             Some("allow cloudfront:DeleteDistribution on E1")

@@ -6,8 +6,9 @@ use super::questions::Reach;
 use super::{Check, MANY, Preflight, Scene, at_once, is_here, mend, resolved};
 use crate::aws::Account;
 use crate::aws::cloudfront::Reading;
-use crate::domain::binding::Slot;
+use crate::domain::binding::{DELETED, Slot};
 use crate::domain::decision::Distribution;
+use crate::domain::refusal::shown;
 use crate::domain::targets::lookup::{self, Named};
 use crate::domain::targets::{Access, Target};
 use crate::domain::words::counted;
@@ -179,7 +180,11 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
                 End::Open => Check::ok(PIPELINE, "a rejection would wait for what others do"),
                 End::Refused(refusal) => Check::failure(
                     PIPELINE,
-                    format!("a rejection would be refused: {refusal}"),
+                    format!(
+                        "a rejection would be refused ({}): {}",
+                        refusal.code(),
+                        found.refused(refusal, accounts.place(parameters, &named.target.access))
+                    ),
                     "`stagesweep plan` shows what is there",
                 ),
             }
@@ -261,19 +266,39 @@ async fn parameter(account: &Account, name: &str, role: Role, reach: &mut Reach)
         }
         Err(error) => return Check::call(PARAMETER, &error, "ssm:GetParameter on it"),
     };
-    if let Role::Staging = role
-        && let Err(error) = account.ssm.history(name).await
-    {
-        return Check::call(PARAMETER, &error, "ssm:GetParameterHistory on it");
+    if let Role::Staging = role {
+        match account.ssm.kept(name).await {
+            Err(error) => return Check::call(PARAMETER, &error, "ssm:GetParameterHistory on it"),
+            Ok((_, form)) => {
+                if let Some(pattern) = form.forbids(DELETED) {
+                    return Check::failure(
+                        PARAMETER,
+                        format!(
+                            "its AllowedPattern {} does not allow `deleted`, so that every rejection is refused",
+                            shown(pattern)
+                        ),
+                        "set one that `deleted` and a distribution's id match, such as ^(E[A-Z0-9]+|dummy|deleted)$",
+                    );
+                }
+            }
+        }
     }
     let id = match (Slot::read(&value), role) {
         (Slot::Distribution(id), _) => id,
         (Slot::Vacant, Role::Staging) => return Check::ok(PARAMETER, "no staging distribution"),
+        (Slot::Secure, _) => {
+            let said = "it is a SecureString, which stagesweep does not decrypt";
+            let remedy = "make it a String: a distribution's id is no secret";
+            return Check::failure(PARAMETER, said, remedy);
+        }
         _ => {
             return Check::failure(
                 PARAMETER,
-                format!("it names no distribution: {value:?}"),
-                "write the distribution's id to it",
+                format!("it holds {}, which names no distribution", shown(&value)),
+                match role {
+                    Role::Production => "write the production distribution's id to it",
+                    Role::Staging => "write the staging distribution's id to it, or `deleted`",
+                },
             );
         }
     };

@@ -74,6 +74,35 @@ async fn who_wrote_each_version_is_read_with_it() {
     assert!(build.contains("/AWSCodeBuild-"), "{build}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_new_version_keeps_the_tier_that_the_parameter_has() {
+    let (rig, aws, service) = deployed();
+    let name = &service.staging_parameter;
+    aws.advance_parameter(name);
+    aws.allow_in_parameter(name, "E[A-Z0-9]+|deleted");
+    let (changes, form) = rig.account.ssm.kept(name).await.unwrap();
+    assert_eq!(changes.len(), 2);
+    assert_eq!(form.tier.as_deref(), Some("Advanced"));
+    assert_eq!(form.forbids("deleted"), None);
+    let ssm = &rig.account.ssm;
+    let turn = ssm.change_turn().await.unwrap();
+    let written = ssm.overwrite(name, "deleted", &form, turn).await;
+    assert_eq!(written.unwrap(), 3);
+    let sent = rig.sent(SSM).pop().unwrap();
+    assert_eq!(sent.json()["Tier"], json!("Advanced"));
+
+    aws.allow_in_parameter(name, "E[A-Z0-9]+");
+    let (_, form) = rig.account.ssm.kept(name).await.unwrap();
+    assert_eq!(form.forbids("deleted"), Some("E[A-Z0-9]+"));
+    let turn = ssm.change_turn().await.unwrap();
+    let refused = ssm.overwrite(name, "deleted", &form, turn).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(
+        refused.code.as_deref(),
+        Some("ParameterPatternMismatchException")
+    );
+}
+
 /// Its ciphertext stays in the client, in whatever form anything is shown later.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_read_of_a_secure_string_but_that_it_is_one() {

@@ -20,6 +20,9 @@ const HISTORY: usize = 100;
 /// The type of a parameter whose value is encrypted.
 pub(crate) const SECURE: &str = "SecureString";
 
+/// The tier of a parameter for which nobody asked for another.
+const STANDARD: &str = "Standard";
+
 /// The largest value of a standard parameter, in bytes.
 const MAX_VALUE: usize = 4096;
 
@@ -39,6 +42,10 @@ pub(crate) struct Parameter {
     /// `String`, `StringList` or `SecureString`.
     pub(crate) kind: String,
     description: Option<String>,
+    /// `Standard` or `Advanced`.
+    pub(crate) tier: String,
+    /// What every value must match as a whole.
+    pub(crate) allowed_pattern: Option<String>,
     /// Oldest first, never empty.
     pub(crate) versions: Vec<Version>,
 }
@@ -46,6 +53,14 @@ pub(crate) struct Parameter {
 impl Parameter {
     pub(crate) fn latest(&self) -> Option<&Version> {
         self.versions.last()
+    }
+
+    fn allows(&self, value: &str) -> bool {
+        let Some(pattern) = &self.allowed_pattern else {
+            return true;
+        };
+        let whole = regex_lite::Regex::new(&format!("^(?:{pattern})$"));
+        whole.is_ok_and(|it| it.is_match(value))
     }
 
     /// What a reader sees of a version: without decryption, of a SecureString, its ciphertext.
@@ -100,6 +115,8 @@ impl Ssm {
             .or_insert_with(|| Parameter {
                 kind: "String".to_owned(),
                 description: None,
+                tier: STANDARD.to_owned(),
+                allowed_pattern: None,
                 versions: Vec::new(),
             });
         let number = parameter.latest().map_or(1, |latest| latest.number + 1);
@@ -145,7 +162,8 @@ impl Ssm {
                             "LastModifiedDate": epoch_seconds(latest.at),
                             "LastModifiedUser": latest.by.arn,
                             "Version": latest.number,
-                            "Tier": "Standard",
+                            "Tier": parameter.tier,
+                            "AllowedPattern": parameter.allowed_pattern,
                             "DataType": "text",
                         }))
                     })
@@ -221,6 +239,7 @@ impl Ssm {
             .and_then(Value::as_bool)
             .unwrap_or(false);
         let kind = body.get("Type").and_then(Value::as_str);
+        let tier = body.get("Tier").and_then(Value::as_str);
         let before = match (self.parameters.get(name), kind) {
             (Some(_), _) if !overwrite => {
                 let message = "The parameter already exists. To overwrite this value, set the \
@@ -233,6 +252,19 @@ impl Ssm {
             (None, None) => {
                 let message = "A parameter type is required when you create a parameter.";
                 return Err(invalid(message));
+            }
+            (Some(old), _) if old.tier != STANDARD && tier != Some(&*old.tier) => {
+                return Err(invalid(
+                    "This parameter uses the advanced-parameter tier. You can't downgrade a parameter from the \
+                     advanced-parameter tier to the standard-parameter tier.",
+                ));
+            }
+            (Some(old), _) if !old.allows(value) => {
+                let message = format!(
+                    "Parameter value, cannot be validated against allowedPattern: {}",
+                    old.allowed_pattern.as_deref().unwrap_or_default()
+                );
+                return Err(failure("ParameterPatternMismatchException", message));
             }
             (Some(old), _) => old
                 .latest()
@@ -253,7 +285,8 @@ impl Ssm {
             before,
             value,
         );
-        Ok(Reply::json(&json!({ "Version": version, "Tier": "Standard" })).changed(change))
+        let tier = self.parameters.get(name).map(|it| &*it.tier);
+        Ok(Reply::json(&json!({ "Version": version, "Tier": tier })).changed(change))
     }
 
     /// Oldest first, a page at a time. The token is the first version of the next page.
@@ -291,7 +324,8 @@ impl Ssm {
                     "LastModifiedDate": epoch_seconds(version.at),
                     "LastModifiedUser": version.by.arn,
                     "Labels": [],
-                    "Tier": "Standard",
+                    "Tier": parameter.tier,
+                    "AllowedPattern": parameter.allowed_pattern,
                     "Policies": [],
                     "DataType": "text",
                 });

@@ -94,6 +94,26 @@ impl EmbeddedAws {
         self.put_by(name, value, &by)
     }
 
+    /// Puts a parameter into the advanced tier.
+    pub fn advance_parameter(&self, name: &str) {
+        let mut state = self.state();
+        if let Some(parameter) = state.here(&self.place).ssm.parameters.get_mut(name) {
+            "Advanced".clone_into(&mut parameter.tier);
+        }
+        drop(state);
+        self.changed();
+    }
+
+    /// Sets what every further value of a parameter must match.
+    pub fn allow_in_parameter(&self, name: &str, pattern: &str) {
+        let mut state = self.state();
+        if let Some(parameter) = state.here(&self.place).ssm.parameters.get_mut(name) {
+            parameter.allowed_pattern = Some(pattern.to_owned());
+        }
+        drop(state);
+        self.changed();
+    }
+
     /// Makes a parameter a SecureString: who reads it without decryption sees ciphertext.
     pub fn secure_parameter(&self, name: &str) {
         let mut state = self.state();
