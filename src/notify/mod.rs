@@ -34,12 +34,13 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 pub use courier::MAX_WAITING;
-pub use notice::{End, Notice, Subject};
+pub use notice::{End, Notice, Run};
 pub use outlet::{DETAIL_TYPE, PROGRAM_TIMEOUT};
 
 use crate::aws::Connector;
 use crate::config::Notify as Settings;
-use crate::domain::event::{JobKey, Rejection};
+use crate::domain::assignment::Assignment;
+use crate::domain::event::JobKey;
 use crate::ledger::Ledger;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
@@ -219,24 +220,15 @@ impl Notifier {
 
     /// The notice of the end of a job's run; `None` if nobody is told, or it was told before.
     #[must_use]
-    pub fn of_run(
-        &self,
-        about: (&Rejection, &str),
-        run: i64,
-        end: &End,
-        took: Duration,
-    ) -> Option<Notice> {
+    pub fn of_run(&self, job: &Assignment, run: i64, end: &End, took: Duration) -> Option<Notice> {
         let inner = self.0.as_ref()?;
-        let key = &about.0.key;
+        let key = job.key();
         if !matches!(end, End::Done { .. }) && !inner.told.lock().is_first(key, end.kind()) {
             return None;
         }
-        let subject = Subject {
-            job: Some(about),
-            run,
-            took: Some(took),
-        };
-        Some(end.notice(subject, inner.clock.now()))
+        let took = Some(took);
+        let run = Run { number: run, took };
+        Some(end.notice(Some(job), run, inner.clock.now()))
     }
 
     /// The notice of a message that is about to become a dead letter; `None` if it is not, or nobody is
@@ -245,16 +237,16 @@ impl Notifier {
     pub fn of_last_receive(
         &self,
         last: LastReceive<'_>,
-        job: Option<(&Rejection, &str)>,
+        job: Option<&Assignment>,
     ) -> Option<Notice> {
         let inner = self.0.as_ref()?;
         if !self.is_last_receive(last.receive_count) {
             return None;
         }
         let max_receive_count = self.1.load(Ordering::Relaxed);
-        if let Some((rejection, _)) = job {
+        if let Some(job) = job {
             // Should it be sent back one day, what is met then is news.
-            inner.told.lock().forget(&rejection.key);
+            inner.told.lock().forget(job.key());
         }
         let end = End::DeadLettered {
             reason: last.reason,
@@ -263,11 +255,7 @@ impl Notifier {
             receive_count: last.receive_count,
             max_receive_count,
         };
-        let subject = Subject {
-            job,
-            ..Subject::default()
-        };
-        Some(end.notice(subject, inner.clock.now()))
+        Some(end.notice(job, Run::default(), inner.clock.now()))
     }
 
     /// Keeps a notice in the ledger until it has been sent. Comes before what it tells of is recorded.

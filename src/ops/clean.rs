@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::domain::assignment::Assignment;
 use crate::domain::attribution::OwnStaging;
 use crate::domain::binding::{Binding, Subject};
 use crate::domain::event::{JobKey, Rejection};
@@ -28,7 +29,7 @@ use crate::domain::targets::lookup::Named;
 use crate::domain::targets::{Mode, Neighbour, ResolvedTarget, Targets};
 use crate::domain::verdict::Cause;
 use crate::ledger::{Claimed, Grant, Holder, Ledger, LedgerError, Unfinished};
-use crate::reconcile::{Ended, Job, Reconciler};
+use crate::reconcile::{Ended, Ground, Job, Reconciler};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 
@@ -154,21 +155,28 @@ impl ByHand {
         stop: &Stop,
     ) -> Job {
         let target = order.target(&rejection);
-        let program = target.program.is_some();
-        Job {
-            event: program.then(|| rejection.to_event().into()),
-            by_hand: order.subject().is_none_or(|subject| subject.by_hand),
-            named: order.resumes.is_none().then(|| OwnStaging {
-                id: order.staging_id.clone(),
-                version: order.version,
-            }),
-            cause: match order.subject().is_some_and(|subject| subject.ended) {
+        let subject = order.subject();
+        let ground = match subject.is_none_or(|subject| subject.by_hand) {
+            true => Ground::Person {
+                named: order.resumes.is_none().then(|| OwnStaging {
+                    id: order.staging_id.clone(),
+                    version: order.version,
+                }),
+            },
+            false => Ground::Execution(match subject.is_some_and(|subject| subject.ended) {
                 true => Cause::EndedExecution,
                 false => Cause::Rejection,
-            },
+            }),
+        };
+        Job {
             neighbours: self.neighbours(order),
             binding,
-            ..Job::by_hand(rejection, target, grant, stop)
+            ..Job::by_hand(
+                Assignment::without_event(rejection, target),
+                grant,
+                ground,
+                stop,
+            )
         }
     }
 

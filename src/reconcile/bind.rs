@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 
-use super::{Ended, Failure, Halt, Refused, Run};
+use super::run::Run;
+use super::{Ended, Failure, Halt, Refused};
 use crate::config::OnTimeout;
 use crate::domain::attribution::{
     Attribution, Candidate, Evidence as Writes, MAX_OTHERS, NARROW, Others, OwnStaging,
@@ -32,15 +33,19 @@ impl Run<'_> {
     /// Finds out which distributions the job is about; or that it is about none.
     pub(super) async fn resolve(&mut self) -> Result<Binding, Halt> {
         let production_id = self.production_id().await?;
-        let mut binding = if let Some(named) = &self.job.named {
+        let mut binding = if let Some(named) = self.job.named() {
             bound_to(&production_id, &[OwnStaging::clone(named)])
         } else if self.context.settings.verify.is_some() {
             self.by_execution(&production_id).await?
         } else {
             self.by_time(&production_id).await?
         };
-        let ended = self.job.cause == verdict::Cause::EndedExecution;
-        binding.evidence.subject = Some(Subject::of(&self.job.rejection, self.job.by_hand, ended));
+        let ended = self.job.cause() == verdict::Cause::EndedExecution;
+        binding.evidence.subject = Some(Subject::of(
+            self.job.rejection(),
+            self.job.is_by_hand(),
+            ended,
+        ));
         Ok(binding)
     }
 
@@ -61,7 +66,7 @@ impl Run<'_> {
                 } else {
                     "staging_parameter"
                 };
-                let region = &self.job.target.access.region;
+                let region = &self.job.target().access.region;
                 format!(
                     "{name} does not exist in {region}: create it, or correct the target's {key} or region"
                 )
@@ -88,7 +93,7 @@ impl Run<'_> {
     pub(super) async fn by_execution(&mut self, production_id: &str) -> Result<Binding, Halt> {
         self.job.activity.set("asking_codepipeline");
         let attempts = self.calls.call(|| self.calls.own_attempts()).await?;
-        let ours = match verdict::attempt(&self.job.rejection, self.job.cause, &attempts) {
+        let ours = match verdict::attempt(self.job.rejection(), self.job.cause(), &attempts) {
             Ok((_, timed_out @ true))
                 if self.context.settings.verify == Some(OnTimeout::Ignore) =>
             {
@@ -101,8 +106,8 @@ impl Run<'_> {
             return Err(self.calls.doubtful(Doubt::NoTime).into());
         };
         self.learned.learn(&attempts);
-        let deploy_stage = self.job.target.deploy_stage.as_deref();
-        let approval = (self.job.rejection.stage.as_str(), began);
+        let deploy_stage = self.job.target().deploy_stage.as_deref();
+        let approval = (self.job.rejection().stage.as_str(), began);
         let own = own_candidates(&attempts, approval, deploy_stage);
         self.job.activity.set("reading_parameters");
         let versions = self.versions().await?;
@@ -162,7 +167,7 @@ impl Run<'_> {
     async fn begun_before(&self, production_id: &str) -> Result<Option<Binding>, Halt> {
         let open = self.context.ledger.unfinished().await;
         let open = open.map_err(|error| Ended::Failed(Failure::Ledger(error)))?;
-        let rejection = &self.job.rejection;
+        let rejection = self.job.rejection();
         let begun = open.into_iter().find(|it| {
             let evidence = &it.binding.evidence;
             let subject = evidence.subject.as_ref();
@@ -190,7 +195,7 @@ impl Run<'_> {
 
     fn ended_by(&self, verdict: verdict::Verdict) -> Halt {
         self.context.telemetry.emit(events::RejectionChecked {
-            execution_id: &self.job.rejection.execution_id,
+            execution_id: self.job.execution_id(),
             before: "bind",
             verdict: &verdict,
         });
@@ -227,7 +232,7 @@ impl Run<'_> {
             if let Some(reading) = &seen.found {
                 modified.insert(id.clone(), reading.modified_at);
             }
-            self.known.see(&id, seen);
+            self.lookout.see(&id, seen);
         }
         Ok(modified)
     }
@@ -307,7 +312,7 @@ impl Run<'_> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<String>, Halt> {
-        let own = &self.job.rejection;
+        let own = self.job.rejection();
         let pipelines = self.calls.pipelines(&neighbour.access);
         let name = &neighbour.pipeline.name;
         let executions = self
@@ -384,7 +389,7 @@ impl Run<'_> {
     async fn by_time(&self, production_id: &str) -> Result<Binding, Halt> {
         let versions = self.versions().await?;
         let versions: Vec<_> = versions.into_iter().map(|change| change.version).collect();
-        let rejection = &self.job.rejection;
+        let rejection = self.job.rejection();
         let (moment, uncertainty) = (rejection.as_of, rejection.as_of_uncertainty);
         let AsOf::Version(version) = as_of(&versions, moment) else {
             let detail = format!(

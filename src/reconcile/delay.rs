@@ -35,8 +35,8 @@ impl Calls<'_> {
     /// Waits until the delay is over, unless the job goes on with an earlier run or is a person's. Answers
     /// whether that took any time. A rejection that does not stand any more ends the job.
     pub(super) async fn hold_for_delay(&self) -> Result<bool, Halt> {
-        let delay = self.job.target.delay;
-        if delay.is_zero() || self.job.by_hand || self.job.binding.is_some() {
+        let delay = self.job.target().delay;
+        if delay.is_zero() || self.job.is_by_hand() || self.job.binding.is_some() {
             return Ok(false);
         }
         let rejected_at = self.rejected_at().await?;
@@ -46,7 +46,7 @@ impl Calls<'_> {
         }
         let say = |since| {
             self.context.telemetry.emit(events::HeldForDelay {
-                job: &self.job.rejection.execution_id,
+                job: self.job.execution_id(),
                 delay,
                 left: left(),
                 since,
@@ -75,7 +75,7 @@ impl Calls<'_> {
         }
         note(Kind::Waited);
         self.context.telemetry.emit(events::HoldEnded {
-            job: &self.job.rejection.execution_id,
+            job: self.job.execution_id(),
             waiting_for: DELAY,
             took: waiting.took(),
         });
@@ -87,7 +87,7 @@ impl Calls<'_> {
     async fn rejected_at(&self) -> Result<Timestamp, Halt> {
         if self.context.settings.verify.is_some() {
             let attempts = self.call(|| self.own_attempts()).await?;
-            let attempt = verdict::attempt_of(&self.job.rejection, &attempts);
+            let attempt = verdict::attempt_of(self.job.rejection(), &attempts);
             if let Some(at) = attempt.ok().and_then(|attempt| attempt.updated_at) {
                 return Ok(at);
             }

@@ -10,7 +10,8 @@
 //! **Not guaranteed.** That anyone puts a value back whose covering no ledger knows of: the ledger
 //! was lost, or the process that resumes has another one.
 
-use super::{Ended, Failure, Halt, Run};
+use super::run::Run;
+use super::{Ended, Failure, Halt};
 use crate::aws::AwsError;
 use crate::aws::limiter::Turn;
 use crate::domain::binding::{DELETED, ParameterChange, ParameterVersion, Slot};

@@ -95,7 +95,7 @@ impl Remover {
             neighbours: self.neighbours.clone(),
         };
         let work = async |grant: Grant, _| {
-            let job = Job::removal(removal, grant, stop, self.clock.now());
+            let job = Job::of_removal(removal, grant, stop, self.clock.now());
             self.reconciler.run(&job).await
         };
         Removed::Left(match holder.under_grant(&key, "", work).await {
