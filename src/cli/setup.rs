@@ -11,7 +11,7 @@ use crate::config::{self, Config, Faults, LedgerBackend};
 use crate::daemon;
 use crate::domain::history::Record;
 use crate::domain::targets::lookup::{self, Home, Named, Wanted};
-use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
+use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError, Store};
 use crate::reconcile::accounts::Accounts;
 use crate::runtime::clock::Clock;
 use crate::runtime::tasks::Tasks;
@@ -82,7 +82,7 @@ pub(super) async fn open_ledger(
     connector: &Connector,
     clock: &Clock,
     beside: bool,
-) -> Result<Arc<dyn Ledger>, LedgerError> {
+) -> Result<Arc<dyn Store>, LedgerError> {
     let (owner, clock, path) = (Uuid::new_v4().to_string(), clock.clone(), &config.path);
     Ok(match config.backend {
         LedgerBackend::Embedded if beside => {
@@ -177,7 +177,9 @@ impl Setup {
 
     /// The daemon's ledger, whether or not one runs.
     pub(super) async fn ledger_beside(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
-        open_ledger(&self.config.ledger, &self.connector, &self.clock, true).await
+        let ledger = &self.config.ledger;
+        let store = open_ledger(ledger, &self.connector, &self.clock, true).await?;
+        Ok(store)
     }
 
     /// What the ledger knows of the jobs, newest first.

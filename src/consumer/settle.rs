@@ -347,7 +347,7 @@ impl Settler {
         let released = async move {
             if let Some(notice) = notice {
                 let notifier = &settler.notifier;
-                notifier.owe(&notice).await;
+                notifier.enqueue(&notice).await;
                 notifier.send(notice);
             }
             let Some(taken) = settler.leases.take(&held.message_id).await else {

@@ -17,10 +17,10 @@ use super::settle::{Delay, Disposition, PROGRAM_FAILED, Settler};
 use crate::consumer::jobs::Handle;
 use crate::domain::assignment::Assignment;
 use crate::domain::binding::Binding;
-use crate::domain::history::{Note, Trail};
+use crate::domain::history::{Note, Notes};
 use crate::domain::lease_terms::Terms;
 use crate::domain::verdict::Cause;
-use crate::ledger::{Claim, Grant, Holder, Ledger, LedgerError};
+use crate::ledger::{Claim, GrantedJob, Holder, Ledger, LedgerError, Past};
 use crate::notify::{End, Notifier};
 use crate::reconcile::{AskedBy, Ended, Failure, Ground, Job, Reconciler};
 use crate::runtime::clock::Clock;
@@ -111,8 +111,12 @@ impl Worker {
         }
         handle.activity.set("claiming");
         let (claim, claimed_at) = self.claim(&origin, assignment, &handle).await;
-        let (grant, binding) = match claim {
-            Ok(Claim::Granted { grant, binding }) => (grant, binding),
+        let (grant, binding, past) = match claim {
+            Ok(Claim::Granted {
+                grant,
+                binding,
+                past,
+            }) => (grant, binding, past),
             Ok(Claim::Done { .. }) => {
                 return match origin {
                     Origin::Message { id, .. } => self.done_before(id, assignment),
@@ -134,12 +138,13 @@ impl Worker {
             Err(error) => return conclusion.failed(&Failure::Ledger(error)),
         };
         self.ledger_health.worked();
-        let trail = self.ledger.trail(&grant).unwrap_or_default();
-        if let Some(disposition) = self.not_begun(&origin, assignment, &grant, &trail).await {
+        let grant = GrantedJob::new(Arc::clone(&self.ledger), grant, past.clone());
+        let begins = self.not_begun(&origin, assignment, &grant, &past);
+        if let Some(disposition) = begins.await {
             return disposition;
         }
-        if !was_sent_back(&origin, &trail) {
-            conclusion.told(trail.told);
+        if !was_sent_back(&origin, &past.notes) {
+            conclusion.told(past.notes.trail.told);
         }
         self.telemetry.emit(events::JobStarted {
             work: conclusion.work(),
@@ -156,12 +161,12 @@ impl Worker {
         &self,
         origin: &Origin<'_>,
         assignment: &Assignment,
-        grant: &Grant,
-        trail: &Trail,
+        grant: &GrantedJob,
+        past: &Past,
     ) -> Option<Disposition> {
         match *origin {
             Origin::CatchUp { cause } => {
-                if let Some(reason) = self.asked_for(trail) {
+                if let Some(reason) = self.asked_for(past) {
                     // Its message comes back, or is a dead letter for somebody to send back: what the ledger
                     // says of it stays as it is.
                     self.give_up(grant, &reason).await;
@@ -170,7 +175,7 @@ impl Worker {
                         reason: "asked_for",
                     });
                 }
-                if trail.about.is_none() {
+                if past.notes.trail.about.is_none() {
                     self.telemetry.emit(events::LostRejectionFound {
                         rejection: &assignment.rejection,
                         ended_without: cause == Cause::EndedExecution,
@@ -199,7 +204,7 @@ impl Worker {
         origin: &Origin<'_>,
         assignment: &Arc<Assignment>,
         handle: &Handle,
-        grant: Grant,
+        grant: GrantedJob,
         binding: Option<Binding>,
     ) -> Job {
         let bound = binding.as_ref();
@@ -262,10 +267,10 @@ impl Worker {
                 };
                 let took = conclusion.took();
                 let notifier = &self.notifier;
-                if let Some(notice) = notifier.of_run(&assignment, grant.epoch, &end, took) {
+                if let Some(notice) = notifier.of_run(&assignment, grant.epoch(), &end, took) {
                     notifier.tell(notice);
                 }
-                self.ledger.note(&grant, Note::Failed(PANICKED));
+                grant.note(Note::Failed(PANICKED));
                 self.give_up(&grant, PANICKED).await;
                 disposition
             }
@@ -323,18 +328,18 @@ impl Worker {
     ///
     /// A message that has not come back for so long, and was not received for the last time, exists no more:
     /// then none does.
-    fn asked_for(&self, trail: &Trail) -> Option<String> {
-        let about = trail.about.as_ref().filter(|about| !about.unasked)?;
-        let last = trail.entries.last().map_or(0, |entry| entry.at_ms);
-        let silent = self.clock.now_ms().saturating_sub(last);
+    fn asked_for(&self, past: &Past) -> Option<String> {
+        let asked = past.notes.asked?;
+        let silent = self.clock.now_ms().saturating_sub(asked.at_ms);
         let comes_back = self.comes_back_within.as_millis();
-        let gone = !about.last_receive && u128::try_from(silent).is_ok_and(|it| it > comes_back);
-        (!gone).then(|| trail.last_end().unwrap_or("asked_for").to_owned())
+        let gone = !asked.last_receive && u128::try_from(silent).is_ok_and(|it| it > comes_back);
+        let reason = past.last_reason.as_deref();
+        (!gone).then(|| reason.unwrap_or("asked_for").to_owned())
     }
 
     /// Gives a grant back that nothing was done under.
-    async fn give_up(&self, grant: &Grant, reason: &str) {
-        if let Err(error) = self.ledger.release(grant, reason).await {
+    async fn give_up(&self, grant: &GrantedJob, reason: &str) {
+        if let Err(error) = grant.release(reason).await {
             self.ledger_health.failed(&error);
         }
     }
@@ -353,7 +358,7 @@ impl Worker {
 
     fn holder<'a>(&'a self, stop: &'a Stop) -> Holder<'a> {
         Holder {
-            ledger: &*self.ledger,
+            ledger: &self.ledger,
             clock: &self.clock,
             terms: self.terms,
             stop,
@@ -362,8 +367,8 @@ impl Worker {
 }
 
 /// Whether somebody has sent a dead letter back: what it meets then is news.
-fn was_sent_back(origin: &Origin<'_>, trail: &Trail) -> bool {
-    let was_last = trail.about.as_ref().is_some_and(|it| it.last_receive);
+fn was_sent_back(origin: &Origin<'_>, notes: &Notes) -> bool {
+    let was_last = notes.asked.is_some_and(|it| it.last_receive);
     was_last
         && matches!(
             origin,

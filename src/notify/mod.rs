@@ -41,7 +41,7 @@ use crate::aws::Connector;
 use crate::config::Notify as Settings;
 use crate::domain::assignment::Assignment;
 use crate::domain::event::JobKey;
-use crate::ledger::Ledger;
+use crate::ledger::Outbox;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
 use crate::runtime::programs::Programs;
@@ -68,7 +68,7 @@ pub struct Notifier(
 );
 
 struct Inner {
-    ledger: Arc<dyn Ledger>,
+    outbox: Arc<dyn Outbox>,
     clock: Clock,
     telemetry: Arc<Telemetry>,
     tasks: Tasks,
@@ -141,7 +141,7 @@ impl Notifier {
     pub fn new(
         settings: &Settings,
         connector: &Connector,
-        ledger: Arc<dyn Ledger>,
+        outbox: Arc<dyn Outbox>,
         clock: Clock,
         telemetry: Arc<Telemetry>,
         programs: Arc<dyn Programs>,
@@ -187,7 +187,7 @@ impl Notifier {
         let couriers = couriers.collect();
         Self(
             Some(Arc::new(Inner {
-                ledger,
+                outbox,
                 clock,
                 telemetry,
                 tasks,
@@ -259,11 +259,11 @@ impl Notifier {
     }
 
     /// Keeps a notice in the ledger until it has been sent. Comes before what it tells of is recorded.
-    pub async fn owe(&self, notice: &Notice) {
+    pub async fn enqueue(&self, notice: &Notice) {
         let Some(inner) = &self.0 else { return };
         // Texts under keys that are texts: there is always a form.
         let text = serde_json::to_string(notice).unwrap_or_default();
-        if let Err(error) = inner.ledger.owe(&notice.id, &text).await {
+        if let Err(error) = inner.outbox.enqueue(&notice.id, &text).await {
             inner.telemetry.emit(events::NoticeNotKept {
                 id: &notice.id,
                 error: &error,
@@ -288,7 +288,7 @@ impl Notifier {
         }
         let (notifier, carrier) = (self.clone(), Arc::clone(inner));
         let kept = async move {
-            notifier.owe(&notice).await;
+            notifier.enqueue(&notice).await;
             carrier.hand(notice);
         };
         inner.tasks.spawn(kept.in_current_span());
@@ -309,7 +309,7 @@ impl Notifier {
         let Some(inner) = &self.0 else { return };
         let mut failures = 0;
         let owed = loop {
-            match inner.ledger.owed().await {
+            match inner.outbox.pending().await {
                 Ok(owed) => break owed,
                 Err(_) => {
                     // That the ledger fails is said where it is needed.
@@ -369,7 +369,7 @@ impl Inner {
         let mut ids = Vec::new();
         while settled.recv_many(&mut ids, MAX_WAITING).await > 0 {
             // What cannot be forgotten now is sent once more after a restart.
-            let _ = self.ledger.paid(&ids).await;
+            let _ = self.outbox.acknowledge(&ids).await;
             let mut open = self.open.notices.lock();
             for id in ids.drain(..) {
                 open.remove(&id);

@@ -28,7 +28,7 @@ use crate::domain::lease_terms::Terms;
 use crate::domain::targets::lookup::Named;
 use crate::domain::targets::{Mode, Neighbour, ResolvedTarget, Targets};
 use crate::domain::verdict::Cause;
-use crate::ledger::{Claimed, Grant, Holder, Ledger, LedgerError, Unfinished};
+use crate::ledger::{Claimed, GrantedJob, Holder, Ledger, LedgerError, Unfinished};
 use crate::reconcile::{Ended, Ground, Job, Reconciler};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
@@ -134,7 +134,7 @@ impl ByHand {
         let rejection = order.rejection(self.clock.now());
         let (key, pipeline) = (rejection.key.clone(), rejection.pipeline.name.clone());
         let holder = Holder {
-            ledger: &*self.ledger,
+            ledger: &self.ledger,
             clock: &self.clock,
             terms: self.terms,
             stop,
@@ -150,7 +150,7 @@ impl ByHand {
         &self,
         order: &Order,
         rejection: Rejection,
-        grant: Grant,
+        grant: GrantedJob,
         binding: Option<Binding>,
         stop: &Stop,
     ) -> Job {

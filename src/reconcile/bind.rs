@@ -175,7 +175,7 @@ impl Run<'_> {
                 subject.execution_id == rejection.execution_id
                     && subject.pipeline == rejection.pipeline.to_string()
             };
-            let another = it.key != self.job.grant.key;
+            let another = it.key != *self.job.grant.key();
             another && evidence.touched && subject.is_some_and(same)
         });
         let begun = begun.map(|it| it.binding);
@@ -418,11 +418,7 @@ impl Run<'_> {
     }
 
     pub(super) async fn try_store(&self) -> Result<Bound, Halt> {
-        let bound = self
-            .context
-            .ledger
-            .bind(&self.job.grant, &self.binding)
-            .await;
+        let bound = self.job.grant.bind(&self.binding).await;
         Ok(bound.map_err(|error| Ended::Failed(Failure::Ledger(error)))?)
     }
 }

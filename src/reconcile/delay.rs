@@ -6,9 +6,6 @@
 //! **Guarantees.** Whoever waits has no place among those that work, and no turn. A restart goes on with what
 //! is left of the delay. What CodePipeline does not answer meanwhile ends nothing: it is asked again before
 //! the first change.
-//!
-//! **Not guaranteed.** Where CodePipeline is not asked, a process that is killed before the grant is first
-//! renewed takes the time of the begin with it.
 
 use std::time::Duration;
 
@@ -54,7 +51,7 @@ impl Calls<'_> {
         };
         let note = |kind| {
             let note = Note::Entry(kind, DELAY);
-            self.context.ledger.note(&self.job.grant, note);
+            self.job.grant.note(note);
         };
         note(Kind::Waiting);
         say(None);
@@ -92,9 +89,7 @@ impl Calls<'_> {
                 return Ok(at);
             }
         }
-        let trail = self.context.ledger.trail(&self.job.grant);
-        let begun_at = trail.and_then(|trail| trail.begun_at());
-        Ok(begun_at.unwrap_or_else(|| self.context.clock.now()))
+        Ok(self.job.grant.first_claimed_at())
     }
 
     /// How the job ends, if CodePipeline shows that the rejection does not stand any more.

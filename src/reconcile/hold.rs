@@ -131,7 +131,7 @@ impl Run<'_> {
 
     async fn give_turn_back(&mut self) -> Result<(), Halt> {
         self.turn = None;
-        let yielded = self.context.ledger.yield_production(&self.job.grant).await;
+        let yielded = self.job.grant.yield_production().await;
         yielded.map_err(|error| Ended::Failed(super::Failure::Ledger(error)).into())
     }
 

@@ -10,7 +10,7 @@ use crate::domain::binding::Binding;
 use crate::domain::event::Rejection;
 use crate::domain::targets::{Neighbour, ResolvedTarget};
 use crate::domain::verdict::Cause;
-use crate::ledger::Grant;
+use crate::ledger::GrantedJob;
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
 
@@ -19,7 +19,7 @@ use crate::runtime::stop::Stop;
 pub struct Job {
     pub assignment: Arc<Assignment>,
     /// The right to work on it.
-    pub grant: Grant,
+    pub grant: GrantedJob,
     pub asked_by: AskedBy,
     pub ground: Ground,
     /// The pipelines that lead to the same production distribution.
@@ -68,7 +68,12 @@ pub enum Ground {
 impl Job {
     /// A job that a person begins.
     #[must_use]
-    pub fn by_hand(assignment: Arc<Assignment>, grant: Grant, ground: Ground, stop: &Stop) -> Self {
+    pub fn by_hand(
+        assignment: Arc<Assignment>,
+        grant: GrantedJob,
+        ground: Ground,
+        stop: &Stop,
+    ) -> Self {
         Self {
             assignment,
             grant,

@@ -154,7 +154,7 @@ impl Reconciler {
             last_receive: job.asked_by == AskedBy::Message { last_receive: true },
             ..About::of(job.rejection(), job.assignment.label())
         };
-        self.ledger.note(&job.grant, Note::Began(about));
+        job.grant.note(Note::Began(about));
         let target = job.target();
         let parameters = target.parameters.as_ref();
         let mut cleanup = parameters.map(|parameters| Run::new(self, job, parameters));
@@ -178,7 +178,7 @@ impl Reconciler {
         };
         // Still holding our turn: the next job for the same production distribution must find
         // this one closed in the ledger.
-        let (run, took) = (job.grant.epoch, began.elapsed());
+        let (run, took) = (job.grant.epoch(), began.elapsed());
         let notice = ended
             .to_tell()
             .and_then(|end| self.notifier.of_run(&job.assignment, run, &end, took));
@@ -189,11 +189,11 @@ impl Reconciler {
         let ends = |code| Note::Entry(Kind::Ended, code);
         let (reason, note) = match &ended {
             Ended::Succeeded(Done { outcome, .. }) => {
-                self.ledger.note(&job.grant, ends(outcome.code()));
+                job.grant.note(ends(outcome.code()));
                 if let Some(notice) = &notice {
-                    self.notifier.owe(notice).await;
+                    self.notifier.enqueue(notice).await;
                 }
-                let completed = self.ledger.complete(&job.grant, *outcome).await;
+                let completed = job.grant.complete(*outcome).await;
                 match (&completed, notice) {
                     // Whoever has the job now tells of its end, under the same id.
                     (_, None) | (Err(LedgerError::NotOwner { .. }), _) => {}
@@ -214,11 +214,11 @@ impl Reconciler {
             Ended::ProductionBusy { .. } => ("production_busy", ends("production_busy")),
             Ended::Failed(failure) => (failure.code(), Note::Failed(failure.code())),
         };
-        self.ledger.note(&job.grant, note);
+        job.grant.note(note);
         if let Some(notice) = notice {
             self.notifier.tell(notice);
         }
-        match self.ledger.release(&job.grant, reason).await {
+        match job.grant.release(reason).await {
             Ok(()) => ended,
             Err(error) => match ended {
                 // A ledger that fails must be heard of; what else was known is in the log.

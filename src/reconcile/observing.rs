@@ -68,7 +68,7 @@ impl Reconciler {
 
     fn note_planned(&self, job: &Job, step: &'static str) {
         let note = Note::Entry(Kind::Planned, step);
-        self.ledger.note(&job.grant, note);
+        job.grant.note(note);
     }
 }
 

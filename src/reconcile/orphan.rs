@@ -20,7 +20,7 @@ use crate::domain::assignment::Assignment;
 use crate::domain::decision::{Orphan, Refusal};
 use crate::domain::event::Rejection;
 use crate::domain::targets::{Access, Mode, Neighbour, Parameters, ResolvedTarget};
-use crate::ledger::Grant;
+use crate::ledger::GrantedJob;
 use crate::runtime::stop::Stop;
 
 /// Finds out, anew each time, who owns a staging distribution, in words.
@@ -50,7 +50,7 @@ impl fmt::Debug for Removal {
 impl Job {
     /// The job of a removal that begins now. There is no event, no pipeline and no parameter.
     #[must_use]
-    pub fn of_removal(removal: Removal, grant: Grant, stop: &Stop, now: Timestamp) -> Self {
+    pub fn of_removal(removal: Removal, grant: GrantedJob, stop: &Stop, now: Timestamp) -> Self {
         let (access, none) = (removal.access.clone(), String::new);
         let pipeline = PipelineArn {
             partition: none(),
@@ -58,7 +58,7 @@ impl Job {
             account: none(),
             name: none(),
         };
-        let key = grant.key.clone();
+        let key = grant.key().clone();
         let target = ResolvedTarget {
             label: none(),
             parameters: Some(Parameters {

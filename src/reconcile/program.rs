@@ -99,8 +99,7 @@ impl Reconciler {
             execution_id,
             program: &program.path().to_string_lossy(),
         });
-        self.ledger
-            .note(&job.grant, Note::Entry(Kind::Waiting, RUNNING));
+        job.grant.note(Note::Entry(Kind::Waiting, RUNNING));
         let mut running = Lasting::begin();
         let invocation = invocation(job, program, arguments, outcome, self.settings.grace_period);
         let told = |output: Output, line: &str| {
@@ -115,8 +114,7 @@ impl Reconciler {
         };
         let run = self.programs.run(&invocation, &job.stop, &told);
         let finish = running.until(run, lasts).await;
-        self.ledger
-            .note(&job.grant, Note::Entry(Kind::Waited, RUNNING));
+        job.grant.note(Note::Entry(Kind::Waited, RUNNING));
         self.telemetry.emit(events::ProgramEnded {
             execution_id,
             finish: finish.as_ref().ok(),

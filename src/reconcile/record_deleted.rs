@@ -95,7 +95,7 @@ impl Run<'_> {
     async fn withdrawn_by_another(&self, staging_id: &str, named: i64) -> Result<bool, Halt> {
         let open = self.context.ledger.unfinished().await;
         let open = open.map_err(|error| Ended::Failed(Failure::Ledger(error)))?;
-        let mut others = open.iter().filter(|it| it.key != self.job.grant.key);
+        let mut others = open.iter().filter(|it| it.key != *self.job.grant.key());
         Ok(others.any(|other| {
             let set_out = other.binding.overwriting.is_some_and(|it| it >= named);
             set_out && other.binding.staging_id == staging_id

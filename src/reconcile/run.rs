@@ -242,8 +242,8 @@ impl Run<'_> {
             staging,
         } = self.parameters;
         if refusal == Refusal::ProductionDisabled {
-            let trail = self.context.ledger.trail(&self.job.grant);
-            let news = trail.unwrap_or_default().told.refusal(refusal.code());
+            let trail = self.job.grant.trail();
+            let news = trail.told.refusal(refusal.code());
             self.context.telemetry.emit(events::ProductionSwitchedOff {
                 production_id,
                 news,
@@ -268,7 +268,7 @@ impl Run<'_> {
 
     pub(super) fn note(&self, kind: Kind, name: &'static str) {
         let note = Note::Entry(kind, name);
-        self.context.ledger.note(&self.job.grant, note);
+        self.job.grant.note(note);
     }
 
     /// Something moved: the propagation timeout begins anew, and so do the pauses.

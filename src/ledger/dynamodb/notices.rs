@@ -1,4 +1,4 @@
-//! The notices that are owed to somebody ([`crate::notify`]): attributes of one item.
+//! The notices that are to be sent to somebody ([`crate::notify`]): attributes of one item.
 
 use super::DynamoDbLedger;
 use super::item::NOTICES;
@@ -63,7 +63,7 @@ impl DynamoDbLedger {
     }
 }
 
-/// A notice that is owed.
+/// A notice that is kept.
 struct Kept {
     attribute: String,
     since: i64,
