@@ -6,6 +6,7 @@ use stagesweep::domain::binding::{Binding, Evidence, Staged, Subject};
 use stagesweep::domain::decision::Outcome;
 use stagesweep::domain::history::{About, Kind, Note, Notes};
 use stagesweep::ledger::{Bound, Claim, LedgerError, RETENTION, Unfinished};
+use stagesweep::notify::Notice;
 
 use super::{Instance, MARGIN, NOTHING, Place, binding, not_owner};
 
@@ -186,28 +187,38 @@ pub(crate) async fn a_notice_is_kept_until_it_is_acknowledged_and_not_without_a_
 ) {
     let (one, two) = place.two().await;
     let (one, two) = (one.ledger, two.ledger);
+    let notice = |id: &str| {
+        let notice = Notice {
+            id: id.to_owned(),
+            resources: Vec::new(),
+            detail: "{}".to_owned(),
+        };
+        serde_json::to_string(&notice).unwrap()
+    };
     assert_eq!(two.pending().await.unwrap(), [""; 0]);
     two.acknowledge(&["nobody".to_owned()]).await.unwrap();
     let long = "an/id with (other) characters/".repeat(20);
-    one.enqueue(&long, "{\"first\": 1}").await.unwrap();
+    one.enqueue(&long, &notice(&long)).await.unwrap();
     place.pass(Duration::from_secs(1)).await;
-    two.enqueue("second", "2").await.unwrap();
+    two.enqueue("second", &notice("second")).await.unwrap();
     // Once more the same.
-    one.enqueue("second", "2").await.unwrap();
-    assert_eq!(one.pending().await.unwrap(), ["{\"first\": 1}", "2"]);
+    one.enqueue("second", &notice("second")).await.unwrap();
+    let both = [notice(&long), notice("second")];
+    assert_eq!(one.pending().await.unwrap(), both);
     two.acknowledge(&[long, "nobody".to_owned()]).await.unwrap();
-    assert_eq!(one.pending().await.unwrap(), ["2"]);
+    assert_eq!(one.pending().await.unwrap(), both[1..]);
 
     let count = if place.is_virtual() { 1100 } else { 110 };
     for n in 0..count {
         if place.is_virtual() {
             place.pass(Duration::from_millis(1)).await;
         }
-        one.enqueue(&format!("{n}"), &format!("{n}")).await.unwrap();
+        let id = n.to_string();
+        one.enqueue(&id, &notice(&id)).await.unwrap();
     }
-    let owed = two.pending().await.unwrap();
-    assert!(owed.len() == 100 || owed.len() == 1000, "{}", owed.len());
-    assert!(owed.contains(&(count - 1).to_string()));
+    let pending = two.pending().await.unwrap();
+    assert!([100, 1000].contains(&pending.len()), "{}", pending.len());
+    assert!(pending.contains(&notice(&(count - 1).to_string())));
     let all: Vec<String> = (0..count).map(|n| n.to_string()).collect();
     two.acknowledge(&all).await.unwrap();
     assert!(one.pending().await.unwrap().len() <= 1);
