@@ -56,7 +56,6 @@ impl<'a> Conclusion<'a> {
         self.handle.started.elapsed()
     }
 
-    /// It ended.
     pub(super) fn of(&self, ended: Ended) -> Disposition {
         match ended {
             Ended::Succeeded(Done { outcome, detail }) => {
@@ -148,7 +147,6 @@ impl<'a> Conclusion<'a> {
         }
     }
 
-    /// It panicked.
     pub(super) fn panicked(&self, detail: &str) -> Disposition {
         self.telemetry.emit(events::JobPanicked {
             work: self.work(),

@@ -76,17 +76,12 @@ use crate::telemetry::{Gauges, Telemetry, events};
 /// Everything a consumer works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// The queue.
     pub queue: Queue,
-    /// The ledger.
     pub ledger: Arc<dyn Ledger>,
-    /// Carries out jobs.
     pub reconciler: Reconciler,
     /// Tells people of ends.
     pub notifier: Notifier,
-    /// Wall-clock time.
     pub clock: Clock,
-    /// Logs and metrics.
     pub telemetry: Arc<Telemetry>,
     /// Where its tasks run.
     pub tasks: Tasks,

@@ -45,7 +45,6 @@ const MAX_GIVEN_BACK: usize = 4096;
 #[derive(Clone, Copy)]
 struct GivenBack {
     reason: &'static str,
-    /// At which receive.
     receive_count: u32,
     /// It was counted as refused.
     counted: bool,
@@ -88,7 +87,6 @@ pub(super) enum Disposition {
 #[derive(Clone, Copy)]
 pub(super) enum Delay {
     None,
-    /// By receive count.
     Backoff,
     Until(Timestamp),
     /// For the sake of others.

@@ -40,11 +40,7 @@ const COMES_BACK_WITHIN: Duration = Duration::from_secs(60 * 60);
 #[derive(Clone, Copy)]
 pub(crate) enum Origin<'a> {
     /// A message asked for it.
-    Message {
-        /// The message's id.
-        id: &'a str,
-        receive_count: u32,
-    },
+    Message { id: &'a str, receive_count: u32 },
     /// It was found, and no message asked for it.
     CatchUp {
         /// What it goes by.

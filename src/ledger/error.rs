@@ -10,16 +10,10 @@ use crate::domain::event::JobKey;
 pub enum LedgerError {
     /// The job was granted to someone else since.
     #[error("the job {key} was granted to another instance since")]
-    NotOwner {
-        /// The job.
-        key: JobKey,
-    },
+    NotOwner { key: JobKey },
     /// A job cannot be about other distributions than those it was bound to.
     #[error("the job {key} is bound to other distributions")]
-    BoundOtherwise {
-        /// The job.
-        key: JobKey,
-    },
+    BoundOtherwise { key: JobKey },
     /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -27,17 +21,12 @@ pub enum LedgerError {
     #[error(
         "the ledger {path} was removed or replaced while in use: put it back, or restart stagesweep"
     )]
-    Replaced {
-        /// The file.
-        path: String,
-    },
+    Replaced { path: String },
     /// The open file cannot be read or written now.
     #[error("the ledger {path} cannot be read or written ({})", remedy::of(source))]
     Failing {
-        /// The file.
         path: String,
         #[source]
-        /// Why.
         source: rusqlite::Error,
     },
     /// The database failed: full disk, read-only file system, damaged file.
@@ -45,20 +34,15 @@ pub enum LedgerError {
     Database(#[source] rusqlite::Error),
     /// A record holds what it cannot hold.
     #[error("the ledger's record of {key} is damaged")]
-    Damaged {
-        /// The job.
-        key: JobKey,
-    },
+    Damaged { key: JobKey },
     /// The table cannot be used.
     #[error(
         "the ledger's table {table} cannot be used ({})",
         remedy::of_table(source)
     )]
     Table {
-        /// The table.
         table: String,
         #[source]
-        /// Why.
         source: AwsError,
     },
     /// The work was cut off: the process is ending.
@@ -75,19 +59,14 @@ pub enum OpenError {
         "the ledger {path} is in use by another process: stop that one; daemons that share a queue share a \
          table (ledger.backend = \"dynamodb\")"
     )]
-    InUse {
-        /// The file.
-        path: String,
-    },
+    InUse { path: String },
     /// The file was written by a newer stagesweep.
     #[error(
         "the ledger {path} has schema version {found}; this stagesweep knows {known}: run the newer \
          one, or set another ledger.path"
     )]
     NewerSchema {
-        /// The file.
         path: String,
-        /// The file's version.
         found: i64,
         /// The newest version this program knows.
         known: i64,
@@ -97,30 +76,18 @@ pub enum OpenError {
         "the ledger {path} has schema version {found}, of an older stagesweep: restart the daemon \
          with this one first"
     )]
-    OlderSchema {
-        /// The file.
-        path: String,
-        /// The file's version.
-        found: i64,
-    },
+    OlderSchema { path: String, found: i64 },
     /// There is no such file.
     #[error("there is no ledger {path}: start the daemon once, or set another ledger.path")]
-    Missing {
-        /// The file.
-        path: String,
-    },
+    Missing { path: String },
     /// The file is a database of something else.
     #[error(
         "{path} is a database, but no ledger of stagesweep: move it away, or set another ledger.path"
     )]
-    Foreign {
-        /// The file.
-        path: String,
-    },
+    Foreign { path: String },
     /// The file's content contradicts itself.
     #[error("the ledger {path} cannot be opened ({}): {detail}", remedy::RESTORE)]
     Corrupt {
-        /// The file.
         path: String,
         /// What SQLite found first.
         detail: String,
@@ -128,19 +95,15 @@ pub enum OpenError {
     /// The file's place cannot be used.
     #[error("the ledger {path} cannot be opened ({})", remedy::WRITABLE)]
     Io {
-        /// The file.
         path: String,
         #[source]
-        /// Why.
         source: std::io::Error,
     },
     /// The file is no ledger, or cannot be read and written as one.
     #[error("the ledger {path} cannot be opened ({})", remedy::of(source))]
     Open {
-        /// The file.
         path: String,
         #[source]
-        /// Why.
         source: rusqlite::Error,
     },
 }

@@ -35,13 +35,11 @@ impl GrantedJob {
         }
     }
 
-    /// The job's key.
     #[must_use]
     pub fn key(&self) -> &JobKey {
         &self.grant.key
     }
 
-    /// The grant's number.
     #[must_use]
     pub fn epoch(&self) -> i64 {
         self.grant.epoch

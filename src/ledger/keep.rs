@@ -19,9 +19,7 @@ use crate::runtime::stop::{Stop, StopReason};
 /// Asks for the grant of one job, and works under it.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
-    /// The ledger.
     pub ledger: &'a Arc<dyn Ledger>,
-    /// Wall-clock time.
     pub clock: &'a Clock,
     /// How long the grant is asked for, and how often it is renewed.
     pub terms: Terms,

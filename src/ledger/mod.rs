@@ -52,9 +52,7 @@ pub const OPEN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// lease has ended and another job took its production distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The job.
     pub key: JobKey,
-    /// The instance.
     pub owner: String,
     /// Higher than that of any grant that the ledger gave before.
     pub epoch: i64,
@@ -82,10 +80,7 @@ pub enum Claim {
         until: Timestamp,
     },
     /// It was done before.
-    Done {
-        /// How.
-        outcome: Outcome,
-    },
+    Done { outcome: Outcome },
 }
 
 /// What the record of a granted job says of earlier runs.
@@ -113,7 +108,6 @@ pub enum Bound {
 /// A job that has changed something and is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// The job.
     pub key: JobKey,
     /// What it is bound to.
     pub binding: Binding,

@@ -37,7 +37,6 @@ pub struct Job {
 /// Who asked for a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskedBy {
-    /// A message.
     Message {
         /// It was received for the last time: next it is a dead letter.
         last_receive: bool,
@@ -46,7 +45,6 @@ pub enum AskedBy {
     CatchUp,
     /// An earlier run, which has changed something.
     EarlierRun,
-    /// A person.
     Person,
 }
 

@@ -29,7 +29,6 @@ pub type FindOwner =
 
 /// What takes an orphan down.
 pub struct Removal {
-    /// The orphan.
     pub orphan: Orphan,
     /// When it had last been modified as it was found to be one.
     pub modified_at: Option<Timestamp>,

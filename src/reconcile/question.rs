@@ -36,14 +36,12 @@ pub(super) enum Answer {
     Yes,
     /// Somebody is at work, or the execution itself: the step has to wait.
     NotNow(Obstacle),
-    /// The job ends.
     Ends(Ended),
 }
 
 /// What a step has to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Obstacle {
-    /// The pipeline.
     pub(super) pipeline: String,
     /// The execution, its stage, and its action, if it is in one.
     pub(super) busy: Busy,

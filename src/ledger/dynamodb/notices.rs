@@ -41,7 +41,6 @@ impl DynamoDbLedger {
         Ok(kept.into_iter().map(|it| it.notice).collect())
     }
 
-    /// Forgets notices.
     pub(super) async fn forget_notices(&self, ids: &[String]) -> Result<(), LedgerError> {
         let attributes: Vec<_> = ids.iter().map(|id| notice_attribute(id)).collect();
         self.remove(&attributes).await
