@@ -1,7 +1,7 @@
 //! The rooms of the house, read from the sources: `src/lib.rs` lists them from the top to the bottom.
 //!
 //! A room imports rooms below it only. `domain` and `runtime` import none; `domain` does no I/O, is not async
-//! and reads no clock. Nothing but `aws` imports an SDK. Tests within the sources may import what they like.
+//! and reads no clock. Nothing but `aws` imports an SDK. No function and no file is too long. Tests within the sources may import what they like.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -48,6 +48,12 @@ const IMPURE_STD: [&str; 7] = ["env", "fs", "io", "net", "os", "process", "threa
 
 /// The time source of the SDK's clients is our clock.
 const SDK_OUTSIDE: (&str, &str) = ("runtime/clock.rs", "aws_smithy_async");
+
+/// No function is longer, in lines.
+const LONGEST_FUNCTION: usize = 80;
+
+/// No file is longer, in lines, with the tests within it.
+const LONGEST_FILE: usize = 600;
 
 /// The code alone: comments, and what is between quotes, are blank.
 fn code(text: &str) -> String {
@@ -227,6 +233,37 @@ fn faults(path: &str, text: &str) -> Vec<String> {
     faults
 }
 
+/// The name of the function that begins in this line.
+fn function(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let at = line.find("fn ")?;
+    let qualifies = |word: &str| {
+        word.starts_with("pub") || word.ends_with(')') || ["async", "const"].contains(&word)
+    };
+    let begins = line[..at].split_whitespace().all(qualifies);
+    begins.then(|| word(&line[at + 3..]))
+}
+
+/// The functions of a file and their lengths, without those of the tests within it. The sources are formatted: a
+/// function ends with a brace as deep as its first line.
+fn functions(text: &str) -> Vec<(&str, usize)> {
+    let tests = text.find("#[cfg(test)]\nmod tests {");
+    let lines: Vec<_> = text[..tests.unwrap_or(text.len())].lines().collect();
+    let begun = lines.iter().enumerate();
+    let begun = begun.filter_map(|(at, line)| Some((at, function(line)?)));
+    begun
+        .filter_map(|(at, name)| {
+            let lines = &lines[at..];
+            let opened = lines.iter().find(|line| line.ends_with(['{', '}', ';']))?;
+            let deep = lines[0].len() - lines[0].trim_start().len();
+            let end = format!("{}}}", " ".repeat(deep));
+            let length = lines.iter().position(|line| *line == end).map(|at| at + 1);
+            let length = if opened.ends_with('{') { length? } else { 1 };
+            Some((name, length))
+        })
+        .collect()
+}
+
 /// The modules that `lib.rs` declares.
 fn declared(lib: &str) -> Vec<String> {
     let code = without_tests(&code(lib));
@@ -285,6 +322,31 @@ fn lib_lists_the_rooms_from_the_top_to_the_bottom_and_nothing_else() {
     let lib = root.iter().find(|(path, _)| path == "lib.rs").unwrap();
     let rooms: Vec<_> = ROOMS.into_iter().rev().collect();
     assert_eq!(declared(&lib.1), rooms);
+}
+
+#[test]
+fn a_function_and_a_file_can_be_held_in_the_head() {
+    let sources = sources();
+    let mut found = 0;
+    for (path, text) in &sources {
+        let lines = text.lines().count();
+        assert!(lines <= LONGEST_FILE, "{path} has {lines} lines");
+        for (name, length) in functions(text) {
+            found += 1;
+            assert!(
+                length <= LONGEST_FUNCTION,
+                "{name} in {path} has {length} lines"
+            );
+        }
+    }
+    assert!(found > 1500, "{found} functions were read");
+}
+
+#[test]
+fn a_functions_length_is_from_its_first_line_to_its_last_brace() {
+    let text = "impl A {\n    pub(in crate::x) async fn a(\n        &self,\n    ) -> B {\n        if c {\n        }\n    \
+                }\n\n    fn b(&self);\n    fn c() {}\n}\n\nconst fn d() {\n}\n#[cfg(test)]\nmod tests {\n    fn e() {\n    }\n}\n";
+    assert_eq!(functions(text), [("a", 6), ("b", 1), ("c", 1), ("d", 2)]);
 }
 
 /// The rules notice what they are for.

@@ -36,6 +36,8 @@ impl Intercept for CountCalls {
         if let Some(metadata) = config.load::<Metadata>() {
             self.0.metrics().api_call(metadata.name());
         }
+        let sent = SentAt(Instant::now());
+        config.interceptor_state().store_put(sent);
         Ok(())
     }
 
@@ -106,7 +108,7 @@ impl Intercept for NoteHost {
 #[derive(Debug)]
 pub(super) struct TellLimiter(pub(super) Limiter);
 
-/// When the attempt that is under way was sent.
+/// When the attempt that is under way was sent, by [`CountCalls`].
 #[derive(Debug)]
 pub(super) struct SentAt(pub(super) Instant);
 
@@ -114,26 +116,9 @@ impl Storable for SentAt {
     type Storer = StoreReplace<Self>;
 }
 
-impl SentAt {
-    /// The attempt is being sent.
-    pub(super) fn now(config: &mut ConfigBag) {
-        config.interceptor_state().store_put(Self(Instant::now()));
-    }
-}
-
 impl Intercept for TellLimiter {
     fn name(&self) -> &'static str {
         "TellLimiter"
-    }
-
-    fn read_before_transmit(
-        &self,
-        _context: &BeforeTransmitInterceptorContextRef<'_>,
-        _components: &RuntimeComponents,
-        config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        SentAt::now(config);
-        Ok(())
     }
 
     fn read_after_deserialization(

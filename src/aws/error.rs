@@ -269,31 +269,6 @@ pub(super) fn classify_code(code: &str) -> Option<ErrorClass> {
         | "KmsThrottled"
         | "KMS.ThrottlingException" => ErrorClass::Throttled,
 
-        "AccessDenied"
-        | "AccessDeniedException"
-        | "UnauthorizedOperation"
-        | "InvalidClientTokenId"
-        | "UnrecognizedClientException"
-        | "ExpiredToken"
-        | "ExpiredTokenException"
-        | "RequestExpired"
-        | "RequestTimeTooSkewed"
-        | "SignatureDoesNotMatch"
-        | "InvalidSignatureException"
-        | "IncompleteSignature"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException"
-        | "NotAuthorized"
-        | "OptInRequired"
-        | "RegionDisabledException"
-        | "InvalidSecurity"
-        | "KmsAccessDenied"
-        | "NotAuthorizedForSourceException"
-        | "NotAuthorizedForDetailTypeException"
-        | "KMS.AccessDeniedException"
-        | "KmsOptInRequired"
-        | "KMS.OptInRequired" => ErrorClass::AccessDenied,
-
         "NoSuchDistribution"
         | "NoSuchContinuousDeploymentPolicy"
         | "ParameterNotFound"
@@ -328,53 +303,86 @@ pub(super) fn classify_code(code: &str) -> Option<ErrorClass> {
         | "RequestTimeout"
         | "RequestTimeoutException" => ErrorClass::Unavailable,
 
-        // The status would say "not there" or "not allowed" of some of them.
-        "AWS.SimpleQueueService.BatchEntryIdsNotDistinct"
-        | "AWS.SimpleQueueService.EmptyBatchRequest"
-        | "AWS.SimpleQueueService.InvalidBatchEntryId"
-        | "AWS.SimpleQueueService.TooManyEntriesInBatchRequest"
-        | "AWS.SimpleQueueService.UnsupportedOperation"
-        | "BatchEntryIdsNotDistinct"
-        | "CNAMEAlreadyExists"
-        | "EmptyBatchRequest"
-        | "EntityNotFound"
-        | "HierarchyLevelLimitExceededException"
-        | "HierarchyTypeMismatchException"
-        | "InconsistentQuantities"
-        | "IncompatiblePolicyException"
-        | "ItemCollectionSizeLimitExceededException"
-        | "KMS.DisabledException"
-        | "KMS.InvalidKeyUsageException"
-        | "KMS.InvalidStateException"
-        | "KMS.NotFoundException"
-        | "KmsDisabled"
-        | "KmsInvalidKeyUsage"
-        | "KmsInvalidState"
-        | "KmsNotFound"
-        | "NoSuchCachePolicy"
-        | "NoSuchFieldLevelEncryptionConfig"
-        | "NoSuchOrigin"
-        | "NoSuchOriginRequestPolicy"
-        | "NoSuchRealtimeLogConfig"
-        | "NoSuchResponseHeadersPolicy"
-        | "PackedPolicyTooLarge"
-        | "ParameterAlreadyExists"
-        | "ParameterLimitExceeded"
-        | "ParameterMaxVersionLimitExceeded"
-        | "ParameterPatternMismatchException"
-        | "PoliciesLimitExceededException"
-        | "PolicyEvaluation"
-        | "RealtimeLogConfigOwnerMismatch"
-        | "TrustedKeyGroupDoesNotExist"
-        | "TrustedSignerDoesNotExist"
-        | "UnsupportedOperation"
-        | "UnsupportedParameterType"
-        | "ValidationError"
-        | "ValidationException" => ErrorClass::Rejected,
+        _ if DENIED.contains(&code) => ErrorClass::AccessDenied,
+        _ if REJECTED.contains(&code) => ErrorClass::Rejected,
         _ if REFUSALS.iter().any(|refusal| code.starts_with(refusal)) => ErrorClass::Rejected,
         _ => return None,
     })
 }
+
+/// Codes that say who may not, or that nobody is signed in.
+const DENIED: [&str; 24] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "IncompleteSignature",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RegionDisabledException",
+    "InvalidSecurity",
+    "KmsAccessDenied",
+    "NotAuthorizedForSourceException",
+    "NotAuthorizedForDetailTypeException",
+    "KMS.AccessDeniedException",
+    "KmsOptInRequired",
+    "KMS.OptInRequired",
+];
+
+/// Codes that refuse what was sent. The status would say "not there" or "not allowed" of some of them.
+const REJECTED: [&str; 42] = [
+    "AWS.SimpleQueueService.BatchEntryIdsNotDistinct",
+    "AWS.SimpleQueueService.EmptyBatchRequest",
+    "AWS.SimpleQueueService.InvalidBatchEntryId",
+    "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
+    "AWS.SimpleQueueService.UnsupportedOperation",
+    "BatchEntryIdsNotDistinct",
+    "CNAMEAlreadyExists",
+    "EmptyBatchRequest",
+    "EntityNotFound",
+    "HierarchyLevelLimitExceededException",
+    "HierarchyTypeMismatchException",
+    "InconsistentQuantities",
+    "IncompatiblePolicyException",
+    "ItemCollectionSizeLimitExceededException",
+    "KMS.DisabledException",
+    "KMS.InvalidKeyUsageException",
+    "KMS.InvalidStateException",
+    "KMS.NotFoundException",
+    "KmsDisabled",
+    "KmsInvalidKeyUsage",
+    "KmsInvalidState",
+    "KmsNotFound",
+    "NoSuchCachePolicy",
+    "NoSuchFieldLevelEncryptionConfig",
+    "NoSuchOrigin",
+    "NoSuchOriginRequestPolicy",
+    "NoSuchRealtimeLogConfig",
+    "NoSuchResponseHeadersPolicy",
+    "PackedPolicyTooLarge",
+    "ParameterAlreadyExists",
+    "ParameterLimitExceeded",
+    "ParameterMaxVersionLimitExceeded",
+    "ParameterPatternMismatchException",
+    "PoliciesLimitExceededException",
+    "PolicyEvaluation",
+    "RealtimeLogConfigOwnerMismatch",
+    "TrustedKeyGroupDoesNotExist",
+    "TrustedSignerDoesNotExist",
+    "UnsupportedOperation",
+    "UnsupportedParameterType",
+    "ValidationError",
+    "ValidationException",
+];
 
 /// How codes begin that refuse what was sent, whatever it is. The ones of another class stand above.
 const REFUSALS: [&str; 5] = ["Illegal", "Invalid", "Malformed", "Missing", "TooMany"];

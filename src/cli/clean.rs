@@ -240,16 +240,8 @@ fn confirmed(order: &Order) -> anyhow::Result<bool> {
     Ok(yes)
 }
 
-async fn perform(
-    setup: &Setup,
-    accounts: Accounts,
-    ledger: Arc<dyn Ledger>,
-    order: &Order,
-    shown: &Shown<'_>,
-    options: &Options,
-    mut milestones: mpsc::UnboundedReceiver<Milestone>,
-) -> anyhow::Result<u8> {
-    let by_hand = ByHand {
+fn by_hand(setup: &Setup, accounts: Accounts, ledger: Arc<dyn Ledger>) -> ByHand {
+    ByHand {
         reconciler: daemon::reconciler(
             &setup.config,
             accounts,
@@ -265,7 +257,19 @@ async fn perform(
             visibility_timeout: setup.config.queue.visibility_timeout,
             heartbeat_interval: setup.config.queue.heartbeat_interval,
         },
-    };
+    }
+}
+
+async fn perform(
+    setup: &Setup,
+    accounts: Accounts,
+    ledger: Arc<dyn Ledger>,
+    order: &Order,
+    shown: &Shown<'_>,
+    options: &Options,
+    mut milestones: mpsc::UnboundedReceiver<Milestone>,
+) -> anyhow::Result<u8> {
+    let by_hand = by_hand(setup, accounts, ledger);
     let mut requests = Requests::listen().context("signal handlers could not be installed")?;
     // Only an estimate hangs on it.
     let usual = usual_propagation(&setup.history().await.unwrap_or_default());

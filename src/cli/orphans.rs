@@ -26,7 +26,7 @@ use crate::domain::executions::MIN_AGE;
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{Access, Neighbour, Parameters};
 use crate::domain::words::counted;
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, OpenError};
 use crate::ops::orphans::{
     QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge, removed_by,
 };
@@ -97,7 +97,7 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
     let mut known = true;
     let records = match setup.history().await {
         // Where nothing is taken down, nothing is lost by not knowing the jobs.
-        Err(error @ LedgerError::Missing { .. }) if !options.delete => {
+        Err(error @ LedgerError::Open(OpenError::Missing { .. })) if !options.delete => {
             eprintln!("stagesweep: {error}; open jobs are not known");
             known = false;
             Vec::new()
@@ -207,31 +207,22 @@ fn tell(milestone: &Milestone) {
     line(&format!("{id}  {said}"));
 }
 
-/// Takes down what was chosen; each with why it was left, if it was.
-async fn delete(
-    setup: &Arc<Setup>,
-    survey: Survey,
-    chosen: Vec<Chosen>,
-    options: &Options,
-    mut milestones: mpsc::UnboundedReceiver<Milestone>,
-) -> anyhow::Result<Vec<(String, Option<String>)>> {
+/// What takes orphans down, as the daemon would take down what a rejection left.
+async fn remover(setup: &Arc<Setup>, survey: Survey, tasks: &Tasks) -> anyhow::Result<Remover> {
     let config = &setup.config;
-    let tasks = Tasks::default();
-    let _ended = tasks.end_on_drop();
-    let quiet = options.json;
     let reader = Arc::clone(setup);
     let access = Access {
         role: None,
         region: setup.connector.region().unwrap_or_default().to_owned(),
     };
     let ledger = setup.ledger_beside().await?;
-    let remover = Remover {
+    Ok(Remover {
         neighbours: neighbours(&survey, &access).await?,
         access,
         survey,
         reconciler: daemon::reconciler(
             config,
-            setup.accounts(&tasks),
+            setup.accounts(tasks),
             Arc::clone(&ledger),
             Arc::clone(&setup.telemetry),
             Arc::new(Processes),
@@ -247,7 +238,21 @@ async fn delete(
             visibility_timeout: config.queue.visibility_timeout,
             heartbeat_interval: config.queue.heartbeat_interval,
         },
-    };
+    })
+}
+
+/// Takes down what was chosen; each with why it was left, if it was.
+async fn delete(
+    setup: &Arc<Setup>,
+    survey: Survey,
+    chosen: Vec<Chosen>,
+    options: &Options,
+    mut milestones: mpsc::UnboundedReceiver<Milestone>,
+) -> anyhow::Result<Vec<(String, Option<String>)>> {
+    let tasks = Tasks::default();
+    let _ended = tasks.end_on_drop();
+    let quiet = options.json;
+    let remover = remover(setup, survey, &tasks).await?;
     let mut requests = Requests::listen().context("signal handlers could not be installed")?;
     let stops: Vec<Stop> = chosen.iter().map(|_| Stop::default()).collect();
     let (remover, all) = (&remover, stops.clone());

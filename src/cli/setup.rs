@@ -11,7 +11,7 @@ use crate::config::{self, Config, Faults, LedgerBackend};
 use crate::daemon;
 use crate::domain::history::Record;
 use crate::domain::targets::lookup::{self, Home, Named, Wanted};
-use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError};
+use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError, OpenError, Store};
 use crate::reconcile::accounts::Accounts;
 use crate::runtime::clock::Clock;
 use crate::runtime::tasks::Tasks;
@@ -102,7 +102,7 @@ pub(super) async fn open_ledger(
     connector: &Connector,
     clock: &Clock,
     beside: bool,
-) -> Result<Arc<dyn Ledger>, LedgerError> {
+) -> Result<Arc<dyn Store>, LedgerError> {
     let (owner, clock, path) = (Uuid::new_v4().to_string(), clock.clone(), &config.path);
     Ok(match config.backend {
         LedgerBackend::Embedded if beside => {
@@ -192,14 +192,17 @@ impl Setup {
     pub(super) fn missing_ledger(&self) -> Option<LedgerError> {
         let ledger = &self.config.ledger;
         let is_file = ledger.backend == LedgerBackend::Embedded;
-        (is_file && !ledger.path.exists()).then(|| LedgerError::Missing {
-            path: ledger.path.display().to_string(),
+        (is_file && !ledger.path.exists()).then(|| {
+            let path = ledger.path.display().to_string();
+            OpenError::Missing { path }.into()
         })
     }
 
     /// The daemon's ledger, whether or not one runs.
     pub(super) async fn ledger_beside(&self) -> Result<Arc<dyn Ledger>, LedgerError> {
-        open_ledger(&self.config.ledger, &self.connector, &self.clock, true).await
+        let ledger = &self.config.ledger;
+        let store = open_ledger(ledger, &self.connector, &self.clock, true).await?;
+        Ok(store)
     }
 
     /// What the ledger knows of the jobs, newest first.

@@ -46,6 +46,16 @@ pub(super) struct RawTarget {
     pub(super) tainted: BTreeSet<&'static str>,
 }
 
+impl RawTarget {
+    /// The elements of a list; none, if it is not set.
+    pub(super) fn list(&self, key: &str) -> Vec<Value> {
+        let value = self.values.get(key).map(|(value, _)| value.clone());
+        value
+            .and_then(|value| value.into_array().ok())
+            .unwrap_or_default()
+    }
+}
+
 /// Lays the environment over `text`, the content of `file`, over the defaults.
 ///
 /// An error is a file that is no TOML; every other fault goes to `faults`.

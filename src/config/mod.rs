@@ -337,6 +337,57 @@ impl fmt::Display for MetricsFormat {
     }
 }
 
+impl Queue {
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Queue {
+            url,
+            account: _,
+            region: _,
+            wait_time,
+            visibility_timeout,
+            heartbeat_interval,
+            max_in_flight,
+        } = self;
+        vec![
+            ("queue.url", url.clone()),
+            ("queue.wait_time", time(wait_time)),
+            ("queue.visibility_timeout", time(visibility_timeout)),
+            ("queue.heartbeat_interval", time(heartbeat_interval)),
+            ("queue.max_in_flight", max_in_flight.to_string()),
+        ]
+    }
+}
+
+impl Telemetry {
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Telemetry {
+            log_format,
+            log_level,
+            metrics_namespace,
+            metrics_interval,
+            metrics_sink,
+            metrics_format,
+            metrics_detail,
+            metrics_log_group,
+        } = self;
+        vec![
+            ("telemetry.log_format", log_format.to_string()),
+            ("telemetry.log_level", log_level.clone()),
+            ("telemetry.metrics_namespace", metrics_namespace.clone()),
+            ("telemetry.metrics_interval", time(metrics_interval)),
+            ("telemetry.metrics_sink", metrics_sink.to_string()),
+            ("telemetry.metrics_format", metrics_format.to_string()),
+            ("telemetry.metrics_detail", metrics_detail.to_string()),
+            ("telemetry.metrics_log_group", metrics_log_group.clone()),
+        ]
+    }
+}
+
+/// A duration in the form in which the file takes it.
+fn time(duration: &Duration) -> String {
+    humantime::format_duration(*duration).to_string()
+}
+
 impl Config {
     /// Reads the file at `path` and lays the `STAGESWEEP__` variables of `env` over it. The path
     /// [`TEXT_VARIABLE`] stands for the text in that variable.
@@ -447,15 +498,6 @@ impl Config {
             telemetry,
             targets: _,
         } = self;
-        let Queue {
-            url,
-            account: _,
-            region: _,
-            wait_time,
-            visibility_timeout,
-            heartbeat_interval,
-            max_in_flight,
-        } = queue;
         let Cleanup {
             mode,
             delay,
@@ -467,24 +509,9 @@ impl Config {
             initial_backoff,
             max_backoff,
         } = retry;
-        let Telemetry {
-            log_format,
-            log_level,
-            metrics_namespace,
-            metrics_interval,
-            metrics_sink,
-            metrics_format,
-            metrics_detail,
-            metrics_log_group,
-        } = telemetry;
-        let time = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let accounts: Vec<&str> = allowed_accounts.iter().map(String::as_str).collect();
-        vec![
-            ("queue.url", url.clone()),
-            ("queue.wait_time", time(wait_time)),
-            ("queue.visibility_timeout", time(visibility_timeout)),
-            ("queue.heartbeat_interval", time(heartbeat_interval)),
-            ("queue.max_in_flight", max_in_flight.to_string()),
+        let mut settings = queue.settings();
+        settings.extend([
             ("cleanup.mode", mode.to_string()),
             ("cleanup.delay", time(delay)),
             ("cleanup.poll_interval_min", time(poll_interval_min)),
@@ -506,15 +533,9 @@ impl Config {
             ("notify.event_bus", event_bus.clone()),
             ("notify.source", source.clone()),
             ("notify.program", program.join(" ")),
-            ("telemetry.log_format", log_format.to_string()),
-            ("telemetry.log_level", log_level.clone()),
-            ("telemetry.metrics_namespace", metrics_namespace.clone()),
-            ("telemetry.metrics_interval", time(metrics_interval)),
-            ("telemetry.metrics_sink", metrics_sink.to_string()),
-            ("telemetry.metrics_format", metrics_format.to_string()),
-            ("telemetry.metrics_detail", metrics_detail.to_string()),
-            ("telemetry.metrics_log_group", metrics_log_group.clone()),
-        ]
+        ]);
+        settings.extend(telemetry.settings());
+        settings
     }
 
     /// The dotted names of what differs in `new` and takes a restart to apply: everything but

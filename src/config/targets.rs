@@ -136,14 +136,8 @@ impl Reader<'_> {
             let value = entry.values.get(key).map(|(value, _)| value.clone());
             value.and_then(|value| value.into_string().ok()).or(empty)
         };
-        let list = |key: &str| {
-            let value = entry.values.get(key).map(|(value, _)| value.clone());
-            value
-                .and_then(|value| value.into_array().ok())
-                .unwrap_or_default()
-        };
         let texts = |key: &str| {
-            let values = list(key).into_iter();
+            let values = entry.list(key).into_iter();
             values
                 .map(|it| it.into_string().unwrap_or_default())
                 .collect()
@@ -170,18 +164,10 @@ impl Reader<'_> {
         };
         let timeout = duration("timeout", Duration::from_nanos(1), MAX_PROGRAM_TIMEOUT);
         let delay = duration("delay", Duration::ZERO, MAX_DELAY);
-        let mut mode = None;
-        if let Some((value, place)) = entry.values.get("mode") {
-            let written = written(value);
-            mode = Mode::ALL
-                .into_iter()
-                .find(|it| quoted(it.code()) == written);
-            if mode.is_none() {
-                let [act, observe] = Mode::ALL.map(|it| quoted(it.code()));
-                let message = format!("{written} is unknown; expected {act} or {observe}");
-                fault(place, "mode", message);
-            }
-        }
+        let mode = entry.values.get("mode").and_then(|(value, place)| {
+            let found = mode_of(&written(value));
+            found.map_err(|message| fault(place, "mode", message)).ok()
+        });
         // Without a cleanup it is the lack of a program that is at fault.
         if !has_program && (set("production_parameter") || set("staging_parameter")) {
             for key in ["timeout", "retry_on", "pass_environment"] {
@@ -206,7 +192,8 @@ impl Reader<'_> {
             program: has_program.then(|| ProgramSpec {
                 run: texts("run"),
                 timeout,
-                retry_on: list("retry_on")
+                retry_on: entry
+                    .list("retry_on")
                     .into_iter()
                     .map(|it| it.into_int().unwrap_or_default())
                     .collect(),
@@ -234,6 +221,17 @@ fn said(problem: &TargetProblem, entries: &[RawTarget]) -> String {
         "overlaps the target {other_pipeline:?}{line}: both match pipeline {example:?} at the same stage and \
          action; remove one, or give it a stage or an action of its own"
     )
+}
+
+/// The mode of this written value.
+fn mode_of(written: &str) -> Result<Mode, String> {
+    let found = Mode::ALL
+        .into_iter()
+        .find(|it| quoted(it.code()) == written);
+    found.ok_or_else(|| {
+        let [act, observe] = Mode::ALL.map(|it| quoted(it.code()));
+        format!("{written} is unknown; expected {act} or {observe}")
+    })
 }
 
 /// A duration between two others.

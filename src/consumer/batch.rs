@@ -46,7 +46,6 @@ pub(crate) enum SettleError {
     /// The whole call failed.
     #[error(transparent)]
     Call(Arc<AwsError>),
-    /// This entry failed.
     #[error(transparent)]
     Entry(EntryError),
     /// The message was received again: it will be settled by its newer receipt handle.

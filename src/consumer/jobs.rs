@@ -5,7 +5,7 @@
 //! attached to a job that has ended.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,18 +14,11 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::consumer::lease::Over;
-use crate::domain::event::{JobKey, Rejection};
+use crate::domain::assignment::Assignment;
+use crate::domain::event::JobKey;
 use crate::reconcile::place::Place;
 use crate::runtime::activity::{Activity, Sign};
 use crate::runtime::stop::{Stop, StopReason};
-
-/// What a job is about.
-#[derive(Debug)]
-pub(crate) struct About {
-    pub(crate) rejection: Rejection,
-    /// The target's pipeline as written.
-    pub(crate) target: String,
-}
 
 /// A message that is held for a job.
 #[derive(Debug)]
@@ -33,7 +26,7 @@ pub(crate) struct HeldMessage {
     pub(crate) message_id: String,
     pub(crate) receive_count: u32,
     /// What its job is about; `None` until it is attached to one.
-    pub(crate) about: Option<About>,
+    pub(crate) assignment: Option<Arc<Assignment>>,
     /// For what is logged of it.
     pub(crate) span: Span,
     /// Its place among the messages that may be held.
@@ -43,10 +36,7 @@ pub(crate) struct HeldMessage {
 /// A job that is begun.
 #[derive(Debug)]
 pub(crate) struct Begun<'a> {
-    pub(crate) key: &'a JobKey,
-    pub(crate) execution_id: &'a str,
-    /// Who waits for the same: the messages of one production distribution.
-    pub(crate) crowd: &'a str,
+    pub(crate) assignment: &'a Arc<Assignment>,
     pub(crate) place: Place,
     /// For what is logged of it.
     pub(crate) span: Span,
@@ -63,7 +53,8 @@ pub(crate) struct Handle {
 
 #[derive(Debug)]
 struct InFlight {
-    execution_id: String,
+    assignment: Arc<Assignment>,
+    /// Who waits for the same: the messages of one production distribution.
     crowd: String,
     span: Span,
     handle: Handle,
@@ -95,7 +86,7 @@ pub(crate) struct SteppedBack {
 /// One job, for a report.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    pub(crate) execution_id: String,
+    pub(crate) assignment: Arc<Assignment>,
     pub(crate) doing: Sign,
     pub(crate) age: Duration,
     pub(crate) messages: usize,
@@ -115,7 +106,7 @@ impl Jobs {
     /// it, and end it.
     pub(crate) fn attach(&self, begun: Begun<'_>, message: HeldMessage) -> Option<Handle> {
         let mut jobs = self.in_flight.lock();
-        if let Some(job) = jobs.get_mut(begun.key) {
+        if let Some(job) = jobs.get_mut(begun.assignment.key()) {
             job.messages.push(message);
             return None;
         }
@@ -125,7 +116,7 @@ impl Jobs {
     /// Makes a job without a message; `None` if there is one. The caller must work on it, and end it.
     pub(crate) fn begin(&self, begun: Begun<'_>) -> Option<Handle> {
         let mut jobs = self.in_flight.lock();
-        let new = !jobs.contains_key(begun.key);
+        let new = !jobs.contains_key(begun.assignment.key());
         new.then(|| self.make(&mut jobs, begun, Vec::new()))
     }
 
@@ -142,13 +133,13 @@ impl Jobs {
             started: Instant::now(),
         };
         let job = InFlight {
-            execution_id: begun.execution_id.to_owned(),
-            crowd: begun.crowd.to_owned(),
+            assignment: Arc::clone(begun.assignment),
+            crowd: begun.assignment.crowd(),
             span: begun.span,
             handle: handle.clone(),
             messages,
         };
-        jobs.insert(begun.key.clone(), job);
+        jobs.insert(begun.assignment.key().clone(), job);
         if let Some(reason) = self.stopping.get() {
             handle.stop.now(*reason);
         }
@@ -265,7 +256,7 @@ impl Jobs {
             .lock()
             .values()
             .map(|job| Report {
-                execution_id: job.execution_id.clone(),
+                assignment: Arc::clone(&job.assignment),
                 doing: job.handle.activity.sign(),
                 age: job.handle.started.elapsed(),
                 messages: job.messages.len(),
@@ -279,11 +270,11 @@ impl Jobs {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use jiff::Timestamp;
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::domain::event::Rejection;
     use crate::reconcile::place::Places;
 
     fn message(id: &str) -> HeldMessage {
@@ -291,22 +282,28 @@ mod tests {
         HeldMessage {
             message_id: id.to_owned(),
             receive_count: 1,
-            about: None,
+            assignment: None,
             span: Span::none(),
             _permit: permit.unwrap(),
         }
     }
 
-    fn key(job: &str) -> JobKey {
-        JobKey::from(job.to_owned())
+    /// A job of the crowd of a name.
+    fn job(key: &str, crowd: &str) -> Arc<Assignment> {
+        let pipeline = "arn:aws:codepipeline:us-east-1:123456789012:shop";
+        let key = JobKey::from(key.to_owned());
+        let pipeline = pipeline.parse().unwrap();
+        let rejection = Rejection {
+            execution_id: crowd.to_owned(),
+            ..Rejection::by_hand(key, pipeline, Timestamp::UNIX_EPOCH, "")
+        };
+        Assignment::of_label(rejection, "shop")
     }
 
-    /// A job without a place, of the crowd of a name.
-    fn begun<'a>(key: &'a JobKey, crowd: &'a str) -> Begun<'a> {
+    /// A job without a place.
+    fn begun(assignment: &Arc<Assignment>) -> Begun<'_> {
         Begun {
-            key,
-            execution_id: crowd,
-            crowd,
+            assignment,
             place: Places::new(9).none_yet(),
             span: Span::none(),
         }
@@ -322,10 +319,10 @@ mod tests {
         };
         assert_eq!(step_back(), None);
         let works = Place::uncounted();
-        let copied = key("copied");
+        let copied = job("copied", "shop");
         let begun_with = |place| Begun {
             place,
-            ..begun(&copied, "shop")
+            ..begun(&copied)
         };
         jobs.attach(begun_with(works.clone()), message("a"))
             .unwrap();
@@ -336,15 +333,9 @@ mod tests {
                     .is_none()
             );
         }
-        let [first, second] = [key("first"), key("second")];
-        let first_stop = jobs
-            .attach(begun(&first, "blog"), message("x"))
-            .unwrap()
-            .stop;
-        let second_stop = jobs
-            .attach(begun(&second, "blog"), message("y"))
-            .unwrap()
-            .stop;
+        let [first, second] = [job("first", "blog"), job("second", "blog")];
+        let first_stop = jobs.attach(begun(&first), message("x")).unwrap().stop;
+        let second_stop = jobs.attach(begun(&second), message("y")).unwrap().stop;
         let took =
             |crowd: &str, held, message: &str| Some((crowd.to_owned(), held, message.to_owned()));
         assert_eq!(step_back(), took("shop", 3, "b"));
@@ -366,16 +357,19 @@ mod tests {
             reason: StopReason::LeaseLost,
         };
         let jobs = Jobs::default();
-        let (older, newer) = (key("older"), key("newer"));
-        let handle = jobs.attach(begun(&older, "1"), message("a")).unwrap();
-        assert!(jobs.attach(begun(&older, "1"), message("b")).is_none());
+        let (older, newer) = (job("older", "1"), job("newer", "2"));
+        let handle = jobs.attach(begun(&older), message("a")).unwrap();
+        assert!(jobs.attach(begun(&older), message("b")).is_none());
         tokio::time::advance(Duration::from_secs(5)).await;
-        jobs.attach(begun(&newer, "2"), message("c")).unwrap();
+        jobs.attach(begun(&newer), message("c")).unwrap();
         assert!(jobs.hold("a", 1) && jobs.hold("b", 1) && jobs.hold("c", 1) && !jobs.hold("d", 1));
         let reports: Vec<_> = jobs
             .report()
             .into_iter()
-            .map(|report| (report.execution_id, report.age.as_secs(), report.messages))
+            .map(|report| {
+                let id = report.assignment.execution_id().to_owned();
+                (id, report.age.as_secs(), report.messages)
+            })
             .collect();
         let expected = [("1".to_owned(), 5, 2), ("2".to_owned(), 0, 1)];
         assert_eq!(reports, expected);
@@ -387,7 +381,7 @@ mod tests {
         // The job stops for its last one, and settles it at its end.
         assert!(jobs.lease_over(&over("b")).is_none());
         assert_eq!(handle.stop.reason(), Some(StopReason::LeaseLost));
-        assert_eq!(jobs.end(&older).len(), 1);
-        assert_eq!((jobs.end(&older).len(), jobs.len()), (0, 1));
+        assert_eq!(jobs.end(older.key()).len(), 1);
+        assert_eq!((jobs.end(older.key()).len(), jobs.len()), (0, 1));
     }
 }

@@ -53,7 +53,6 @@ pub struct Lease {
     confirmed_at: Instant,
     /// Confirmed up to here.
     until: Instant,
-    /// The next extension.
     next: Instant,
     failures: u32,
     /// SQS said that the message is not ours any more.
@@ -160,9 +159,7 @@ impl Lease {
 /// A lease that ended while its message was still held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Over {
-    /// The message.
     pub message_id: String,
-    /// Why.
     pub reason: StopReason,
 }
 

@@ -3,9 +3,14 @@
 //! | file | what |
 //! |---|---|
 //! | `poll` | how many receives are under way, and what happens when they fail |
+//! | `poll_health` | what the poll loop does, for the watchdog and the gauges |
+//! | `room` | permits for messages, places for jobs |
 //! | `classify` | what a message is, or why it makes no job |
-//! | `intake` | which job a message belongs to |
+//! | `intake` | the targets and accounts that messages are read by |
+//! | `arrive` | which job a message belongs to |
 //! | `work` | one job, from its claim to its end |
+//! | `conclude` | how a run ended: its report, and what becomes of its messages |
+//! | `ledger_health` | whether the ledger works, and what is reported of it |
 //! | `unasked` | a job that no message asked for |
 //! | `settle` | what becomes of a message; the only file that deletes one |
 //! | `jobs` | the jobs in flight, and the messages attached to each |
@@ -23,68 +28,60 @@
 //! **Not handled here.** What a job does ([`crate::reconcile`]); how long a message stays ours
 //! ([`crate::consumer::lease`]).
 
+mod arrive;
 mod batch;
 pub(crate) mod classify;
+mod conclude;
 mod intake;
 mod jobs;
 pub mod lease;
+mod ledger_health;
 mod poll;
+mod poll_health;
+mod room;
 mod settle;
 mod unasked;
 mod work;
 
 pub(crate) use work::Origin;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::intake::Intake;
+use self::jobs::Jobs;
+use self::lease::{Leases, Over};
+use self::ledger_health::LedgerHealth;
+use self::poll_health::{PollHealth, Polling};
+use self::room::Rooms;
+use self::settle::Settler;
+use self::work::Worker;
 use crate::aws::sqs::Queue;
 use crate::config::Config;
-use crate::consumer::batch::Batcher;
-use crate::consumer::jobs::Jobs;
-use crate::consumer::lease::{Leases, Over};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{NotAtHome, Targets};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::notify::Notifier;
 use crate::reconcile::Reconciler;
-use crate::reconcile::place::Places;
-use crate::runtime::activity::Activity;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
-use crate::runtime::health::{self, NotPolling, Vitals};
-use crate::runtime::lasting::Failing;
+use crate::runtime::health::{self, Vitals};
 use crate::runtime::stop::StopReason;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::{Gauges, Telemetry, events};
 
-/// What the poll loop does where it rightly does not poll.
-const FULL: &str = "waiting_for_room";
-const STOPPING: &str = "stopping";
-
-/// So many messages wait for each job that may work, at most.
-const WAITING: usize = 10;
-
 /// Everything a consumer works with.
 #[derive(Debug)]
 pub struct Parts {
-    /// The queue.
     pub queue: Queue,
-    /// The ledger.
     pub ledger: Arc<dyn Ledger>,
-    /// Carries out jobs.
     pub reconciler: Reconciler,
     /// Tells people of ends.
     pub notifier: Notifier,
-    /// Wall-clock time.
     pub clock: Clock,
-    /// Logs and metrics.
     pub telemetry: Arc<Telemetry>,
     /// Where its tasks run.
     pub tasks: Tasks,
@@ -92,78 +89,55 @@ pub struct Parts {
 
 /// Consumes one queue.
 pub struct Consumer {
-    parts: Parts,
-    config: Config,
-    /// How messages are held, and grants kept beside them.
-    terms: Terms,
-    targets: RwLock<Arc<Targets>>,
-    /// The daemon's own account and its region, once known.
-    home: OnceLock<(String, String)>,
+    config: Arc<Config>,
+    queue: Queue,
+    ledger: Arc<dyn Ledger>,
+    telemetry: Arc<Telemetry>,
+    tasks: Tasks,
+    polls: PollHealth,
+    ledger_health: Arc<LedgerHealth>,
+    intake: Arc<Intake>,
+    rooms: Rooms,
     leases: Leases,
     jobs: Jobs,
-    /// For the jobs that work.
-    places: Places,
-    /// For every message that is held, of whatever job.
-    permits: Arc<Semaphore>,
-    deletes: Batcher<()>,
-    releases: Batcher<Duration>,
-    /// What the poll loop does.
-    polling: Activity,
-    /// When the last poll was completed.
-    polled_at: Mutex<Instant>,
-    /// Whether any poll was completed.
-    answered: CancellationToken,
-    /// Why receiving fails.
-    receiving_fails: Mutex<Option<ErrorClass>>,
-    /// By message, why it was last given back.
-    given_back: Mutex<HashMap<String, settle::GivenBack>>,
-    /// Of which pipelines the rule was said to ask for the wrong kind of event, and for which.
-    warned: Mutex<HashSet<(&'static str, String)>>,
-    /// The crowds that have stepped back, and when each last did.
-    crowds: Mutex<HashMap<String, Instant>>,
-    /// Whether the ledger fails.
-    ledger_failing: Mutex<Failing>,
+    worker: Worker,
+    settler: Arc<Settler>,
     /// Whether the ledger was asked once for jobs that are not done.
     looked_for_unfinished: CancellationToken,
-    /// When the last message that was released with a delay comes back.
-    released_until: Mutex<Option<Instant>>,
 }
 
 impl Consumer {
     /// A consumer of one queue.
     #[must_use]
     pub fn new(parts: Parts, config: Config) -> Arc<Self> {
+        let config = Arc::new(config);
         let terms = Terms {
             visibility_timeout: config.queue.visibility_timeout,
             heartbeat_interval: config.queue.heartbeat_interval,
         };
+        let (telemetry, tasks) = (Arc::clone(&parts.telemetry), parts.tasks.clone());
+        let leases = Leases::new(parts.queue.clone(), terms, telemetry, tasks);
+        let intake = Arc::new(Intake::new(Arc::clone(&config)));
+        let settler = Settler::new(&parts, leases.clone(), backoff(&config));
+        let (ledger, telemetry) = (Arc::clone(&parts.ledger), Arc::clone(&parts.telemetry));
+        let ledger_health = Arc::new(LedgerHealth::new(ledger, telemetry));
+        let max_backoff = config.retry.max_backoff;
+        let entry = (&intake, &settler);
         Arc::new(Self {
-            targets: RwLock::new(Arc::new(config.targets.clone())),
-            home: OnceLock::new(),
-            leases: Leases::new(
-                parts.queue.clone(),
-                terms,
-                Arc::clone(&parts.telemetry),
-                parts.tasks.clone(),
-            ),
+            worker: Worker::new(&parts, entry, &ledger_health, terms, max_backoff),
+            polls: PollHealth::new(),
+            rooms: Rooms::new(config.queue.max_in_flight),
             jobs: Jobs::default(),
-            places: Places::new(config.queue.max_in_flight),
-            permits: Arc::new(Semaphore::new(most_messages(&config))),
-            deletes: settle::deletes(parts.queue.clone(), &parts.tasks),
-            releases: settle::releases(parts.queue.clone(), &parts.tasks),
-            polling: Activity::default(),
-            polled_at: Mutex::new(Instant::now()),
-            answered: CancellationToken::new(),
-            receiving_fails: Mutex::default(),
-            given_back: Mutex::default(),
-            warned: Mutex::default(),
-            crowds: Mutex::default(),
-            ledger_failing: Mutex::default(),
             looked_for_unfinished: CancellationToken::new(),
-            released_until: Mutex::default(),
-            parts,
+            queue: parts.queue,
+            ledger: parts.ledger,
+            telemetry: parts.telemetry,
+            tasks: parts.tasks,
             config,
-            terms,
+            ledger_health,
+            intake,
+            leases,
+            settler,
         })
     }
 
@@ -179,8 +153,8 @@ impl Consumer {
             biased;
             () = consume => {}
             () = self.leases.keep(|over| self.lease_over(over)) => {}
-            () = self.watch_ledger() => {}
-            () = self.watch_places() => {}
+            () = self.ledger_health.watch() => {}
+            () = self.rooms.watch(&self.telemetry) => {}
         }
     }
 
@@ -189,12 +163,7 @@ impl Consumer {
     /// # Errors
     /// [`NotAtHome`]; then nothing has changed.
     pub fn set_targets(&self, targets: Targets) -> Result<(), NotAtHome> {
-        let targets = match self.home.get() {
-            Some((account, region)) => targets.at_home(account, region)?,
-            None => targets,
-        };
-        *self.targets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(targets);
-        Ok(())
+        self.intake.set_targets(targets)
     }
 
     /// From now on it is known where the daemon is; what the queue's URL says comes first.
@@ -202,9 +171,7 @@ impl Consumer {
     /// # Errors
     /// [`NotAtHome`].
     pub fn at_home(&self, account: &str, region: &str) -> Result<(), NotAtHome> {
-        let targets = Targets::clone(&self.targets());
-        let _ = self.home.set((account.to_owned(), region.to_owned()));
-        self.set_targets(targets)
+        self.intake.at_home(account, region)
     }
 
     /// What is so now.
@@ -214,47 +181,39 @@ impl Consumer {
         Gauges {
             in_flight: self.jobs.len(),
             oldest_in_flight_age: oldest.unwrap_or_default(),
-            poll_age: lock(&self.polled_at).elapsed(),
+            poll_age: self.polls.age(),
         }
     }
 
     /// Nothing is received yet, and why.
     pub(crate) fn cannot_receive(&self, class: ErrorClass) {
-        *lock(&self.receiving_fails) = Some(class);
+        self.polls.fail(class);
     }
 
     /// Whether it is well: for the watchdog, and for those who ask.
     #[must_use]
     pub fn vitals(&self) -> Vitals {
-        let polling = self.polling.sign();
-        let polled = self
-            .answered
-            .is_cancelled()
-            .then(|| lock(&self.polled_at).elapsed());
-        let not_polling = match polling.what {
-            FULL => Some(NotPolling::Full),
-            STOPPING => Some(NotPolling::Stopping),
-            _ => None,
-        };
+        let (polling, not_polling) = self.polls.sign();
+        let polls = &self.polls;
         let jobs = self.jobs.report().into_iter().map(|report| health::Job {
-            execution_id: report.execution_id,
+            execution_id: report.assignment.execution_id().to_owned(),
             doing: report.doing,
         });
         Vitals {
             polling,
-            polled,
-            receiving_fails: lock(&self.receiving_fails).map(ErrorClass::code),
-            ledger_fails: lock(&self.ledger_failing).is_so(),
-            ledger_trouble: self.parts.ledger.trouble(),
+            polled: polls.has_answered().then(|| polls.age()),
+            receiving_fails: polls.failing().map(ErrorClass::code),
+            ledger_fails: self.ledger_health.is_failing(),
+            ledger_trouble: self.ledger.trouble(),
             not_polling,
-            mode: self.targets().mode(),
+            mode: self.intake.targets().mode(),
             jobs: jobs.collect(),
         }
     }
 
     /// Waits until the queue has answered a poll.
     pub async fn answered(&self) {
-        self.answered.cancelled().await;
+        self.polls.answered().await;
     }
 
     /// Logs the state of every job in flight.
@@ -262,7 +221,7 @@ impl Consumer {
         for report in self.jobs.report() {
             let _about = report.span.enter();
             self.emit(events::InFlightReported {
-                execution_id: &report.execution_id,
+                execution_id: report.assignment.execution_id(),
                 activity: report.doing.what,
                 age: report.age,
                 messages: report.messages,
@@ -271,24 +230,24 @@ impl Consumer {
     }
 
     fn emit(&self, event: impl events::Event) {
-        self.parts.telemetry.emit(event);
+        self.telemetry.emit(event);
     }
 
     /// Stops all jobs at their next step boundary, and settles their messages.
     async fn wind_down(&self) {
-        self.polling.rest(STOPPING);
+        self.polls.begin(Polling::Stopping);
+        self.settler.stop();
         self.jobs.stop_all(StopReason::ShuttingDown);
         // Every message has a permit until it is settled, and nothing takes new ones in any more.
-        let all = most_messages(&self.config);
-        let settled = self.permits.acquire_many(poll::whole(all));
         let grace = self.config.shutdown.grace_period;
-        let _ = tokio::time::timeout(grace, settled).await;
-        let unsettled = all - self.permits.available_permits();
+        let _ = tokio::time::timeout(grace, self.rooms.is_empty()).await;
+        let unsettled = self.rooms.held();
         self.emit(events::Stopped { unsettled });
     }
 
-    fn is_stopping(&self) -> bool {
-        self.polling.sign().what == STOPPING
+    /// The ledger answered somebody else with an error.
+    pub(crate) fn ledger_failed(&self, error: &LedgerError) {
+        self.ledger_health.failed(error);
     }
 
     fn lease_over(self: &Arc<Self>, over: Over) {
@@ -299,24 +258,18 @@ impl Consumer {
             reason: over.reason.code(),
         });
         if let Some(held) = self.jobs.lease_over(&over) {
-            self.let_go(held, Duration::ZERO, over.reason);
+            self.settler.let_go(held, Duration::ZERO, over.reason);
         }
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff {
-            initial: self.config.retry.initial_backoff,
-            max: self.config.retry.max_backoff,
-        }
+        backoff(&self.config)
     }
 }
 
-/// How many messages may be held: those of the jobs that work, and ten times as many that wait.
-fn most_messages(config: &Config) -> usize {
-    config.queue.max_in_flight.saturating_mul(1 + WAITING)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Every critical section here is an assignment.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn backoff(config: &Config) -> Backoff {
+    Backoff {
+        initial: config.retry.initial_backoff,
+        max: config.retry.max_backoff,
+    }
 }

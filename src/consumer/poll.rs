@@ -20,13 +20,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Consumer, FULL, lock};
+use super::Consumer;
+use super::poll_health::Polling;
+use super::room::{CROWDED, Room};
 use crate::aws::sqs::{MAX_BATCH, Message};
 use crate::aws::{AwsError, RECEIVE_MARGIN};
+use crate::consumer::jobs::SteppedBack;
 use crate::domain::error_class::ErrorClass;
-use crate::reconcile::place::Reserved;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::lasting::{self, Phase};
+use crate::runtime::stop::StopReason;
 use crate::telemetry::events;
 
 /// While receiving fails because of the network, no pause is longer.
@@ -48,14 +51,6 @@ struct Received {
     result: Result<Vec<Message>, AwsError>,
 }
 
-/// Where the messages of one receive go.
-pub(super) struct Room {
-    /// One for each message.
-    pub(super) permits: OwnedSemaphorePermit,
-    /// One for each job that they make.
-    pub(super) places: Reserved,
-}
-
 impl Consumer {
     /// Polls until `stop` is cancelled, or, with `drain`, until nothing is left to do.
     pub(super) async fn poll(self: &Arc<Self>, stop: &CancellationToken, drain: bool) {
@@ -66,7 +61,7 @@ impl Consumer {
             let (only, more) = (under_way.is_empty(), under_way.len() < receivers.wanted);
             if !only {
                 let longest = self.config.queue.wait_time + RECEIVE_MARGIN;
-                self.polling.set_for("receiving", longest);
+                self.polls.begin(Polling::Receiving(longest));
             }
             let received = tokio::select! {
                 biased;
@@ -82,7 +77,7 @@ impl Consumer {
                 Ok(messages) => messages,
                 Err(error) => {
                     receivers.failed();
-                    *lock(&self.receiving_fails) = Some(error.class);
+                    self.polls.fail(error.class);
                     let phase = failing.failed(error.class, self.backoff(), Instant::now());
                     self.emit(events::ReceiveFailing {
                         class: error.class,
@@ -92,9 +87,7 @@ impl Consumer {
                     continue;
                 }
             };
-            *lock(&self.polled_at) = Instant::now();
-            *lock(&self.receiving_fails) = None;
-            self.answered.cancel();
+            self.polls.answer();
             if let Some((failures, took)) = failing.recovered() {
                 self.emit(events::ReceiveRecovered { failures, took });
             }
@@ -119,7 +112,7 @@ impl Consumer {
 
     /// How long a receive waits for messages.
     fn wait_time(&self, short: bool) -> Duration {
-        if !self.answered.is_cancelled() {
+        if !self.polls.has_answered() {
             // Soon after the start it is known whether the queue answers.
             Duration::ZERO
         } else if short {
@@ -135,19 +128,19 @@ impl Consumer {
         if let Some(pause) = pause {
             if only {
                 let left = pause.saturating_duration_since(Instant::now());
-                self.polling.set_for("pausing", left);
+                self.polls.begin(Polling::Pausing(left));
             }
             tokio::time::sleep_until(pause).await;
         }
         if only {
-            self.polling.rest(FULL);
+            self.polls.begin(Polling::WaitingForRoom);
         }
         let batch = MAX_BATCH.min(self.config.queue.max_in_flight);
         // The only receive makes do with one.
         let least = if only { 1 } else { batch };
-        let places = self.places.reserve(least, batch).await;
+        let places = self.rooms.places(least, batch).await;
         let permits = self.take_permits(least, places.number()).await;
-        self.ledger_works().await;
+        self.ledger_health.works(&self.polls, self.backoff()).await;
         Room { permits, places }
     }
 
@@ -156,23 +149,35 @@ impl Consumer {
         if least == 1 {
             self.make_room(least);
         }
-        let permits = Arc::clone(&self.permits).acquire_many_owned(whole(least));
-        // The semaphore is never closed.
-        let Ok(mut permits) = permits.await else {
-            return std::future::pending().await;
-        };
-        while permits.num_permits() < most {
-            let Ok(another) = Arc::clone(&self.permits).try_acquire_owned() else {
-                break;
-            };
-            permits.merge(another);
+        self.rooms.permits(least, most).await
+    }
+
+    /// Makes room for so many messages: the largest crowds step back.
+    fn make_room(self: &Arc<Self>, least: usize) {
+        let room = self.rooms.free() + self.jobs.stepping_back();
+        let back = (room..least).map_while(|_| self.jobs.step_back());
+        for SteppedBack {
+            crowd,
+            held,
+            message,
+        } in back
+        {
+            if self.rooms.steps_back(&crowd) {
+                self.emit(events::CrowdStepsBack {
+                    crowd: &crowd,
+                    held,
+                });
+            }
+            if let Some(message) = message {
+                self.settler.let_go(message, CROWDED, StopReason::Crowded);
+            }
         }
-        permits
+        self.rooms.forget_crowds();
     }
 
     async fn receive(&self, room: Room, wait: Duration) -> Received {
         let visibility = self.config.queue.visibility_timeout;
-        let queue = &self.parts.queue;
+        let queue = &self.queue;
         let most = room.permits.num_permits();
         let result = queue.receive(most, visibility, wait).await;
         Received { room, result }
@@ -183,7 +188,7 @@ impl Consumer {
         if self.jobs.len() > 0 || !self.looked_for_unfinished.is_cancelled() {
             return false;
         }
-        match self.parts.queue.attributes().await {
+        match self.queue.attributes().await {
             // A job that the ledger has open may have begun meanwhile.
             Ok(queue) => {
                 queue.visible + queue.in_flight + queue.delayed == 0 && self.jobs.len() == 0
@@ -191,16 +196,11 @@ impl Consumer {
             // Not allowed to ask: then what was released here must have come back, and nothing
             // else have come.
             Err(error) if error.class == ErrorClass::AccessDenied => {
-                let until = *lock(&self.released_until);
-                until.is_none_or(|until| until < Instant::now()) && self.jobs.len() == 0
+                self.settler.is_all_back() && self.jobs.len() == 0
             }
             Err(_) => false,
         }
     }
-}
-
-pub(super) fn whole(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// How many receives are to be under way. Pure.

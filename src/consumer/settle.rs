@@ -1,36 +1,39 @@
 //! What becomes of a message in the end: deleted, released, or left to the redrive policy.
 //!
 //! **Guarantees.** This is the only file that deletes a message, and it does so in one place
-//! (`Consumer::delete`), reached only for a job that the ledger has as done and for a well-formed
+//! (`Settler::delete`), reached only for a job that the ledger has as done and for a well-formed
 //! event that is no rejection. Whatever else happens to a message, it stays in the queue. Its permit
 //! is free again when SQS has answered for it, not earlier.
 
 use std::collections::HashMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Consumer, lock};
+use super::Parts;
+use super::room::CROWDED;
 use crate::aws::sqs::Queue;
 use crate::consumer::batch::{Batcher, SettleError};
-use crate::consumer::jobs::{About, HeldMessage, SteppedBack};
-use crate::consumer::lease::VISIBILITY_CEILING;
+use crate::consumer::jobs::HeldMessage;
+use crate::consumer::lease::{Leases, VISIBILITY_CEILING};
+use crate::domain::assignment::Assignment;
 use crate::domain::history::News;
-use crate::notify::{LastReceive, Notice};
+use crate::notify::{LastReceive, Notice, Notifier};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopReason;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::events;
+use crate::telemetry::{Telemetry, events};
 
 /// A message that can never be handled is released at once this many times: a redrive policy has
 /// usually moved it to the dead-letter queue by then. Where there is none, it must not spin.
 const QUICK_RECEIVES: u32 = 10;
-
-/// For so long a message of the largest crowd is hidden, while there is no room for others.
-const CROWDED: Duration = Duration::from_secs(15 * 60);
 
 /// The reason of a message whose program said that it cannot be done.
 pub(super) const PROGRAM_FAILED: &str = "program_failed";
@@ -40,9 +43,8 @@ const MAX_GIVEN_BACK: usize = 4096;
 
 /// Why a message was given back.
 #[derive(Clone, Copy)]
-pub(super) struct GivenBack {
+struct GivenBack {
     reason: &'static str,
-    /// At which receive.
     receive_count: u32,
     /// It was counted as refused.
     counted: bool,
@@ -54,13 +56,13 @@ pub(super) struct GivenBack {
 pub(super) struct Settlement {
     pub(super) held: HeldMessage,
     /// Its job, if it had one.
-    pub(super) about: Option<Arc<About>>,
+    pub(super) job: Option<Arc<Assignment>>,
     pub(super) disposition: Disposition,
 }
 
 struct Deletion {
     held: HeldMessage,
-    execution_id: Option<String>,
+    job: Option<Arc<Assignment>>,
     reason: &'static str,
 }
 
@@ -87,15 +89,32 @@ pub(super) enum Disposition {
 #[derive(Clone, Copy)]
 pub(super) enum Delay {
     None,
-    /// By receive count.
     Backoff,
     Until(Timestamp),
     /// For the sake of others.
     Crowded,
 }
 
+/// Settles messages: the one owner of their receipt handles from the end of their leases on.
+pub(super) struct Settler {
+    leases: Leases,
+    notifier: Notifier,
+    clock: Clock,
+    telemetry: Arc<Telemetry>,
+    tasks: Tasks,
+    backoff: Backoff,
+    deletes: Batcher<()>,
+    releases: Batcher<Duration>,
+    /// By message, why it was last given back.
+    given_back: Mutex<HashMap<String, GivenBack>>,
+    /// When the last message that was released with a delay comes back.
+    released_until: Mutex<Option<Instant>>,
+    /// Cancelled once the daemon stops.
+    stopping: CancellationToken,
+}
+
 /// Deletes in batches.
-pub(super) fn deletes(queue: Queue, tasks: &Tasks) -> Batcher<()> {
+fn deletes(queue: Queue, tasks: &Tasks) -> Batcher<()> {
     Batcher::start(
         Arc::new(move |entries: Vec<(String, ())>| {
             let queue = queue.clone();
@@ -107,7 +126,7 @@ pub(super) fn deletes(queue: Queue, tasks: &Tasks) -> Batcher<()> {
 }
 
 /// Releases in batches.
-pub(super) fn releases(queue: Queue, tasks: &Tasks) -> Batcher<Duration> {
+fn releases(queue: Queue, tasks: &Tasks) -> Batcher<Duration> {
     Batcher::start(
         Arc::new(move |entries: Vec<(String, Duration)>| {
             let queue = queue.clone();
@@ -117,36 +136,59 @@ pub(super) fn releases(queue: Queue, tasks: &Tasks) -> Batcher<Duration> {
     )
 }
 
-impl Consumer {
+impl Settler {
+    pub(super) fn new(parts: &Parts, leases: Leases, backoff: Backoff) -> Arc<Self> {
+        Arc::new(Self {
+            leases,
+            notifier: parts.notifier.clone(),
+            clock: parts.clock.clone(),
+            telemetry: Arc::clone(&parts.telemetry),
+            tasks: parts.tasks.clone(),
+            backoff,
+            deletes: deletes(parts.queue.clone(), &parts.tasks),
+            releases: releases(parts.queue.clone(), &parts.tasks),
+            given_back: Mutex::default(),
+            released_until: Mutex::default(),
+            stopping: CancellationToken::new(),
+        })
+    }
+
+    /// The daemon stops: what stepped back for others comes back at once.
+    pub(super) fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Whether every message that was released has come back.
+    pub(super) fn is_all_back(&self) -> bool {
+        let until = *self.released_until.lock();
+        until.is_none_or(|until| until < Instant::now())
+    }
+
     /// Settles messages as their jobs, or the messages themselves, demand.
     pub(super) fn settle(self: &Arc<Self>, settlements: impl IntoIterator<Item = Settlement>) {
         let mut deletions = Vec::new();
         for settlement in settlements {
             let Settlement {
                 held,
-                about,
+                job,
                 disposition,
             } = settlement;
             let span = held.span.clone();
             let _about = span.enter();
             match disposition {
-                Disposition::Delete { reason } => deletions.push(Deletion {
-                    held,
-                    execution_id: about.map(|about| about.rejection.execution_id.clone()),
-                    reason,
-                }),
+                Disposition::Delete { reason } => deletions.push(Deletion { held, job, reason }),
                 Disposition::Release { delay, reason } => {
                     let delay = match delay {
                         Delay::None => Duration::ZERO,
                         Delay::Backoff => self
-                            .backoff()
+                            .backoff
                             .delay(held.receive_count, &mut fastrand::Rng::new()),
                         Delay::Until(until) => self.until(until),
                         // Another instance may have room for it at once.
-                        Delay::Crowded if self.is_stopping() => Duration::ZERO,
+                        Delay::Crowded if self.stopping.is_cancelled() => Duration::ZERO,
                         Delay::Crowded => CROWDED,
                     };
-                    let notice = self.dead_letter(&held, about.as_deref(), reason, None);
+                    let notice = self.dead_letter(&held, job.as_deref(), reason, None);
                     self.release(held, delay, reason, notice);
                 }
                 Disposition::Refuse {
@@ -154,8 +196,8 @@ impl Consumer {
                     detail,
                     quick,
                 } => {
-                    let news = self.refuses(&held, reason, about.is_some());
-                    self.emit(events::MessageRefused {
+                    let news = self.refuses(&held, reason, job.is_some());
+                    self.telemetry.emit(events::MessageRefused {
                         message_id: &held.message_id,
                         receive_count: held.receive_count,
                         reason,
@@ -165,9 +207,9 @@ impl Consumer {
                     let at_once = if quick { QUICK_RECEIVES } else { 0 };
                     let delay = match held.receive_count.checked_sub(at_once) {
                         None | Some(0) => Duration::ZERO,
-                        Some(more) => self.backoff().delay(more, &mut fastrand::Rng::new()),
+                        Some(more) => self.backoff.delay(more, &mut fastrand::Rng::new()),
                     };
-                    let notice = self.dead_letter(&held, about.as_deref(), reason, Some(&detail));
+                    let notice = self.dead_letter(&held, job.as_deref(), reason, Some(&detail));
                     self.release(held, delay, reason, notice);
                 }
             }
@@ -215,7 +257,7 @@ impl Consumer {
     }
 
     fn lock_given_back(&self) -> MutexGuard<'_, HashMap<String, GivenBack>> {
-        let mut given_back = lock(&self.given_back);
+        let mut given_back = self.given_back.lock();
         if given_back.len() >= MAX_GIVEN_BACK {
             given_back.clear();
         }
@@ -226,26 +268,22 @@ impl Consumer {
     /// one on the way to the dead-letter queue. A message that was sent back from there is received for the
     /// first time again.
     pub(super) fn has_said_no(&self, message_id: &str, receive_count: u32) -> bool {
-        let given_back = lock(&self.given_back);
+        let given_back = self.given_back.lock();
         let earlier = given_back.get(message_id);
         earlier.is_some_and(|it| it.reason == PROGRAM_FAILED && it.receive_count < receive_count)
     }
 
     /// The only place that deletes messages.
     fn delete(self: &Arc<Self>, deletions: Vec<Deletion>) {
-        let consumer = Arc::clone(self);
-        self.parts.tasks.spawn(async move {
+        let settler = Arc::clone(self);
+        self.tasks.spawn(async move {
             for deletion in deletions {
-                let Deletion {
-                    held,
-                    execution_id,
-                    reason,
-                } = deletion;
-                let Some(taken) = consumer.leases.take(&held.message_id).await else {
+                let Deletion { held, job, reason } = deletion;
+                let Some(taken) = settler.leases.take(&held.message_id).await else {
                     continue;
                 };
-                let telemetry = Arc::clone(&consumer.parts.telemetry);
-                consumer.deletes.push(
+                let telemetry = Arc::clone(&settler.telemetry);
+                settler.deletes.push(
                     taken,
                     (),
                     Box::new(move |result| {
@@ -260,7 +298,7 @@ impl Consumer {
                         match result {
                             Ok(()) => telemetry.emit(events::MessageDeleted {
                                 message_id: &message_id,
-                                execution_id: execution_id.as_deref(),
+                                execution_id: job.as_deref().map(Assignment::execution_id),
                                 reason,
                             }),
                             Err(SettleError::Superseded) => {}
@@ -276,10 +314,10 @@ impl Consumer {
     }
 
     /// What there is to tell of a message that is given back for the last time.
-    pub(super) fn dead_letter(
+    fn dead_letter(
         &self,
         held: &HeldMessage,
-        about: Option<&About>,
+        job: Option<&Assignment>,
         reason: &'static str,
         detail: Option<&str>,
     ) -> Option<Notice> {
@@ -289,12 +327,11 @@ impl Consumer {
             reason,
             detail,
         };
-        let job = about.map(|about| (&about.rejection, about.target.as_str()));
-        self.parts.notifier.of_last_receive(last, job)
+        self.notifier.of_last_receive(last, job)
     }
 
     /// Gives a message back, to come again after `delay`. What there is to tell of it is kept before that.
-    pub(super) fn release(
+    fn release(
         self: &Arc<Self>,
         held: HeldMessage,
         delay: Duration,
@@ -302,26 +339,26 @@ impl Consumer {
         notice: Option<Notice>,
     ) {
         let again = self.given_back(&held, reason);
-        let consumer = Arc::clone(self);
+        let settler = Arc::clone(self);
         let delay = delay.min(VISIBILITY_CEILING - Duration::from_secs(60 * 60));
         // SQS takes whole seconds: rather too late by less than one than too soon.
         let delay = Duration::from_secs(delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
         {
-            let mut until = lock(&self.released_until);
+            let mut until = self.released_until.lock();
             *until = (*until).max(Some(Instant::now() + delay));
         }
         let span = held.span.clone();
         let released = async move {
             if let Some(notice) = notice {
-                let notifier = &consumer.parts.notifier;
-                notifier.owe(&notice).await;
+                let notifier = &settler.notifier;
+                notifier.enqueue(&notice).await;
                 notifier.send(notice);
             }
-            let Some(taken) = consumer.leases.take(&held.message_id).await else {
+            let Some(taken) = settler.leases.take(&held.message_id).await else {
                 return;
             };
-            let telemetry = Arc::clone(&consumer.parts.telemetry);
-            consumer.releases.push(
+            let telemetry = Arc::clone(&settler.telemetry);
+            settler.releases.push(
                 taken,
                 delay,
                 Box::new(move |result| {
@@ -348,42 +385,18 @@ impl Consumer {
                 }),
             );
         };
-        self.parts.tasks.spawn(released.instrument(span));
-    }
-
-    /// Makes room for so many messages: the largest crowds step back.
-    pub(super) fn make_room(self: &Arc<Self>, least: usize) {
-        let room = self.permits.available_permits() + self.jobs.stepping_back();
-        let back = (room..least).map_while(|_| self.jobs.step_back());
-        for SteppedBack {
-            crowd,
-            held,
-            message,
-        } in back
-        {
-            let said = lock(&self.crowds).insert(crowd.clone(), Instant::now());
-            if said.is_none() {
-                self.emit(events::CrowdStepsBack {
-                    crowd: &crowd,
-                    held,
-                });
-            }
-            if let Some(message) = message {
-                self.let_go(message, CROWDED, StopReason::Crowded);
-            }
-        }
-        lock(&self.crowds).retain(|_, last| last.elapsed() < 2 * CROWDED);
+        self.tasks.spawn(released.instrument(span));
     }
 
     /// Gives back a message whose job goes on without it.
     pub(super) fn let_go(self: &Arc<Self>, held: HeldMessage, delay: Duration, why: StopReason) {
-        let notice = self.dead_letter(&held, held.about.as_ref(), why.code(), None);
+        let notice = self.dead_letter(&held, held.assignment.as_deref(), why.code(), None);
         self.release(held, delay, why.code(), notice);
     }
 
     /// From now until then, and a second more, so that what ends then has ended.
     fn until(&self, then: Timestamp) -> Duration {
-        let left = then.duration_since(self.parts.clock.now());
+        let left = then.duration_since(self.clock.now());
         Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)
     }
 }

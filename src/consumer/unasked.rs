@@ -4,18 +4,19 @@
 //! and is stopped with them. Messages that arrive for it meanwhile are attached to it and settled at its
 //! end.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tracing::Instrument;
 
 use super::Consumer;
 use super::settle::Disposition;
 use super::work::Origin;
-use tracing::Instrument;
-
-use crate::consumer::jobs::{About, Begun};
-use crate::domain::event::{JobKey, Rejection};
+use crate::consumer::jobs::Begun;
+use crate::domain::assignment::Assignment;
+use crate::domain::event::JobKey;
 use crate::domain::history::News;
-use crate::domain::targets::{Mode, Neighbour, OptionArgument, ResolvedTarget, Targets};
+use crate::domain::targets::{Mode, OptionArgument, Targets};
 use crate::ledger::Unfinished;
 use crate::telemetry::{events, span_of};
 
@@ -25,12 +26,12 @@ pub(crate) type WhenDone = Box<dyn FnOnce() + Send>;
 impl Consumer {
     /// The targets as they are now.
     pub(crate) fn targets(&self) -> Arc<Targets> {
-        Arc::clone(&self.targets.read().unwrap_or_else(PoisonError::into_inner))
+        self.intake.targets()
     }
 
     /// Whether an event of `account` may be acted on.
     pub(crate) fn allows_account(&self, account: &str) -> bool {
-        self.config.allows_account(account)
+        self.intake.allows_account(account)
     }
 
     /// Whether a job of this rejection is in flight.
@@ -38,18 +39,10 @@ impl Consumer {
         self.jobs.has(key)
     }
 
-    /// The pipelines that lead to the same production distribution as this target.
-    pub(super) fn neighbours(&self, target: &ResolvedTarget) -> Vec<Neighbour> {
-        match &target.parameters {
-            Some(parameters) => self.targets().leading_to(parameters, &target.access),
-            None => Vec::new(),
-        }
-    }
-
     /// Goes on with the jobs that have changed something and that nobody works on: their messages may have
     /// expired, have been purged, or be dead letters. Says whether the ledger has answered.
     pub(crate) async fn take_up_unfinished(self: &Arc<Self>) -> bool {
-        let unfinished = match self.parts.ledger.unfinished().await {
+        let unfinished = match self.ledger.unfinished().await {
             Ok(unfinished) => unfinished,
             Err(error) => {
                 self.ledger_failed(&error);
@@ -90,11 +83,8 @@ impl Consumer {
             if without_event || target.argument_fault(&rejection).is_some() {
                 target.program = None;
             }
-            let event = target
-                .program
-                .is_some()
-                .then(|| rejection.to_event().into());
-            self.take_up(rejection, event, target, Origin::Ledger, Box::new(|| {}))
+            let assignment = Assignment::without_event(rejection, target);
+            self.take_up(assignment, Origin::Ledger, Box::new(|| {}))
                 .await;
         }
         self.looked_for_unfinished.cancel();
@@ -105,14 +95,13 @@ impl Consumer {
     /// dropped until then. `when_done` is run at its end if it is done, or must not be done.
     pub(crate) async fn take_up(
         self: &Arc<Self>,
-        rejection: Rejection,
-        event: Option<Arc<str>>,
-        target: ResolvedTarget,
+        assignment: Arc<Assignment>,
         origin: Origin<'static>,
         when_done: WhenDone,
     ) {
-        let span = span_of(&rejection, Some(&target.label));
-        if let Some(fault) = target.argument_fault(&rejection) {
+        let rejection = &assignment.rejection;
+        let span = span_of(rejection, Some(assignment.label()));
+        if let Some(fault) = assignment.target.argument_fault(rejection) {
             let _about = span.enter();
             self.emit(events::JobRefused {
                 work: events::Work::Program,
@@ -124,17 +113,10 @@ impl Consumer {
             });
             return when_done();
         }
-        // So that who stops waits for it, too. The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
-            return;
-        };
-        // What is reserved for messages still to come does not keep it from beginning.
-        let place = self.places.none_yet();
-        place.take().await;
+        // With a permit, so that who stops waits for it, too.
+        let (permit, place) = self.rooms.for_one().await;
         let begun = Begun {
-            key: &rejection.key,
-            execution_id: &rejection.execution_id,
-            crowd: &target.crowd(&rejection.execution_id),
+            assignment: &assignment,
             place,
             span: span.clone(),
         };
@@ -142,21 +124,15 @@ impl Consumer {
             return;
         };
         let consumer = Arc::clone(self);
-        let label = target.label.clone();
         let task = async move {
-            let disposition = consumer
-                .work(origin, rejection.clone(), event, target, handle)
-                .await;
+            let disposition = consumer.worker.work(origin, &assignment, handle).await;
             if !matches!(disposition, Disposition::Release { .. }) {
                 when_done();
             }
-            let about = About {
-                rejection,
-                target: label,
-            };
-            consumer.settle(consumer.end(about, disposition));
+            let settlements = consumer.end(assignment, disposition);
+            consumer.settler.settle(settlements);
             drop(permit);
         };
-        self.parts.tasks.spawn(task.instrument(span));
+        self.tasks.spawn(task.instrument(span));
     }
 }

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::consumer::{Consumer, Parts};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::targets::NotAtHome;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Outbox, Store};
 use crate::notify::Notifier;
 use crate::reconcile::accounts::Accounts;
 use crate::reconcile::watch::pace::Pace;
@@ -127,6 +127,16 @@ pub fn reconciler(
     Reconciler::new(accounts, ledger, telemetry, programs, settings, clock)
 }
 
+fn catch_up_settings(config: &Config, region: &str) -> catch_up::Settings {
+    catch_up::Settings {
+        interval: config.catch_up.interval,
+        reclaim: config.catch_up.reclaim,
+        on_timeout: config.verify.on_timeout,
+        account: config.queue.account.clone(),
+        region: region.to_owned(),
+    }
+}
+
 /// How often the ledger is asked for jobs that have changed something and are not done.
 const FINISH_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
@@ -136,7 +146,7 @@ impl Daemon {
     pub fn new(
         config: Config,
         connector: &Connector,
-        ledger: Arc<dyn Ledger>,
+        store: Arc<dyn Store>,
         clock: Clock,
         telemetry: Arc<Telemetry>,
         programs: Arc<dyn Programs>,
@@ -146,12 +156,14 @@ impl Daemon {
             config.queue.region.as_deref(),
             config.queue.wait_time,
         );
+        let ledger: Arc<dyn Ledger> = store.clone();
+        let outbox: Arc<dyn Outbox> = store;
         let tasks = Tasks::default();
         let accounts = accounts(&config, connector, &telemetry, &tasks);
         let notifier = Notifier::new(
             &config.notify,
             connector,
-            Arc::clone(&ledger),
+            outbox,
             clock.clone(),
             Arc::clone(&telemetry),
             Arc::clone(&programs),
@@ -176,13 +188,7 @@ impl Daemon {
             tasks: tasks.clone(),
         };
         let region = connector.region().unwrap_or_default().to_owned();
-        let settings = catch_up::Settings {
-            interval: config.catch_up.interval,
-            reclaim: config.catch_up.reclaim,
-            on_timeout: config.verify.on_timeout,
-            account: config.queue.account.clone(),
-            region: region.clone(),
-        };
+        let settings = catch_up_settings(&config, &region);
         let (queue_url, metrics_interval) =
             (config.queue.url.clone(), config.telemetry.metrics_interval);
         let account = config.queue.account.clone();

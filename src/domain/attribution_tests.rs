@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::binding::ParameterVersion;
+use crate::domain::executions::{Attempt, Category, Status};
 
 const A: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 const A2: &str = "aaaaaaaa-0000-4000-8000-000000000002";

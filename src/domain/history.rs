@@ -1,10 +1,8 @@
 //! What is remembered of a job for people: who rejected what, and what was done when.
 //!
-//! No step is decided by it. What is read from it is whether a job that finds nothing left to do has
-//! cleaned up earlier, which jobs catching up leaves to their messages, and what was reported of a job
-//! before. A [`Trail`] is bounded, is
-//! kept as one text in the job's record, and a text that cannot be read is an empty trail: what is told
-//! of a job must never stop it.
+//! No step is decided by a [`Trail`]. It is bounded, is kept as one text in the job's record, and a text that cannot be
+//! read is an empty trail: what is noted of a job must never stop it. Which jobs catching up leaves to their messages is
+//! decided by [`Asked`], which the record keeps beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -231,19 +229,6 @@ impl Trail {
         self.entries.iter().any(|it| it.name == step && done(it))
     }
 
-    /// Whether AWS accepted a step of an earlier run, or of this one.
-    #[must_use]
-    pub fn has_applied(&self) -> bool {
-        self.entries.iter().any(|entry| entry.kind == Kind::Applied)
-    }
-
-    /// When its first run began, as far as the entries reach back.
-    #[must_use]
-    pub fn begun_at(&self) -> Option<Timestamp> {
-        let first = self.entries.first()?;
-        Timestamp::from_millisecond(first.at_ms).ok()
-    }
-
     /// What its last run came to, if one has ended.
     #[must_use]
     pub fn last_end(&self) -> Option<&str> {
@@ -283,6 +268,52 @@ impl Trail {
             }
         }
         spans
+    }
+}
+
+/// The message that has asked for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// When the run that began with it last noted something. Milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// It was received for the last time: next it is a dead letter.
+    pub last_receive: bool,
+}
+
+/// What each change of a job's record takes along.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// For people.
+    pub trail: Trail,
+    /// For catching up: `None` if the last run that began was asked for by no message.
+    pub asked: Option<Asked>,
+}
+
+impl Notes {
+    /// Adds what happened at `at`.
+    pub fn note(&mut self, note: Note, at: Timestamp) {
+        let at_ms = at.as_millisecond();
+        if let Note::Began(about) = &note {
+            let last_receive = about.last_receive;
+            self.asked = (!about.unasked).then_some(Asked {
+                at_ms,
+                last_receive,
+            });
+        } else if let Some(asked) = &mut self.asked {
+            asked.at_ms = at_ms;
+        }
+        self.trail.note(note, at);
+    }
+
+    /// The notes of a record that an older stagesweep wrote, which kept nothing but the trail.
+    #[must_use]
+    pub fn of_trail(trail: Trail) -> Self {
+        let about = trail.about.as_ref().filter(|about| !about.unasked);
+        let asked = about.map(|about| Asked {
+            at_ms: trail.entries.last().map_or(0, |entry| entry.at_ms),
+            last_receive: about.last_receive,
+        });
+        Self { trail, asked }
     }
 }
 

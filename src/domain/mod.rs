@@ -2,6 +2,7 @@
 //! observation are handed in.
 
 pub mod arn;
+pub mod assignment;
 pub mod at_work;
 pub mod attribution;
 pub mod binding;

@@ -9,7 +9,7 @@
 //! | `item` | what the items of the table are |
 //! | `time` | the service's time, and when a lease is over |
 //! | `production` | holding a production distribution |
-//! | `notices` | what is owed to somebody |
+//! | `notices` | what is to be sent to somebody |
 //!
 //! **Guarantees.** Those of [`Ledger`], over all instances that use the table. A write whose answer was lost may be made again.
 //!
@@ -30,19 +30,22 @@ mod notices;
 mod production;
 mod time;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use self::item::{BindingChange, CHECK, binding, is_granted, job_item, record};
+use self::item::{BindingChange, CHECK, binding, is_granted, job_item, note_values, past, record};
 use self::time::{expiry, lapsed, later};
-use super::trails::Trails;
-use super::{Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, RETENTION, Unfinished};
+use super::{
+    Bound, Claim, Grant, Ledger, LedgerError, OPEN_RETENTION, Outbox, RETENTION, Unfinished,
+};
 use crate::aws::AwsError;
 use crate::aws::dynamodb::{Table, Update, Updated, Value};
 use crate::domain::binding::Binding;
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
-use crate::domain::history::{self, Note, Trail};
+use crate::domain::history::{self, Notes};
 use crate::runtime::clock::Clock;
 use crate::runtime::health::{LedgerTrouble, Trouble};
 
@@ -61,7 +64,7 @@ const RENEW: &str = "SET lease_until = :until, changed_at = :now, expires = :exp
 const RELEASE: &str = "SET held_by = :nobody, lease_until = :zero, last_reason = :reason, \
                        changed_at = :now";
 /// Goes with any change that is made with a grant.
-const TRAIL: &str = ", job_trail = :trail";
+const NOTES: &str = ", job_trail = :trail, asked = :asked, last_receive = :last_receive";
 const IS_GRANTED: &str = "held_by = :me AND epoch = :epoch AND job_state = :open";
 
 const COMPLETE: &str = "SET job_state = :done, job_outcome = :outcome, lease_until = :zero, \
@@ -73,7 +76,6 @@ const WAS_GRANTED: &str = "held_by = :me AND epoch = :epoch";
 #[derive(Debug)]
 pub struct DynamoDbLedger {
     table: Table,
-    trails: Trails,
     owner: String,
     clock: Clock,
 }
@@ -87,7 +89,6 @@ impl DynamoDbLedger {
     pub async fn open(table: Table, owner: String, clock: Clock) -> Result<Self, LedgerError> {
         let ledger = Self {
             table,
-            trails: Trails::default(),
             owner,
             clock,
         };
@@ -133,25 +134,21 @@ impl DynamoDbLedger {
     async fn granted(
         &self,
         grant: &Grant,
-        change: &'static str,
-        condition: &'static str,
+        notes: &Notes,
+        (change, condition): (&'static str, &'static str),
         values: impl Fn(Timestamp) -> Vec<(&'static str, Value)>,
     ) -> Result<(), LedgerError> {
-        let trail = self.trails.text(grant);
-        let change = match &trail {
-            Some(_) => &format!("{change}{TRAIL}"),
-            None => change,
-        };
+        let (change, noted) = (format!("{change}{NOTES}"), note_values(notes));
         let (_, updated) = self
             .timed(|now| {
                 let mut values = values(now);
-                values.extend(trail.as_deref().map(|trail| (":trail", trail.into())));
+                values.extend(noted.iter().cloned());
                 values.push((":me", grant.owner.as_str().into()));
                 values.push((":epoch", grant.epoch.into()));
                 values.push((":now", now.as_millisecond().into()));
                 Update {
                     key: job_item(&grant.key),
-                    change,
+                    change: &change,
                     condition: Some(condition),
                     values,
                 }
@@ -200,10 +197,10 @@ impl Ledger for DynamoDbLedger {
                     owner: self.owner.clone(),
                     epoch: job.number("epoch").ok_or_else(damaged)?,
                 };
-                self.trails.begin(&grant, job.text("job_trail"));
                 Ok(Claim::Granted {
                     grant,
                     binding: binding(&job).ok_or_else(damaged)?,
+                    past: past(&job).ok_or_else(damaged)?,
                 })
             }
             Updated::Unmet(job) => {
@@ -222,7 +219,17 @@ impl Ledger for DynamoDbLedger {
         }
     }
 
-    async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
+    async fn done(&self, _keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+        // A claim tells as much, for one call a job.
+        Ok(BTreeSet::new())
+    }
+
+    async fn bind(
+        &self,
+        grant: &Grant,
+        binding: &Binding,
+        notes: &Notes,
+    ) -> Result<Bound, LedgerError> {
         if let Some(until) = self.take(grant, &binding.production_id).await? {
             let job = self.table.item(&job_item(&grant.key)).await;
             let job = job.map_err(self.failed())?.unwrap_or_default();
@@ -232,21 +239,19 @@ impl Ledger for DynamoDbLedger {
             return Ok(Bound::ProductionBusy { until });
         }
         let now = self.now().await?;
-        let trail = self.trails.text(grant);
         let BindingChange {
             set,
             remove,
             mut values,
         } = BindingChange::of(binding);
-        let set_trail = if trail.is_some() { TRAIL } else { "" };
-        let change = format!("{set}, changed_at = :now{set_trail}{remove}");
+        let change = format!("{set}, changed_at = :now{NOTES}{remove}");
         values.extend([
             (":me", grant.owner.as_str().into()),
             (":epoch", grant.epoch.into()),
             (":open", "open".into()),
             (":now", now.as_millisecond().into()),
         ]);
-        values.extend(trail.as_deref().map(|trail| (":trail", trail.into())));
+        values.extend(note_values(notes));
         let update = Update {
             key: job_item(&grant.key),
             change: &change,
@@ -264,7 +269,8 @@ impl Ledger for DynamoDbLedger {
         }
     }
 
-    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
+    async fn yield_production(&self, grant: &Grant, _notes: &Notes) -> Result<(), LedgerError> {
+        // The job's own item does not change.
         self.give_back(grant).await
     }
 
@@ -280,8 +286,13 @@ impl Ledger for DynamoDbLedger {
             .collect())
     }
 
-    async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
-        self.granted(grant, RENEW, IS_GRANTED, |now| {
+    async fn renew(
+        &self,
+        grant: &Grant,
+        until: Timestamp,
+        notes: &Notes,
+    ) -> Result<(), LedgerError> {
+        self.granted(grant, notes, (RENEW, IS_GRANTED), |now| {
             vec![
                 (":open", "open".into()),
                 (":until", later(now, self.length(until))),
@@ -291,26 +302,26 @@ impl Ledger for DynamoDbLedger {
         .await
     }
 
-    async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError> {
-        let completed = self
-            .granted(grant, COMPLETE, WAS_GRANTED, |now| {
-                vec![
-                    (":done", "done".into()),
-                    (":outcome", outcome.code().into()),
-                    (":zero", 0.into()),
-                    (":expires", expiry(now, RETENTION)),
-                ]
-            })
-            .await;
-        if completed.is_ok() {
-            self.trails.end(grant);
-        }
-        completed
+    async fn complete(
+        &self,
+        grant: &Grant,
+        outcome: Outcome,
+        notes: &Notes,
+    ) -> Result<(), LedgerError> {
+        self.granted(grant, notes, (COMPLETE, WAS_GRANTED), |now| {
+            vec![
+                (":done", "done".into()),
+                (":outcome", outcome.code().into()),
+                (":zero", 0.into()),
+                (":expires", expiry(now, RETENTION)),
+            ]
+        })
+        .await
     }
 
-    async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
+    async fn release(&self, grant: &Grant, reason: &str, notes: &Notes) -> Result<(), LedgerError> {
         let released = self
-            .granted(grant, RELEASE, IS_GRANTED, |_| {
+            .granted(grant, notes, (RELEASE, IS_GRANTED), |_| {
                 vec![
                     (":open", "open".into()),
                     (":nobody", "".into()),
@@ -319,33 +330,15 @@ impl Ledger for DynamoDbLedger {
                 ]
             })
             .await;
-        self.trails.end(grant);
         match released {
             Err(LedgerError::NotOwner { .. }) => Ok(()),
             released => released,
         }
     }
 
-    fn trail(&self, grant: &Grant) -> Option<Trail> {
-        self.trails.get(grant)
-    }
-
-    fn note(&self, grant: &Grant, note: Note) {
+    fn now(&self) -> Timestamp {
         let now = self.table.time().now();
-        let now = now.unwrap_or_else(|| self.clock.now());
-        self.trails.note(grant, note, now);
-    }
-
-    async fn owe(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
-        self.keep_notice(id, notice).await
-    }
-
-    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
-        self.kept_notices().await
-    }
-
-    async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
-        self.forget_notices(ids).await
+        now.unwrap_or_else(|| self.clock.now())
     }
 
     async fn check(&self) -> Result<(), LedgerError> {
@@ -371,6 +364,21 @@ impl Ledger for DynamoDbLedger {
 
     async fn troubled(&self) -> LedgerTrouble {
         self.trouble_of(self.table.pulse().troubled().await)
+    }
+}
+
+#[async_trait]
+impl Outbox for DynamoDbLedger {
+    async fn enqueue(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
+        self.keep_notice(id, notice).await
+    }
+
+    async fn pending(&self) -> Result<Vec<String>, LedgerError> {
+        self.kept_notices().await
+    }
+
+    async fn acknowledge(&self, ids: &[String]) -> Result<(), LedgerError> {
+        self.forget_notices(ids).await
     }
 }
 

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::{Claim, Grant, LedgerError, Records};
+use super::{Claim, Grant, LedgerError, OpenError, Records};
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
+use crate::domain::history::Notes;
 use crate::telemetry::chain;
 
 const PAGE: u64 = 4096;
@@ -34,7 +35,9 @@ fn ledger(directory: &Path) -> PathBuf {
     let path = directory.join("ledger.db");
     let mut records = Records::open(&path).unwrap();
     let done = claim(&mut records, "done").unwrap();
-    records.complete(&done, Outcome::Cleaned, now()).unwrap();
+    records
+        .complete(&done, Outcome::Cleaned, &Notes::default(), now())
+        .unwrap();
     for n in 0..200 {
         claim(&mut records, &format!("open {n}")).unwrap();
     }
@@ -68,7 +71,12 @@ fn a_full_disk_refuses_and_loses_nothing_and_is_over_when_there_is_space() {
     };
     assert!(claimed < 100, "there is room in its pages");
     assert!(chain(&error).contains("full"), "{error:?}");
-    let refused = records.release(&open, &"a long reason ".repeat(1000), now());
+    let refused = records.release(
+        &open,
+        &"a long reason ".repeat(1000),
+        &Notes::default(),
+        now(),
+    );
     assert!(chain(&refused.unwrap_err()).contains("full"));
     // What can be answered without more space is answered as before.
     let done = records.claim("one", &key("done"), "shop", now(), now());
@@ -77,7 +85,9 @@ fn a_full_disk_refuses_and_loses_nothing_and_is_over_when_there_is_space() {
     pragma(&records, "max_page_count", 1_000_000);
     claim(&mut records, &format!("job {claimed}")).unwrap();
     // The refused release has left no trace.
-    records.complete(&open, Outcome::Cleaned, now()).unwrap();
+    records
+        .complete(&open, Outcome::Cleaned, &Notes::default(), now())
+        .unwrap();
 }
 
 #[test]
@@ -94,7 +104,7 @@ fn a_database_of_something_else_is_named_and_left_as_it_is() {
         drop(other);
         let before = std::fs::read(&path).unwrap();
         let error = Records::open(&path).unwrap_err();
-        assert!(matches!(error, LedgerError::Foreign { .. }), "{error:?}");
+        assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
         assert!(error.to_string().contains("ledger.db"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before, "{sql}");
         let names: Vec<_> = directory.path().read_dir().unwrap().collect();

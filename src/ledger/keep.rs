@@ -3,12 +3,13 @@
 //! **Guarantees.** The work is told to stop while the lease still has its safety margin, at once if the
 //! grant is void, and not before that: a ledger that fails for a while stops nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Claim, Grant, Ledger, LedgerError};
+use super::{Claim, GrantedJob, Ledger, LedgerError};
 use crate::domain::binding::Binding;
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
@@ -23,9 +24,7 @@ const FIRST_NOTES: Duration = Duration::from_secs(5);
 /// Asks for the grant of one job, and works under it.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder<'a> {
-    /// The ledger.
-    pub ledger: &'a dyn Ledger,
-    /// Wall-clock time.
+    pub ledger: &'a Arc<dyn Ledger>,
     pub clock: &'a Clock,
     /// How long the grant is asked for, and how often it is renewed.
     pub terms: Terms,
@@ -57,13 +56,18 @@ impl Holder<'_> {
         self,
         key: &JobKey,
         pipeline: &str,
-        work: impl AsyncFnOnce(Grant, Option<Binding>) -> T,
+        work: impl AsyncFnOnce(GrantedJob, Option<Binding>) -> T,
     ) -> Result<Claimed<T>, LedgerError> {
         let claimed_at = Instant::now();
         Ok(match self.claim(key, pipeline).await? {
-            Claim::Granted { grant, binding } => {
-                let work = work(grant.clone(), binding);
-                Claimed::Ran(self.keeping(&grant, claimed_at, |_| {}, work).await)
+            Claim::Granted {
+                grant,
+                binding,
+                past,
+            } => {
+                let job = GrantedJob::new(Arc::clone(self.ledger), grant, past);
+                let work = work(job.clone(), binding);
+                Claimed::Ran(self.keeping(&job, claimed_at, |_| {}, work).await)
             }
             Claim::Leased { until } => Claimed::Elsewhere { until },
             Claim::Done { outcome } => Claimed::Before(outcome),
@@ -82,7 +86,7 @@ impl Holder<'_> {
     /// is lost, the work is told to stop. `heard` is told what the ledger answered, each time.
     pub async fn keeping<T>(
         self,
-        grant: &Grant,
+        job: &GrantedJob,
         claimed_at: Instant,
         heard: impl Fn(Result<(), &LedgerError>),
         work: impl Future<Output = T>,
@@ -91,27 +95,24 @@ impl Holder<'_> {
         tokio::select! {
             biased;
             done = &mut work => done,
-            () = self.keep(grant, claimed_at, heard) => work.await,
+            () = self.keep(job, claimed_at, heard) => work.await,
         }
     }
 
     async fn keep(
         self,
-        grant: &Grant,
+        job: &GrantedJob,
         claimed_at: Instant,
         heard: impl Fn(Result<(), &LedgerError>),
     ) {
         let terms = self.terms;
         let mut valid_until = claimed_at + terms.visibility_timeout;
-        let first = match self.ledger.trail(grant) {
-            Some(_) => terms.heartbeat_interval.min(FIRST_NOTES),
-            None => terms.heartbeat_interval,
-        };
+        let first = terms.heartbeat_interval.min(FIRST_NOTES);
         let mut next = first.saturating_sub(claimed_at.elapsed());
         loop {
             tokio::time::sleep(next).await;
             let asked_at = Instant::now();
-            let renewed = self.ledger.renew(grant, self.until()).await;
+            let renewed = job.renew(self.until()).await;
             heard(renewed.as_ref().copied());
             match renewed {
                 Ok(()) => {
@@ -135,12 +136,15 @@ impl Holder<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::ops::Range;
 
     use async_trait::async_trait;
 
-    use super::super::{Bound, Unfinished};
+    use super::super::{Bound, Grant, Past, Unfinished};
     use super::*;
+    use crate::domain::history::Notes;
+    use crate::runtime::health::LedgerTrouble;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -161,7 +165,7 @@ mod tests {
 
     #[async_trait]
     impl Ledger for Weather {
-        async fn renew(&self, grant: &Grant, _until: Timestamp) -> Result<(), LedgerError> {
+        async fn renew(&self, grant: &Grant, _: Timestamp, _: &Notes) -> Result<(), LedgerError> {
             let asked = self.began.elapsed().as_secs();
             tokio::time::sleep(self.takes).await;
             if asked >= self.void_from {
@@ -178,11 +182,11 @@ mod tests {
             unreachable!("it is only renewed")
         }
 
-        async fn bind(&self, _: &Grant, _: &Binding) -> Result<Bound, LedgerError> {
+        async fn bind(&self, _: &Grant, _: &Binding, _: &Notes) -> Result<Bound, LedgerError> {
             unreachable!("it is only renewed")
         }
 
-        async fn yield_production(&self, _: &Grant) -> Result<(), LedgerError> {
+        async fn yield_production(&self, _: &Grant, _: &Notes) -> Result<(), LedgerError> {
             unreachable!("it is only renewed")
         }
 
@@ -190,11 +194,27 @@ mod tests {
             unreachable!("it is only renewed")
         }
 
-        async fn complete(&self, _: &Grant, _: Outcome) -> Result<(), LedgerError> {
+        async fn complete(&self, _: &Grant, _: Outcome, _: &Notes) -> Result<(), LedgerError> {
             unreachable!("it is only renewed")
         }
 
-        async fn release(&self, _: &Grant, _: &str) -> Result<(), LedgerError> {
+        async fn release(&self, _: &Grant, _: &str, _: &Notes) -> Result<(), LedgerError> {
+            unreachable!("it is only renewed")
+        }
+
+        async fn done(&self, _: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
+            unreachable!("it is only renewed")
+        }
+
+        fn now(&self) -> Timestamp {
+            unreachable!("it is only renewed")
+        }
+
+        fn trouble(&self) -> Option<LedgerTrouble> {
+            unreachable!("it is only renewed")
+        }
+
+        async fn troubled(&self) -> LedgerTrouble {
             unreachable!("it is only renewed")
         }
 
@@ -221,17 +241,23 @@ mod tests {
     ) -> Option<u64> {
         let began = Instant::now();
         tokio::time::advance(claim).await;
-        let ledger = Weather {
+        let ledger: Arc<dyn Ledger> = Arc::new(Weather {
             began,
             fails,
             void_from,
             takes,
-        };
+        });
         let grant = Grant {
             key: JobKey::from("job".to_owned()),
             owner: "one".to_owned(),
             epoch: 1,
         };
+        let past = Past {
+            first_claimed_at: Timestamp::UNIX_EPOCH,
+            last_reason: None,
+            notes: Notes::default(),
+        };
+        let job = GrantedJob::new(Arc::clone(&ledger), grant, past);
         let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
         let stop = Stop::default();
         let holder = Holder {
@@ -240,7 +266,7 @@ mod tests {
             terms: TERMS,
             stop: &stop,
         };
-        let kept = holder.keeping(&grant, began, |_| {}, stop.stopped());
+        let kept = holder.keeping(&job, began, |_| {}, stop.stopped());
         let lost = tokio::time::timeout(600 * SECOND, kept).await.is_ok();
         assert_eq!(stop.reason(), lost.then_some(StopReason::LedgerLost));
         lost.then(|| began.elapsed().as_secs())

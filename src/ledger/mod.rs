@@ -17,9 +17,10 @@
 //! prune too much. Grants stay exclusive all the same: what another has taken, nobody can renew.
 
 mod dynamodb;
+mod error;
+mod granted;
 mod keep;
 mod sqlite;
-mod trails;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,15 +29,15 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use dynamodb::DynamoDbLedger;
+pub use error::{LedgerError, OpenError};
+pub use granted::GrantedJob;
 pub use keep::{Claimed, Holder};
 pub use sqlite::{EmbeddedLedger, Records};
 
-use crate::aws::AwsError;
 use crate::domain::binding::Binding;
 use crate::domain::decision::Outcome;
-use crate::domain::error_class::ErrorClass;
 use crate::domain::event::JobKey;
-use crate::domain::history::{Note, Trail};
+use crate::domain::history::Notes;
 use crate::runtime::health::LedgerTrouble;
 
 /// How long records are kept: one day above SQS's longest message retention (14 days).
@@ -51,9 +52,7 @@ pub const OPEN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// lease has ended and another job took its production distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The job.
     pub key: JobKey,
-    /// The instance.
     pub owner: String,
     /// Higher than that of any grant that the ledger gave before.
     pub epoch: i64,
@@ -72,6 +71,8 @@ pub enum Claim {
         grant: Grant,
         /// What an earlier claim bound the job to.
         binding: Option<Binding>,
+        /// What else its record says of earlier runs.
+        past: Past,
     },
     /// Another live instance works on it.
     Leased {
@@ -79,10 +80,17 @@ pub enum Claim {
         until: Timestamp,
     },
     /// It was done before.
-    Done {
-        /// How.
-        outcome: Outcome,
-    },
+    Done { outcome: Outcome },
+}
+
+/// What the record of a granted job says of earlier runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// When the job was first granted; of a new one, now.
+    pub first_claimed_at: Timestamp,
+    /// Why the last run was given back, if one was.
+    pub last_reason: Option<String>,
+    pub notes: Notes,
 }
 
 /// The answer to a bind.
@@ -100,7 +108,6 @@ pub enum Bound {
 /// A job that has changed something and is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// The job.
     pub key: JobKey,
     /// What it is bound to.
     pub binding: Binding,
@@ -108,7 +115,12 @@ pub struct Unfinished {
     pub leased: bool,
 }
 
-/// Where the ledger is kept.
+/// A ledger and an outbox in one place.
+pub trait Store: Ledger + Outbox {}
+
+impl<T: Ledger + Outbox> Store for T {}
+
+/// Where the ledger is kept. Each change of a job's record takes along what is noted of the job.
 #[async_trait]
 pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Asks for the right to work on a job until `until`.
@@ -127,9 +139,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`LedgerError`] if the ledger cannot be read.
-    async fn done(&self, _keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
-        Ok(BTreeSet::new())
-    }
+    async fn done(&self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError>;
 
     /// Binds a job to its distributions, for good, and takes the production distribution for as
     /// long as the lease. A job that is claimed again must bind again to hold it.
@@ -137,14 +147,19 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`LedgerError::NotOwner`] if the grant is void; [`LedgerError::BoundOtherwise`] if the job
     /// is bound to other distributions; others if the ledger fails.
-    async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError>;
+    async fn bind(
+        &self,
+        grant: &Grant,
+        binding: &Binding,
+        notes: &Notes,
+    ) -> Result<Bound, LedgerError>;
 
     /// Gives the production distribution back while the job waits for somebody else, and keeps the grant. A
     /// void grant is no error.
     ///
     /// # Errors
     /// If the ledger fails.
-    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError>;
+    async fn yield_production(&self, grant: &Grant, notes: &Notes) -> Result<(), LedgerError>;
 
     /// The open jobs that have changed something, the oldest first.
     ///
@@ -156,56 +171,33 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`LedgerError::NotOwner`] if the grant is void; others if the ledger fails.
-    async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError>;
+    async fn renew(
+        &self,
+        grant: &Grant,
+        until: Timestamp,
+        notes: &Notes,
+    ) -> Result<(), LedgerError>;
 
     /// Records that a job is done. Only after this may its messages be deleted.
     ///
     /// # Errors
     /// [`LedgerError::NotOwner`] if the grant is void; others if the ledger fails.
-    async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError>;
+    async fn complete(
+        &self,
+        grant: &Grant,
+        outcome: Outcome,
+        notes: &Notes,
+    ) -> Result<(), LedgerError>;
 
     /// Gives a job back unfinished, so that the next claim need not wait for the lease to end.
     /// `reason` is kept for those who look at the ledger. A void grant is no error.
     ///
     /// # Errors
     /// If the ledger fails.
-    async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError>;
+    async fn release(&self, grant: &Grant, reason: &str, notes: &Notes) -> Result<(), LedgerError>;
 
-    /// Remembers something of a job for those who ask later ([`crate::domain::history`]). It is kept in
-    /// memory and written with the next change of the job's record, or of its lease: it takes no write of its own,
-    /// cannot fail, and is lost with the process.
-    fn note(&self, _grant: &Grant, _note: Note) {}
-
-    /// Keeps a notice that is owed to somebody ([`crate::notify`]), under an id of its own. Of a great many
-    /// the oldest are forgotten.
-    ///
-    /// # Errors
-    /// If the ledger cannot be written.
-    async fn owe(&self, _id: &str, _notice: &str) -> Result<(), LedgerError> {
-        Ok(())
-    }
-
-    /// Every notice that is owed, the oldest first.
-    ///
-    /// # Errors
-    /// If the ledger cannot be read.
-    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
-        Ok(Vec::new())
-    }
-
-    /// Forgets notices, by id. One that is not known is no error.
-    ///
-    /// # Errors
-    /// If the ledger cannot be written.
-    async fn paid(&self, _ids: &[String]) -> Result<(), LedgerError> {
-        Ok(())
-    }
-
-    /// What is remembered of a job that is being worked on, its earlier runs included. A ledger that
-    /// remembers nothing has none.
-    fn trail(&self, _grant: &Grant) -> Option<Trail> {
-        None
-    }
+    /// The time by which notes are dated: the ledger's own, where it has one.
+    fn now(&self) -> Timestamp;
 
     /// Writes something that means nothing, to find out whether the ledger can be written.
     ///
@@ -214,14 +206,10 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn check(&self) -> Result<(), LedgerError>;
 
     /// What keeps the ledger from answering at once, if anything does. A file has none.
-    fn trouble(&self) -> Option<LedgerTrouble> {
-        None
-    }
+    fn trouble(&self) -> Option<LedgerTrouble>;
 
     /// Waits until there is such trouble.
-    async fn troubled(&self) -> LedgerTrouble {
-        std::future::pending().await
-    }
+    async fn troubled(&self) -> LedgerTrouble;
 
     /// Forgets done jobs after [`RETENTION`], and open ones that nobody works on after
     /// [`OPEN_RETENTION`]. Returns how many records went.
@@ -231,185 +219,26 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn prune(&self) -> Result<usize, LedgerError>;
 }
 
-/// Why the ledger did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LedgerError {
-    /// The job was granted to someone else since.
-    #[error("the job {key} was granted to another instance since")]
-    NotOwner {
-        /// The job.
-        key: JobKey,
-    },
-    /// A job cannot be about other distributions than those it was bound to.
-    #[error("the job {key} is bound to other distributions")]
-    BoundOtherwise {
-        /// The job.
-        key: JobKey,
-    },
-    /// Another process has the file.
-    #[error(
-        "the ledger {path} is held by {holder}: run one daemon for each queue; for several instances set \
-         ledger.backend = \"dynamodb\""
-    )]
-    InUse {
-        /// The file.
-        path: String,
-        /// Which process, what it was started as, and since when, as far as it left a note of that.
-        holder: String,
-    },
-    /// The file was written by a newer stagesweep.
-    #[error(
-        "the ledger {path} has schema version {found}; this stagesweep knows {known}: run the version \
-         that wrote it, or a newer one"
-    )]
-    NewerSchema {
-        /// The file.
-        path: String,
-        /// The file's version.
-        found: i64,
-        /// The newest version this program knows.
-        known: i64,
-    },
-    /// The file was written by an older stagesweep, and is not ours to bring up to date.
-    #[error(
-        "the ledger {path} has schema version {found}, of an older stagesweep: restart the daemon \
-         with this one first"
-    )]
-    OlderSchema {
-        /// The file.
-        path: String,
-        /// The file's version.
-        found: i64,
-    },
-    /// There is no such file.
-    #[error(
-        "there is no ledger {path}: start the daemon once, or give the --config of the daemon that runs"
-    )]
-    Missing {
-        /// The file.
-        path: String,
-    },
-    /// The file is a database of something else.
-    #[error(
-        "{path} is a database, but no ledger of stagesweep: move it away, or correct ledger.path"
-    )]
-    Foreign {
-        /// The file.
-        path: String,
-    },
-    /// The file's content contradicts itself.
-    #[error("the ledger {path} cannot be opened ({}): {detail}", remedy::RESTORE)]
-    Corrupt {
-        /// The file.
-        path: String,
-        /// What SQLite found first.
-        detail: String,
-    },
-    /// The file is not the one that was opened.
-    #[error(
-        "the ledger {path} was removed or replaced while in use: put it back, or restart stagesweep"
-    )]
-    Replaced {
-        /// The file.
-        path: String,
-    },
-    /// The file's place cannot be used.
-    #[error("the ledger {path} cannot be opened ({})", remedy::WRITABLE)]
-    Io {
-        /// The file.
-        path: String,
-        #[source]
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is no ledger, or cannot be read and written as one.
-    #[error("the ledger {path} cannot be opened ({})", remedy::of(source))]
-    Open {
-        /// The file.
-        path: String,
-        #[source]
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The open file cannot be read or written now.
-    #[error("the ledger {path} cannot be read or written ({})", remedy::of(source))]
-    Failing {
-        /// The file.
-        path: String,
-        #[source]
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The database failed: full disk, read-only file system, damaged file.
-    #[error("the ledger's database failed")]
-    Database(#[source] rusqlite::Error),
-    /// A record holds what it cannot hold.
-    #[error("the ledger's record of {key} is damaged")]
-    Damaged {
-        /// The job.
-        key: JobKey,
-    },
-    /// The table cannot be used.
-    #[error(
-        "the ledger's table {table} cannot be used ({})",
-        remedy::of_table(source)
-    )]
-    Table {
-        /// The table.
-        table: String,
-        #[source]
-        /// Why.
-        source: AwsError,
-    },
-    /// The work was cut off: the process is ending.
-    #[error("the ledger's worker ended")]
-    Ended,
-}
+/// Notices that are to be sent to somebody ([`crate::notify`]), until they are.
+#[async_trait]
+pub trait Outbox: Send + Sync + std::fmt::Debug {
+    /// Keeps a notice under an id of its own. Of a great many the oldest are forgotten.
+    ///
+    /// # Errors
+    /// If the outbox cannot be written.
+    async fn enqueue(&self, id: &str, notice: &str) -> Result<(), LedgerError>;
 
-/// What to do about a database that fails.
-impl LedgerError {
-    /// Whether the ledger's table refuses the call, which no other try changes soon.
-    #[must_use]
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Table { source, .. } if source.class == ErrorClass::AccessDenied)
-    }
-}
+    /// Every notice that is kept, the oldest first.
+    ///
+    /// # Errors
+    /// If the outbox cannot be read.
+    async fn pending(&self) -> Result<Vec<String>, LedgerError>;
 
-mod remedy {
-    use rusqlite::ErrorCode;
-
-    use crate::aws::AwsError;
-    use crate::domain::error_class::ErrorClass;
-
-    pub(super) const WRITABLE: &str = "it and its directory must be writable";
-    pub(super) const RESTORE: &str =
-        "restore it, or move it away with its -wal and -shm; then what was done is forgotten";
-
-    pub(super) fn of_table(error: &AwsError) -> &'static str {
-        match error.class {
-            ErrorClass::NotFound => {
-                "create it with the partition key pk of type String, or correct ledger.table"
-            }
-            ErrorClass::AccessDenied => {
-                "allow dynamodb:GetItem, dynamodb:UpdateItem and dynamodb:Scan on it"
-            }
-            ErrorClass::Rejected => "its key must be the partition key pk of type String alone",
-            _ => "it is tried again",
-        }
-    }
-
-    pub(super) fn of(error: &rusqlite::Error) -> &'static str {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => "free space on its disk",
-            Some(ErrorCode::SystemIoFailure) => "look at its disk, and at the limits on file sizes",
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => RESTORE,
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                "another program keeps it locked"
-            }
-            _ => WRITABLE,
-        }
-    }
+    /// Forgets notices that were sent, by id. One that is not known is no error.
+    ///
+    /// # Errors
+    /// If the outbox cannot be written.
+    async fn acknowledge(&self, ids: &[String]) -> Result<(), LedgerError>;
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{Bound, Claim, Grant, LedgerError, OPEN_RETENTION, RETENTION, Records
 use crate::domain::binding::Binding;
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
+use crate::domain::history::Notes;
 
 const OWNERS: [&str; 3] = ["one", "two", "three"];
 const JOBS: usize = 4;
@@ -368,6 +369,7 @@ impl StateMachineTest for Real {
                     Ok(Claim::Granted {
                         grant,
                         binding: kept,
+                        ..
                     }) => {
                         assert_eq!((&grant.key, &*grant.owner), (&key(job), OWNERS[owner]));
                         assert!(grants.iter().all(|earlier| earlier.epoch < grant.epoch));
@@ -388,20 +390,30 @@ impl StateMachineTest for Real {
                 production,
                 staging,
                 policy,
-            } => match records.bind(&grants[grant], &binding((production, staging, policy)), now) {
+            } => match records.bind(
+                &grants[grant],
+                &binding((production, staging, policy)),
+                &Notes::default(),
+                now,
+            ) {
                 Ok(Bound::Bound) => Answer::Bound,
                 Ok(Bound::ProductionBusy { until }) => Answer::Busy {
                     until: until.as_second(),
                 },
                 Err(error) => refused(&error),
             },
-            Deed::Renew { grant, seconds } => {
-                plain(records.renew(&grants[grant], now, at(model.now + seconds)))
-            }
+            Deed::Renew { grant, seconds } => plain(records.renew(
+                &grants[grant],
+                now,
+                at(model.now + seconds),
+                &Notes::default(),
+            )),
             Deed::Complete { grant, outcome } => {
-                plain(records.complete(&grants[grant], outcome, now))
+                plain(records.complete(&grants[grant], outcome, &Notes::default(), now))
             }
-            Deed::Release { grant } => plain(records.release(&grants[grant], "whatever", now)),
+            Deed::Release { grant } => {
+                plain(records.release(&grants[grant], "whatever", &Notes::default(), now))
+            }
             Deed::Prune => Answer::Pruned(records.prune(now).unwrap()),
             Deed::Check => plain(records.check(now)),
             Deed::Reopen => plain(records.end_leases()),

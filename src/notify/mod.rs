@@ -34,13 +34,14 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 pub use courier::MAX_WAITING;
-pub use notice::{End, Notice, Subject};
+pub use notice::{End, Notice, Run};
 pub use outlet::{DETAIL_TYPE, PROGRAM_TIMEOUT};
 
 use crate::aws::Connector;
 use crate::config::Notify as Settings;
-use crate::domain::event::{JobKey, Rejection};
-use crate::ledger::Ledger;
+use crate::domain::assignment::Assignment;
+use crate::domain::event::JobKey;
+use crate::ledger::Outbox;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
 use crate::runtime::programs::Programs;
@@ -67,7 +68,7 @@ pub struct Notifier(
 );
 
 struct Inner {
-    ledger: Arc<dyn Ledger>,
+    outbox: Arc<dyn Outbox>,
     clock: Clock,
     telemetry: Arc<Telemetry>,
     tasks: Tasks,
@@ -140,7 +141,7 @@ impl Notifier {
     pub fn new(
         settings: &Settings,
         connector: &Connector,
-        ledger: Arc<dyn Ledger>,
+        outbox: Arc<dyn Outbox>,
         clock: Clock,
         telemetry: Arc<Telemetry>,
         programs: Arc<dyn Programs>,
@@ -186,7 +187,7 @@ impl Notifier {
         let couriers = couriers.collect();
         Self(
             Some(Arc::new(Inner {
-                ledger,
+                outbox,
                 clock,
                 telemetry,
                 tasks,
@@ -219,24 +220,15 @@ impl Notifier {
 
     /// The notice of the end of a job's run; `None` if nobody is told, or it was told before.
     #[must_use]
-    pub fn of_run(
-        &self,
-        about: (&Rejection, &str),
-        run: i64,
-        end: &End,
-        took: Duration,
-    ) -> Option<Notice> {
+    pub fn of_run(&self, job: &Assignment, run: i64, end: &End, took: Duration) -> Option<Notice> {
         let inner = self.0.as_ref()?;
-        let key = &about.0.key;
+        let key = job.key();
         if !matches!(end, End::Done { .. }) && !inner.told.lock().is_first(key, end.kind()) {
             return None;
         }
-        let subject = Subject {
-            job: Some(about),
-            run,
-            took: Some(took),
-        };
-        Some(end.notice(subject, inner.clock.now()))
+        let took = Some(took);
+        let run = Run { number: run, took };
+        Some(end.notice(Some(job), run, inner.clock.now()))
     }
 
     /// The notice of a message that is about to become a dead letter; `None` if it is not, or nobody is
@@ -245,16 +237,16 @@ impl Notifier {
     pub fn of_last_receive(
         &self,
         last: LastReceive<'_>,
-        job: Option<(&Rejection, &str)>,
+        job: Option<&Assignment>,
     ) -> Option<Notice> {
         let inner = self.0.as_ref()?;
         if !self.is_last_receive(last.receive_count) {
             return None;
         }
         let max_receive_count = self.1.load(Ordering::Relaxed);
-        if let Some((rejection, _)) = job {
+        if let Some(job) = job {
             // Should it be sent back one day, what is met then is news.
-            inner.told.lock().forget(&rejection.key);
+            inner.told.lock().forget(job.key());
         }
         let end = End::DeadLettered {
             reason: last.reason,
@@ -263,19 +255,15 @@ impl Notifier {
             receive_count: last.receive_count,
             max_receive_count,
         };
-        let subject = Subject {
-            job,
-            ..Subject::default()
-        };
-        Some(end.notice(subject, inner.clock.now()))
+        Some(end.notice(job, Run::default(), inner.clock.now()))
     }
 
     /// Keeps a notice in the ledger until it has been sent. Comes before what it tells of is recorded.
-    pub async fn owe(&self, notice: &Notice) {
+    pub async fn enqueue(&self, notice: &Notice) {
         let Some(inner) = &self.0 else { return };
         // Texts under keys that are texts: there is always a form.
         let text = serde_json::to_string(notice).unwrap_or_default();
-        if let Err(error) = inner.ledger.owe(&notice.id, &text).await {
+        if let Err(error) = inner.outbox.enqueue(&notice.id, &text).await {
             inner.telemetry.emit(events::NoticeNotKept {
                 id: &notice.id,
                 error: &error,
@@ -300,7 +288,7 @@ impl Notifier {
         }
         let (notifier, carrier) = (self.clone(), Arc::clone(inner));
         let kept = async move {
-            notifier.owe(&notice).await;
+            notifier.enqueue(&notice).await;
             carrier.hand(notice);
         };
         inner.tasks.spawn(kept.in_current_span());
@@ -321,7 +309,7 @@ impl Notifier {
         let Some(inner) = &self.0 else { return };
         let mut failures = 0;
         let owed = loop {
-            match inner.ledger.owed().await {
+            match inner.outbox.pending().await {
                 Ok(owed) => break owed,
                 Err(_) => {
                     // That the ledger fails is said where it is needed.
@@ -381,7 +369,7 @@ impl Inner {
         let mut ids = Vec::new();
         while settled.recv_many(&mut ids, MAX_WAITING).await > 0 {
             // What cannot be forgotten now is sent once more after a restart.
-            let _ = self.ledger.paid(&ids).await;
+            let _ = self.outbox.acknowledge(&ids).await;
             let mut open = self.open.notices.lock();
             for id in ids.drain(..) {
                 open.remove(&id);

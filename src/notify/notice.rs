@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tracing::Span;
 
+use crate::domain::assignment::Assignment;
 use crate::domain::decision::Outcome;
 use crate::domain::event::Rejection;
 use crate::telemetry::job_span;
@@ -79,14 +80,12 @@ pub enum End {
     },
 }
 
-/// What an end is the end of.
+/// The run of a job that ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Subject<'a> {
-    /// The rejection and the target's pipeline as written; a message that is none has neither.
-    pub job: Option<(&'a Rejection, &'a str)>,
+pub struct Run {
     /// Which run of the job it was.
-    pub run: i64,
-    /// How long that run took.
+    pub number: i64,
+    /// How long it took.
     pub took: Option<Duration>,
 }
 
@@ -128,10 +127,10 @@ impl End {
         (self.outcome(), self.reason())
     }
 
-    /// The notice of it.
+    /// The notice of it. A message that is no rejection has no job.
     #[must_use]
-    pub fn notice(&self, subject: Subject<'_>, at: Timestamp) -> Notice {
-        let rejection = subject.job.map(|(rejection, _)| rejection);
+    pub fn notice(&self, job: Option<&Assignment>, run: Run, at: Timestamp) -> Notice {
+        let rejection = job.map(|job| &job.rejection);
         let key = rejection.map_or("", |rejection| rejection.key.as_str());
         let mut detail = json!({
             "version": 1,
@@ -149,7 +148,7 @@ impl End {
             }
             Self::Refused { detail: words, .. } | Self::Failed { detail: words, .. } => {
                 detail["detail"] = json!(cut(words));
-                format!("{key}/{}/{}/{}", self.outcome(), self.reason(), subject.run)
+                format!("{key}/{}/{}/{}", self.outcome(), self.reason(), run.number)
             }
             Self::DeadLettered {
                 detail: words,
@@ -168,11 +167,11 @@ impl End {
             }
         };
         detail["id"] = json!(id);
-        if let Some(took) = subject.took {
+        if let Some(took) = run.took {
             detail["duration_seconds"] = json!(took.as_millis() as f64 / 1000.0);
         }
-        if let Some((rejection, target)) = subject.job {
-            about(&mut detail, rejection, target);
+        if let Some(job) = job {
+            about(&mut detail, &job.rejection, job.label());
         }
         Notice {
             id,
@@ -225,13 +224,13 @@ mod tests {
     }
 
     fn told(end: &End, rejection: &Rejection) -> (Notice, Value) {
-        let subject = Subject {
-            job: Some((rejection, "{service}-frontend-pipeline")),
-            run: 7,
+        let job = Assignment::of_label(rejection.clone(), "{service}-frontend-pipeline");
+        let run = Run {
+            number: 7,
             took: Some(Duration::from_millis(341_500)),
         };
         let at = "2026-08-24T06:30:00Z".parse().unwrap();
-        let notice = end.notice(subject, at);
+        let notice = end.notice(Some(&job), run, at);
         let detail = serde_json::from_str(&notice.detail).unwrap();
         (notice, detail)
     }
@@ -269,7 +268,7 @@ mod tests {
             receive_count: 10,
             max_receive_count: 10,
         };
-        let notice = end.notice(Subject::default(), Timestamp::UNIX_EPOCH);
+        let notice = end.notice(None, Run::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(notice.id, "m/dead_lettered/10");
         assert_eq!(notice.resources, [""; 0]);
         // Whatever the words are, it stays small.

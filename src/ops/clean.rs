@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::domain::assignment::Assignment;
 use crate::domain::attribution::OwnStaging;
 use crate::domain::binding::{Binding, Subject};
 use crate::domain::event::{JobKey, Rejection};
@@ -27,8 +28,8 @@ use crate::domain::lease_terms::Terms;
 use crate::domain::targets::lookup::Named;
 use crate::domain::targets::{Mode, Neighbour, ResolvedTarget, Targets};
 use crate::domain::verdict::Cause;
-use crate::ledger::{Claimed, Grant, Holder, Ledger, LedgerError, Unfinished};
-use crate::reconcile::{Ended, Job, Reconciler};
+use crate::ledger::{Claimed, GrantedJob, Holder, Ledger, LedgerError, Unfinished};
+use crate::reconcile::{Ended, Ground, Job, Reconciler};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
 
@@ -133,7 +134,7 @@ impl ByHand {
         let rejection = order.rejection(self.clock.now());
         let (key, pipeline) = (rejection.key.clone(), rejection.pipeline.name.clone());
         let holder = Holder {
-            ledger: &*self.ledger,
+            ledger: &self.ledger,
             clock: &self.clock,
             terms: self.terms,
             stop,
@@ -149,26 +150,33 @@ impl ByHand {
         &self,
         order: &Order,
         rejection: Rejection,
-        grant: Grant,
+        grant: GrantedJob,
         binding: Option<Binding>,
         stop: &Stop,
     ) -> Job {
         let target = order.target(&rejection);
-        let program = target.program.is_some();
-        Job {
-            event: program.then(|| rejection.to_event().into()),
-            by_hand: order.subject().is_none_or(|subject| subject.by_hand),
-            named: order.resumes.is_none().then(|| OwnStaging {
-                id: order.staging_id.clone(),
-                version: order.version,
-            }),
-            cause: match order.subject().is_some_and(|subject| subject.ended) {
+        let subject = order.subject();
+        let ground = match subject.is_none_or(|subject| subject.by_hand) {
+            true => Ground::Person {
+                named: order.resumes.is_none().then(|| OwnStaging {
+                    id: order.staging_id.clone(),
+                    version: order.version,
+                }),
+            },
+            false => Ground::Execution(match subject.is_some_and(|subject| subject.ended) {
                 true => Cause::EndedExecution,
                 false => Cause::Rejection,
-            },
+            }),
+        };
+        Job {
             neighbours: self.neighbours(order),
             binding,
-            ..Job::by_hand(rejection, target, grant, stop)
+            ..Job::by_hand(
+                Assignment::without_event(rejection, target),
+                grant,
+                ground,
+                stop,
+            )
         }
     }
 

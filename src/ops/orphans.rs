@@ -158,11 +158,14 @@ pub struct Report {
 #[must_use]
 pub fn judge(inventory: &Inventory, now: Timestamp, min_age: Duration) -> Report {
     let min_age = min_age.max(MIN_AGE);
-    let domains: BTreeMap<&str, &str> = inventory
-        .staging
-        .iter()
-        .map(|staging| (staging.domain.as_str(), staging.id.as_str()))
-        .collect();
+    Report {
+        staging: judge_staging(inventory, now, min_age),
+        policies: judge_policies(inventory, now, min_age),
+        policies_used: inventory.policies.len(),
+    }
+}
+
+fn judge_staging(inventory: &Inventory, now: Timestamp, min_age: Duration) -> Vec<StagingFinding> {
     let mut staging: Vec<StagingFinding> = inventory
         .staging
         .iter()
@@ -219,12 +222,22 @@ pub fn judge(inventory: &Inventory, now: Timestamp, min_age: Duration) -> Report
             }
         }
     }
-    let policies = inventory
+    staging
+}
+
+/// The policies that belong to no staging distribution.
+fn judge_policies(inventory: &Inventory, now: Timestamp, min_age: Duration) -> Vec<PolicyFinding> {
+    let domains: BTreeSet<&str> = inventory
+        .staging
+        .iter()
+        .map(|staging| staging.domain.as_str())
+        .collect();
+    inventory
         .policies
         .iter()
         .filter(|policy| {
             let mut listed = policy.staging_domains.iter();
-            !listed.any(|domain| domains.contains_key(domain.as_str()))
+            !listed.any(|domain| domains.contains(domain.as_str()))
         })
         .map(|policy| {
             let age = age(policy.modified_at, now);
@@ -239,12 +252,7 @@ pub fn judge(inventory: &Inventory, now: Timestamp, min_age: Duration) -> Report
                 verdict: kept.map_or(Verdict::Orphan, Verdict::Kept),
             }
         })
-        .collect();
-    Report {
-        staging,
-        policies,
-        policies_used: inventory.policies.len(),
-    }
+        .collect()
 }
 
 fn age(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {

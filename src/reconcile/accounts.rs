@@ -51,7 +51,6 @@ struct Inner {
 /// One account, as one role sees it, and the parameters and pipelines of one region.
 #[derive(Debug)]
 pub struct Account {
-    /// Its clients.
     pub clients: aws::Account,
     /// Waits for its distributions.
     pub watcher: Watcher,

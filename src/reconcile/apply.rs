@@ -3,9 +3,9 @@
 //! **Races.** Someone else may have changed, or have done, what the step is about: then nothing is
 //! forced, and all is looked at again.
 
-use super::observe::{Known, Search};
+use super::Halt;
 use super::retry::CALL_TRIES;
-use super::{Halt, Run};
+use super::run::Run;
 use crate::aws::AwsError;
 use crate::domain::decision::{Observed, Step};
 use crate::domain::error_class::{Conflict, ErrorClass};
@@ -56,7 +56,7 @@ impl Run<'_> {
     /// Has the ledger know, before the first change of the job, that there is one; and before the first one
     /// of CloudFront, that there is one.
     pub(super) async fn about_to_change(&mut self, cloudfront: bool) -> Result<(), Halt> {
-        if let Some(removal) = &self.job.removal {
+        if let Some(removal) = self.job.removal() {
             return removal.is_unowned().await;
         }
         let evidence = &mut self.binding.evidence;
@@ -82,7 +82,7 @@ impl Run<'_> {
     /// AWS accepted a change.
     pub(super) fn accepted(&mut self, step: Step) {
         self.context.telemetry.emit(events::StepApplied {
-            execution_id: &self.job.rejection.execution_id,
+            execution_id: self.job.execution_id(),
             step: step.name(),
         });
         self.note(Kind::Applied, step.name());
@@ -92,7 +92,7 @@ impl Run<'_> {
 
     /// Shows which steps are done without this run having seen it, each once.
     pub(super) fn show_done(&mut self, observed: &Observed) {
-        if self.job.removal.is_some() {
+        if self.job.removal().is_some() {
             return;
         }
         for step in done_already(&self.binding.about(self.index), observed) {
@@ -106,11 +106,10 @@ impl Run<'_> {
             return;
         }
         self.context.telemetry.emit(events::StepFound {
-            execution_id: &self.job.rejection.execution_id,
+            execution_id: self.job.execution_id(),
             step,
         });
-        let trail = self.context.ledger.trail(&self.job.grant);
-        if self.index > 0 || !trail.is_some_and(|trail| trail.has_done(step)) {
+        if self.index > 0 || !self.job.grant.trail().has_done(step) {
             self.note(Kind::Found, step);
         }
     }
@@ -118,7 +117,7 @@ impl Run<'_> {
     /// AWS did not accept a change: what is to be done about it.
     pub(super) async fn refused(&mut self, step: &Step, error: AwsError) -> Result<(), Halt> {
         let name = step.name();
-        self.known = Known::default();
+        self.lookout.forget_all();
         match error.class {
             ErrorClass::NotFound => {
                 self.found(name);
@@ -147,7 +146,7 @@ impl Run<'_> {
                 self.look_again().await
             }
             ErrorClass::Conflict(conflict) => {
-                if self.fruitless == 0 {
+                if !self.patience.is_fruitless() {
                     self.context.telemetry.emit(events::StepDeferred {
                         step: name,
                         conflict: Some(conflict),
@@ -156,18 +155,18 @@ impl Run<'_> {
                 self.progress.conflict = Some(conflict);
                 // Some policy lists our staging distribution after all.
                 if conflict == Conflict::StagingInUse {
-                    self.search = Search::Told;
+                    self.lookout.policy_exists();
                 }
                 Ok(())
             }
             class if class.is_transient() && step.is_questioned() => {
                 // It may have taken effect all the same: the next look tells. Nothing is sent again before
                 // CodePipeline is asked again.
-                self.failures += 1;
-                if self.failures >= CALL_TRIES {
+                let failures = self.patience.failed();
+                if failures >= CALL_TRIES {
                     return Err(error.into());
                 }
-                let delay = self.calls.delay(self.failures);
+                let delay = self.calls.delay(failures);
                 self.context.telemetry.emit(events::CallRetried {
                     error: &error,
                     delay,
@@ -181,14 +180,9 @@ impl Run<'_> {
     /// AWS itself refused a change. If the very same change, decided upon a fresh look, is refused a few times,
     /// no look will change that: the job fails for now, in AWS's own words.
     async fn refused_though_fresh(&mut self, step: &Step, error: AwsError) -> Result<(), Halt> {
-        let times = match self.same_refused.take() {
-            Some((same, times)) if same == *step => times + 1,
-            _ => 1,
-        };
-        if times > SAME_REFUSED {
+        if self.patience.refused(step) > SAME_REFUSED {
             return Err(error.into());
         }
-        self.same_refused = Some((step.clone(), times));
         self.context.telemetry.emit(events::StepDeferred {
             step: step.name(),
             conflict: None,
@@ -206,14 +200,12 @@ impl Run<'_> {
             }
             Step::DeletePolicy { policy_id, .. } => {
                 self.progress.policy_deleted = Some(policy_id);
-                if self.search == Search::Untold {
-                    self.search = Search::Done;
-                }
+                self.lookout.policy_is_gone();
             }
             Step::DisableStaging(_) => self.progress.disabled = true,
             Step::DeleteStaging(staging) => {
                 self.progress.staging_deleted = true;
-                self.known.forget(staging.id());
+                self.lookout.forget(staging.id());
             }
         }
         self.moved();

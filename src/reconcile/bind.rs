@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 
-use super::{Ended, Failure, Halt, Refused, Run};
+use super::run::Run;
+use super::{Ended, Failure, Halt, Refused};
 use crate::config::OnTimeout;
 use crate::domain::attribution::{
     Attribution, Candidate, Evidence as Writes, MAX_OTHERS, NARROW, Others, OwnStaging,
@@ -33,15 +34,19 @@ impl Run<'_> {
     /// Finds out which distributions the job is about; or that it is about none.
     pub(super) async fn resolve(&mut self) -> Result<Binding, Halt> {
         let production_id = self.production_id().await?;
-        let mut binding = if let Some(named) = &self.job.named {
+        let mut binding = if let Some(named) = self.job.named() {
             bound_to(&production_id, &[OwnStaging::clone(named)])
         } else if self.context.settings.verify.is_some() {
             self.by_execution(&production_id).await?
         } else {
             self.by_time(&production_id).await?
         };
-        let ended = self.job.cause == verdict::Cause::EndedExecution;
-        binding.evidence.subject = Some(Subject::of(&self.job.rejection, self.job.by_hand, ended));
+        let ended = self.job.cause() == verdict::Cause::EndedExecution;
+        binding.evidence.subject = Some(Subject::of(
+            self.job.rejection(),
+            self.job.is_by_hand(),
+            ended,
+        ));
         Ok(binding)
     }
 
@@ -57,7 +62,7 @@ impl Run<'_> {
 
     /// Where the job's parameters are.
     pub(super) fn place(&self) -> Place<'_> {
-        let access = &self.job.target.access;
+        let access = &self.job.target().access;
         self.context.accounts.place(self.parameters, access)
     }
 
@@ -65,7 +70,7 @@ impl Run<'_> {
     pub(super) async fn by_execution(&mut self, production_id: &str) -> Result<Binding, Halt> {
         self.job.activity.set("asking_codepipeline");
         let attempts = self.calls.call(|| self.calls.own_attempts()).await?;
-        let ours = match verdict::attempt(&self.job.rejection, self.job.cause, &attempts) {
+        let ours = match verdict::attempt(self.job.rejection(), self.job.cause(), &attempts) {
             Ok((_, timed_out @ true))
                 if self.context.settings.verify == Some(OnTimeout::Ignore) =>
             {
@@ -78,8 +83,8 @@ impl Run<'_> {
             return Err(self.calls.doubtful(Doubt::NoTime).into());
         };
         self.learned.learn(&attempts);
-        let deploy_stage = self.job.target.deploy_stage.as_deref();
-        let approval = (self.job.rejection.stage.as_str(), began);
+        let deploy_stage = self.job.target().deploy_stage.as_deref();
+        let approval = (self.job.rejection().stage.as_str(), began);
         let own = own_candidates(&attempts, approval, deploy_stage);
         self.job.activity.set("reading_parameters");
         let versions = self.versions().await?;
@@ -139,7 +144,7 @@ impl Run<'_> {
     async fn begun_before(&self, production_id: &str) -> Result<Option<Binding>, Halt> {
         let open = self.context.ledger.unfinished().await;
         let open = open.map_err(|error| Ended::Failed(Failure::Ledger(error)))?;
-        let rejection = &self.job.rejection;
+        let rejection = self.job.rejection();
         let begun = open.into_iter().find(|it| {
             let evidence = &it.binding.evidence;
             let subject = evidence.subject.as_ref();
@@ -147,7 +152,7 @@ impl Run<'_> {
                 subject.execution_id == rejection.execution_id
                     && subject.pipeline == rejection.pipeline.to_string()
             };
-            let another = it.key != self.job.grant.key;
+            let another = it.key != *self.job.grant.key();
             another && evidence.touched && subject.is_some_and(same)
         });
         let begun = begun.map(|it| it.binding);
@@ -167,7 +172,7 @@ impl Run<'_> {
 
     fn ended_by(&self, verdict: verdict::Verdict) -> Halt {
         self.context.telemetry.emit(events::RejectionChecked {
-            execution_id: &self.job.rejection.execution_id,
+            execution_id: self.job.execution_id(),
             before: "bind",
             verdict: &verdict,
         });
@@ -207,10 +212,10 @@ impl Run<'_> {
         for (id, seen) in try_join_all(looks).await? {
             if let Some(reading) = &seen.found {
                 // A stale answer does not undo what was seen before.
-                let at = reading.modified_at.max(self.known.modified_at(&id));
+                let at = reading.modified_at.max(self.lookout.modified_at(&id));
                 modified.insert(id.clone(), at);
             }
-            self.known.see(&id, seen);
+            self.lookout.see(&id, seen);
         }
         Ok(modified)
     }
@@ -284,7 +289,7 @@ impl Run<'_> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<String>, Halt> {
-        let own = &self.job.rejection;
+        let own = self.job.rejection();
         let pipelines = self.calls.pipelines(&neighbour.access);
         let name = &neighbour.pipeline.name;
         let executions = self
@@ -354,7 +359,7 @@ impl Run<'_> {
     async fn by_time(&mut self, production_id: &str) -> Result<Binding, Halt> {
         let versions = self.versions().await?;
         let versions: Vec<_> = versions.into_iter().map(|change| change.version).collect();
-        let rejection = &self.job.rejection;
+        let rejection = self.job.rejection();
         let (moment, uncertainty) = (rejection.as_of, rejection.as_of_uncertainty);
         let AsOf::Version(version) = as_of(&versions, moment) else {
             let detail = self.place().begins_later(moment);
@@ -383,11 +388,7 @@ impl Run<'_> {
     }
 
     pub(super) async fn try_store(&self) -> Result<Bound, Halt> {
-        let bound = self
-            .context
-            .ledger
-            .bind(&self.job.grant, &self.binding)
-            .await;
+        let bound = self.job.grant.bind(&self.binding).await;
         Ok(bound.map_err(|error| Ended::Failed(Failure::Ledger(error)))?)
     }
 }

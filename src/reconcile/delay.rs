@@ -6,9 +6,6 @@
 //! **Guarantees.** Whoever waits has no place among those that work, and no turn. A restart goes on with what
 //! is left of the delay. What CodePipeline does not answer meanwhile ends nothing: it is asked again before
 //! the first change.
-//!
-//! **Not guaranteed.** Where CodePipeline is not asked, a process that is killed before the grant is first
-//! renewed takes the time of the begin with it.
 
 use std::time::Duration;
 
@@ -35,8 +32,8 @@ impl Calls<'_> {
     /// Waits until the delay is over, unless the job goes on with an earlier run or is a person's. Answers
     /// whether that took any time. A rejection that does not stand any more ends the job.
     pub(super) async fn hold_for_delay(&self) -> Result<bool, Halt> {
-        let delay = self.job.target.delay;
-        if delay.is_zero() || self.job.by_hand || self.job.binding.is_some() {
+        let delay = self.job.target().delay;
+        if delay.is_zero() || self.job.is_by_hand() || self.job.binding.is_some() {
             return Ok(false);
         }
         let rejected_at = self.rejected_at().await?;
@@ -46,7 +43,7 @@ impl Calls<'_> {
         }
         let say = |since| {
             self.context.telemetry.emit(events::HeldForDelay {
-                job: &self.job.rejection.execution_id,
+                job: self.job.execution_id(),
                 delay,
                 left: left(),
                 since,
@@ -54,7 +51,7 @@ impl Calls<'_> {
         };
         let note = |kind| {
             let note = Note::Entry(kind, DELAY);
-            self.context.ledger.note(&self.job.grant, note);
+            self.job.grant.note(note);
         };
         note(Kind::Waiting);
         say(None);
@@ -75,7 +72,7 @@ impl Calls<'_> {
         }
         note(Kind::Waited);
         self.context.telemetry.emit(events::HoldEnded {
-            job: &self.job.rejection.execution_id,
+            job: self.job.execution_id(),
             waiting_for: DELAY,
             took: waiting.took(),
         });
@@ -87,14 +84,12 @@ impl Calls<'_> {
     async fn rejected_at(&self) -> Result<Timestamp, Halt> {
         if self.context.settings.verify.is_some() {
             let attempts = self.call(|| self.own_attempts()).await?;
-            let attempt = verdict::attempt_of(&self.job.rejection, &attempts);
+            let attempt = verdict::attempt_of(self.job.rejection(), &attempts);
             if let Some(at) = attempt.ok().and_then(|attempt| attempt.updated_at) {
                 return Ok(at);
             }
         }
-        let trail = self.context.ledger.trail(&self.job.grant);
-        let begun_at = trail.and_then(|trail| trail.begun_at());
-        Ok(begun_at.unwrap_or_else(|| self.context.clock.now()))
+        Ok(self.job.grant.first_claimed_at())
     }
 
     /// How the job ends, if CodePipeline shows that the rejection does not stand any more.

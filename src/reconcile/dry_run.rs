@@ -61,9 +61,7 @@ pub struct Forecast {
 /// One thing that a job would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Planned {
-    /// A change.
     Apply(Step),
-    /// A wait.
     Wait(Wait),
 }
 
@@ -81,7 +79,6 @@ impl Planned {
 /// How a job would end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Done.
     Done(Outcome),
     /// A fence would refuse it.
     Refused(Refusal),

@@ -22,10 +22,7 @@ pub enum Ended {
     /// It must not be done.
     Refused(Refused),
     /// The target's program says that it cannot be done.
-    ProgramFailed {
-        /// Its exit status.
-        status: i32,
-    },
+    ProgramFailed { status: i32 },
     /// It was told to stop, and goes on under a later receive.
     Stopped(StopReason),
     /// Another instance works on the same production distribution.
@@ -40,7 +37,6 @@ pub enum Ended {
 /// How a job was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
-    /// The outcome.
     pub outcome: Outcome,
     /// What people need to know of it: what was done by then, and what is left.
     pub detail: Option<String>,
@@ -49,7 +45,6 @@ pub struct Done {
 /// Why a job must not be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The fence.
     pub refusal: Refusal,
     /// What was found, where, and what to do.
     pub detail: String,
@@ -71,9 +66,7 @@ pub enum Failure {
     /// Nothing moved for the propagation timeout.
     #[error("nothing changed for {} while waiting: {waiting_for}", humantime::format_duration(*after))]
     PropagationTimeout {
-        /// The wait's name.
         waiting_for: &'static str,
-        /// The propagation timeout.
         after: Duration,
     },
     /// It cannot be told whether the rejection still stands.
@@ -84,17 +77,10 @@ pub enum Failure {
         "CloudFront's answers contradict each other: one shows no staging distribution {staging_id}, and a \
          listing does not bear that out; nothing is taken for done"
     )]
-    Contradiction {
-        /// The staging distribution.
-        staging_id: String,
-    },
+    Contradiction { staging_id: String },
     /// CodePipeline could not be asked in time, under the turn to make the change.
     #[error("CodePipeline did not answer in time before {step}, three times")]
-    NotAnswered {
-        /// The step.
-        step: &'static str,
-    },
-    /// The ledger failed.
+    NotAnswered { step: &'static str },
     #[error("the ledger failed")]
     Ledger(#[source] LedgerError),
     /// The target's program did not succeed, and is run again.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::question::{Answer, Obstacle};
-use super::{Ended, Halt, Run};
+use super::run::Run;
+use super::{Ended, Halt};
 use crate::domain::at_work::{SHOWN_AFTER, Scope};
 use crate::domain::history::Kind;
 use crate::ledger::Bound;
@@ -54,7 +55,7 @@ impl Run<'_> {
         scope: Scope,
         mut obstacle: Obstacle,
     ) -> Result<(), Halt> {
-        let has_turn = self.job.removal.is_none();
+        let has_turn = self.job.removal().is_none();
         if has_turn {
             self.give_turn_back().await?;
         }
@@ -66,7 +67,7 @@ impl Run<'_> {
         };
         self.say(before, &obstacle, None);
         self.rest(HELD);
-        let own_execution = obstacle.busy.execution_id == self.job.rejection.execution_id;
+        let own_execution = obstacle.busy.execution_id == self.job.execution_id();
         // Who waits for his own execution waits for nobody else.
         let _first = match own_execution {
             true => None,
@@ -103,7 +104,7 @@ impl Run<'_> {
             self.calls.unless_stopped(shown).await?;
         }
         self.context.telemetry.emit(events::HoldEnded {
-            job: &self.job.rejection.execution_id,
+            job: self.job.execution_id(),
             waiting_for: HELD,
             took: waiting.took(),
         });
@@ -113,14 +114,14 @@ impl Run<'_> {
             self.hold_production().await?;
         }
         self.go_on().await?;
-        self.known = Default::default();
+        self.lookout.forget_all();
         self.moved();
         Ok(())
     }
 
     fn say(&self, before: &'static str, obstacle: &Obstacle, since: Option<Duration>) {
         self.context.telemetry.emit(events::HeldForExecution {
-            job: &self.job.rejection.execution_id,
+            job: self.job.execution_id(),
             step: before,
             pipeline: &obstacle.pipeline,
             busy: &obstacle.busy,
@@ -130,7 +131,7 @@ impl Run<'_> {
 
     async fn give_turn_back(&mut self) -> Result<(), Halt> {
         self.turn = None;
-        let yielded = self.context.ledger.yield_production(&self.job.grant).await;
+        let yielded = self.job.grant.yield_production().await;
         yielded.map_err(|error| Ended::Failed(super::Failure::Ledger(error)).into())
     }
 
@@ -145,7 +146,7 @@ impl Run<'_> {
         loop {
             let until = match self.try_store().await? {
                 Bound::Bound => break,
-                Bound::ProductionBusy { until } if self.job.by_hand => {
+                Bound::ProductionBusy { until } if self.job.is_by_hand() => {
                     return Err(Ended::ProductionBusy { until }.into());
                 }
                 Bound::ProductionBusy { until } => until,
@@ -157,7 +158,7 @@ impl Run<'_> {
             let since = waiting.get_or_insert_with(Lasting::begin).again();
             if first || since.is_some() {
                 self.context.telemetry.emit(events::HeldForProduction {
-                    job: &self.job.rejection.execution_id,
+                    job: self.job.execution_id(),
                     production_id: &self.binding.production_id,
                     until,
                     since,
@@ -171,11 +172,11 @@ impl Run<'_> {
             self.go_on().await?;
             self.note(Kind::Waited, BUSY);
             self.context.telemetry.emit(events::HoldEnded {
-                job: &self.job.rejection.execution_id,
+                job: self.job.execution_id(),
                 waiting_for: BUSY,
                 took: waiting.took(),
             });
-            self.known = Default::default();
+            self.lookout.forget_all();
             self.moved();
         }
         Ok(())
@@ -188,7 +189,7 @@ impl Run<'_> {
         let bound_at = evidence
             .modified_at_ms
             .filter(|_| self.index == 0 && !evidence.touched);
-        let now = self.known.modified_at(&self.binding.staging_id);
+        let now = self.lookout.modified_at(&self.binding.staging_id);
         let (Some(bound_at), Some(now)) = (bound_at, now) else {
             return Ok(false);
         };
@@ -197,7 +198,7 @@ impl Run<'_> {
         }
         let others = self.others(now, now).await?;
         let other = others.at(now, self.context.settings.grace);
-        let still_ours = match self.job.by_hand {
+        let still_ours = match self.job.is_by_hand() {
             true => other.is_none(),
             // Our execution may have run at that moment too, and a modification that is nobody's may hide one of
             // somebody else's.

@@ -10,7 +10,8 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Halt, Run};
+use super::Halt;
+use super::run::Run;
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
 use crate::domain::binding::Binding;
@@ -21,25 +22,53 @@ use crate::telemetry::events;
 /// did or met made it do so sooner. Changes are conditional on the ETag that was seen.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// The last look at each distribution that still holds, by id.
+/// What a run has seen of one staging distribution and of production, as far as it still holds.
 #[derive(Default)]
-pub(super) struct Known(BTreeMap<String, Sighting>);
+pub(super) struct Lookout {
+    /// The last look at each distribution that still holds, by id.
+    seen: BTreeMap<String, Sighting>,
+    search: Search,
+    /// A listing has confirmed that the staging distribution is gone.
+    listed_gone: bool,
+}
 
-impl Known {
+impl Lookout {
     /// A distribution was seen.
     pub(super) fn see(&mut self, id: &str, sighting: Sighting) {
-        self.0.insert(id.to_owned(), sighting);
+        self.seen.insert(id.to_owned(), sighting);
     }
 
     /// What was seen of a distribution holds no longer.
     pub(super) fn forget(&mut self, id: &str) {
-        self.0.remove(id);
+        self.seen.remove(id);
+    }
+
+    /// What was seen of any distribution holds no longer.
+    pub(super) fn forget_all(&mut self) {
+        self.seen.clear();
     }
 
     /// When a distribution was last modified, as it was last seen.
     pub(super) fn modified_at(&self, id: &str) -> Option<Timestamp> {
-        let reading = self.0.get(id)?.found.as_ref()?;
+        let reading = self.seen.get(id)?.found.as_ref()?;
         reading.modified_at
+    }
+
+    /// A distribution as it was seen no longer ago than that.
+    fn seen_within(&self, id: &str, ago: Duration) -> Option<&Sighting> {
+        self.seen.get(id).filter(|seen| seen.at.elapsed() < ago)
+    }
+
+    /// Some policy lists the staging distribution: it is searched for, if it is not among those that were read.
+    pub(super) fn policy_exists(&mut self) {
+        self.search = Search::Told;
+    }
+
+    /// The policy is deleted: a search would find nothing, unless CloudFront says otherwise.
+    pub(super) fn policy_is_gone(&mut self) {
+        if self.search == Search::Untold {
+            self.search = Search::Done;
+        }
     }
 }
 
@@ -97,7 +126,7 @@ impl Run<'_> {
             cloudfront, ssm, ..
         } = &self.clients;
         let slot = async {
-            if self.job.removal.is_some() {
+            if self.job.removal().is_some() {
                 return Ok((None, None));
             }
             tokio::try_join!(
@@ -108,9 +137,9 @@ impl Run<'_> {
         let ((production, parameter), staging) =
             tokio::try_join!(slot, self.look(&binding.staging_id))?;
         if let Some(production) = &production {
-            self.known.see(&binding.production_id, production.clone());
+            self.lookout.see(&binding.production_id, production.clone());
         }
-        self.known.see(&binding.staging_id, staging.clone());
+        self.lookout.see(&binding.staging_id, staging.clone());
         let distribution = |sighting: Sighting| Some(sighting.found?.distribution);
         let (production, staging) = (production.and_then(distribution), distribution(staging));
 
@@ -119,16 +148,20 @@ impl Run<'_> {
             ids.remove(deleted);
         }
         let mut policies = self.policies(ids).await?;
-        if self.job.removal.is_some() {
+        if self.job.removal().is_some() {
             // Whoever attaches an orphan to production makes a policy for it.
-            self.search = Search::Told;
+            self.lookout.policy_exists();
         }
-        if let Some(domain) = self.search.wanted(binding, staging.as_ref(), &policies) {
+        if let Some(domain) = self
+            .lookout
+            .search
+            .wanted(binding, staging.as_ref(), &policies)
+        {
             let found = self
                 .calls
                 .call(|| cloudfront.policies_listing(domain))
                 .await?;
-            self.search = Search::Done;
+            self.lookout.search = Search::Done;
             policies.extend(self.policies(found).await?);
         }
         let mut observed = Observed {
@@ -136,11 +169,11 @@ impl Run<'_> {
             staging,
             policies,
             parameter,
-            listed_gone: self.listed_gone,
+            listed_gone: self.lookout.listed_gone,
         };
-        if observed.staging.is_none() && !self.progress.staging_deleted && !self.listed_gone {
-            self.listed_gone = self.is_listed_gone(&observed).await?;
-            observed.listed_gone = self.listed_gone;
+        if observed.staging.is_none() && !self.progress.staging_deleted && !observed.listed_gone {
+            observed.listed_gone = self.is_listed_gone(&observed).await?;
+            self.lookout.listed_gone = observed.listed_gone;
         }
         Ok(observed)
     }
@@ -191,10 +224,8 @@ impl Run<'_> {
 
     /// A distribution as it was seen no longer ago than that, or as it is seen now.
     pub(super) async fn look_since(&self, id: &str, ago: Duration) -> Result<Sighting, Halt> {
-        if let Some(known) = self.known.0.get(id)
-            && known.at.elapsed() < ago
-        {
-            return Ok(known.clone());
+        if let Some(seen) = self.lookout.seen_within(id, ago) {
+            return Ok(seen.clone());
         }
         self.calls.call(|| self.clients.cloudfront.look(id)).await
     }

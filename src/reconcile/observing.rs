@@ -8,7 +8,8 @@
 
 use super::question::{Answer, Learned};
 use super::retry::Calls;
-use super::{Done, Ended, Halt, Job, Reconciler, Run};
+use super::run::Run;
+use super::{Done, Ended, Halt, Job, Reconciler};
 use crate::domain::decision::{Decision, Observed, Outcome, Wait, decide};
 use crate::domain::history::{Kind, Note};
 use crate::reconcile::dry_run::{End, Planned, foresee};
@@ -39,7 +40,7 @@ impl Reconciler {
                 Outcome::Ran
             }
         };
-        if let Some(program) = job.target.program.as_ref().filter(|_| outcome.stands()) {
+        if let Some(program) = job.target().program.as_ref().filter(|_| outcome.stands()) {
             self.note_planned(job, RUN_PROGRAM);
             planned.push(format!("run {}", program.path().display()));
         }
@@ -67,7 +68,7 @@ impl Reconciler {
 
     fn note_planned(&self, job: &Job, step: &'static str) {
         let note = Note::Entry(Kind::Planned, step);
-        self.ledger.note(&job.grant, note);
+        job.grant.note(note);
     }
 }
 

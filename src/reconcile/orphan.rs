@@ -13,12 +13,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::{Ended, Failure, Halt, Job, Refused, Run};
+use super::run::Run;
+use super::{Ended, Failure, Ground, Halt, Job, Refused};
 use crate::domain::arn::PipelineArn;
+use crate::domain::assignment::Assignment;
 use crate::domain::decision::{Orphan, Refusal};
 use crate::domain::event::Rejection;
 use crate::domain::targets::{Access, Mode, Neighbour, Parameters, ResolvedTarget};
-use crate::ledger::Grant;
+use crate::ledger::GrantedJob;
 use crate::runtime::stop::Stop;
 
 /// Finds out, anew each time, who owns a staging distribution, in words.
@@ -27,7 +29,6 @@ pub type FindOwner =
 
 /// What takes an orphan down.
 pub struct Removal {
-    /// The orphan.
     pub orphan: Orphan,
     /// When it had last been modified as it was found to be one.
     pub modified_at: Option<Timestamp>,
@@ -48,7 +49,7 @@ impl fmt::Debug for Removal {
 impl Job {
     /// The job of a removal that begins now. There is no event, no pipeline and no parameter.
     #[must_use]
-    pub fn removal(removal: Removal, grant: Grant, stop: &Stop, now: Timestamp) -> Self {
+    pub fn of_removal(removal: Removal, grant: GrantedJob, stop: &Stop, now: Timestamp) -> Self {
         let (access, none) = (removal.access.clone(), String::new);
         let pipeline = PipelineArn {
             partition: none(),
@@ -56,7 +57,7 @@ impl Job {
             account: none(),
             name: none(),
         };
-        let key = grant.key.clone();
+        let key = grant.key().clone();
         let target = ResolvedTarget {
             label: none(),
             parameters: Some(Parameters {
@@ -72,10 +73,10 @@ impl Job {
             program: None,
         };
         let rejection = Rejection::by_hand(key, pipeline, now, "orphan removed by hand");
+        let assignment = Assignment::without_event(rejection, target);
         Self {
             neighbours: removal.neighbours.clone(),
-            removal: Some(removal),
-            ..Self::by_hand(rejection, target, grant, stop)
+            ..Self::by_hand(assignment, grant, Ground::Orphan(removal), stop)
         }
     }
 }
@@ -120,9 +121,9 @@ impl Run<'_> {
     /// somebody's again.
     async fn is_as_found(&mut self, id: &str) -> Result<(), Halt> {
         let sighting = self.look(id).await?;
-        self.known.see(id, sighting);
-        let found = self.job.removal.as_ref().and_then(|it| it.modified_at);
-        match (found, self.known.modified_at(id)) {
+        self.lookout.see(id, sighting);
+        let found = self.job.removal().and_then(|it| it.modified_at);
+        match (found, self.lookout.modified_at(id)) {
             (Some(found), Some(now)) if now > found => Err(Ended::Refused(Refused {
                 refusal: Refusal::OrphanOwned,
                 detail: format!("it was modified at {now}, after it was looked at"),

@@ -31,7 +31,6 @@ struct Count {
 }
 
 impl Places {
-    /// So many places.
     pub(crate) fn new(most: usize) -> Self {
         Self(Arc::new(Inner {
             most,

@@ -57,6 +57,15 @@ impl ProgramFailure {
     }
 }
 
+/// What a cleanup has seen to already, and the program after it need not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cleared {
+    /// The target's delay is over.
+    pub(super) delayed: bool,
+    /// CodePipeline has told this run that the rejection stands.
+    pub(super) verified: bool,
+}
+
 impl Reconciler {
     /// Runs the program of a job whose cleanup, if it has one, came to `outcome`. Unless the cleanup
     /// has done so, the delay is waited for, and it is verified that the rejection still stands.
@@ -65,11 +74,11 @@ impl Reconciler {
         job: &Job,
         program: &Program,
         outcome: Outcome,
-        (delayed, verified): (bool, bool),
+        cleared: Cleared,
     ) -> Result<Ended, Halt> {
         let calls = Calls { context: self, job };
         calls.heed_stop()?;
-        let arguments = match program.arguments(&job.rejection) {
+        let arguments = match program.arguments(job.rejection()) {
             Ok(arguments) => arguments,
             Err(fault) => {
                 return Ok(Ended::Failed(Failure::Program(ProgramFailure::Argument(
@@ -77,21 +86,20 @@ impl Reconciler {
                 ))));
             }
         };
-        if !delayed {
+        if !cleared.delayed {
             calls.hold_for_delay().await?;
         }
-        if !verified {
+        if !cleared.verified {
             calls.verify(RUNNING).await?;
         }
         job.activity
             .set_for(RUNNING, program.timeout + 2 * TIME_TO_END);
-        let execution_id = &job.rejection.execution_id;
+        let execution_id = job.execution_id();
         self.telemetry.emit(events::ProgramStarted {
             execution_id,
             program: &program.path().to_string_lossy(),
         });
-        self.ledger
-            .note(&job.grant, Note::Entry(Kind::Waiting, RUNNING));
+        job.grant.note(Note::Entry(Kind::Waiting, RUNNING));
         let mut running = Lasting::begin();
         let invocation = invocation(job, program, arguments, outcome, self.settings.grace_period);
         let told = |output: Output, line: &str| {
@@ -106,8 +114,7 @@ impl Reconciler {
         };
         let run = self.programs.run(&invocation, &job.stop, &told);
         let finish = running.until(run, lasts).await;
-        self.ledger
-            .note(&job.grant, Note::Entry(Kind::Waited, RUNNING));
+        job.grant.note(Note::Entry(Kind::Waited, RUNNING));
         self.telemetry.emit(events::ProgramEnded {
             execution_id,
             finish: finish.as_ref().ok(),
@@ -137,7 +144,7 @@ fn invocation(
 ) -> Invocation {
     let time_to_end = TIME_TO_END.min(grace / 2);
     let after_stop = grace - time_to_end - TIME_TO_SETTLE.min(grace / 4);
-    let rejection = &job.rejection;
+    let rejection = job.rejection();
     let pipeline = &rejection.pipeline;
     let environment = [
         ("STAGESWEEP_OUTCOME", outcome.code()),
@@ -155,7 +162,12 @@ fn invocation(
         environment: environment
             .map(|(name, value)| (name, value.to_owned()))
             .into(),
-        input: job.event.as_deref().unwrap_or_default().to_owned(),
+        input: job
+            .assignment
+            .event
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned(),
         timeout: program.timeout,
         after_stop,
         time_to_end,

@@ -37,14 +37,12 @@ pub(super) enum Answer {
     Yes,
     /// Somebody is at work, or the execution itself: the step has to wait.
     NotNow(Obstacle),
-    /// The job ends.
     Ends(Ended),
 }
 
 /// What a step has to wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Obstacle {
-    /// The pipeline.
     pub(super) pipeline: String,
     /// The execution, its stage, and its action, if it is in one.
     pub(super) busy: Busy,
@@ -94,16 +92,16 @@ impl Calls<'_> {
     pub(super) fn own_pipeline(&self) -> Neighbour {
         let job = self.job;
         Neighbour {
-            pipeline: job.rejection.pipeline.clone(),
-            access: job.target.pipeline_access.clone(),
-            stage: Some(job.rejection.stage.clone()).filter(|stage| !stage.is_empty()),
-            deploy_stage: job.target.deploy_stage.clone(),
+            pipeline: job.rejection().pipeline.clone(),
+            access: job.target().pipeline_access.clone(),
+            stage: Some(job.rejection().stage.clone()).filter(|stage| !stage.is_empty()),
+            deploy_stage: job.target().deploy_stage.clone(),
         }
     }
 
     /// Every pipeline that leads to the production distribution, the job's own first. An orphan has none of its own.
     pub(super) fn neighbours(&self) -> Vec<Neighbour> {
-        if self.job.removal.is_some() {
+        if self.job.removal().is_some() {
             return self.job.neighbours.clone();
         }
         let own = self.own_pipeline();
@@ -115,7 +113,7 @@ impl Calls<'_> {
     /// The actions of the job's execution.
     pub(super) async fn own_attempts(&self) -> Result<Vec<Attempt>, AwsError> {
         let own = self.own_pipeline();
-        let execution_id = &self.job.rejection.execution_id;
+        let execution_id = self.job.execution_id();
         let pipelines = self.pipelines(&own.access);
         let attempts = pipelines.attempts(&own.pipeline.name, execution_id).await;
         match attempts {
@@ -128,7 +126,7 @@ impl Calls<'_> {
     /// Whether the rejection stands, by CodePipeline. Answers whether it was asked; ends or fails the job if
     /// it does not stand.
     pub(super) async fn verify(&self, before: &'static str) -> Result<bool, Halt> {
-        if self.context.settings.verify.is_none() || self.job.by_hand {
+        if self.context.settings.verify.is_none() || self.job.is_by_hand() {
             return Ok(false);
         }
         self.job.activity.set("asking_codepipeline");
@@ -155,13 +153,13 @@ impl Calls<'_> {
     ) -> Result<Reply, AwsError> {
         let neighbours = self.neighbours();
         let attempts = async {
-            match self.job.by_hand {
+            match self.job.is_by_hand() {
                 true => Ok(None),
                 false => self.own_attempts().await.map(Some),
             }
         };
         let asked = match scope {
-            None if self.job.by_hand => &[],
+            None if self.job.is_by_hand() => &[],
             None => &neighbours[..1],
             Some(_) => &neighbours[..],
         };
@@ -209,7 +207,7 @@ impl Calls<'_> {
         states: &[Activities],
         learned: &Learned,
     ) -> Option<Obstacle> {
-        let rejection = &self.job.rejection;
+        let rejection = self.job.rejection();
         let learned = learned.known();
         neighbours
             .iter()
@@ -217,7 +215,7 @@ impl Calls<'_> {
             .find_map(|(neighbour, state)| {
                 let own = neighbour.pipeline == rejection.pipeline;
                 let execution_id =
-                    (own && !self.job.by_hand).then_some(rejection.execution_id.as_str());
+                    (own && !self.job.is_by_hand()).then_some(rejection.execution_id.as_str());
                 let question = at_work::Question {
                     execution_id,
                     approval_stage: neighbour.stage.as_deref(),
@@ -238,13 +236,13 @@ impl Calls<'_> {
 
     /// What a reply means for the step.
     pub(super) fn answer(&self, before: &'static str, reply: Reply) -> Answer {
-        let rejection = &self.job.rejection;
+        let rejection = self.job.rejection();
         if let Some(attempts) = reply.attempts {
             let seen = crate::domain::executions::Seen {
                 attempts,
                 stages: reply.stages.unwrap_or_default(),
             };
-            let verdict = verdict::judge(rejection, self.job.cause, &seen);
+            let verdict = verdict::judge(rejection, self.job.cause(), &seen);
             self.context.telemetry.emit(events::RejectionChecked {
                 execution_id: &rejection.execution_id,
                 before,
@@ -289,8 +287,8 @@ impl Calls<'_> {
 
     /// CodePipeline does not show what the event says: that may be a lag, while the event is young.
     pub(super) fn doubtful(&self, doubt: Doubt) -> Ended {
-        let rejection = &self.job.rejection;
-        let settled = self.job.cause == Cause::Rejection
+        let rejection = self.job.rejection();
+        let settled = self.job.cause() == Cause::Rejection
             && self.context.clock.since(rejection.rejected_at) > SETTLED_AFTER;
         if settled && doubt.contradicts_event() {
             return Ended::Refused(Refused {

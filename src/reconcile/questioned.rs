@@ -18,7 +18,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::question::Answer;
-use super::{Done, Ended, Failure, Halt, Run};
+use super::run::Run;
+use super::{Done, Ended, Failure, Halt};
 use crate::aws::cloudfront::PreparedUpdate;
 use crate::aws::limiter::Turn;
 use crate::domain::at_work::Scope;
@@ -118,7 +119,7 @@ impl Run<'_> {
             .await?;
         match self.calls.answer(name, reply) {
             Answer::Yes => {
-                self.verified = !self.job.by_hand;
+                self.cleared.verified = !self.job.is_by_hand();
                 Ok(true)
             }
             Answer::Ends(ended) => Err(self.fall_away(ended).await),
@@ -168,7 +169,7 @@ impl Run<'_> {
 
     /// Whether the staging parameter is as it was observed.
     async fn parameter_is(&self, observed: &Observed) -> Result<bool, Halt> {
-        if self.job.removal.is_some() {
+        if self.job.removal().is_some() {
             return Ok(true);
         }
         let name = &self.parameters.staging;
@@ -192,16 +193,16 @@ impl Run<'_> {
             return Ok(false);
         }
         let id = self.binding.about(self.index).staging_id;
-        let before = self.known.modified_at(&id);
+        let before = self.lookout.modified_at(&id);
         let seen = self.look_since(&id, A_MOMENT).await?;
-        self.known.see(&id, seen);
-        Ok(self.known.modified_at(&id) == before)
+        self.lookout.see(&id, seen);
+        Ok(self.lookout.modified_at(&id) == before)
     }
 
     /// Before a disable, which comes long after the last look at production: whether production is as it was
     /// observed.
     async fn production_is(&mut self, step: &Step, observed: &Observed) -> Result<bool, Halt> {
-        if !matches!(step, Step::DisableStaging(_)) || self.job.removal.is_some() {
+        if !matches!(step, Step::DisableStaging(_)) || self.job.removal().is_some() {
             return Ok(true);
         }
         let id = self.binding.production_id.clone();
@@ -210,7 +211,7 @@ impl Run<'_> {
             .call(|| self.clients.cloudfront.look(&id))
             .await?;
         let same = seen.distribution() == observed.production.as_ref();
-        self.known.see(&id, seen);
+        self.lookout.see(&id, seen);
         Ok(same)
     }
 

@@ -11,7 +11,8 @@
 //! **Not guaranteed.** That anyone puts a value back whose covering no ledger knows of: the ledger
 //! was lost, or the process that resumes has another one.
 
-use super::{Ended, Failure, Halt, Run};
+use super::run::Run;
+use super::{Ended, Failure, Halt};
 use crate::aws::AwsError;
 use crate::aws::limiter::Turn;
 use crate::domain::binding::{DELETED, Form, ParameterChange, ParameterVersion, Slot};
@@ -104,7 +105,7 @@ impl Run<'_> {
     async fn withdrawn_by_another(&self, staging_id: &str, named: i64) -> Result<bool, Halt> {
         let open = self.context.ledger.unfinished().await;
         let open = open.map_err(|error| Ended::Failed(Failure::Ledger(error)))?;
-        let mut others = open.iter().filter(|it| it.key != self.job.grant.key);
+        let mut others = open.iter().filter(|it| it.key != *self.job.grant.key());
         Ok(others.any(|other| {
             let set_out = other.binding.overwriting.is_some_and(|it| it >= named);
             set_out && other.binding.staging_id == staging_id

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::observe::Known;
-use super::{Ended, Failure, Halt, Run};
+use super::run::Run;
+use super::{Ended, Failure, Halt};
 use crate::aws::AwsError;
 use crate::domain::binding::Binding;
 use crate::domain::decision::{Refusal, Wait};
@@ -37,10 +37,10 @@ impl Run<'_> {
         if wait == Wait::LookAgain {
             self.job.activity.set(wait.name());
             self.progress.conflict = None;
-            self.known = Known::default();
+            self.lookout.forget_all();
             return self.pause().await;
         }
-        let execution_id = &self.job.rejection.execution_id;
+        let execution_id = self.job.execution_id();
         let longest = self.account.watcher.apart();
         self.job.activity.set_for(wait.name(), longest);
         self.context.telemetry.emit(events::WaitStarted {
@@ -57,8 +57,10 @@ impl Run<'_> {
             });
         };
         // Of a change that is not ours nobody here knows how old it is.
-        let changed_at = self.changed_at.take();
-        let deadline = self.moved_at + self.context.settings.propagation_timeout;
+        let changed_at = self.patience.take_changed_at();
+        let deadline = self
+            .patience
+            .ends(self.context.settings.propagation_timeout);
         let (production, staging) = tokio::select! {
             biased;
             reason = self.job.stop.stopped() => return Err(Ended::Stopped(reason).into()),
@@ -73,10 +75,10 @@ impl Run<'_> {
             self.account.watcher.learn(seen);
         }
         if let Some(ended) = production {
-            self.known.see(&binding.production_id, ended.sighting);
+            self.lookout.see(&binding.production_id, ended.sighting);
         }
         if let Some(ended) = staging {
-            self.known.see(&binding.staging_id, ended.sighting);
+            self.lookout.see(&binding.staging_id, ended.sighting);
         }
         self.context.telemetry.emit(events::WaitEnded {
             execution_id,
@@ -117,9 +119,9 @@ impl Run<'_> {
 
     /// Evidence contradicts itself: looks again for a while, then fails for now.
     async fn wait_for_evidence(&mut self) -> Result<(), Halt> {
-        let since = *self.contradicted_at.get_or_insert_with(Instant::now);
-        self.known = Known::default();
-        if since.elapsed() > CONTRADICTS_AT_MOST {
+        let lasts = self.patience.contradicted();
+        self.lookout.forget_all();
+        if lasts > CONTRADICTS_AT_MOST {
             let staging_id = self.binding.about(self.index).staging_id;
             return Err(Ended::Failed(Failure::Contradiction { staging_id }).into());
         }
@@ -130,10 +132,10 @@ impl Run<'_> {
     /// Production does not name our policy, and CloudFront says that it is in use: tries again for a while, then
     /// refuses. Another distribution has it, such as the one that the production parameter named before.
     async fn wait_for_policy(&mut self, policy_id: &str) -> Result<(), Halt> {
-        let since = *self.in_use_since.get_or_insert_with(Instant::now);
-        self.known = Known::default();
+        let lasts = self.patience.in_use();
+        self.lookout.forget_all();
         self.progress.conflict = None;
-        if since.elapsed() > CONTRADICTS_AT_MOST {
+        if lasts > CONTRADICTS_AT_MOST {
             let binding = self.binding.about(self.index);
             let detail = self.place().policy_in_use(policy_id, &binding);
             return Err(self.refuse(Refusal::PolicyAttachedElsewhere, detail));
@@ -144,8 +146,8 @@ impl Run<'_> {
 
     /// The world changed under a step: look again at once, and after a pause if that goes on.
     pub(super) async fn look_again(&mut self) -> Result<(), Halt> {
-        if self.fruitless == 0 {
-            self.fruitless = 1;
+        if !self.patience.is_fruitless() {
+            self.patience.fruitless();
             return Ok(());
         }
         self.pause().await
@@ -153,14 +155,16 @@ impl Run<'_> {
 
     /// A moment, longer each time in a row.
     async fn pause(&mut self) -> Result<(), Halt> {
-        self.fruitless += 1;
+        let fruitless = self.patience.fruitless();
         let pace = self.account.watcher.pace();
         let backoff = Backoff {
             initial: pace.min,
             max: pace.max,
         };
-        let pause = backoff.delay(self.fruitless, &mut fastrand::Rng::new());
-        let deadline = self.moved_at + self.context.settings.propagation_timeout;
+        let pause = backoff.delay(fruitless, &mut fastrand::Rng::new());
+        let deadline = self
+            .patience
+            .ends(self.context.settings.propagation_timeout);
         if Instant::now() + pause > deadline {
             return Err(self.gave_up(self.job.activity.get()).into());
         }

@@ -12,6 +12,7 @@ use stagesweep::daemon;
 use stagesweep::domain::binding::Binding;
 use stagesweep::domain::decision::{Orphan, Outcome};
 use stagesweep::domain::event::JobKey;
+use stagesweep::domain::history::Notes;
 use stagesweep::domain::lease_terms::Terms;
 use stagesweep::domain::targets::lookup::{self, Home, Wanted};
 use stagesweep::domain::targets::{Access, Neighbour, Parameters};
@@ -321,7 +322,13 @@ async fn a_rejection_beside_a_clean_that_froze_is_held_until_its_lease_has_ended
         staging_id: service.staging_id.clone(),
         ..Binding::default()
     };
-    assert_eq!(guest.bind(&grant, &binding).await.unwrap(), Bound::Bound);
+    assert_eq!(
+        guest
+            .bind(&grant, &binding, &Notes::default())
+            .await
+            .unwrap(),
+        Bound::Bound
+    );
 
     world.reject(&service);
     let began = |_: &_| !world.changes().is_empty();

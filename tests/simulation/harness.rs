@@ -12,7 +12,7 @@ use embedded_aws::{
 use stagesweep::aws::Connector;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
-use stagesweep::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger};
+use stagesweep::ledger::{DynamoDbLedger, EmbeddedLedger, Store};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::runtime::programs::Programs;
 use stagesweep::telemetry::{Telemetry, logging};
@@ -226,7 +226,7 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
 
     fn start_on(
         &self,
-        ledger: Arc<dyn Ledger>,
+        ledger: Arc<dyn Store>,
         config: Config,
         drain: bool,
         connector: &Connector,

@@ -14,6 +14,8 @@ mod delay;
 mod faults;
 mod harness;
 mod held;
+#[path = "../ledgers/mod.rs"]
+mod ledgers_of_all;
 mod lifecycle;
 mod messages;
 mod notify;

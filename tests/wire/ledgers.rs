@@ -1,40 +1,32 @@
-//! One suite for every ledger: the rules over SQLite, a DynamoDB table in the embedded AWS, and one
-//! in a server that others wrote.
-//!
-//! Each scenario has instances that share one ledger. Those of DynamoDB have clocks that differ by
-//! minutes.
-
-mod scenarios;
+//! The suite for every ledger, over a file, a DynamoDB table in the embedded AWS, and one in a server that others wrote.
 
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Settings};
-use jiff::Timestamp;
 use stagesweep::aws::Connector;
 use stagesweep::domain::binding::{Binding, Evidence};
 use stagesweep::domain::decision::Outcome;
-use stagesweep::domain::event::JobKey;
-use stagesweep::ledger::{
-    Bound, Claim, DynamoDbLedger, Grant, Ledger, LedgerError, Records, Unfinished,
-};
+use stagesweep::domain::history::{Note, Notes};
+use stagesweep::ledger::{Bound, Claim, DynamoDbLedger, EmbeddedLedger, LedgerError, Store};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
+use tempfile::TempDir;
 
-/// More than what any ledger waits beyond the end of a lease.
-const MARGIN: Duration = Duration::from_secs(8);
+use crate::ledgers_of_all::{Instance, NOTHING, Place, binding, each_scenario, key};
 
 const TABLE: &str = "ledger";
 
 /// Where a scenario takes place.
-enum Place {
-    Records {
-        records: Arc<Mutex<Records>>,
+enum At {
+    /// The first instance is the daemon, the others are its guests.
+    File {
+        directory: TempDir,
         clock: Clock,
+        daemon: AtomicBool,
     },
     Table {
         aws: EmbeddedAws,
@@ -113,7 +105,7 @@ impl Server {
     }
 
     /// A table of its own.
-    async fn place(&self, table: &str) -> Place {
+    async fn place(&self, table: &str) -> At {
         use aws_sdk_dynamodb::types::{
             AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
         };
@@ -133,7 +125,7 @@ impl Server {
             .send()
             .await
             .unwrap();
-        Place::Server {
+        At::Server {
             endpoint: self.endpoint.clone(),
             table: table.to_owned(),
         }
@@ -148,26 +140,25 @@ impl Drop for Server {
     }
 }
 
-/// An instance: its own ledger object, its own clock.
-struct Instance {
-    ledger: Arc<dyn Ledger>,
-    clock: Clock,
-    lease: Duration,
-}
-
-impl Place {
+impl At {
     fn all() -> [Self; 2] {
         let clock = Clock::following_tokio("2026-09-03T14:21:08.6Z".parse().unwrap());
-        let records = Arc::new(Mutex::new(Records::in_memory().unwrap()));
         let aws = EmbeddedAws::new(clock.clone(), Settings::default());
         aws.create_table(TABLE, "pk");
-        [Self::Records { records, clock }, Self::Table { aws }]
+        let file = Self::File {
+            directory: tempfile::tempdir().unwrap(),
+            clock,
+            daemon: AtomicBool::new(false),
+        };
+        [file, Self::Table { aws }]
     }
+}
 
-    /// How long leases are: where time is real, short.
+impl Place for At {
+    /// Where time is real, short.
     fn lease(&self) -> Duration {
         Duration::from_secs(match self {
-            Self::Records { .. } | Self::Table { .. } => 120,
+            Self::File { .. } | Self::Table { .. } => 120,
             Self::Server { .. } => 6,
         })
     }
@@ -178,22 +169,25 @@ impl Place {
 
     async fn pass(&self, time: Duration) {
         match self {
-            Self::Records { .. } | Self::Table { .. } => tokio::time::advance(time).await,
+            Self::File { .. } | Self::Table { .. } => tokio::time::advance(time).await,
             Self::Server { .. } => tokio::time::sleep(time).await,
         }
     }
 
-    /// An instance whose clock is so many minutes ahead.
     async fn instance(&self, owner: &str, ahead: i64) -> Instance {
         let skew = Arc::new(AtomicI64::new(ahead * 60_000));
-        let (ledger, clock): (Arc<dyn Ledger>, _) = match self {
-            Self::Records { records, clock } => {
-                let ledger = SharedRecords {
-                    records: Arc::clone(records),
-                    owner: owner.to_owned(),
-                    clock: clock.clone(),
+        let (ledger, clock): (Arc<dyn Store>, _) = match self {
+            Self::File {
+                directory,
+                clock,
+                daemon,
+            } => {
+                let (path, clock) = (directory.path().join("ledger.db"), clock.clone());
+                let ledger = match daemon.swap(true, Ordering::Relaxed) {
+                    false => EmbeddedLedger::open(&path, owner.to_owned(), clock.clone()),
+                    true => EmbeddedLedger::open_beside(&path, owner, clock.clone()),
                 };
-                (Arc::new(ledger), clock.clone())
+                (Arc::new(ledger.unwrap()), clock)
             }
             Self::Table { aws } => {
                 let clock = Clock::following_tokio(aws.now()).on_another_machine(skew);
@@ -214,14 +208,6 @@ impl Place {
             lease: self.lease(),
         }
     }
-
-    /// Two instances; where it may not matter, their clocks are ten minutes apart.
-    async fn two(&self) -> (Instance, Instance) {
-        (
-            self.instance("one", 7).await,
-            self.instance("two", -3).await,
-        )
-    }
 }
 
 fn connector(endpoint: &str, http: Option<SharedHttpClient>, clock: &Clock) -> Connector {
@@ -238,76 +224,13 @@ async fn in_table(
     DynamoDbLedger::open(table, owner.to_owned(), clock.clone()).await
 }
 
-impl Instance {
-    fn until(&self) -> Timestamp {
-        self.clock.now().checked_add(self.lease).unwrap()
-    }
-
-    async fn claim(&self, job: &str) -> Claim {
-        let key = key(job);
-        let claim = self.ledger.claim(&key, "shop", self.until());
-        claim.await.unwrap()
-    }
-
-    async fn grant(&self, job: &str) -> Grant {
-        match self.claim(job).await {
-            Claim::Granted { grant, .. } => grant,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn bound(&self, job: &str, production: &str) -> Grant {
-        let grant = self.grant(job).await;
-        let bound = self.ledger.bind(&grant, &binding(production)).await;
-        assert_eq!(bound.unwrap(), Bound::Bound);
-        grant
-    }
-
-    async fn bind(&self, grant: &Grant, production: &str) -> Bound {
-        let bound = self.ledger.bind(grant, &binding(production)).await;
-        bound.unwrap()
-    }
-
-    async fn renew(&self, grant: &Grant) -> Result<(), LedgerError> {
-        self.ledger.renew(grant, self.until()).await
-    }
-
-    /// Whether a time that the ledger named comes after the lease that was granted just now, and
-    /// not long after it.
-    fn is_end_of_lease(&self, until: Timestamp) {
-        let left = until.duration_since(self.clock.now());
-        let left = Duration::try_from(left).unwrap();
-        assert!(self.lease - Duration::from_secs(3) <= left, "{left:?}");
-        assert!(left <= self.lease + MARGIN, "{left:?}");
-    }
-}
-
-fn key(job: &str) -> JobKey {
-    JobKey::from(job.to_owned())
-}
-
-fn binding(production: &str) -> Binding {
-    Binding {
-        production_id: production.to_owned(),
-        staging_id: "ESTAGING222222".to_owned(),
-        staging_domain: Some("d222.cloudfront.net".to_owned()),
-        policy_id: None,
-        overwriting: None,
-        evidence: Default::default(),
-    }
-}
-
-fn not_owner<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> bool {
-    matches!(result.unwrap_err(), LedgerError::NotOwner { .. })
-}
-
 /// A test for each scenario, and one for all of them on a server.
 macro_rules! suite {
     ($($scenario:ident,)*) => {
         $(#[tokio::test(start_paused = true)]
         async fn $scenario() {
-            for place in Place::all() {
-                scenarios::$scenario(&place).await;
+            for place in At::all() {
+                crate::ledgers_of_all::scenarios::$scenario(&place).await;
             }
         })*
 
@@ -316,26 +239,13 @@ macro_rules! suite {
             let server = Server::start().await;
             tokio::join!($(async {
                 let place = server.place(stringify!($scenario)).await;
-                scenarios::$scenario(&place).await;
+                crate::ledgers_of_all::scenarios::$scenario(&place).await;
             }),*);
         }
     };
 }
 
-suite! {
-    a_job_is_granted_to_one_at_a_time,
-    a_lease_that_is_renewed_goes_on_and_one_that_is_not_ends,
-    what_is_done_stays_done,
-    a_binding_is_for_good,
-    a_production_distribution_is_held_by_one_job_at_a_time,
-    a_dead_holders_production_distribution_is_taken_and_its_grant_is_void,
-    a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_again,
-    of_many_who_ask_at_once_one_is_granted,
-    what_is_owed_is_kept_until_it_is_paid_and_not_without_a_bound,
-    who_waits_gives_the_production_distribution_back_and_keeps_the_grant,
-    what_has_changed_something_is_unfinished_until_it_is_done,
-    the_evidence_of_a_job_outlives_its_holder,
-}
+each_scenario!(suite);
 
 /// Of a file, the tests of [`stagesweep::ledger::EmbeddedLedger`] show the same.
 #[tokio::test(start_paused = true)]
@@ -343,7 +253,7 @@ async fn an_item_of_an_older_stagesweep_has_no_evidence_and_a_damaged_one_is_an_
     let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
     let aws = EmbeddedAws::new(clock, Settings::default());
     aws.create_table(TABLE, "pk");
-    let (one, two) = Place::Table { aws: aws.clone() }.two().await;
+    let (one, two) = At::Table { aws: aws.clone() }.two().await;
     let changed = Binding {
         evidence: Evidence {
             changed: true,
@@ -352,8 +262,11 @@ async fn an_item_of_an_older_stagesweep_has_no_evidence_and_a_damaged_one_is_an_
         ..binding("EPROD")
     };
     let grant = one.grant("job").await;
-    one.ledger.bind(&grant, &changed).await.unwrap();
-    one.ledger.release(&grant, "stopped").await.unwrap();
+    one.ledger.bind(&grant, &changed, &NOTHING).await.unwrap();
+    one.ledger
+        .release(&grant, "stopped", &NOTHING)
+        .await
+        .unwrap();
     assert_eq!(two.ledger.unfinished().await.unwrap().len(), 1);
 
     write(
@@ -369,7 +282,9 @@ async fn an_item_of_an_older_stagesweep_has_no_evidence_and_a_damaged_one_is_an_
     write(&aws, "REMOVE evidence, changed", None).await;
     assert_eq!(two.ledger.unfinished().await.unwrap(), []);
     match two.claim("job").await {
-        Claim::Granted { grant, binding: it } => {
+        Claim::Granted {
+            grant, binding: it, ..
+        } => {
             assert_eq!(it, Some(binding("EPROD")));
             assert_eq!(two.bind(&grant, "EPROD").await, Bound::Bound);
         }
@@ -428,7 +343,7 @@ async fn a_table_that_fails_is_an_error_and_works_again_when_it_is_mended() {
         "The level of configured provisioned throughput for the table was exceeded.",
     ))));
     // Not a reason to refuse to start.
-    let place = Place::Table { aws: aws.clone() };
+    let place = At::Table { aws: aws.clone() };
     let one = place.instance("one", 0).await;
     let claim = one.ledger.claim(&key("job"), "shop", one.until()).await;
     assert!(matches!(claim.unwrap_err(), LedgerError::Table { .. }));
@@ -443,83 +358,42 @@ async fn a_write_whose_answer_is_lost_is_made_again() {
     let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
     let aws = EmbeddedAws::new(clock, Settings::default());
     aws.create_table(TABLE, "pk");
-    let (one, two) = Place::Table { aws: aws.clone() }.two().await;
+    let (one, two) = At::Table { aws: aws.clone() }.two().await;
     for nth in [1, 3, 5, 7, 9, 11] {
         aws.add_rule(Rule::on("UpdateItem").nth(nth).then(Action::DropAfter));
     }
     let grant = one.bound("job", "EPROD").await;
     one.renew(&grant).await.unwrap();
-    one.ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
+    one.ledger
+        .complete(&grant, Outcome::Cleaned, &NOTHING)
+        .await
+        .unwrap();
     assert!(matches!(two.claim("job").await, Claim::Done { .. }));
     two.bound("next", "EPROD").await;
 }
 
-/// The rules over SQLite, as several instances would share them.
-#[derive(Debug)]
-struct SharedRecords {
-    records: Arc<Mutex<Records>>,
-    owner: String,
-    clock: Clock,
-}
-
-impl SharedRecords {
-    fn with<T>(&self, work: impl FnOnce(&mut Records, Timestamp) -> T) -> T {
-        work(&mut self.records.lock().unwrap(), self.clock.now())
-    }
-}
-
-#[async_trait]
-impl Ledger for SharedRecords {
-    async fn claim(
-        &self,
-        key: &JobKey,
-        pipeline: &str,
-        until: Timestamp,
-    ) -> Result<Claim, LedgerError> {
-        self.with(|records, now| records.claim(&self.owner, key, pipeline, now, until))
-    }
-
-    async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
-        self.with(|records, now| records.bind(grant, binding, now))
-    }
-
-    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
-        self.with(|records, _| records.yield_production(grant))
-    }
-
-    async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
-        self.with(Records::unfinished)
-    }
-
-    async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
-        self.with(|records, now| records.renew(grant, now, until))
-    }
-
-    async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError> {
-        self.with(|records, now| records.complete(grant, outcome, now))
-    }
-
-    async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
-        self.with(|records, now| records.release(grant, reason, now))
-    }
-
-    async fn owe(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
-        self.with(|records, _| records.owe(id, notice))
-    }
-
-    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
-        self.with(|records, _| records.owed())
-    }
-
-    async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
-        self.with(|records, _| records.paid(ids))
-    }
-
-    async fn check(&self) -> Result<(), LedgerError> {
-        self.with(Records::check)
-    }
-
-    async fn prune(&self) -> Result<usize, LedgerError> {
-        self.with(Records::prune)
+/// Until the attribute `asked`, the trail alone said who asked.
+#[tokio::test(start_paused = true)]
+async fn an_item_of_an_older_stagesweep_says_by_its_trail_who_asked() {
+    let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
+    let aws = EmbeddedAws::new(clock, Settings::default());
+    aws.create_table(TABLE, "pk");
+    let one = At::Table { aws: aws.clone() }.instance("one", 0).await;
+    let grant = one.grant("job").await;
+    let mut notes = Notes::default();
+    let about = stagesweep::domain::history::About {
+        execution_id: "execution".to_owned(),
+        target: "shop".to_owned(),
+        comment: None,
+        rejected_at_ms: 1,
+        unasked: false,
+        last_receive: true,
+    };
+    notes.note(Note::Began(about), one.clock.now());
+    one.ledger.release(&grant, "stopped", &notes).await.unwrap();
+    write(&aws, "REMOVE asked, last_receive", None).await;
+    match one.claim("job").await {
+        Claim::Granted { past, .. } => assert_eq!(past.notes, notes),
+        other => panic!("{other:?}"),
     }
 }

@@ -10,4 +10,6 @@ mod embedded;
 mod events;
 mod fuzz;
 mod ledgers;
+#[path = "../ledgers/mod.rs"]
+mod ledgers_of_all;
 mod signature;

@@ -16,6 +16,7 @@ use crate::aws::identity::Identity;
 use crate::config::OnTimeout;
 use crate::consumer::{Consumer, Origin};
 use crate::domain::arn::PipelineArn;
+use crate::domain::assignment::Assignment;
 use crate::domain::binding::{AsOf, Slot, as_of};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::event::{JobKey, Rejection};
@@ -405,21 +406,12 @@ impl CatchUp {
             false => Cause::Rejection,
         };
         let (key, settled) = (rejection.key.clone(), Arc::clone(&memory.settled));
-        let event = target
-            .program
-            .is_some()
-            .then(|| rejection.to_event().into());
+        let assignment = Assignment::without_event(rejection, target);
         let when_done = move || {
             settled.lock().insert(key);
         };
         self.consumer
-            .take_up(
-                rejection,
-                event,
-                target,
-                Origin::CatchUp { cause },
-                Box::new(when_done),
-            )
+            .take_up(assignment, Origin::CatchUp { cause }, Box::new(when_done))
             .await;
         false
     }

@@ -2,7 +2,7 @@
 //!
 //! | item | key | attributes |
 //! |---|---|---|
-//! | a job | `job#` and its key | `job_state` (`open`, `done`), `pipeline_name`, `held_by` (empty: by nobody), `epoch`, `lease_until`, `job_outcome`, `last_reason`, `job_trail`, and the binding: `production_id`, `staging_id`, `staging_domain`, `policy_id`, `overwriting`, `evidence`, `changed` (1: the job has changed something, or was about to) |
+//! | a job | `job#` and its key | `job_state` (`open`, `done`), `pipeline_name`, `held_by` (empty: by nobody), `epoch`, `lease_until`, `job_outcome`, `last_reason`, `job_trail`, `asked` (when a run that a message asked for last noted something; 0: the last run was asked for by none), `last_receive` (1: the message is a dead letter next), and the binding: `production_id`, `staging_id`, `staging_domain`, `policy_id`, `overwriting`, `evidence`, `changed` (1: the job has changed something, or was about to) |
 //! | a production distribution | `production#` and its id | the grant that holds it: `job_key`, `held_by`, `epoch` |
 //! | the notices | `notices` | one for each |
 //! | the check | `check` | |
@@ -16,13 +16,13 @@ use crate::aws::dynamodb::{Item, KEY, Value};
 use crate::domain::binding::{Binding, Evidence};
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
-use crate::domain::history::{self, Trail};
-use crate::ledger::{Grant, Unfinished};
+use crate::domain::history::{self, Asked, Notes, Trail};
+use crate::ledger::{Grant, Past, Unfinished};
 
 /// The key of the item that [`crate::ledger::Ledger::check`] writes.
 pub(super) const CHECK: &str = "check";
 
-/// The key of the item of the notices that are owed; each is an attribute of it.
+/// The key of the item of the notices that are to be sent; each is an attribute of it.
 pub(super) const NOTICES: &str = "notices";
 
 const JOB: &str = "job#";
@@ -67,6 +67,40 @@ pub(super) fn binding(job: &Item) -> Option<Option<Binding>> {
         })),
         _ => None,
     }
+}
+
+/// What a job's item says of its runs; `None` if the item is damaged.
+pub(super) fn past(job: &Item) -> Option<Past> {
+    let trail = job.text("job_trail").map(Trail::read).unwrap_or_default();
+    let notes = match job.number("asked") {
+        // An older stagesweep wrote the trail alone.
+        None => Notes::of_trail(trail),
+        Some(at_ms) => Notes {
+            trail,
+            asked: (at_ms > 0).then(|| Asked {
+                at_ms,
+                last_receive: job.number("last_receive") == Some(1),
+            }),
+        },
+    };
+    Some(Past {
+        first_claimed_at: Timestamp::from_millisecond(job.number("first_seen")?).ok()?,
+        last_reason: job.text("last_reason").map(str::to_owned),
+        notes,
+    })
+}
+
+/// The values of what is noted of a job.
+pub(super) fn note_values(notes: &Notes) -> [(&'static str, Value); 3] {
+    let (trail, asked) = (notes.trail.text(), notes.asked);
+    [
+        (":trail", trail.as_str().into()),
+        (":asked", asked.map_or(0, |it| it.at_ms).into()),
+        (
+            ":last_receive",
+            i64::from(asked.is_some_and(|it| it.last_receive)).into(),
+        ),
+    ]
 }
 
 /// An expression that writes a binding, in two parts: what it sets, and what it removes. Between them

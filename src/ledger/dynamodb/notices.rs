@@ -1,4 +1,4 @@
-//! The notices that are owed to somebody ([`crate::notify`]): attributes of one item.
+//! The notices that are to be sent to somebody ([`crate::notify`]): attributes of one item.
 
 use super::DynamoDbLedger;
 use super::item::NOTICES;
@@ -41,7 +41,6 @@ impl DynamoDbLedger {
         Ok(kept.into_iter().map(|it| it.notice).collect())
     }
 
-    /// Forgets notices.
     pub(super) async fn forget_notices(&self, ids: &[String]) -> Result<(), LedgerError> {
         let attributes: Vec<_> = ids.iter().map(|id| notice_attribute(id)).collect();
         self.remove(&attributes).await
@@ -63,7 +62,7 @@ impl DynamoDbLedger {
     }
 }
 
-/// A notice that is owed.
+/// A notice that is kept.
 struct Kept {
     attribute: String,
     since: i64,

@@ -38,11 +38,11 @@ use super::records::{GUEST, Records};
 use crate::domain::binding::Binding;
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
-use crate::domain::history::{Note, Record, Trail};
+use crate::domain::history::{Notes, Record};
 use crate::domain::plain::plain;
-use crate::ledger::trails::Trails;
-use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Unfinished};
+use crate::ledger::{Bound, Claim, Grant, Ledger, LedgerError, OpenError, Outbox, Unfinished};
 use crate::runtime::clock::Clock;
+use crate::runtime::health::LedgerTrouble;
 
 /// A ledger in a file.
 #[derive(Debug)]
@@ -50,7 +50,6 @@ pub struct EmbeddedLedger {
     opened: Arc<Opened>,
     /// Whose turn it is, so that a thousand jobs do not wait in a thousand threads.
     turn: Arc<Semaphore>,
-    trails: Trails,
     owner: String,
     clock: Clock,
 }
@@ -69,12 +68,13 @@ impl EmbeddedLedger {
         match lock.try_lock() {
             Ok(()) => leave_note(&mut lock, &clock),
             Err(TryLockError::WouldBlock) => {
-                return Err(LedgerError::InUse {
+                return Err(OpenError::InUse {
                     path: path.display().to_string(),
                     holder: noted(&beside(path, ".lock")),
-                });
+                }
+                .into());
             }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::Error(error)) => return Err(io(error).into()),
         }
         let opened = Opened {
             records: Mutex::new(Records::open(path)?),
@@ -87,12 +87,11 @@ impl EmbeddedLedger {
             // Whoever held these leases is dead: the file is ours alone, until the lock is dropped.
             Ok(()) => opened.work(Records::end_leases)?,
             Err(TryLockError::WouldBlock) => opened.work(Records::end_leases_of_holders)?,
-            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::Error(error)) => return Err(io(error).into()),
         }
         Ok(Self {
             opened: Arc::new(opened),
             turn: Arc::new(Semaphore::new(1)),
-            trails: Trails::default(),
             owner,
             clock,
         })
@@ -114,7 +113,7 @@ impl EmbeddedLedger {
                 guests.lock_shared().map_err(&io)?;
                 false
             }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::Error(error)) => return Err(io(error).into()),
         };
         let mut records = Records::open_beside(path)?;
         if alone {
@@ -131,7 +130,6 @@ impl EmbeddedLedger {
                 _lock: guests,
             }),
             turn: Arc::new(Semaphore::new(1)),
-            trails: Trails::default(),
             owner: format!("{GUEST}{instance}"),
             clock,
         })
@@ -164,14 +162,14 @@ impl EmbeddedLedger {
 }
 
 impl EmbeddedLedger {
-    /// A change with a grant; what was noted of the job goes with it.
-    async fn granted<T, F>(&self, grant: &Grant, work: F) -> Result<T, LedgerError>
+    /// A change with a grant.
+    async fn granted<T, F>(&self, grant: &Grant, notes: &Notes, work: F) -> Result<T, LedgerError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Records, &Grant) -> Result<T, LedgerError> + Send + 'static,
+        F: FnOnce(&mut Records, &Grant, &Notes) -> Result<T, LedgerError> + Send + 'static,
     {
-        let (grant, trail) = (grant.clone(), self.trails.text(grant));
-        self.on_disk(move |records| work(records.with_trail(&grant, trail), &grant))
+        let (grant, notes) = (grant.clone(), notes.clone());
+        self.on_disk(move |records| work(records, &grant, &notes))
             .await
     }
 }
@@ -202,10 +200,9 @@ impl Opened {
     fn is_in_place(&self) -> Result<(), LedgerError> {
         match identity(&self.path) {
             Ok(identity) if identity == self.identity => Ok(()),
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(LedgerError::Io {
-                path: self.path.display().to_string(),
-                source: error,
-            }),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed(&self.path)(error).into())
+            }
             _ => Err(LedgerError::Replaced {
                 path: self.path.display().to_string(),
             }),
@@ -275,7 +272,7 @@ fn noted(lock: &Path) -> String {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), LedgerError> {
+fn make_directory(path: &Path) -> Result<(), OpenError> {
     match path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -285,9 +282,9 @@ fn make_directory(path: &Path) -> Result<(), LedgerError> {
     }
 }
 
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> LedgerError {
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> OpenError {
     let path = path.display().to_string();
-    move |source| LedgerError::Io {
+    move |source| OpenError::Io {
         path: path.clone(),
         source,
     }
@@ -303,17 +300,8 @@ impl Ledger for EmbeddedLedger {
     ) -> Result<Claim, LedgerError> {
         let (key, pipeline, owner) = (key.clone(), pipeline.to_owned(), self.owner.clone());
         let now = self.clock.now();
-        let (claim, trail) = self
-            .on_disk(move |records| {
-                let claim = records.claim(&owner, &key, &pipeline, now, until)?;
-                // That it cannot be read stops nothing.
-                Ok((claim, records.trail(&key).unwrap_or_default()))
-            })
-            .await?;
-        if let Claim::Granted { grant, .. } = &claim {
-            self.trails.begin(grant, trail.as_deref());
-        }
-        Ok(claim)
+        self.on_disk(move |records| records.claim(&owner, &key, &pipeline, now, until))
+            .await
     }
 
     async fn done(&self, keys: &[JobKey]) -> Result<BTreeSet<JobKey>, LedgerError> {
@@ -321,17 +309,21 @@ impl Ledger for EmbeddedLedger {
         self.on_disk(move |records| records.done(&keys)).await
     }
 
-    async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
+    async fn bind(
+        &self,
+        grant: &Grant,
+        binding: &Binding,
+        notes: &Notes,
+    ) -> Result<Bound, LedgerError> {
         let (binding, now) = (binding.clone(), self.clock.now());
-        self.granted(grant, move |records, grant| {
-            records.bind(grant, &binding, now)
+        self.granted(grant, notes, move |records, grant, notes| {
+            records.bind(grant, &binding, notes, now)
         })
         .await
     }
 
-    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
-        self.granted(grant, |records, grant| records.yield_production(grant))
-            .await
+    async fn yield_production(&self, grant: &Grant, notes: &Notes) -> Result<(), LedgerError> {
+        self.granted(grant, notes, Records::yield_production).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, LedgerError> {
@@ -339,58 +331,42 @@ impl Ledger for EmbeddedLedger {
         self.on_disk(move |records| records.unfinished(now)).await
     }
 
-    async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
+    async fn renew(
+        &self,
+        grant: &Grant,
+        until: Timestamp,
+        notes: &Notes,
+    ) -> Result<(), LedgerError> {
         let now = self.clock.now();
-        self.granted(grant, move |records, grant| {
-            records.renew(grant, now, until)
+        self.granted(grant, notes, move |records, grant, notes| {
+            records.renew(grant, now, until, notes)
         })
         .await
     }
 
-    async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError> {
+    async fn complete(
+        &self,
+        grant: &Grant,
+        outcome: Outcome,
+        notes: &Notes,
+    ) -> Result<(), LedgerError> {
         let now = self.clock.now();
-        let completed = self
-            .granted(grant, move |records, grant| {
-                records.complete(grant, outcome, now)
-            })
-            .await;
-        if completed.is_ok() {
-            self.trails.end(grant);
-        }
-        completed
+        self.granted(grant, notes, move |records, grant, notes| {
+            records.complete(grant, outcome, notes, now)
+        })
+        .await
     }
 
-    async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
+    async fn release(&self, grant: &Grant, reason: &str, notes: &Notes) -> Result<(), LedgerError> {
         let (reason, now) = (reason.to_owned(), self.clock.now());
-        let released = self
-            .granted(grant, move |records, grant| {
-                records.release(grant, &reason, now)
-            })
-            .await;
-        self.trails.end(grant);
-        released
+        self.granted(grant, notes, move |records, grant, notes| {
+            records.release(grant, &reason, notes, now)
+        })
+        .await
     }
 
-    fn trail(&self, grant: &Grant) -> Option<Trail> {
-        self.trails.get(grant)
-    }
-
-    fn note(&self, grant: &Grant, note: Note) {
-        self.trails.note(grant, note, self.clock.now());
-    }
-
-    async fn owe(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
-        let (id, notice) = (id.to_owned(), notice.to_owned());
-        self.on_disk(move |records| records.owe(&id, &notice)).await
-    }
-
-    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
-        self.on_disk(Records::owed).await
-    }
-
-    async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
-        let ids = ids.to_vec();
-        self.on_disk(move |records| records.paid(&ids)).await
+    fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     async fn check(&self) -> Result<(), LedgerError> {
@@ -398,9 +374,35 @@ impl Ledger for EmbeddedLedger {
         self.on_disk(move |records| records.check(now)).await
     }
 
+    fn trouble(&self) -> Option<LedgerTrouble> {
+        None
+    }
+
+    async fn troubled(&self) -> LedgerTrouble {
+        std::future::pending().await
+    }
+
     async fn prune(&self) -> Result<usize, LedgerError> {
         let now = self.clock.now();
         self.on_disk(move |records| records.prune(now)).await
+    }
+}
+
+#[async_trait]
+impl Outbox for EmbeddedLedger {
+    async fn enqueue(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
+        let (id, notice) = (id.to_owned(), notice.to_owned());
+        self.on_disk(move |records| records.enqueue(&id, &notice))
+            .await
+    }
+
+    async fn pending(&self) -> Result<Vec<String>, LedgerError> {
+        self.on_disk(Records::pending).await
+    }
+
+    async fn acknowledge(&self, ids: &[String]) -> Result<(), LedgerError> {
+        let ids = ids.to_vec();
+        self.on_disk(move |records| records.acknowledge(&ids)).await
     }
 }
 

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::history::{Kind, State};
+use crate::domain::history::{About, Asked, Kind, Note, State};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -74,14 +74,31 @@ async fn a_job_is_claimed_bound_renewed_and_done_and_stays_done_through_a_reopen
     let ledger = place.open("one");
     let grant = place.grant(&ledger, "job").await;
     assert_eq!((&*grant.owner, grant.epoch), ("one", 1));
-    let bound = ledger.bind(&grant, &binding("EPROD")).await.unwrap();
+    let bound = ledger
+        .bind(&grant, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
     assert_eq!(bound, Bound::Bound);
-    ledger.renew(&grant, place.soon()).await.unwrap();
-    ledger.complete(&grant, Outcome::Superseded).await.unwrap();
+    ledger
+        .renew(&grant, place.soon(), &Notes::default())
+        .await
+        .unwrap();
+    ledger
+        .complete(&grant, Outcome::Superseded, &Notes::default())
+        .await
+        .unwrap();
     // The answer to the first call may have been lost: the second one changes nothing.
-    ledger.complete(&grant, Outcome::Superseded).await.unwrap();
-    ledger.release(&grant, "too late").await.unwrap();
-    assert!(not_owner(ledger.renew(&grant, place.soon()).await));
+    ledger
+        .complete(&grant, Outcome::Superseded, &Notes::default())
+        .await
+        .unwrap();
+    ledger
+        .release(&grant, "too late", &Notes::default())
+        .await
+        .unwrap();
+    assert!(not_owner(
+        ledger.renew(&grant, place.soon(), &Notes::default()).await
+    ));
 
     let done = Claim::Done {
         outcome: Outcome::Superseded,
@@ -93,33 +110,28 @@ async fn a_job_is_claimed_bound_renewed_and_done_and_stays_done_through_a_reopen
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_released_job_is_granted_at_once_with_its_binding_and_a_higher_epoch() {
-    let place = Place::new();
-    let ledger = place.open("one");
-    let first = place.grant(&ledger, "job").await;
-    ledger.bind(&first, &binding("EPROD")).await.unwrap();
-    ledger.release(&first, "unavailable").await.unwrap();
-    let Claim::Granted {
-        grant,
-        binding: kept,
-    } = place.claim(&ledger, "job").await
-    else {
-        panic!("not granted")
-    };
-    assert_eq!(grant.epoch, 2);
-    assert_eq!(kept, Some(binding("EPROD")));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_late_holder_can_neither_bind_nor_renew_nor_complete_nor_release() {
     let place = Place::new();
     let ledger = place.open("one");
     let late = place.grant(&ledger, "job").await;
     let newer = place.grant(&ledger, "job").await;
-    assert!(not_owner(ledger.bind(&late, &binding("EPROD")).await));
-    assert!(not_owner(ledger.renew(&late, place.soon()).await));
-    assert!(not_owner(ledger.complete(&late, Outcome::Cleaned).await));
-    ledger.release(&late, "late").await.unwrap();
+    assert!(not_owner(
+        ledger
+            .bind(&late, &binding("EPROD"), &Notes::default())
+            .await
+    ));
+    assert!(not_owner(
+        ledger.renew(&late, place.soon(), &Notes::default()).await
+    ));
+    assert!(not_owner(
+        ledger
+            .complete(&late, Outcome::Cleaned, &Notes::default())
+            .await
+    ));
+    ledger
+        .release(&late, "late", &Notes::default())
+        .await
+        .unwrap();
 
     // Nothing of it left a trace: the newer grant stands, unbound and leased.
     let stranger = Grant {
@@ -127,9 +139,15 @@ async fn a_late_holder_can_neither_bind_nor_renew_nor_complete_nor_release() {
         ..newer.clone()
     };
     assert!(not_owner(
-        ledger.complete(&stranger, Outcome::Cleaned).await
+        ledger
+            .complete(&stranger, Outcome::Cleaned, &Notes::default())
+            .await
     ));
-    assert!(not_owner(ledger.renew(&stranger, place.soon()).await));
+    assert!(not_owner(
+        ledger
+            .renew(&stranger, place.soon(), &Notes::default())
+            .await
+    ));
     let database = Connection::open(place.path()).unwrap();
     let (production, until) = database
         .query_row(
@@ -142,23 +160,15 @@ async fn a_late_holder_can_neither_bind_nor_renew_nor_complete_nor_release() {
 
     // Not even while another job has the production distribution.
     let other = place.grant(&ledger, "other job").await;
-    ledger.bind(&other, &binding("EPROD")).await.unwrap();
-    assert!(not_owner(ledger.bind(&late, &binding("EPROD")).await));
-}
-
-#[tokio::test(start_paused = true)]
-async fn another_instances_lease_is_respected_until_it_ends() {
-    let place = Place::new();
-    let mut ledger = place.open("one");
-    place.grant(&ledger, "job").await;
-    let until = place.soon();
-    // As a second instance would see it that shares the records.
-    ledger.owner = "two".to_owned();
-    assert_eq!(place.claim(&ledger, "job").await, Claim::Leased { until });
-    tokio::time::advance(2 * MINUTE - Duration::from_millis(1)).await;
-    assert_eq!(place.claim(&ledger, "job").await, Claim::Leased { until });
-    tokio::time::advance(Duration::from_millis(1)).await;
-    assert_eq!(place.grant(&ledger, "job").await.epoch, 2);
+    ledger
+        .bind(&other, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
+    assert!(not_owner(
+        ledger
+            .bind(&late, &binding("EPROD"), &Notes::default())
+            .await
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,17 +176,24 @@ async fn a_killed_owners_lease_ends_when_the_ledger_is_opened_again() {
     let place = Place::new();
     let ledger = place.open("killed");
     let dead = place.grant(&ledger, "job").await;
-    ledger.bind(&dead, &binding("EPROD")).await.unwrap();
+    ledger
+        .bind(&dead, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
     drop(ledger);
 
     let ledger = place.open("heir");
     // The production distribution is free again as well.
     let other = place.grant(&ledger, "other job").await;
-    let bound = ledger.bind(&other, &binding("EPROD")).await.unwrap();
+    let bound = ledger
+        .bind(&other, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
     assert_eq!(bound, Bound::Bound);
     let Claim::Granted {
         grant,
         binding: kept,
+        ..
     } = place.claim(&ledger, "job").await
     else {
         panic!("not granted")
@@ -184,30 +201,11 @@ async fn a_killed_owners_lease_ends_when_the_ledger_is_opened_again() {
     assert_eq!(&*grant.owner, "heir");
     assert!(grant.epoch > dead.epoch);
     assert_eq!(kept, Some(binding("EPROD")));
-    assert!(not_owner(ledger.complete(&dead, Outcome::Cleaned).await));
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_job_at_a_time_holds_a_production_distribution() {
-    let place = Place::new();
-    let ledger = place.open("one");
-    let first = place.grant(&ledger, "first").await;
-    let second = place.grant(&ledger, "second").await;
-    ledger.bind(&first, &binding("EPROD")).await.unwrap();
-    // Binding again what is bound is no conflict with itself.
-    let again = ledger.bind(&first, &binding("EPROD")).await.unwrap();
-    assert_eq!(again, Bound::Bound);
-
-    let until = place.soon();
-    let busy = ledger.bind(&second, &binding("EPROD")).await.unwrap();
-    assert_eq!(busy, Bound::ProductionBusy { until });
-    ledger.complete(&first, Outcome::Cleaned).await.unwrap();
-    let free = ledger.bind(&second, &binding("EPROD")).await.unwrap();
-    assert_eq!(free, Bound::Bound);
-    let third = place.grant(&ledger, "third").await;
-    tokio::time::advance(2 * MINUTE).await;
-    let lapsed = ledger.bind(&third, &binding("EPROD")).await.unwrap();
-    assert_eq!(lapsed, Bound::Bound);
+    assert!(not_owner(
+        ledger
+            .complete(&dead, Outcome::Cleaned, &Notes::default())
+            .await
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,13 +213,25 @@ async fn done_jobs_are_kept_for_15_days_and_open_ones_for_30() {
     let place = Place::new();
     let ledger = place.open("one");
     let done = place.grant(&ledger, "done").await;
-    ledger.complete(&done, Outcome::Cleaned).await.unwrap();
+    ledger
+        .complete(&done, Outcome::Cleaned, &Notes::default())
+        .await
+        .unwrap();
     let abandoned = place.grant(&ledger, "abandoned").await;
-    ledger.bind(&abandoned, &binding("EPROD")).await.unwrap();
-    ledger.release(&abandoned, "unavailable").await.unwrap();
+    ledger
+        .bind(&abandoned, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
+    ledger
+        .release(&abandoned, "unavailable", &Notes::default())
+        .await
+        .unwrap();
     let working = place.grant(&ledger, "working").await;
     let far = place.clock.now().checked_add(60 * DAY).unwrap();
-    ledger.renew(&working, far).await.unwrap();
+    ledger
+        .renew(&working, far, &Notes::default())
+        .await
+        .unwrap();
 
     tokio::time::advance(15 * DAY).await;
     assert_eq!(ledger.prune().await.unwrap(), 0);
@@ -248,7 +258,10 @@ async fn done_jobs_are_kept_for_15_days_and_open_ones_for_30() {
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(ledger.prune().await.unwrap(), 2);
     // What is leased is worked on, however old.
-    ledger.renew(&working, far).await.unwrap();
+    ledger
+        .renew(&working, far, &Notes::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,10 +271,13 @@ async fn a_second_opener_is_told_that_the_file_is_in_use() {
     let grant = place.grant(&ledger, "job").await;
     let second = EmbeddedLedger::open(&place.path(), "two".to_owned(), place.clock.clone());
     let error = second.unwrap_err();
-    assert!(matches!(error, LedgerError::InUse { .. }));
+    assert!(matches!(error, LedgerError::Open(OpenError::InUse { .. })));
     assert!(error.to_string().contains("ledger.db"), "{error}");
     // And has ended nobody's lease.
-    ledger.renew(&grant, place.soon()).await.unwrap();
+    ledger
+        .renew(&grant, place.soon(), &Notes::default())
+        .await
+        .unwrap();
     drop(ledger);
     place.open("two");
 }
@@ -278,11 +294,11 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
         EmbeddedLedger::open(&place.path(), "two".to_owned(), place.clock.clone()).unwrap_err();
     assert!(matches!(
         error,
-        LedgerError::NewerSchema {
+        LedgerError::Open(OpenError::NewerSchema {
             found: 7,
-            known: 4,
+            known: 5,
             ..
-        }
+        })
     ));
     assert_eq!(std::fs::read(place.path()).unwrap(), before);
 }
@@ -292,13 +308,17 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it
     let place = Place::new();
     let ledger = place.open("one");
     let grant = place.grant(&ledger, "job/1").await;
-    ledger.bind(&grant, &binding("EPROD")).await.unwrap();
+    ledger
+        .bind(&grant, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
     drop(ledger);
     let database = Connection::open(place.path()).unwrap();
     database
         .execute_batch(
             "ALTER TABLE jobs DROP COLUMN trail; ALTER TABLE jobs DROP COLUMN evidence;
-             ALTER TABLE jobs DROP COLUMN changed; DROP TABLE notices; PRAGMA user_version = 1",
+             ALTER TABLE jobs DROP COLUMN changed; ALTER TABLE jobs DROP COLUMN asked;
+             ALTER TABLE jobs DROP COLUMN last_receive; DROP TABLE notices; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(database);
@@ -310,27 +330,87 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it
     let guest = EmbeddedLedger::open_beside(&place.path(), "g", place.clock.clone());
     assert!(matches!(
         guest,
-        Err(LedgerError::OlderSchema { found: 1, .. })
+        Err(LedgerError::Open(OpenError::OlderSchema { found: 1, .. }))
     ));
 
     let ledger = place.open("two");
     let Claim::Granted {
         binding: kept,
         grant,
+        past,
     } = place.claim(&ledger, "job/1").await
     else {
         panic!("not granted")
     };
     assert_eq!(kept, Some(binding("EPROD")));
-    ledger.note(&grant, Note::Entry(Kind::Applied, "detach_policy"));
-    ledger.renew(&grant, place.soon()).await.unwrap();
-    ledger.owe("id", "notice").await.unwrap();
+    assert_eq!(past.notes, Notes::default());
+    let mut notes = past.notes;
+    notes.note(Note::Entry(Kind::Applied, "detach_policy"), place.soon());
+    ledger.renew(&grant, place.soon(), &notes).await.unwrap();
+    ledger.enqueue("id", "notice").await.unwrap();
     let records = EmbeddedLedger::history(&place.path(), &place.clock).unwrap();
     assert_eq!(records[0].steps(), 1);
 }
 
+/// Until the fifth schema, the trail alone said who asked.
 #[tokio::test(start_paused = true)]
-async fn what_is_noted_goes_with_the_next_change_and_outlives_the_grant() {
+async fn a_file_of_the_fourth_schema_says_by_its_trails_who_asked() {
+    let place = Place::new();
+    let ledger = place.open("one");
+    let about = |unasked, last_receive| About {
+        execution_id: "execution".to_owned(),
+        target: "shop".to_owned(),
+        comment: Some("\"quoted\"".to_owned()),
+        rejected_at_ms: 1,
+        unasked,
+        last_receive,
+    };
+    let at = place.clock.now();
+    let asked = |last_receive| {
+        let at_ms = at.as_millisecond();
+        Some(Asked {
+            at_ms,
+            last_receive,
+        })
+    };
+    let cases = [
+        ("last", Some(about(false, true)), asked(true)),
+        ("asked", Some(about(false, false)), asked(false)),
+        ("unasked", Some(about(true, false)), None),
+        ("not begun", None, None),
+    ];
+    for (job, about, _) in &cases {
+        let grant = place.grant(&ledger, job).await;
+        let mut notes = Notes::default();
+        if let Some(about) = about {
+            notes.note(Note::Began(about.clone()), at);
+        }
+        ledger.release(&grant, "stopped", &notes).await.unwrap();
+    }
+    drop(ledger);
+    let older = |sql: &str| {
+        let database = Connection::open(place.path()).unwrap();
+        database.execute_batch(sql).unwrap();
+    };
+    older(
+        "ALTER TABLE jobs DROP COLUMN asked; ALTER TABLE jobs DROP COLUMN last_receive;
+         INSERT INTO jobs (key, pipeline, state, owner, epoch, lease_until, first_seen, updated, trail)
+         VALUES ('damaged', 'shop', 'open', '', 9, 0, 0, 0, '{no json'),
+                ('without', 'shop', 'open', '', 9, 0, 0, 0, NULL);
+         PRAGMA user_version = 4",
+    );
+    let ledger = place.open("two");
+    let without = [("damaged", None, None), ("without", None, None)];
+    for (job, _, expected) in cases.into_iter().chain(without) {
+        let Claim::Granted { past, .. } = place.claim(&ledger, job).await else {
+            panic!("not granted")
+        };
+        assert_eq!(past.notes.asked, expected, "{job}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_noted_is_history_from_the_next_change_on() {
     let place = Place::new();
     let ledger = place.open("one");
     let steps = || {
@@ -338,16 +418,24 @@ async fn what_is_noted_goes_with_the_next_change_and_outlives_the_grant() {
         (records[0].steps(), records[0].state.clone())
     };
     let first = place.grant(&ledger, "job").await;
-    ledger.note(&first, Note::Entry(Kind::Applied, "detach_policy"));
+    let mut notes = Notes::default();
+    notes.note(
+        Note::Entry(Kind::Applied, "detach_policy"),
+        place.clock.now(),
+    );
     assert_eq!(steps(), (0, State::Working));
-    ledger.release(&first, "throttled").await.unwrap();
+    ledger.release(&first, "throttled", &notes).await.unwrap();
     assert_eq!(steps(), (1, State::Open(Some("throttled".to_owned()))));
 
-    // The trail goes on under the next grant; who has lost the job adds nothing to it.
     let second = place.grant(&ledger, "job").await;
-    ledger.note(&first, Note::Entry(Kind::Applied, "delete_policy"));
-    ledger.note(&second, Note::Entry(Kind::Applied, "disable_staging"));
-    ledger.complete(&second, Outcome::Cleaned).await.unwrap();
+    notes.note(
+        Note::Entry(Kind::Applied, "disable_staging"),
+        place.clock.now(),
+    );
+    ledger
+        .complete(&second, Outcome::Cleaned, &notes)
+        .await
+        .unwrap();
     assert_eq!(steps(), (2, State::Done(Outcome::Cleaned)));
 }
 
@@ -358,29 +446,49 @@ async fn a_guest_shares_the_file_with_its_holder_by_the_same_rules() {
         |name: &str| EmbeddedLedger::open_beside(&place.path(), name, place.clock.clone()).unwrap();
     let daemon = place.open("daemon");
     let held = place.grant(&daemon, "job").await;
-    daemon.bind(&held, &binding("EPROD")).await.unwrap();
+    daemon
+        .bind(&held, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
 
     // It ends no lease of the holder, and has to wait for the production distribution.
     let one = guest("one");
-    daemon.renew(&held, place.soon()).await.unwrap();
+    daemon
+        .renew(&held, place.soon(), &Notes::default())
+        .await
+        .unwrap();
     assert!(matches!(
         place.claim(&one, "job").await,
         Claim::Leased { .. }
     ));
     let mine = place.grant(&one, "manual").await;
-    let busy = one.bind(&mine, &binding("EPROD")).await.unwrap();
+    let busy = one
+        .bind(&mine, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
     assert!(matches!(busy, Bound::ProductionBusy { .. }));
-    daemon.complete(&held, Outcome::Cleaned).await.unwrap();
-    let bound = one.bind(&mine, &binding("EPROD")).await.unwrap();
+    daemon
+        .complete(&held, Outcome::Cleaned, &Notes::default())
+        .await
+        .unwrap();
+    let bound = one
+        .bind(&mine, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
     assert_eq!(bound, Bound::Bound);
 
     // A daemon that starts, and another guest, leave a live guest's lease alone.
     drop(daemon);
     let daemon = place.open("next");
     let two = guest("two");
-    one.renew(&mine, place.soon()).await.unwrap();
+    one.renew(&mine, place.soon(), &Notes::default())
+        .await
+        .unwrap();
     let next = place.grant(&daemon, "next job").await;
-    let busy = daemon.bind(&next, &binding("EPROD")).await.unwrap();
+    let busy = daemon
+        .bind(&next, &binding("EPROD"), &Notes::default())
+        .await
+        .unwrap();
     assert!(matches!(busy, Bound::ProductionBusy { .. }));
     assert!(matches!(
         place.claim(&two, "manual").await,
@@ -391,13 +499,18 @@ async fn a_guest_shares_the_file_with_its_holder_by_the_same_rules() {
     drop((one, two));
     let three = guest("three");
     place.grant(&three, "manual").await;
-    daemon.renew(&next, place.soon()).await.unwrap();
+    daemon
+        .renew(&next, place.soon(), &Notes::default())
+        .await
+        .unwrap();
 
     // And so does the next daemon.
     let lost = place.grant(&three, "other").await;
     drop((three, daemon));
     let daemon = place.open("last");
-    assert!(not_owner(daemon.renew(&lost, place.soon()).await));
+    assert!(not_owner(
+        daemon.renew(&lost, place.soon(), &Notes::default()).await
+    ));
 }
 
 fn open_error(path: &Path) -> String {
@@ -454,10 +567,17 @@ async fn while_it_cannot_be_written_nothing_is_granted_and_check_says_so() {
     failed(ledger.check().await);
     let claim = ledger.claim(&key("new"), "shop", place.soon()).await;
     failed(claim.map(|_| ()));
-    failed(ledger.complete(&grant, Outcome::Cleaned).await);
+    failed(
+        ledger
+            .complete(&grant, Outcome::Cleaned, &Notes::default())
+            .await,
+    );
     query_only(false);
     ledger.check().await.unwrap();
-    ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
+    ledger
+        .complete(&grant, Outcome::Cleaned, &Notes::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -465,7 +585,10 @@ async fn a_record_that_cannot_be_is_an_error_and_never_a_grant() {
     let place = Place::new();
     let ledger = place.open("one");
     let grant = place.grant(&ledger, "job").await;
-    ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
+    ledger
+        .complete(&grant, Outcome::Cleaned, &Notes::default())
+        .await
+        .unwrap();
     for outcome in ["NULL", "'unheard_of'"] {
         Connection::open(place.path())
             .unwrap()
@@ -489,13 +612,20 @@ async fn a_file_that_is_removed_or_replaced_in_mid_run_is_not_written_to_any_mor
     };
     std::fs::rename(place.path(), &aside).unwrap();
     replaced(ledger.check().await);
-    replaced(ledger.complete(&grant, Outcome::Cleaned).await);
+    replaced(
+        ledger
+            .complete(&grant, Outcome::Cleaned, &Notes::default())
+            .await,
+    );
     std::fs::copy(&aside, place.path()).unwrap();
     replaced(ledger.check().await);
 
     std::fs::rename(&aside, place.path()).unwrap();
     ledger.check().await.unwrap();
-    ledger.complete(&grant, Outcome::Cleaned).await.unwrap();
+    ledger
+        .complete(&grant, Outcome::Cleaned, &Notes::default())
+        .await
+        .unwrap();
 }
 
 /// Dropping a task in the middle of a call does not end the call.
@@ -512,11 +642,14 @@ async fn the_file_stays_locked_while_a_call_to_a_dropped_ledger_goes_on() {
     assert!(begun.is_err());
     drop(ledger);
     let open = || EmbeddedLedger::open(&place.path(), "two".to_owned(), place.clock.clone());
-    assert!(matches!(open(), Err(LedgerError::InUse { .. })));
+    assert!(matches!(
+        open(),
+        Err(LedgerError::Open(OpenError::InUse { .. }))
+    ));
     held.rollback().unwrap();
     let second = loop {
         match open() {
-            Err(LedgerError::InUse { .. }) => tokio::task::yield_now().await,
+            Err(LedgerError::Open(OpenError::InUse { .. })) => tokio::task::yield_now().await,
             opened => break opened.unwrap(),
         }
     };

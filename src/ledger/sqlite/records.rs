@@ -9,7 +9,7 @@
 //! | `schema` | whose a file is, its tables, and bringing an older one up to date |
 //! | `grants` | who may work on a job, and which job holds a production distribution |
 //! | `history` | what people are told of the jobs |
-//! | `notices` | what is owed to somebody |
+//! | `notices` | what is to be sent to somebody |
 //!
 //! **Guarantees.** Every call is one transaction: it happened, or it did not. In a file, it is on
 //! disk before the call returns (WAL, `synchronous = FULL`).
@@ -29,23 +29,22 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 pub(super) use self::grants::GUEST;
 use self::schema::{SCHEMA, SCHEMA_VERSION, Unfit, prepare, version};
-use crate::ledger::{Grant, LedgerError, OPEN_RETENTION, RETENTION};
+use crate::domain::history::Notes;
+use crate::ledger::{Grant, LedgerError, OPEN_RETENTION, OpenError, RETENTION};
 
 /// What has been seen and done, by whatever owners.
 #[derive(Debug)]
 pub struct Records {
     database: Connection,
-    /// A trail that the next transaction writes first.
-    trail: Option<(Grant, String)>,
 }
 
 impl Records {
     /// Opens the records in the file at `path`, creating it if need be.
     ///
     /// # Errors
-    /// [`LedgerError`] if the file is none of ours, its schema is newer, it is damaged, or it
+    /// [`OpenError`] if the file is none of ours, its schema is newer, it is damaged, or it
     /// cannot be written. What is none of ours is left as it is.
-    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         Self::open_with(path, flags, prepare)
     }
@@ -55,7 +54,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::open`]; and if the file's schema is older.
-    pub fn open_beside(path: &Path) -> Result<Self, LedgerError> {
+    pub fn open_beside(path: &Path) -> Result<Self, OpenError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         Self::open_with(path, flags, |database| match version(&database)? {
             Some(older) if older < SCHEMA_VERSION => Err(Unfit::Older(older)),
@@ -67,10 +66,10 @@ impl Records {
         path: &Path,
         flags: OpenFlags,
         prepare: impl FnOnce(Connection) -> Result<Self, Unfit>,
-    ) -> Result<Self, LedgerError> {
+    ) -> Result<Self, OpenError> {
         let name = || path.display().to_string();
         // Else SQLite would see more than a file's name in `:memory:` and `file:…`.
-        let absolute = std::path::absolute(path).map_err(|source| LedgerError::Io {
+        let absolute = std::path::absolute(path).map_err(|source| OpenError::Io {
             path: name(),
             source,
         })?;
@@ -81,21 +80,21 @@ impl Records {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(database, flags).map_err(Unfit::Database);
         opened.and_then(prepare).map_err(|unfit| match unfit {
-            Unfit::Database(source) => LedgerError::Open {
+            Unfit::Database(source) => OpenError::Open {
                 path: name(),
                 source,
             },
-            Unfit::Newer(found) => LedgerError::NewerSchema {
+            Unfit::Newer(found) => OpenError::NewerSchema {
                 path: name(),
                 found,
                 known: SCHEMA_VERSION,
             },
-            Unfit::Older(found) => LedgerError::OlderSchema {
+            Unfit::Older(found) => OpenError::OlderSchema {
                 path: name(),
                 found,
             },
-            Unfit::Foreign => LedgerError::Foreign { path: name() },
-            Unfit::Corrupt(detail) => LedgerError::Corrupt {
+            Unfit::Foreign => OpenError::Foreign { path: name() },
+            Unfit::Corrupt(detail) => OpenError::Corrupt {
                 path: name(),
                 detail,
             },
@@ -111,16 +110,7 @@ impl Records {
         database
             .execute_batch(SCHEMA)
             .map_err(LedgerError::Database)?;
-        Ok(Self {
-            database,
-            trail: None,
-        })
-    }
-
-    /// Lets the next change that is made with this grant write the job's trail too.
-    pub fn with_trail(&mut self, grant: &Grant, trail: Option<String>) -> &mut Self {
-        self.trail = trail.map(|trail| (grant.clone(), trail));
-        self
+        Ok(Self { database })
     }
 
     /// Writes something that means nothing, to find out whether the records can be written.
@@ -171,6 +161,32 @@ impl Records {
         &self.database
     }
 
+    /// Changes the record of a granted job in one transaction, and takes along what is noted of the job.
+    fn change<T>(
+        &mut self,
+        grant: &Grant,
+        notes: &Notes,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        self.transact(|transaction| {
+            let asked = notes.asked;
+            // That they cannot be written alone stops nothing.
+            let _ = transaction.execute(
+                "UPDATE jobs SET trail = ?4, asked = ?5, last_receive = ?6
+                 WHERE key = ?1 AND owner = ?2 AND epoch = ?3",
+                params![
+                    grant.key.as_str(),
+                    grant.owner,
+                    grant.epoch,
+                    notes.trail.text(),
+                    asked.map(|it| it.at_ms),
+                    asked.is_some_and(|it| it.last_receive),
+                ],
+            );
+            work(transaction)
+        })
+    }
+
     /// Runs `work` in one transaction.
     fn transact<T>(
         &mut self,
@@ -198,13 +214,6 @@ impl Records {
             .database
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(LedgerError::Database)?;
-        if let Some((grant, trail)) = self.trail.take() {
-            // It only tells people something: that it cannot be written alone stops nothing.
-            let _ = transaction.execute(
-                "UPDATE jobs SET trail = ?4 WHERE key = ?1 AND owner = ?2 AND epoch = ?3",
-                params![grant.key.as_str(), grant.owner, grant.epoch, trail],
-            );
-        }
         let result = work(&transaction)?;
         transaction.commit().map_err(LedgerError::Database)?;
         Ok(result)

@@ -9,7 +9,7 @@ use crate::aws::Connector;
 use crate::config::{Config, LedgerBackend};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::words::counted;
-use crate::ledger::{EmbeddedLedger, LedgerError};
+use crate::ledger::{EmbeddedLedger, LedgerError, OpenError};
 use crate::runtime::clock::Clock;
 use crate::telemetry::chain;
 
@@ -44,13 +44,13 @@ pub(super) async fn examine(config: &Config, connector: &Connector, clock: &Cloc
 fn embedded(path: &Path, clock: &Clock) -> Check {
     let writable = writable(path);
     match (EmbeddedLedger::history(path, clock), writable) {
-        (Err(LedgerError::Missing { .. }), Ok(())) => Check::warning(
+        (Err(LedgerError::Open(OpenError::Missing { .. })), Ok(())) => Check::warning(
             NAME,
             "there is none yet",
             "none is needed before the first start; else run this where the daemon runs",
         ),
         (Ok(records), Ok(())) => Check::ok(NAME, counted(records.len(), "job")),
-        (Ok(_) | Err(LedgerError::Missing { .. }), Err(why)) => Check::failure(
+        (Ok(_) | Err(LedgerError::Open(OpenError::Missing { .. })), Err(why)) => Check::failure(
             NAME,
             why,
             "without it nothing is processed: run this as the daemon's user, or mend ledger.path",

@@ -21,7 +21,7 @@ use crate::domain::event::JobKey;
 use crate::domain::history::Record;
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{Access, Neighbour};
-use crate::ledger::{Claimed, Grant, Holder, Ledger, LedgerError};
+use crate::ledger::{Claimed, GrantedJob, Holder, Ledger, LedgerError};
 use crate::reconcile::{Ended, Failure, FindOwner, Job, Reconciler, Removal};
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::Stop;
@@ -82,7 +82,7 @@ impl Remover {
     ) -> Removed {
         let key = JobKey::from(format!("{PREFIX}{}", orphan.staging_id));
         let holder = Holder {
-            ledger: &*self.ledger,
+            ledger: &self.ledger,
             clock: &self.clock,
             terms: self.terms,
             stop,
@@ -94,8 +94,8 @@ impl Remover {
             access: self.access.clone(),
             neighbours: self.neighbours.clone(),
         };
-        let work = async |grant: Grant, _| {
-            let job = Job::removal(removal, grant, stop, self.clock.now());
+        let work = async |grant: GrantedJob, _| {
+            let job = Job::of_removal(removal, grant, stop, self.clock.now());
             self.reconciler.run(&job).await
         };
         Removed::Left(match holder.under_grant(&key, "", work).await {

@@ -63,7 +63,6 @@ pub(super) struct Looks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ask {
     pub(super) id: String,
-    /// The look's number.
     pub(super) number: u64,
 }
 
@@ -108,7 +107,6 @@ impl Looks {
         )
     }
 
-    /// A look begins.
     pub(super) fn begin(&mut self, id: &str) -> Ask {
         let number = self.next_number();
         if let Some(watch) = self.watches.get_mut(id) {

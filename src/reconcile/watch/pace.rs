@@ -70,7 +70,6 @@ pub struct Due {
 }
 
 impl Learned {
-    /// Nothing yet.
     pub const NOTHING: Self = Self {
         seen: VecDeque::new(),
     };

@@ -5,16 +5,13 @@ use crate::domain::decision::Distribution;
 /// The state of one distribution that a wait is for. One that does not exist is never waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// It is `Deployed`.
     Deployed,
     /// It is `Deployed` and does not name this policy, where it is known.
     Detached {
-        /// The policy.
         policy_id: Option<String>,
     },
     /// It does not name this policy.
     Replaced {
-        /// The policy.
         policy_id: String,
     },
     /// It is `Deployed` and disabled.

@@ -9,12 +9,17 @@ use jiff::Timestamp;
 use stagesweep::domain::binding::Binding;
 use stagesweep::domain::decision::Outcome;
 use stagesweep::domain::event::JobKey;
-use stagesweep::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Records, Unfinished};
+use stagesweep::domain::history::Notes;
+use stagesweep::ledger::{Bound, Claim, Grant, Ledger, LedgerError, Outbox, Records, Unfinished};
 use stagesweep::runtime::clock::Clock;
+use stagesweep::runtime::health::LedgerTrouble;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio_util::sync::CancellationToken;
 
 use super::checker::Checker;
 use super::sabotage::Sabotage;
 use super::wire::{Life, Point};
+use crate::ledgers_of_all::{Instance, Place, each_scenario};
 
 pub(crate) struct SimulatedLedger {
     pub(crate) records: Arc<Mutex<Records>>,
@@ -79,10 +84,13 @@ impl Ledger for SimulatedLedger {
             })
             .await?;
         Ok(match (self.sabotage, claim) {
-            (Some(Sabotage::RereadsTheParameter), Claim::Granted { grant, .. }) => Claim::Granted {
-                grant,
-                binding: None,
-            },
+            (Some(Sabotage::RereadsTheParameter), Claim::Granted { grant, past, .. }) => {
+                Claim::Granted {
+                    grant,
+                    binding: None,
+                    past,
+                }
+            }
             (_, claim) => claim,
         })
     }
@@ -91,9 +99,14 @@ impl Ledger for SimulatedLedger {
         self.carry_out(|records, _| records.done(keys)).await
     }
 
-    async fn bind(&self, grant: &Grant, binding: &Binding) -> Result<Bound, LedgerError> {
+    async fn bind(
+        &self,
+        grant: &Grant,
+        binding: &Binding,
+        notes: &Notes,
+    ) -> Result<Bound, LedgerError> {
         self.carry_out(|records, now| {
-            let bound = records.bind(grant, binding, now)?;
+            let bound = records.bind(grant, binding, notes, now)?;
             match bound {
                 Bound::ProductionBusy { .. }
                     if self.sabotage == Some(Sabotage::SharesProduction) =>
@@ -111,9 +124,9 @@ impl Ledger for SimulatedLedger {
         .await
     }
 
-    async fn yield_production(&self, grant: &Grant) -> Result<(), LedgerError> {
+    async fn yield_production(&self, grant: &Grant, notes: &Notes) -> Result<(), LedgerError> {
         self.carry_out(|records, _| {
-            records.yield_production(grant)?;
+            records.yield_production(grant, notes)?;
             self.checker.yielded(grant);
             Ok(())
         })
@@ -124,21 +137,31 @@ impl Ledger for SimulatedLedger {
         self.carry_out(|records, now| records.unfinished(now)).await
     }
 
-    async fn renew(&self, grant: &Grant, until: Timestamp) -> Result<(), LedgerError> {
+    async fn renew(
+        &self,
+        grant: &Grant,
+        until: Timestamp,
+        notes: &Notes,
+    ) -> Result<(), LedgerError> {
         self.carry_out(|records, now| {
             if self.sabotage == Some(Sabotage::IgnoresOwnership) {
                 return Ok(());
             }
-            records.renew(grant, now, until)?;
+            records.renew(grant, now, until, notes)?;
             self.checker.renewed(grant, self.in_world(now, until));
             Ok(())
         })
         .await
     }
 
-    async fn complete(&self, grant: &Grant, outcome: Outcome) -> Result<(), LedgerError> {
+    async fn complete(
+        &self,
+        grant: &Grant,
+        outcome: Outcome,
+        notes: &Notes,
+    ) -> Result<(), LedgerError> {
         self.carry_out(|records, now| {
-            let completed = records.complete(grant, outcome, now);
+            let completed = records.complete(grant, outcome, notes, now);
             match completed {
                 Err(LedgerError::NotOwner { .. })
                     if self.sabotage == Some(Sabotage::IgnoresOwnership) =>
@@ -156,9 +179,9 @@ impl Ledger for SimulatedLedger {
         .await
     }
 
-    async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError> {
+    async fn release(&self, grant: &Grant, reason: &str, notes: &Notes) -> Result<(), LedgerError> {
         self.carry_out(|records, now| {
-            records.release(grant, reason, now)?;
+            records.release(grant, reason, notes, now)?;
             self.checker.released(grant);
             self.checker
                 .note(self.world.now(), || format!("{}: {reason}", grant.key));
@@ -168,7 +191,30 @@ impl Ledger for SimulatedLedger {
         .await
     }
 
-    async fn owe(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn trouble(&self) -> Option<LedgerTrouble> {
+        None
+    }
+
+    async fn troubled(&self) -> LedgerTrouble {
+        std::future::pending().await
+    }
+
+    async fn check(&self) -> Result<(), LedgerError> {
+        self.carry_out(|records, now| records.check(now)).await
+    }
+
+    async fn prune(&self) -> Result<usize, LedgerError> {
+        self.carry_out(|records, now| records.prune(now)).await
+    }
+}
+
+#[async_trait]
+impl Outbox for SimulatedLedger {
+    async fn enqueue(&self, id: &str, notice: &str) -> Result<(), LedgerError> {
         let owed = |kept| {
             let now = self.world.now();
             self.checker.owed(now, &self.life, id, notice, kept);
@@ -178,7 +224,7 @@ impl Ledger for SimulatedLedger {
                 if self.sabotage == Some(Sabotage::KeepsNoNotices) {
                     return Ok(());
                 }
-                records.owe(id, notice)?;
+                records.enqueue(id, notice)?;
                 owed(true);
                 Ok(())
             })
@@ -192,24 +238,63 @@ impl Ledger for SimulatedLedger {
         kept
     }
 
-    async fn owed(&self) -> Result<Vec<String>, LedgerError> {
-        self.carry_out(|records, _| records.owed()).await
+    async fn pending(&self) -> Result<Vec<String>, LedgerError> {
+        self.carry_out(|records, _| records.pending()).await
     }
 
-    async fn paid(&self, ids: &[String]) -> Result<(), LedgerError> {
+    async fn acknowledge(&self, ids: &[String]) -> Result<(), LedgerError> {
         self.carry_out(|records, _| {
-            records.paid(ids)?;
+            records.acknowledge(ids)?;
             self.checker.paid(ids);
             Ok(())
         })
         .await
     }
+}
 
-    async fn check(&self) -> Result<(), LedgerError> {
-        self.carry_out(|records, now| records.check(now)).await
-    }
+/// Daemons that share one simulated ledger.
+struct Shared {
+    records: Arc<Mutex<Records>>,
+    clock: Clock,
+}
 
-    async fn prune(&self) -> Result<usize, LedgerError> {
-        self.carry_out(|records, now| records.prune(now)).await
+impl Place for Shared {
+    async fn instance(&self, owner: &str, _: i64) -> Instance {
+        let life = Life {
+            daemon: 0,
+            owner: owner.to_owned(),
+            fate: Arc::default(),
+            dead: CancellationToken::new(),
+            deaths: unbounded_channel().0,
+        };
+        let ledger = SimulatedLedger {
+            records: Arc::clone(&self.records),
+            life: Arc::new(life),
+            clock: self.clock.clone(),
+            world: self.clock.clone(),
+            checker: Arc::new(Checker::new(false, true, false)),
+            sabotage: None,
+        };
+        Instance {
+            ledger: Arc::new(ledger),
+            clock: self.clock.clone(),
+            lease: self.lease(),
+        }
     }
 }
+
+/// It follows the rules of every ledger.
+macro_rules! suite {
+    ($($scenario:ident,)*) => {
+        $(#[tokio::test(start_paused = true)]
+        async fn $scenario() {
+            let place = Shared {
+                records: Arc::new(Mutex::new(Records::in_memory().unwrap())),
+                clock: Clock::following_tokio("2026-09-03T14:21:08.6Z".parse().unwrap()),
+            };
+            crate::ledgers_of_all::scenarios::$scenario(&place).await;
+        })*
+    };
+}
+
+each_scenario!(suite);

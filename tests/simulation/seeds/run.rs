@@ -11,7 +11,7 @@ use embedded_aws::{
 use stagesweep::aws::Connector;
 use stagesweep::config::Config;
 use stagesweep::daemon::Daemon;
-use stagesweep::ledger::{DynamoDbLedger, Ledger, Records};
+use stagesweep::ledger::{DynamoDbLedger, Records, Store};
 use stagesweep::runtime::clock::Clock;
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -112,7 +112,7 @@ pub(super) struct Means {
 }
 
 impl Means {
-    pub(super) async fn ledger(&self) -> anyhow::Result<Arc<dyn Ledger>> {
+    pub(super) async fn ledger(&self) -> anyhow::Result<Arc<dyn Store>> {
         let Some(owner) = self.table.clone() else {
             return Ok(self.simulated.clone());
         };

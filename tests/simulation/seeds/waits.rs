@@ -160,7 +160,7 @@ impl Play<'_> {
                 let accounts =
                     daemon::accounts(&config, &means.connector, &means.telemetry, &tasks);
                 let by_hand = ByHand {
-                    ledger: Arc::clone(&ledger),
+                    ledger: ledger.clone(),
                     reconciler: daemon::reconciler(
                         &config,
                         accounts,

@@ -12,7 +12,8 @@ use super::{Records, from_millis};
 use crate::domain::binding::{Binding, Evidence};
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
-use crate::ledger::{Bound, Claim, Grant, LedgerError, Unfinished};
+use crate::domain::history::{Asked, Notes, Trail};
+use crate::ledger::{Bound, Claim, Grant, LedgerError, Past, Unfinished};
 
 /// Owners of this name share the file with the one that holds it.
 pub(in crate::ledger) const GUEST: &str = "guest-";
@@ -73,6 +74,7 @@ impl Records {
                     owner: owner.to_owned(),
                     epoch,
                 },
+                past: read_past(transaction, key)?,
                 binding: record.and_then(|record| record.binding),
             })
         })
@@ -86,10 +88,11 @@ impl Records {
         &mut self,
         grant: &Grant,
         binding: &Binding,
+        notes: &Notes,
         now: Timestamp,
     ) -> Result<Bound, LedgerError> {
         let now = now.as_millisecond();
-        self.transact(|transaction| {
+        self.change(grant, notes, |transaction| {
             let record = read_record(transaction, &grant.key)?
                 .filter(|record| record.is_granted(grant) && record.outcome.is_none());
             let record = owned(record, &grant.key)?;
@@ -161,9 +164,10 @@ impl Records {
         grant: &Grant,
         now: Timestamp,
         until: Timestamp,
+        notes: &Notes,
     ) -> Result<(), LedgerError> {
         let (now, until) = (now.as_millisecond(), until.as_millisecond());
-        self.transact(|transaction| {
+        self.change(grant, notes, |transaction| {
             let changed = transaction
                 .execute(
                     "UPDATE jobs SET lease_until = ?4, updated = ?5
@@ -183,10 +187,11 @@ impl Records {
         &mut self,
         grant: &Grant,
         outcome: Outcome,
+        notes: &Notes,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
         let now = now.as_millisecond();
-        self.transact(|transaction| {
+        self.change(grant, notes, |transaction| {
             let changed = transaction
                 .execute(
                     "UPDATE jobs SET state = 'done', outcome = ?4, lease_until = 0, holds = 0,
@@ -213,10 +218,11 @@ impl Records {
         &mut self,
         grant: &Grant,
         reason: &str,
+        notes: &Notes,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
         let now = now.as_millisecond();
-        self.transact(|transaction| {
+        self.change(grant, notes, |transaction| {
             transaction
                 .execute(
                     "UPDATE jobs SET owner = '', lease_until = 0, holds = 0, last_reason = ?4,
@@ -233,8 +239,8 @@ impl Records {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn yield_production(&mut self, grant: &Grant) -> Result<(), LedgerError> {
-        self.transact(|transaction| {
+    pub fn yield_production(&mut self, grant: &Grant, notes: &Notes) -> Result<(), LedgerError> {
+        self.change(grant, notes, |transaction| {
             transaction
                 .execute(
                     "UPDATE jobs SET holds = 0 WHERE key = ?1 AND owner = ?2 AND epoch = ?3",
@@ -412,6 +418,31 @@ fn read_record(database: &Connection, key: &JobKey) -> Result<Option<Record>, Le
         }
         row => Ok(row.map(|(record, _, _)| record)),
     }
+}
+
+/// What the record of a job says of its runs.
+fn read_past(database: &Connection, key: &JobKey) -> Result<Past, LedgerError> {
+    let row = database.query_row(
+        "SELECT first_seen, last_reason, trail, asked, last_receive FROM jobs WHERE key = ?1",
+        params![key.as_str()],
+        |row| {
+            let trail: Option<String> = row.get(2)?;
+            let asked: Option<i64> = row.get(3)?;
+            let last_receive = row.get(4)?;
+            Ok(Past {
+                first_claimed_at: from_millis(row.get(0)?),
+                last_reason: row.get(1)?,
+                notes: Notes {
+                    trail: trail.as_deref().map(Trail::read).unwrap_or_default(),
+                    asked: asked.map(|at_ms| Asked {
+                        at_ms,
+                        last_receive,
+                    }),
+                },
+            })
+        },
+    );
+    row.map_err(LedgerError::Database)
 }
 
 fn owned<T>(owned: Option<T>, key: &JobKey) -> Result<T, LedgerError> {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::{OpenFlags, OptionalExtension, params};
+use rusqlite::OpenFlags;
 
 use super::schema::{BUSY_TIMEOUT_MS, version};
 use super::{Records, from_millis};
@@ -14,7 +14,7 @@ use crate::domain::binding::Evidence;
 use crate::domain::decision::Outcome;
 use crate::domain::event::JobKey;
 use crate::domain::history::{self, Trail};
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, OpenError};
 
 impl Records {
     /// All jobs in the file at `path`, newest first, whoever holds it. Changes nothing, and leaves no file
@@ -24,19 +24,14 @@ impl Records {
     /// [`LedgerError`] if there is no such file, it is none of ours, its schema is newer, or it
     /// cannot be read.
     pub fn read(path: &Path, now: Timestamp) -> Result<Vec<history::Record>, LedgerError> {
-        match path.metadata() {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(LedgerError::Missing {
-                    path: path.display().to_string(),
-                });
+        if let Err(source) = path.metadata() {
+            let path = path.display().to_string();
+            let missing = source.kind() == ErrorKind::NotFound;
+            return Err(match missing {
+                true => OpenError::Missing { path },
+                false => OpenError::Io { path, source },
             }
-            Err(source) => {
-                return Err(LedgerError::Io {
-                    path: path.display().to_string(),
-                    source,
-                });
-            }
+            .into());
         }
         // Nobody has it open. SQLite would make the files of its write-ahead log all the same.
         if !is_open(path)
@@ -56,10 +51,7 @@ impl Records {
         let records = Self::open_with(path, flags, |database| {
             database.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
             version(&database)?;
-            Ok(Self {
-                database,
-                trail: None,
-            })
+            Ok(Self { database })
         })?;
         records.history(now).map_err(|source| LedgerError::Failing {
             path: path.display().to_string(),
@@ -106,22 +98,6 @@ impl Records {
             })
         })?;
         rows.collect()
-    }
-
-    /// The trail that a job's record holds.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn trail(&mut self, key: &JobKey) -> Result<Option<String>, LedgerError> {
-        self.database
-            .query_row(
-                "SELECT trail FROM jobs WHERE key = ?1",
-                params![key.as_str()],
-                |row| row.get(0),
-            )
-            .optional()
-            .map(Option::flatten)
-            .map_err(LedgerError::Database)
     }
 }
 

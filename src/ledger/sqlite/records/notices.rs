@@ -1,4 +1,4 @@
-//! The notices that are owed to somebody ([`crate::notify`]).
+//! The notices that are to be sent to somebody ([`crate::notify`]).
 
 use rusqlite::params;
 
@@ -13,7 +13,7 @@ impl Records {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn owe(&mut self, id: &str, notice: &str) -> Result<(), LedgerError> {
+    pub fn enqueue(&mut self, id: &str, notice: &str) -> Result<(), LedgerError> {
         self.transact(|transaction| {
             let kept = transaction.execute(
                 "INSERT INTO notices (id, notice) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING",
@@ -35,7 +35,7 @@ impl Records {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn owed(&mut self) -> Result<Vec<String>, LedgerError> {
+    pub fn pending(&mut self) -> Result<Vec<String>, LedgerError> {
         let read = || {
             let mut statement = self
                 .database
@@ -52,7 +52,7 @@ impl Records {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn paid(&mut self, ids: &[String]) -> Result<(), LedgerError> {
+    pub fn acknowledge(&mut self, ids: &[String]) -> Result<(), LedgerError> {
         self.transact(|transaction| {
             for id in ids {
                 transaction

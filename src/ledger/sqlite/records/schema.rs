@@ -13,12 +13,13 @@ const APPLICATION_ID: i64 = 0x5353_774c;
 pub(super) const BUSY_TIMEOUT_MS: i64 = 5_000;
 
 /// The newest schema.
-pub(super) const SCHEMA_VERSION: i64 = 4;
+pub(super) const SCHEMA_VERSION: i64 = 5;
 
 /// Times are milliseconds since the Unix epoch. A job that nobody works on has the empty owner, and
 /// its `lease_until` is 0. `holds` says that the lease is on the production distribution too: a
 /// job that was bound earlier and is claimed again does not hold it before it binds again. `trail`
-/// is what people are told of the job. `evidence` is what else later runs of the job go by; `changed` says
+/// is what people are told of the job. `asked` is when a run that a message asked for last noted something, null if the
+/// last run was asked for by none; `last_receive` says that the message is a dead letter next. `evidence` is what else later runs of the job go by; `changed` says
 /// that the job has changed something, or was about to. `notices` are those that were not sent yet.
 pub(super) const SCHEMA: &str = "
 CREATE TABLE jobs (
@@ -40,7 +41,9 @@ CREATE TABLE jobs (
     updated         INTEGER NOT NULL,
     trail           TEXT,
     evidence        TEXT,
-    changed         INTEGER NOT NULL DEFAULT 0
+    changed         INTEGER NOT NULL DEFAULT 0,
+    asked           INTEGER,
+    last_receive    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE checks (checked INTEGER NOT NULL) STRICT;
 INSERT INTO checks VALUES (0);
@@ -56,7 +59,7 @@ CREATE UNIQUE INDEX jobs_production ON jobs (production_id) WHERE holds = 1;
 ";
 
 /// From each schema to the next one, beginning with the first.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "ALTER TABLE jobs ADD COLUMN trail TEXT",
     "CREATE TABLE notices (
          place  INTEGER PRIMARY KEY,
@@ -65,6 +68,14 @@ const MIGRATIONS: [&str; 3] = [
      ) STRICT",
     "ALTER TABLE jobs ADD COLUMN evidence TEXT;
      ALTER TABLE jobs ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
+    // Until then the trail alone said who asked.
+    "ALTER TABLE jobs ADD COLUMN asked INTEGER;
+     ALTER TABLE jobs ADD COLUMN last_receive INTEGER NOT NULL DEFAULT 0;
+     UPDATE jobs SET
+         asked = coalesce(json_extract(trail, '$.entries[#-1].at_ms'), 0),
+         last_receive = coalesce(json_extract(trail, '$.about.last_receive'), 0)
+     WHERE json_valid(trail) AND json_type(trail, '$.about') = 'object'
+       AND NOT coalesce(json_extract(trail, '$.about.unasked'), 0)",
 ];
 
 /// Why a file cannot be used.
@@ -114,10 +125,7 @@ pub(super) fn prepare(mut database: Connection) -> Result<Records, Unfit> {
     transaction.commit()?;
     // Written again: that a file can only be read shows in nothing but a write.
     database.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    Ok(Records {
-        database,
-        trail: None,
-    })
+    Ok(Records { database })
 }
 
 /// The version of the ledger's schema, `None` if nothing is in the database yet; an error if what is
@@ -143,7 +151,7 @@ mod tests {
     use rusqlite::OpenFlags;
 
     use super::*;
-    use crate::ledger::LedgerError;
+    use crate::ledger::OpenError;
 
     /// SQLite opens a file that is write-protected for reading alone, without a word.
     #[test]
@@ -155,7 +163,7 @@ mod tests {
         let database = Connection::open_with_flags(&path, flags).unwrap();
         match prepare(database) {
             Err(Unfit::Database(error)) => {
-                let error = LedgerError::Open {
+                let error = OpenError::Open {
                     path: path.display().to_string(),
                     source: error,
                 };

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use stagesweep::domain::binding::{Binding, Evidence, Staged, Subject};
 use stagesweep::domain::decision::Outcome;
+use stagesweep::domain::history::{About, Kind, Note, Notes};
 use stagesweep::ledger::{Bound, Claim, LedgerError, RETENTION, Unfinished};
+use stagesweep::notify::Notice;
 
-use super::{Instance, MARGIN, Place, binding, not_owner};
+use super::{Instance, MARGIN, NOTHING, Place, binding, not_owner};
 
-pub(super) async fn a_job_is_granted_to_one_at_a_time(place: &Place) {
+pub(crate) async fn a_job_is_granted_to_one_at_a_time(place: &impl Place) {
     let (one, two) = place.two().await;
     let grant = one.grant("job").await;
     match two.claim("job").await {
@@ -20,16 +22,22 @@ pub(super) async fn a_job_is_granted_to_one_at_a_time(place: &Place) {
     assert!(again.epoch > grant.epoch);
     assert!(not_owner(one.renew(&grant).await));
     one.renew(&again).await.unwrap();
-    one.ledger.release(&again, "stopped").await.unwrap();
+    one.ledger
+        .release(&again, "stopped", &NOTHING)
+        .await
+        .unwrap();
     assert!(not_owner(one.renew(&again).await));
     let next = two.grant("job").await;
     assert!(next.epoch > again.epoch);
     // A void grant is given back in vain.
-    one.ledger.release(&again, "stopped").await.unwrap();
+    one.ledger
+        .release(&again, "stopped", &NOTHING)
+        .await
+        .unwrap();
     two.renew(&next).await.unwrap();
 }
 
-pub(super) async fn a_lease_that_is_renewed_goes_on_and_one_that_is_not_ends(place: &Place) {
+pub(crate) async fn a_lease_that_is_renewed_goes_on_and_one_that_is_not_ends(place: &impl Place) {
     let (one, two) = place.two().await;
     let grant = one.grant("job").await;
     for _ in 0..3 {
@@ -44,15 +52,19 @@ pub(super) async fn a_lease_that_is_renewed_goes_on_and_one_that_is_not_ends(pla
     assert!(taken.epoch > grant.epoch);
     assert!(not_owner(one.renew(&grant).await));
     assert!(not_owner(
-        one.ledger.complete(&grant, Outcome::Cleaned).await
+        one.ledger
+            .complete(&grant, Outcome::Cleaned, &NOTHING)
+            .await
     ));
-    assert!(not_owner(one.ledger.bind(&grant, &binding("EPROD")).await));
+    assert!(not_owner(
+        one.ledger.bind(&grant, &binding("EPROD"), &NOTHING).await
+    ));
 }
 
-pub(super) async fn what_is_done_stays_done(place: &Place) {
+pub(crate) async fn what_is_done_stays_done(place: &impl Place) {
     let (one, two) = place.two().await;
     let grant = one.bound("job", "EPROD").await;
-    let complete = || one.ledger.complete(&grant, Outcome::Superseded);
+    let complete = || one.ledger.complete(&grant, Outcome::Superseded, &NOTHING);
     complete().await.unwrap();
     // The answer may have been lost.
     complete().await.unwrap();
@@ -68,7 +80,7 @@ pub(super) async fn what_is_done_stays_done(place: &Place) {
     assert!(matches!(two.claim("job").await, Claim::Done { .. }));
 }
 
-pub(super) async fn a_binding_is_for_good(place: &Place) {
+pub(crate) async fn a_binding_is_for_good(place: &impl Place) {
     let (one, two) = place.two().await;
     let grant = one.bound("job", "EPROD").await;
     let complete = Binding {
@@ -76,8 +88,8 @@ pub(super) async fn a_binding_is_for_good(place: &Place) {
         overwriting: Some(7),
         ..binding("EPROD")
     };
-    one.ledger.bind(&grant, &complete).await.unwrap();
-    let elsewhere = one.ledger.bind(&grant, &binding("EOTHER")).await;
+    one.ledger.bind(&grant, &complete, &NOTHING).await.unwrap();
+    let elsewhere = one.ledger.bind(&grant, &binding("EOTHER"), &NOTHING).await;
     assert!(matches!(
         elsewhere.unwrap_err(),
         LedgerError::BoundOtherwise { .. }
@@ -89,7 +101,7 @@ pub(super) async fn a_binding_is_for_good(place: &Place) {
     }
 }
 
-pub(super) async fn a_production_distribution_is_held_by_one_job_at_a_time(place: &Place) {
+pub(crate) async fn a_production_distribution_is_held_by_one_job_at_a_time(place: &impl Place) {
     let (one, two) = place.two().await;
     let holder = one.bound("first", "EPROD").await;
     let waiting = two.grant("second").await;
@@ -102,16 +114,19 @@ pub(super) async fn a_production_distribution_is_held_by_one_job_at_a_time(place
     assert_eq!(two.bind(&third, "EOTHER").await, Bound::Bound);
 
     one.ledger
-        .complete(&holder, Outcome::Cleaned)
+        .complete(&holder, Outcome::Cleaned, &NOTHING)
         .await
         .unwrap();
     assert_eq!(two.bind(&waiting, "EPROD").await, Bound::Bound);
-    two.ledger.release(&waiting, "stopped").await.unwrap();
+    two.ledger
+        .release(&waiting, "stopped", &NOTHING)
+        .await
+        .unwrap();
     one.bound("fourth", "EPROD").await;
 }
 
-pub(super) async fn a_dead_holders_production_distribution_is_taken_and_its_grant_is_void(
-    place: &Place,
+pub(crate) async fn a_dead_holders_production_distribution_is_taken_and_its_grant_is_void(
+    place: &impl Place,
 ) {
     let (one, two) = place.two().await;
     let dead = one.bound("first", "EPROD").await;
@@ -121,15 +136,17 @@ pub(super) async fn a_dead_holders_production_distribution_is_taken_and_its_gran
     place.pass(place.lease() / 2 + MARGIN).await;
     assert_eq!(two.bind(&second, "EPROD").await, Bound::Bound);
     assert!(not_owner(one.renew(&dead).await));
-    assert!(not_owner(one.ledger.bind(&dead, &binding("EPROD")).await));
+    assert!(not_owner(
+        one.ledger.bind(&dead, &binding("EPROD"), &NOTHING).await
+    ));
     // Claimed anew it waits its turn.
     let again = one.grant("first").await;
     assert_ne!(one.bind(&again, "EPROD").await, Bound::Bound);
     two.renew(&second).await.unwrap();
 }
 
-pub(super) async fn a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_again(
-    place: &Place,
+pub(crate) async fn a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_again(
+    place: &impl Place,
 ) {
     let (one, two) = place.two().await;
     one.bound("first", "EPROD").await;
@@ -137,13 +154,13 @@ pub(super) async fn a_job_that_is_claimed_again_holds_nothing_until_it_is_bound_
     let second = two.bound("second", "EPROD").await;
     assert_ne!(one.bind(&again, "EPROD").await, Bound::Bound);
     two.ledger
-        .complete(&second, Outcome::Cleaned)
+        .complete(&second, Outcome::Cleaned, &NOTHING)
         .await
         .unwrap();
     assert_eq!(one.bind(&again, "EPROD").await, Bound::Bound);
 }
 
-pub(super) async fn of_many_who_ask_at_once_one_is_granted(place: &Place) {
+pub(crate) async fn of_many_who_ask_at_once_one_is_granted(place: &impl Place) {
     let mut instances = Vec::new();
     for number in 0..8 {
         let owner = number.to_string();
@@ -165,46 +182,58 @@ pub(super) async fn of_many_who_ask_at_once_one_is_granted(place: &Place) {
     assert_eq!(binds.iter().filter(bound).count(), 1, "{binds:?}");
 }
 
-pub(super) async fn what_is_owed_is_kept_until_it_is_paid_and_not_without_a_bound(place: &Place) {
+pub(crate) async fn a_notice_is_kept_until_it_is_acknowledged_and_not_without_a_bound(
+    place: &impl Place,
+) {
     let (one, two) = place.two().await;
     let (one, two) = (one.ledger, two.ledger);
-    assert_eq!(two.owed().await.unwrap(), [""; 0]);
-    two.paid(&["nobody".to_owned()]).await.unwrap();
+    let notice = |id: &str| {
+        let notice = Notice {
+            id: id.to_owned(),
+            resources: Vec::new(),
+            detail: "{}".to_owned(),
+        };
+        serde_json::to_string(&notice).unwrap()
+    };
+    assert_eq!(two.pending().await.unwrap(), [""; 0]);
+    two.acknowledge(&["nobody".to_owned()]).await.unwrap();
     let long = "an/id with (other) characters/".repeat(20);
-    one.owe(&long, "{\"first\": 1}").await.unwrap();
+    one.enqueue(&long, &notice(&long)).await.unwrap();
     place.pass(Duration::from_secs(1)).await;
-    two.owe("second", "2").await.unwrap();
+    two.enqueue("second", &notice("second")).await.unwrap();
     // Once more the same.
-    one.owe("second", "2").await.unwrap();
-    assert_eq!(one.owed().await.unwrap(), ["{\"first\": 1}", "2"]);
-    two.paid(&[long, "nobody".to_owned()]).await.unwrap();
-    assert_eq!(one.owed().await.unwrap(), ["2"]);
+    one.enqueue("second", &notice("second")).await.unwrap();
+    let both = [notice(&long), notice("second")];
+    assert_eq!(one.pending().await.unwrap(), both);
+    two.acknowledge(&[long, "nobody".to_owned()]).await.unwrap();
+    assert_eq!(one.pending().await.unwrap(), both[1..]);
 
     let count = if place.is_virtual() { 1100 } else { 110 };
     for n in 0..count {
         if place.is_virtual() {
             place.pass(Duration::from_millis(1)).await;
         }
-        one.owe(&format!("{n}"), &format!("{n}")).await.unwrap();
+        let id = n.to_string();
+        one.enqueue(&id, &notice(&id)).await.unwrap();
     }
-    let owed = two.owed().await.unwrap();
-    assert!(owed.len() == 100 || owed.len() == 1000, "{}", owed.len());
-    assert!(owed.contains(&(count - 1).to_string()));
+    let pending = two.pending().await.unwrap();
+    assert!([100, 1000].contains(&pending.len()), "{}", pending.len());
+    assert!(pending.contains(&notice(&(count - 1).to_string())));
     let all: Vec<String> = (0..count).map(|n| n.to_string()).collect();
-    two.paid(&all).await.unwrap();
-    assert!(one.owed().await.unwrap().len() <= 1);
+    two.acknowledge(&all).await.unwrap();
+    assert!(one.pending().await.unwrap().len() <= 1);
 }
 
-pub(super) async fn who_waits_gives_the_production_distribution_back_and_keeps_the_grant(
-    place: &Place,
+pub(crate) async fn who_waits_gives_the_production_distribution_back_and_keeps_the_grant(
+    place: &impl Place,
 ) {
     let (one, two) = place.two().await;
     let first = one.bound("first", "EPROD").await;
     let second = two.grant("second").await;
     assert_ne!(two.bind(&second, "EPROD").await, Bound::Bound);
-    one.ledger.yield_production(&first).await.unwrap();
+    one.ledger.yield_production(&first, &NOTHING).await.unwrap();
     // Nothing is left to give back.
-    one.ledger.yield_production(&first).await.unwrap();
+    one.ledger.yield_production(&first, &NOTHING).await.unwrap();
     assert_eq!(two.bind(&second, "EPROD").await, Bound::Bound);
     // The grant goes on, and what it is bound to stands.
     one.renew(&first).await.unwrap();
@@ -214,26 +243,26 @@ pub(super) async fn who_waits_gives_the_production_distribution_back_and_keeps_t
         Bound::Bound => panic!("both hold it"),
     }
     // Nobody gives back what another one holds.
-    one.ledger.yield_production(&first).await.unwrap();
+    one.ledger.yield_production(&first, &NOTHING).await.unwrap();
     assert_ne!(one.bind(&first, "EPROD").await, Bound::Bound);
     two.ledger
-        .complete(&second, Outcome::Cleaned)
+        .complete(&second, Outcome::Cleaned, &NOTHING)
         .await
         .unwrap();
     assert_eq!(one.bind(&first, "EPROD").await, Bound::Bound);
 
     // A void grant gives nothing back, and that is no error.
     let again = one.bound("first", "EPROD").await;
-    one.ledger.yield_production(&first).await.unwrap();
+    one.ledger.yield_production(&first, &NOTHING).await.unwrap();
     let third = two.grant("third").await;
     assert_ne!(two.bind(&third, "EPROD").await, Bound::Bound);
     one.renew(&again).await.unwrap();
     // Neither does one that was never bound.
-    two.ledger.yield_production(&third).await.unwrap();
+    two.ledger.yield_production(&third, &NOTHING).await.unwrap();
     assert_ne!(two.bind(&third, "EPROD").await, Bound::Bound);
 }
 
-pub(super) async fn what_has_changed_something_is_unfinished_until_it_is_done(place: &Place) {
+pub(crate) async fn what_has_changed_something_is_unfinished_until_it_is_done(place: &impl Place) {
     let (one, two) = place.two().await;
     let unfinished = async |instance: &Instance| {
         let unfinished = instance.ledger.unfinished().await.unwrap();
@@ -249,17 +278,26 @@ pub(super) async fn what_has_changed_something_is_unfinished_until_it_is_done(pl
     };
     // One that has changed nothing, and one that has, given back; one that has, whose holder has died.
     let untouched = one.bound("untouched", "ETHIRD").await;
-    one.ledger.release(&untouched, "stopped").await.unwrap();
+    one.ledger
+        .release(&untouched, "stopped", &NOTHING)
+        .await
+        .unwrap();
     let dead = one.bound("dead", "EPROD").await;
     place.pass(Duration::from_millis(50)).await;
     let given_back = one.bound("given back", "EOTHER").await;
-    let bound = one.ledger.bind(&dead, &changed("EPROD")).await;
+    let bound = one.ledger.bind(&dead, &changed("EPROD"), &NOTHING).await;
     assert_eq!(bound.unwrap(), Bound::Bound);
-    let bound = one.ledger.bind(&given_back, &changed("EOTHER")).await;
+    let bound = one
+        .ledger
+        .bind(&given_back, &changed("EOTHER"), &NOTHING)
+        .await;
     assert_eq!(bound.unwrap(), Bound::Bound);
     let both = ["dead, leased", "given back, leased"];
     assert_eq!(unfinished(&two).await, both);
-    one.ledger.release(&given_back, "stopped").await.unwrap();
+    one.ledger
+        .release(&given_back, "stopped", &NOTHING)
+        .await
+        .unwrap();
     assert_eq!(unfinished(&two).await, ["dead, leased", "given back"]);
     place.pass(place.lease() + MARGIN).await;
     // The oldest first.
@@ -272,7 +310,7 @@ pub(super) async fn what_has_changed_something_is_unfinished_until_it_is_done(pl
     let taken_up = two.grant("given back").await;
     assert_eq!(unfinished(&one).await, ["dead", "given back, leased"]);
     two.ledger
-        .complete(&taken_up, Outcome::Cleaned)
+        .complete(&taken_up, Outcome::Cleaned, &NOTHING)
         .await
         .unwrap();
     assert_eq!(unfinished(&one).await, ["dead"]);
@@ -280,32 +318,91 @@ pub(super) async fn what_has_changed_something_is_unfinished_until_it_is_done(pl
     assert_eq!(unfinished(&one).await, ["dead"]);
 }
 
-pub(super) async fn the_evidence_of_a_job_outlives_its_holder(place: &Place) {
+pub(crate) async fn the_evidence_of_a_job_outlives_its_holder(place: &impl Place) {
     let (one, two) = place.two().await;
     let grant = one.grant("job").await;
     let mut bound = Binding {
         evidence: evidence(),
         ..binding("EPROD")
     };
-    one.ledger.bind(&grant, &bound).await.unwrap();
+    one.ledger.bind(&grant, &bound, &NOTHING).await.unwrap();
     // A later look adds to it.
     bound.evidence.touched = true;
     bound.evidence.restored = Some(12);
     bound.evidence.left = Some("left: staging distribution \"ESTAGING222222\"".to_owned());
-    one.ledger.bind(&grant, &bound).await.unwrap();
-    one.ledger.release(&grant, "stopped").await.unwrap();
+    one.ledger.bind(&grant, &bound, &NOTHING).await.unwrap();
+    one.ledger
+        .release(&grant, "stopped", &NOTHING)
+        .await
+        .unwrap();
     for instance in [&two, &one] {
         let found = instance.ledger.unfinished().await.unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].binding, bound);
         match instance.claim("job").await {
-            Claim::Granted { binding, grant } => {
+            Claim::Granted { binding, grant, .. } => {
                 assert_eq!(binding, Some(bound.clone()));
-                instance.ledger.release(&grant, "stopped").await.unwrap();
+                instance
+                    .ledger
+                    .release(&grant, "stopped", &NOTHING)
+                    .await
+                    .unwrap();
             }
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub(crate) async fn what_is_noted_of_a_job_goes_with_each_change_and_outlives_its_holder(
+    place: &impl Place,
+) {
+    let (one, two) = place.two().await;
+    let past = async |instance: &Instance| match instance.claim("job").await {
+        Claim::Granted { grant, past, .. } => (grant, past),
+        other => panic!("{other:?}"),
+    };
+    let about = |unasked, last_receive| About {
+        execution_id: "execution".to_owned(),
+        target: "shop".to_owned(),
+        comment: Some("too slow".to_owned()),
+        rejected_at_ms: 1,
+        unasked,
+        last_receive,
+    };
+    let (grant, first) = past(&one).await;
+    assert_eq!((&first.notes, &first.last_reason), (&*NOTHING, &None));
+
+    // Nobody asked, then a message did for the last time.
+    let mut notes = first.notes.clone();
+    notes.note(Note::Began(about(true, false)), first.first_claimed_at);
+    one.ledger.renew(&grant, one.until(), &notes).await.unwrap();
+    one.ledger.release(&grant, "stopped", &notes).await.unwrap();
+    let (grant, second) = past(&two).await;
+    assert_eq!(second.notes, notes);
+    assert_eq!(second.notes.asked, None);
+    assert_eq!(second.last_reason.as_deref(), Some("stopped"));
+    assert_eq!(second.first_claimed_at, first.first_claimed_at);
+    notes.note(Note::Began(about(false, true)), two.clock.now());
+    notes.note(Note::Entry(Kind::Applied, "detach_policy"), two.clock.now());
+    let bound = two.ledger.bind(&grant, &binding("EPROD"), &notes).await;
+    assert_eq!(bound.unwrap(), Bound::Bound);
+    notes.note(Note::Failed("throttled"), two.clock.now());
+    two.ledger
+        .release(&grant, "throttled", &notes)
+        .await
+        .unwrap();
+    let (lost, third) = past(&one).await;
+    assert_eq!(third.notes, notes);
+    assert!(third.notes.asked.is_some_and(|asked| asked.last_receive));
+
+    // A void grant adds nothing to it.
+    let (grant, _) = past(&one).await;
+    let renewed = one.ledger.renew(&lost, one.until(), &NOTHING).await;
+    assert!(not_owner(renewed));
+    one.ledger.release(&grant, "stopped", &notes).await.unwrap();
+    assert_eq!(past(&two).await.1.notes, notes);
+    let read_back = |text: String| Notes::of_trail(stagesweep::domain::history::Trail::read(&text));
+    assert_eq!(read_back(notes.trail.text()), notes, "an older record");
 }
 
 /// Everything that a job may have to remember.

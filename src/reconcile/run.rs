@@ -1,0 +1,267 @@
+//! One run of a job that has a cleanup: the loop over observe, decide, apply or wait.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::sync::OwnedMutexGuard;
+
+use super::accounts::Account;
+use super::bind::complete;
+use super::ended::Halt;
+use super::job::Job;
+use super::observe::Lookout;
+use super::patience::Patience;
+use super::program::Cleared;
+use super::question::Learned;
+use super::retry::Calls;
+use super::{Ended, Reconciler};
+use crate::aws;
+use crate::domain::binding::{Binding, Form};
+use crate::domain::decision::{
+    Decision, Goal, Observed, Outcome, Progress, Refusal, Step, Wait, decide,
+};
+use crate::domain::history::{Kind, Note};
+use crate::domain::targets::Parameters;
+use crate::runtime::lasting::Lasting;
+use crate::telemetry::events;
+
+/// One run of one job.
+pub(super) struct Run<'a> {
+    pub(super) context: &'a Reconciler,
+    pub(super) calls: Calls<'a>,
+    /// The account that all of it is in.
+    pub(super) account: Arc<Account>,
+    /// Its clients, which do not wait for their turn once the job is told to stop.
+    pub(super) clients: aws::Account,
+    pub(super) job: &'a Job,
+    /// What its target names.
+    pub(super) parameters: &'a Parameters,
+    /// What the job is bound to.
+    pub(super) binding: Binding,
+    /// Which of the binding's staging distributions is worked on.
+    pub(super) index: usize,
+    pub(super) lookout: Lookout,
+    pub(super) learned: Learned,
+    pub(super) progress: Progress,
+    pub(super) cleared: Cleared,
+    pub(super) patience: Patience,
+    /// How the staging parameter is kept, once its history was read.
+    pub(super) form: Option<Form>,
+    /// The steps that this run has shown as done.
+    pub(super) shown: BTreeSet<&'static str>,
+    /// A change of CloudFront was sent, by this run or an earlier one: it may have taken effect.
+    pub(super) sent: bool,
+    /// Our turn at the production distribution.
+    pub(super) turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(context: &'a Reconciler, job: &'a Job, parameters: &'a Parameters) -> Self {
+        let account = context.accounts.get(&job.target().access);
+        Self {
+            context,
+            calls: Calls { context, job },
+            clients: account.clients.for_job(&job.stop, &job.activity),
+            account,
+            job,
+            parameters,
+            binding: Binding::default(),
+            index: 0,
+            lookout: Lookout::default(),
+            learned: Learned::default(),
+            progress: Progress::default(),
+            cleared: Cleared::default(),
+            patience: Patience::new(),
+            form: None,
+            shown: BTreeSet::new(),
+            sent: false,
+            turn: None,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Finds out what the job is about, and waits until the delay is over.
+    pub(super) async fn find_out(&mut self) -> Result<(), Halt> {
+        self.job.activity.set("reading_parameters");
+        self.binding = match &self.job.binding {
+            Some(binding) => binding.clone(),
+            None => self.resolve().await?,
+        };
+        if self.calls.hold_for_delay().await? {
+            // Others may have written since.
+            self.lookout.forget_all();
+            self.binding = self.resolve().await?;
+        }
+        self.cleared.delayed = true;
+        Ok(())
+    }
+
+    /// Cleans up, from whatever is found to the end.
+    pub(super) async fn work(&mut self) -> Result<Ended, Halt> {
+        if let Some(removal) = self.job.removal() {
+            return self.remove(&removal.orphan).await;
+        }
+        self.find_out().await?;
+        self.sent = self.binding.evidence.touched;
+        self.take_turn().await?;
+        let mut superseded = self.binding.evidence.superseded;
+        let mut changed = self.binding.evidence.changed;
+        for index in 0..self.binding.count() {
+            if index > 0 {
+                self.turn_to(index);
+            }
+            superseded |= self.take_down().await? == Outcome::Superseded;
+            changed |= self.progress.changed_anything();
+        }
+        Ok(match (superseded, changed) {
+            (true, _) => Outcome::Superseded,
+            (false, true) => Outcome::Cleaned,
+            (false, false) => Outcome::AlreadyClean,
+        }
+        .into())
+    }
+
+    /// Goes on to another staging distribution of the job.
+    pub(super) fn turn_to(&mut self, index: usize) {
+        self.index = index;
+        self.progress = Progress::default();
+        self.lookout = Lookout::default();
+        self.shown.clear();
+    }
+
+    /// Waits for its turn at the production distribution, within this process.
+    pub(super) async fn take_turn(&mut self) -> Result<(), Halt> {
+        let turn = self.context.queues.turn(&self.binding.production_id);
+        tokio::pin!(turn);
+        self.turn = match (&mut turn).now_or_never() {
+            Some(turn) => Some(turn),
+            None => {
+                self.rest("waiting_for_its_turn");
+                let production_id = &self.binding.production_id;
+                let telemetry = &self.context.telemetry;
+                let say = |since| {
+                    telemetry.emit(events::HeldForTurn {
+                        production_id,
+                        since,
+                    });
+                };
+                say(None);
+                let mut waiting = Lasting::begin();
+                let turn = waiting.until(turn, |took| say(Some(took)));
+                let turn = self.calls.unless_stopped(turn).await?;
+                telemetry.emit(events::TurnTaken {
+                    production_id,
+                    took: waiting.took(),
+                });
+                self.go_on().await?;
+                Some(turn)
+            }
+        };
+        self.patience.begin();
+        Ok(())
+    }
+
+    /// Begins to wait for others, for as long as they take.
+    pub(super) fn rest(&self, what: &'static str) {
+        self.job.activity.rest(what);
+        self.job.place.leave();
+    }
+
+    /// Goes on after such a wait, as soon as there is a place.
+    pub(super) async fn go_on(&self) -> Result<(), Halt> {
+        self.calls.unless_stopped(self.job.place.take()).await
+    }
+
+    /// Takes one staging distribution down.
+    pub(super) async fn take_down(&mut self) -> Result<Outcome, Halt> {
+        let mut bound = self.job.removal().is_some();
+        let mut before_change = None;
+        loop {
+            self.calls.heed_stop()?;
+            let observed = match before_change.take() {
+                Some(observed) => observed,
+                None => {
+                    self.job.activity.set("observing");
+                    self.observe().await?
+                }
+            };
+            if self.is_modified_by_others().await? {
+                return Ok(Outcome::Superseded);
+            }
+            let binding = self.binding.about(self.index);
+            let goal = match self.job.removal() {
+                Some(removal) => Goal::Orphan(&removal.orphan),
+                None => Goal::Rejection(&binding),
+            };
+            let decision = decide(goal, &observed, &self.progress);
+            if !bound && !matches!(decision, Decision::Refuse(_)) {
+                complete(&mut self.binding, self.index, &observed);
+                self.hold_production().await?;
+                self.context.telemetry.emit(events::JobBound {
+                    production_id: &self.binding.production_id,
+                    staging_id: &self.binding.about(self.index).staging_id,
+                });
+                bound = true;
+                if let Some(version) = self.binding.overwriting
+                    && self.index == 0
+                {
+                    self.restore_overwritten(version).await?;
+                    continue;
+                }
+            }
+            if decision != Decision::Wait(Wait::Evidence) {
+                self.patience.agrees();
+                self.show_done(&observed);
+            }
+            match decision {
+                Decision::Done(outcome) => return Ok(outcome),
+                Decision::Refuse(refusal) => return Err(self.fence(refusal, &observed)),
+                Decision::Apply(step) => {
+                    // What propagates cannot show yet: the core waits for it, whatever a look at
+                    // once would say.
+                    let propagates = matches!(step, Step::Detach(_) | Step::DisableStaging(_));
+                    let accepted = match step.is_questioned() {
+                        true => self.apply_questioned(step, &observed).await?,
+                        false => self.apply(step).await?,
+                    };
+                    if accepted && propagates {
+                        before_change = Some(observed);
+                        self.patience.changed();
+                    }
+                }
+                Decision::Wait(wait) => self.wait(wait).await?,
+            }
+        }
+    }
+
+    /// A fence in words: what was found, where.
+    pub(super) fn fence(&self, refusal: Refusal, observed: &Observed) -> Halt {
+        if let Some(removal) = self.job.removal() {
+            return self.refuse(refusal, removal.fence(refusal));
+        }
+        let binding = self.binding.about(self.index);
+        if refusal == Refusal::ProductionDisabled {
+            let trail = self.job.grant.trail();
+            let news = trail.told.refusal(refusal.code());
+            self.context.telemetry.emit(events::ProductionSwitchedOff {
+                production_id: &binding.production_id,
+                news,
+            });
+        }
+        let detail = self.place().fence(refusal, &binding, observed);
+        self.refuse(refusal, detail)
+    }
+
+    pub(super) fn note(&self, kind: Kind, name: &'static str) {
+        let note = Note::Entry(kind, name);
+        self.job.grant.note(note);
+    }
+
+    /// Something moved: the propagation timeout begins anew, and so do the pauses.
+    pub(super) fn moved(&mut self) {
+        self.patience.moved();
+        self.progress.conflict = None;
+    }
+}
