@@ -88,7 +88,7 @@ impl Words {
         let job: Vec<String> = [take("pipeline"), take("execution.id")]
             .into_iter()
             .flatten()
-            .map(|part| short(part))
+            .map(short)
             .collect();
         // The pipeline as the target writes it; and where a browser finds what is named already.
         let _ = (take("target"), take("execution.url"));
@@ -109,10 +109,10 @@ impl Words {
             let _ = take("step");
         }
         for code in [take("outcome"), take("reason")].into_iter().flatten() {
-            said.push_str(&format!(" ({code})"));
+            said = format!("{said} ({code})");
         }
         for why in [take("detail"), take("error")].into_iter().flatten() {
-            said.push_str(&format!(": {why}"));
+            said = format!("{said}: {why}");
         }
         let more = fields.iter().filter_map(|(name, value)| pair(name, value));
         Self {
