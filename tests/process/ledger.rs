@@ -236,7 +236,7 @@ async fn a_ledger_that_cannot_be_used_is_fatal_named_and_left_as_it_is() {
             std::fs::remove_file(&path).unwrap();
             database("CREATE TABLE notes (text TEXT)");
         }),
-        ("schema version 9", "run the newer one", &|| {
+        ("schema version 9", "run the version that wrote it", &|| {
             std::fs::write(&path, &ledger).unwrap();
             database("PRAGMA user_version = 9");
         }),
