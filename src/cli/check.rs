@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use crate::aws::settings::Said;
+use serde_json::{Map, Value, json};
+
+use super::json;
+use super::terminal::print_json;
+use crate::aws::settings::{Misconfigured, Said};
 use crate::aws::{Asked, Settings, queue_endpoint};
 use crate::config::{Config, FIFO, is_fifo};
+use crate::domain::targets::{Program, Target};
 
 /// Writes a summary of the effective configuration to `out`, and warnings to `err`.
 ///
@@ -52,15 +57,91 @@ pub fn check(
             writeln!(out, "    {:<27}{program}", "run")?;
         }
     }
-    if is_fifo(&config.queue.url) {
-        writeln!(err, "warning: queue.url: {FIFO}; use a standard queue")?;
-    }
-    let wrong = settings.and_then(|it| it.check());
-    if let Err(misconfigured) = wrong {
-        writeln!(err, "warning: {misconfigured}")?;
+    for warning in warnings(&config, settings) {
+        writeln!(err, "warning: {warning}")?;
     }
     Ok(())
 }
+
+/// What is valid, and yet not as it should be.
+fn warnings(config: &Config, settings: Result<Settings, Misconfigured>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if is_fifo(&config.queue.url) {
+        warnings.push(format!("queue.url: {FIFO}; use a standard queue"));
+    }
+    let wrong = settings.and_then(|it| it.check());
+    warnings.extend(wrong.err().map(|it| it.to_string()));
+    warnings
+}
+
+/// The same for a program, to standard output. Its faults are there too.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_json(
+    path: &Path,
+    asked: &Asked,
+    env: &BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    let config = match Config::load(path, env) {
+        Ok(config) => config,
+        Err(faults) => {
+            let listed = faults.iter().map(json::fault);
+            let rest = json!({
+                "config": null, "sources": {}, "aws": null, "targets": [],
+                "faults": listed.collect::<Vec<_>>(),
+            });
+            let came = json::came("invalid", None, None);
+            print_json(&json::document("check", &[], [came, rest]))?;
+            return Err(faults.into());
+        }
+    };
+    let settings = Settings::of_variables(asked, env);
+    let places = settings.iter().flat_map(|it| places(it, &config));
+    let aws: Map<String, Value> = places
+        .map(|(key, said)| {
+            let value = Some(said.value).filter(|it| it != NOT_KNOWN);
+            let said = json!({ "value": value, "source": said.from });
+            (key.replace(' ', "_"), said)
+        })
+        .collect();
+    let sources = Config::places(path, env).into_iter();
+    let sources = sources.map(|(key, place)| (key, place.to_string().into()));
+    let rest = json!({
+        "config": config.values(),
+        "sources": sources.collect::<Map<_, _>>(),
+        "aws": aws,
+        "targets": config.targets.iter().map(target).collect::<Vec<_>>(),
+        "faults": [],
+    });
+    let came = json::came("valid", None, None);
+    let warnings = warnings(&config, settings);
+    print_json(&json::document("check", &warnings, [came, rest]))
+}
+
+/// One target for a program: its texts as written, with the values that it takes from `[cleanup]`.
+fn target(target: &Target) -> Value {
+    let (production, staging) = target.parameters().unzip();
+    let access: BTreeMap<_, _> = target.access().collect();
+    json!({
+        "target": target.pipeline(),
+        "stage": target.stage(),
+        "action": target.action(),
+        "deploy_stage": target.deploy_stage(),
+        "mode": target.mode().code(),
+        "delay_ms": json::ms(target.delay()),
+        "production_parameter": production,
+        "staging_parameter": staging,
+        "role_arn": access.get("role_arn"),
+        "pipeline_role_arn": access.get("pipeline_role_arn"),
+        "external_id": access.get("external_id"),
+        "region": access.get("region"),
+        "run": target.program().map(Program::words),
+    })
+}
+
+/// What stands for a region that nothing says.
+const NOT_KNOWN: &str = "not known";
 
 /// Where AWS is asked, and who says so.
 fn places(settings: &Settings, config: &Config) -> Vec<(&'static str, Said)> {
@@ -69,7 +150,7 @@ fn places(settings: &Settings, config: &Config) -> Vec<(&'static str, Said)> {
         from: "queue.url".to_owned(),
     });
     let nobody = || Said {
-        value: "not known".to_owned(),
+        value: NOT_KNOWN.to_owned(),
         from: "set AWS_REGION, unless the instance tells".to_owned(),
     };
     let region = settings.region();

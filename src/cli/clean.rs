@@ -1,12 +1,12 @@
 //! `clean`: one cleanup by hand, with progress on the terminal.
 
+mod document;
 mod progress;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
 
 use anyhow::Context;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ use crate::domain::targets::lookup::Named;
 use crate::ledger::{Ledger, Unfinished};
 use crate::ops::clean::{ByHand, Cleaned, Order};
 use crate::reconcile::accounts::Accounts;
-use crate::reconcile::dry_run::{End, Forecast, Found, Planned, look};
+use crate::reconcile::dry_run::{End, Forecast, Found, look};
 use crate::reconcile::{Done, Ended, Refused};
 use crate::runtime::clock::Clock;
 use crate::runtime::programs::Processes;
@@ -67,10 +67,15 @@ pub(super) async fn clean(
             named.target.label
         );
     };
+    let mut warnings = Vec::new();
     if let Some(path) = setup.missing_ledger() {
-        eprintln!(
+        let warning = format!(
             "There was no ledger {path} here: a daemon whose ledger is elsewhere does not know of this."
         );
+        if !options.json {
+            eprintln!("{warning}");
+        }
+        warnings.push(warning);
     }
     let ledger = setup.ledger_beside().await?;
     let resumes = ByHand::open_job(&*ledger, &named).await?;
@@ -97,6 +102,10 @@ pub(super) async fn clean(
     }
     let Some(order) = order(&named, resumes, &found, &forecast) else {
         if let Some(record) = at_work(&records, &named) {
+            if options.json {
+                print_json(&document::busy(&named, &warnings, &forecast, record))?;
+                return Ok(FATAL);
+            }
             eprintln!(
                 "stagesweep: {}; nothing was changed. Watch it with `stagesweep history show {}`",
                 being_cleaned(record),
@@ -105,7 +114,7 @@ pub(super) async fn clean(
             return Ok(FATAL);
         }
         if options.json {
-            print_json(&plan::document(&named, parameters, &found, &forecast))?;
+            print_json(&document::nothing(&named, &warnings, &forecast))?;
         }
         return Ok(match forecast.end {
             End::Refused(_) => FATAL,
@@ -116,7 +125,11 @@ pub(super) async fn clean(
         return Ok(FATAL);
     }
     let done = resumed.map(open_job::done).unwrap_or_default();
-    let shown = Shown { forecast, done };
+    let shown = Shown {
+        forecast,
+        done,
+        warnings: &warnings,
+    };
     perform(
         &setup, accounts, ledger, &order, &shown, options, milestones,
     )
@@ -128,6 +141,7 @@ struct Shown<'a> {
     forecast: Forecast,
     /// The steps that earlier runs of the job have done.
     done: Vec<&'a str>,
+    warnings: &'a [String],
 }
 
 /// What is to be cleaned: the open job, or else what the parameter names.
@@ -269,21 +283,19 @@ async fn perform(
     if let Some(progress) = progress {
         progress.close();
     }
-    let verdict = verdict(setup, order, cleaned?).await;
+    let cleaned = cleaned?;
+    let outcome = document::outcome(&cleaned);
+    let verdict = verdict(setup, order, cleaned).await;
     if options.json {
-        let steps = shown.forecast.steps.iter().map(Planned::name);
-        print_json(&json!({
-            "pipeline": order.named.pipeline.to_string(),
-            "staging_id": order.staging_id,
-            "key": order.key().as_str(),
-            "clean": verdict.clean,
-            "code": verdict.code,
-            "detail": verdict.detail,
-            "resumed": order.resumes.is_some(),
-            "done_before": shown.done,
-            "planned": steps.collect::<Vec<_>>(),
-            "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }))?;
+        let records = setup.history().await.unwrap_or_default();
+        let record = open_job::of_key(&records, &order.key());
+        let ended = document::End {
+            outcome,
+            verdict: &verdict,
+            record,
+            took: began.elapsed(),
+        };
+        print_json(&document::ended(order, shown, &ended))?;
     } else if verdict.clean {
         let style = Style::stdout();
         print(&format!("{} {}\n", style.good("Done:"), verdict.detail))?;

@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::FATAL;
-use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
+use super::{FATAL, Invocation, json};
 use crate::aws::NotSignedIn;
 use crate::domain::arn::{Arn, is_account};
 use crate::domain::targets::NotAtHome;
@@ -76,19 +75,7 @@ fn show(checks: &[Check], as_json: bool) -> anyhow::Result<u8> {
     let worst = checks.iter().map(|check| check.status).max();
     let worst = worst.unwrap_or(Status::Ok);
     if as_json {
-        let documents = checks.iter().map(|check| {
-            json!({
-                "check": check.name,
-                "subject": check.subject,
-                "status": check.status.code(),
-                "detail": check.detail,
-                "remedy": check.remedy,
-            })
-        });
-        print_json(&json!({
-            "status": worst.code(),
-            "checks": documents.collect::<Vec<_>>(),
-        }))?;
+        print_json(&document(checks, worst))?;
     } else {
         print(&listing(checks, Style::stdout()))?;
     }
@@ -96,6 +83,22 @@ fn show(checks: &[Check], as_json: bool) -> anyhow::Result<u8> {
         Status::Ok | Status::Warning => 0,
         Status::Failure => FATAL,
     })
+}
+
+/// The same for a program.
+fn document(checks: &[Check], worst: Status) -> Value {
+    let items = checks.iter().map(|check| {
+        let came = json::came(check.status.code(), None, Some(&check.detail));
+        let rest = json!({
+            "check": check.name,
+            "subject": check.subject,
+            "remedy": check.remedy,
+        });
+        json::joined([came, rest])
+    });
+    let came = json::came(worst.code(), None, Some(&counted(checks)));
+    let rest = json!({ "items": items.collect::<Vec<_>>() });
+    json::document("doctor", &[], [came, rest])
 }
 
 /// The ARN of a role or a user.
@@ -137,13 +140,16 @@ fn listing(checks: &[Check], style: Style) -> String {
             let _ = writeln!(text, "         {remedy}");
         }
     }
+    let _ = writeln!(text, "{}", counted(checks));
+    text
+}
+
+fn counted(checks: &[Check]) -> String {
     let count = |status| checks.iter().filter(|check| check.status == status).count();
-    let _ = writeln!(
-        text,
+    format!(
         "{} ok, {} warning(s), {} failure(s)",
         count(Status::Ok),
         count(Status::Warning),
         count(Status::Failure)
-    );
-    text
+    )
 }

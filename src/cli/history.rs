@@ -13,10 +13,11 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
-use crate::domain::history::{Record, State};
+use super::{Invocation, json, open_job};
+use crate::domain::binding::Subject;
+use crate::domain::history::{About, Record, State};
 use crate::ops::orphans::removed_by;
 use crate::runtime::clock::Clock;
 
@@ -75,8 +76,9 @@ pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Res
         None => {
             let shown = filtered(&records, options, clock.now());
             if options.json {
-                let documents: Vec<Value> = shown.into_iter().map(document).collect();
-                print_json(&documents)?;
+                let items = shown.into_iter().map(|it| item(it, clock.now()));
+                let items = json!({ "items": items.collect::<Vec<_>>() });
+                print_json(&json::document("history", &[], [items]))?;
             } else {
                 print(&table(&shown, clock.now(), Style::stdout()))?;
             }
@@ -84,8 +86,7 @@ pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Res
         Some(What::Show { id, svg }) => {
             let shown = named(&records, id)?;
             if options.json {
-                let documents: Vec<Value> = shown.iter().copied().map(document).collect();
-                print_json(&documents)?;
+                print_json(&document(&shown, clock.now()))?;
             } else {
                 for record in &shown {
                     print(&timeline::draw(record, clock.now(), Style::stdout()))?;
@@ -95,7 +96,9 @@ pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Res
                 let picture = svg::draw(&shown, clock.now());
                 std::fs::write(file, picture)
                     .with_context(|| format!("{} cannot be written", file.display()))?;
-                eprintln!("The timeline was written to {}.", file.display());
+                if !options.json {
+                    eprintln!("The timeline was written to {}.", file.display());
+                }
             }
         }
     }
@@ -208,44 +211,63 @@ fn table(records: &[&Record], now: Timestamp, style: Style) -> String {
     text
 }
 
-/// One job for a program. Keys are only ever added.
-fn document(record: &Record) -> Value {
+/// The jobs of one execution for a program, oldest first: the last one, and those before it.
+fn document(records: &[&Record], now: Timestamp) -> Value {
+    let mut items: Vec<Value> = records.iter().map(|record| item(record, now)).collect();
+    let last = items.pop().unwrap_or_default();
+    json::document("job", &[], [last, json!({ "earlier": items })])
+}
+
+/// One job for a program.
+pub(super) fn item(record: &Record, now: Timestamp) -> Value {
     let about = record.trail.about.as_ref();
-    let time = |ms| {
-        Timestamp::from_millisecond(ms)
-            .ok()
-            .map(|at| at.to_string())
+    let subject = record.evidence.subject.as_ref();
+    let (state, outcome) = match &record.state {
+        State::Done(outcome) => ("done", outcome.code()),
+        State::Working => ("working", "working"),
+        State::Open(reason) => ("open", record.trail.told.outcome(reason.as_deref())),
     };
-    let (state, outcome, reason) = match &record.state {
-        State::Done(outcome) => ("done", Some(outcome.code()), None),
-        State::Working => ("working", None, None),
-        State::Open(reason) => ("open", None, reason.as_ref()),
+    let ids = record.ids();
+    // What a run noted; a record of before it did may be bound.
+    let known = |noted: fn(&About) -> &String, bound: fn(&Subject) -> &String| {
+        let found = about.map(noted).filter(|it| !it.is_empty());
+        let found = found.or_else(|| subject.map(bound));
+        found.map(String::as_str).filter(|it| !it.is_empty())
     };
+    let of = json::About {
+        pipeline: Some(&record.pipeline),
+        pipeline_arn: known(|it| &it.pipeline_arn, |it| &it.pipeline),
+        target: about.map(|about| &*about.target),
+        stage: known(|it| &it.stage, |it| &it.stage),
+        action: known(|it| &it.action, |it| &it.action),
+        execution_id: json::execution_id(record.execution_id()),
+    };
+    let came = json::came(
+        outcome,
+        Some(record.state.code()),
+        record.evidence.left.as_deref(),
+    );
     let entries = record.trail.entries.iter();
-    json!({
+    let rest = json!({
         "key": record.key.as_str(),
-        "execution_id": record.execution_id(),
-        "pipeline": record.pipeline,
-        "target": about.map(|about| &about.target),
-        "comment": about.and_then(|about| about.comment.as_ref()),
-        "rejected_at": about.and_then(|about| time(about.rejected_at_ms)),
         "state": state,
-        "outcome": outcome,
-        "last_reason": reason,
-        "first_seen": record.first_seen.to_string(),
-        "updated": record.updated.to_string(),
-        "took_ms": u64::try_from(record.took().as_millis()).unwrap_or(u64::MAX),
-        "production_id": record.production_id,
+        "comment": about.and_then(|about| about.comment.as_ref()),
+        "rejected_at": about.and_then(|about| json::time_of_ms(about.rejected_at_ms)),
+        "began_at": json::time(record.first_seen),
+        "updated_at": json::time(record.updated),
+        "duration_ms": json::ms(took(record, now)),
+        "production_id": ids.production_id,
         // The key of a removal names what is removed.
-        "staging_id": record.staging_id.as_deref().or_else(|| removed_by(record.key.as_str())),
-        "more_staging_ids": record.evidence.more.iter().map(|it| &it.id).collect::<Vec<_>>(),
-        "left": record.evidence.left,
-        "steps": record.steps(),
+        "staging_id": ids.staging_id.as_deref().or_else(|| removed_by(record.key.as_str())),
+        "policy_id": ids.policy_id,
+        "more_staging_ids": ids.more_staging_ids,
+        "done": open_job::done(record),
         "entries": entries.map(|entry| json!({
-            "at": time(entry.at_ms),
+            "at": json::time_of_ms(entry.at_ms),
             "kind": entry.kind,
-            "name": entry.name,
+            "name": Some(&entry.name).filter(|name| !name.is_empty()),
         })).collect::<Vec<_>>(),
         "entries_dropped": record.trail.dropped,
-    })
+    });
+    json::joined([of.document(), came, rest])
 }

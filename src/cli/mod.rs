@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::aws::Asked;
 use crate::config;
+use crate::telemetry::chain;
 
 pub mod check;
 mod clean;
@@ -17,6 +18,7 @@ mod doctor;
 pub mod health;
 mod history;
 mod iam_policy;
+mod json;
 mod open_job;
 mod orphans;
 pub mod pages;
@@ -28,7 +30,10 @@ mod setup;
 mod terminal;
 
 /// The exit status of a fatal error.
-pub const FATAL: u8 = 1;
+const FATAL: u8 = 1;
+
+/// The exit status of a usage error, as clap has it.
+const USAGE: u8 = 2;
 
 /// The exit status of a bad configuration: `EX_CONFIG` of `sysexits.h`.
 const EX_CONFIG: u8 = 78;
@@ -63,6 +68,9 @@ enum Verb {
     Check {
         #[command(flatten)]
         from: Invocation,
+        /// Write one JSON document.
+        #[arg(long)]
+        json: bool,
     },
     /// Show what is there, and the steps that a rejection would take now. Changes nothing.
     ///
@@ -233,28 +241,58 @@ impl ConfigArgument {
     }
 }
 
-/// Runs a verb and returns the exit status; a bad configuration's faults stand on standard error then.
-///
-/// # Errors
-/// What the verb could not handle; it is fatal.
-pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
-    perform(arguments.verb).or_else(|error| {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe) {
-            // Whoever reads it has read enough.
-            return Ok(0);
+/// Runs the verb that the command line names, and returns the exit status. What ended it stands on standard
+/// error, with `--json` as one JSON object.
+#[must_use]
+pub fn main() -> u8 {
+    let json = json::asked();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if json && error.use_stderr() => {
+            json::write_usage_error(&error);
+            return USAGE;
         }
-        let faults = error.downcast::<config::Faults>()?;
-        eprintln!("{faults}");
-        Ok(EX_CONFIG)
-    })
+        Err(error) => error.exit(),
+    };
+    perform(arguments.verb).unwrap_or_else(|error| failed(&error, json))
+}
+
+/// Says what ended a verb, and returns the exit status.
+fn failed(error: &anyhow::Error, json: bool) -> u8 {
+    let io = error.downcast_ref::<std::io::Error>();
+    if io.is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe) {
+        // Whoever reads it has read enough.
+        return 0;
+    }
+    match error.downcast_ref::<config::Faults>() {
+        Some(faults) if json => {
+            json::write_error("bad_configuration", &faults.to_string(), Some(faults));
+            EX_CONFIG
+        }
+        Some(faults) => {
+            eprintln!("{faults}");
+            EX_CONFIG
+        }
+        None if json => {
+            json::write_fatal(error);
+            FATAL
+        }
+        None => {
+            eprintln!("stagesweep: {}", chain(error.as_ref()));
+            FATAL
+        }
+    }
 }
 
 fn perform(verb: Verb) -> anyhow::Result<u8> {
     match verb {
-        Verb::Check { from } => {
-            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+        Verb::Check { from, json } => {
             let env = environment();
+            if json {
+                check::check_json(&from.path(), &from.asked(), &env)?;
+                return Ok(0);
+            }
+            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
             check::check(&from.path(), &from.asked(), &env, &mut out, &mut err)?;
             Ok(0)
         }

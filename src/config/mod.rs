@@ -15,6 +15,7 @@ mod keys;
 mod layers;
 mod reader;
 mod targets;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -301,12 +302,7 @@ impl Config {
     /// Every fault of the file and of the environment. A file that cannot be read is a single
     /// one; in a file that is not TOML only that is reported.
     pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
-        if path == Path::new(TEXT_VARIABLE)
-            && let Some(text) = env.get(TEXT_VARIABLE)
-        {
-            return Self::parse(path, text, env);
-        }
-        match std::fs::read_to_string(path) {
+        match text_of(path, env) {
             Ok(text) => Self::parse(path, &text, env),
             Err(error) => Err(Faults::new(vec![Fault {
                 place: Place::File(path.to_owned()),
@@ -451,6 +447,14 @@ impl Config {
             .filter(|((key, old), (_, new))| old != new && !RELOADED.contains(key))
             .map(|((key, _), _)| key)
             .collect()
+    }
+}
+
+/// The text that `path` stands for.
+fn text_of(path: &Path, env: &BTreeMap<String, String>) -> std::io::Result<String> {
+    match env.get(TEXT_VARIABLE) {
+        Some(text) if path == Path::new(TEXT_VARIABLE) => Ok(text.clone()),
+        _ => std::fs::read_to_string(path),
     }
 }
 
