@@ -30,7 +30,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
     /// Only jobs that came to this: cleaned, already_clean, superseded, retracted, undecided,
-    /// working, open, or the reason for which the last run ended.
+    /// working, refused, failed, open, or the reason for which the last run ended.
     #[arg(long, value_name = "CODE")]
     outcome: Option<String>,
     /// Only jobs that began within this time.
@@ -111,11 +111,14 @@ fn filtered<'a>(records: &'a [Record], options: &Options, now: Timestamp) -> Vec
         .and_then(|since| now.checked_sub(since).ok())
         .unwrap_or(Timestamp::MIN);
     let matches = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|it| it == is);
+    let came_to = |record: &Record, wanted| {
+        matches(wanted, record.state.code()) || matches(wanted, outcome(record))
+    };
     records
         .iter()
         .filter(|record| record.first_seen >= since)
         .filter(|record| matches(&options.pipeline, &record.pipeline))
-        .filter(|record| matches(&options.outcome, record.state.code()))
+        .filter(|record| came_to(record, &options.outcome))
         .take(options.limit.get())
         .collect()
 }
@@ -218,32 +221,45 @@ fn document(records: &[&Record], now: Timestamp) -> Value {
     json::document("job", &[], [last, json!({ "earlier": items })])
 }
 
-/// One job for a program.
-pub(super) fn item(record: &Record, now: Timestamp) -> Value {
+/// What a job is about.
+pub(super) fn about(record: &Record) -> json::About<'_> {
     let about = record.trail.about.as_ref();
     let subject = record.evidence.subject.as_ref();
-    let (state, outcome) = match &record.state {
-        State::Done(outcome) => ("done", outcome.code()),
-        State::Working => ("working", "working"),
-        State::Open(reason) => ("open", record.trail.told.outcome(reason.as_deref())),
-    };
-    let ids = record.ids();
     // What a run noted; a record of before it did may be bound.
     let known = |noted: fn(&About) -> &String, bound: fn(&Subject) -> &String| {
         let found = about.map(noted).filter(|it| !it.is_empty());
         let found = found.or_else(|| subject.map(bound));
         found.map(String::as_str).filter(|it| !it.is_empty())
     };
-    let of = json::About {
+    json::About {
         pipeline: Some(&record.pipeline),
         pipeline_arn: known(|it| &it.pipeline_arn, |it| &it.pipeline),
         target: about.map(|about| &*about.target),
         stage: known(|it| &it.stage, |it| &it.stage),
         action: known(|it| &it.action, |it| &it.action),
         execution_id: json::execution_id(record.execution_id()),
+    }
+}
+
+/// One word for what it came to.
+fn outcome(record: &Record) -> &str {
+    match &record.state {
+        State::Open(reason) => record.trail.told.outcome(reason.as_deref()),
+        state => state.code(),
+    }
+}
+
+/// One job for a program.
+pub(super) fn item(record: &Record, now: Timestamp) -> Value {
+    let about = record.trail.about.as_ref();
+    let state = match &record.state {
+        State::Done(_) => "done",
+        State::Working => "working",
+        State::Open(_) => "open",
     };
+    let ids = record.ids();
     let came = json::came(
-        outcome,
+        outcome(record),
         Some(record.state.code()),
         record.evidence.left.as_deref(),
     );
@@ -269,5 +285,5 @@ pub(super) fn item(record: &Record, now: Timestamp) -> Value {
         })).collect::<Vec<_>>(),
         "entries_dropped": record.trail.dropped,
     });
-    json::joined([of.document(), came, rest])
+    json::joined([self::about(record).document(), came, rest])
 }

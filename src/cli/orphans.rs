@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::setup::{Setup, load};
 use super::terminal::{Style, confirmed, describe, held, line, moment, print, print_json, rough};
-use super::{FATAL, Invocation, json};
+use super::{FATAL, Invocation, history, json};
 use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
 use crate::domain::decision::Orphan;
@@ -399,9 +399,10 @@ fn document(
             "policy_id": finding.policy_id,
             "parameter": past.parameter,
             "replaced_at": past.replaced_at.map(json::time),
-            "execution_id": past.execution_id.as_deref().and_then(json::execution_id),
         });
+        let about = past.record.as_ref().map(history::about).unwrap_or_default();
         json::joined([
+            about.document(),
             judged(&listed.id, finding.age, &finding.verdict, removed),
             rest,
         ])
@@ -416,9 +417,12 @@ fn document(
             "policy_id": id,
             "parameter": null,
             "replaced_at": null,
-            "execution_id": null,
         });
-        json::joined([judged(id, finding.age, &finding.verdict, removed), rest])
+        json::joined([
+            json::About::default().document(),
+            judged(id, finding.age, &finding.verdict, removed),
+            rest,
+        ])
     });
     let rest = json!({
         "items": staging.chain(policies).collect::<Vec<_>>(),

@@ -350,7 +350,7 @@ fn distribution_document(reading: &Reading) -> Value {
         "domain": it.domain,
         "deployed": it.deployed,
         "enabled": it.enabled,
-        "staging": it.staging,
+        "is_staging": it.staging,
         "alias_count": it.aliases,
         "policy_id": it.policy_id,
         "modified_at": reading.modified_at.map(json::time),

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::harness::{Finished, NEVER, PROPAGATION, TARGET, World};
-use crate::verbs::{PIPELINE, document, ends, verb};
+use crate::verbs::{PIPELINE, document, ends, leaked, verb};
 
 thread_local! {
     /// Whether this test has kept something.
@@ -245,9 +245,29 @@ async fn history_has_the_ids_of_what_was_observed_and_the_notices_words_of_what_
     assert_eq!(refused["reason"], "production_parameter_invalid");
     assert_eq!(refused["stage"], "Approve", "it is bound to nothing");
 
+    let chosen = ["history", "--json", "--outcome", "refused"];
+    let chosen = document(&world, &chosen, 0).await;
+    assert_eq!(chosen["items"], json!([refused]));
+
     // Two jobs of one execution.
     let show = ["history", "show", &shop.execution_id, "--json"];
     let show = document(&world, &show, 0).await;
     assert_eq!(show["outcome"], "refused");
     assert_eq!(show["earlier"], json!([observed]));
+}
+
+#[tokio::test]
+async fn an_orphan_that_was_taken_down_is_gone_and_still_was_one() {
+    let world = World::new().await;
+    let (older, _) = leaked(&world).await;
+    let daemon = world.daemon().spawn();
+    daemon.says("started").await;
+    let arguments = ["orphans", "--delete", "--yes", "--json"];
+    let report = document(&world, &arguments, 0).await;
+    let items = report["items"].as_array().unwrap();
+    let gone = items.iter().find(|it| it["id"] == older.staging_id);
+    let gone = gone.unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(gone["outcome"], "gone", "{report}");
+    assert_eq!(gone["orphan"], true, "{report}");
+    daemon.stop().await;
 }
