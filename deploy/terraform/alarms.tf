@@ -3,21 +3,7 @@ resource "aws_cloudwatch_log_group" "this" {
   name              = "/stagesweep/${var.name}"
   retention_in_days = var.log_retention_days
   kms_key_id        = local.key_arn
-}
-
-# Errors that no metric of the daemon counts, such as a configuration that cannot be reloaded.
-resource "aws_cloudwatch_log_metric_filter" "error_lines" {
-  name           = "${var.name}-error-lines"
-  log_group_name = aws_cloudwatch_log_group.this.name
-  pattern        = "{ $.level = \"ERROR\" }"
-
-  metric_transformation {
-    namespace     = local.namespace
-    name          = "ErrorLines"
-    value         = "1"
-    default_value = "0"
-    unit          = "Count"
-  }
+  tags              = var.tags
 }
 
 # `orphans --json` writes one line of these for each orphan, whoever runs it; each line is a log event.
@@ -27,11 +13,10 @@ resource "aws_cloudwatch_log_metric_filter" "orphans_found" {
   pattern        = "\"\\\"orphan\\\": true\""
 
   metric_transformation {
-    namespace     = local.namespace
-    name          = "Orphans"
-    value         = "1"
-    default_value = "0"
-    unit          = "Count"
+    namespace = local.namespace
+    name      = "Orphans"
+    value     = "1"
+    unit      = "Count"
   }
 }
 
@@ -43,11 +28,10 @@ resource "aws_cloudwatch_log_metric_filter" "production_switched_off" {
   pattern        = "{ $.message = \"production was switched off while this job ran*\" }"
 
   metric_transformation {
-    namespace     = local.namespace
-    name          = "ProductionSwitchedOff"
-    value         = "1"
-    default_value = "0"
-    unit          = "Count"
+    namespace = local.namespace
+    name      = "ProductionSwitchedOff"
+    value     = "1"
+    unit      = "Count"
   }
 }
 
@@ -171,9 +155,36 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   treat_missing_data  = each.value.missing
   alarm_actions       = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
   ok_actions          = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
+  tags                = var.tags
+}
+
+resource "aws_cloudwatch_query_definition" "this" {
+  for_each = {
+    "the story of an execution" = <<-EOT
+      fields @timestamp, level, message, reason, detail, error
+      | filter execution.id = "EXECUTION-ID"
+      | sort @timestamp
+    EOT
+    "what went wrong" = <<-EOT
+      fields @timestamp, level, pipeline, execution.id, message, reason, detail, error
+      | filter level in ["WARN", "ERROR"]
+      | sort @timestamp desc
+    EOT
+    "failed and refused by reason" = <<-EOT
+      filter level = "ERROR" and ispresent(reason)
+      | stats count(*) as times, latest(detail) as lately by reason, pipeline
+      | sort times desc
+    EOT
+  }
+
+  name            = "${var.name}/${each.key}"
+  log_group_names = [aws_cloudwatch_log_group.this.name]
+  query_string    = each.value
 }
 
 resource "aws_cloudwatch_dashboard" "this" {
+  count = var.dashboard ? 1 : 0
+
   dashboard_name = var.name
 
   dashboard_body = templatefile("${path.module}/dashboard.json.tftpl", {
@@ -184,4 +195,20 @@ resource "aws_cloudwatch_dashboard" "this" {
     undelivered_events = aws_sqs_queue.undelivered_events.name
     logs               = aws_cloudwatch_log_group.this.name
   })
+}
+
+# Errors that no metric of the daemon counts, such as a configuration that cannot be reloaded.
+resource "aws_cloudwatch_log_metric_filter" "error_lines" {
+  count = var.dashboard ? 1 : 0
+
+  name           = "${var.name}-error-lines"
+  log_group_name = aws_cloudwatch_log_group.this.name
+  pattern        = "{ $.level = \"ERROR\" }"
+
+  metric_transformation {
+    namespace = local.namespace
+    name      = "ErrorLines"
+    value     = "1"
+    unit      = "Count"
+  }
 }

@@ -3,13 +3,15 @@ locals {
 }
 
 resource "aws_ecs_cluster" "this" {
+  #checkov:skip=CKV_AWS_65:Container Insights costs more than the task; the daemon has its own metrics and alarms
   count = local.on_ecs && try(var.ecs.cluster_arn, null) == null ? 1 : 0
 
   name = var.name
+  tags = var.tags
 
   setting {
     name  = "containerInsights"
-    value = "enabled"
+    value = "disabled"
   }
 }
 
@@ -19,6 +21,7 @@ resource "aws_security_group" "daemon" {
   name        = var.name
   description = "stagesweep calls AWS and is called by nobody"
   vpc_id      = var.ecs.vpc_id
+  tags        = var.tags
 }
 
 resource "aws_vpc_security_group_egress_rule" "https" {
@@ -30,14 +33,17 @@ resource "aws_vpc_security_group_egress_rule" "https" {
   from_port         = 443
   to_port           = 443
   cidr_ipv4         = "0.0.0.0/0"
+  tags              = var.tags
 }
 
 # What ECS itself does to start a task: fetch the image, hand its output to the log group.
 resource "aws_iam_role" "execution" {
   count = local.on_ecs ? 1 : 0
 
-  name               = "${var.name}-execution-${local.region}"
-  assume_role_policy = data.aws_iam_policy_document.tasks.json
+  name                 = "${var.name}-execution-${local.region}"
+  assume_role_policy   = data.aws_iam_policy_document.tasks.json
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
 }
 
 resource "aws_iam_role_policy" "execution" {
@@ -78,6 +84,7 @@ resource "aws_ecs_task_definition" "daemon" {
   memory                   = "512"
   task_role_arn            = aws_iam_role.daemon.arn
   execution_role_arn       = aws_iam_role.execution[0].arn
+  tags                     = var.tags
 
   runtime_platform {
     operating_system_family = "LINUX"
@@ -89,6 +96,7 @@ resource "aws_ecs_task_definition" "daemon" {
     image                  = var.ecs.image
     essential              = true
     command                = ["run"]
+    dockerLabels           = { operator-role = aws_iam_role.operator.arn } # for deploy/run-verb
     user                   = "65532:65532"
     readonlyRootFilesystem = true
     linuxParameters        = { capabilities = { drop = ["ALL"] } }
@@ -131,6 +139,7 @@ resource "aws_ecs_task_definition" "daemon" {
 }
 
 resource "aws_ecs_service" "daemon" {
+  #checkov:skip=CKV_AWS_333:tasks in subnets without a NAT gateway need a public address; it is off unless chosen
   count = local.on_ecs ? 1 : 0
 
   name                               = var.name
@@ -141,6 +150,7 @@ resource "aws_ecs_service" "daemon" {
   deployment_minimum_healthy_percent = 100
   deployment_maximum_percent         = 200
   propagate_tags                     = "SERVICE"
+  tags                               = var.tags
 
   deployment_circuit_breaker {
     enable   = true
@@ -160,6 +170,7 @@ resource "aws_cloudwatch_event_rule" "orphans" {
   name                = "${var.name}-orphans"
   description         = "Looks for staging distributions that nobody will take down"
   schedule_expression = var.orphans_schedule
+  tags                = var.tags
 }
 
 resource "aws_cloudwatch_event_target" "orphans" {
@@ -186,7 +197,9 @@ resource "aws_cloudwatch_event_target" "orphans" {
 resource "aws_iam_role" "orphans" {
   count = local.orphans ? 1 : 0
 
-  name = "${var.name}-orphans-${local.region}"
+  name                 = "${var.name}-orphans-${local.region}"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"

@@ -17,6 +17,8 @@ locals {
   # One for each instance of this module: no other one's polls keep this one's alarm green.
   namespace = "Stagesweep/${var.name}"
   key_arn   = var.customer_key ? aws_kms_key.this[0].arn : null
+  # Where other partitions have theirs is not known here.
+  console = local.partition != "aws" ? null : "https://${local.region}.console.aws.amazon.com/cloudwatch/home?region=${local.region}"
 
   catch_up_interval = var.catch_up_interval == null ? "0s" : var.catch_up_interval
 
@@ -42,6 +44,7 @@ resource "aws_kms_key" "this" {
   description         = "Queues, logs and ledger of ${var.name}"
   enable_key_rotation = true
   policy              = data.aws_iam_policy_document.key.json
+  tags                = var.tags
 }
 
 data "aws_iam_policy_document" "key" {
@@ -124,6 +127,7 @@ resource "aws_dynamodb_table" "ledger" {
   name         = "${var.name}-ledger"
   billing_mode = "PAY_PER_REQUEST"
   hash_key     = "pk"
+  tags         = var.tags
 
   attribute {
     name = "pk"

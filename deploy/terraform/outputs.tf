@@ -13,6 +13,11 @@ output "dead_letters_url" {
   value       = aws_sqs_queue.dead_letters.id
 }
 
+output "dead_letters_arn" {
+  description = "Its ARN."
+  value       = aws_sqs_queue.dead_letters.arn
+}
+
 output "undelivered_events_url" {
   description = "The queue of events that a rule could not deliver."
   value       = aws_sqs_queue.undelivered_events.id
@@ -38,8 +43,33 @@ output "log_group" {
   value       = aws_cloudwatch_log_group.this.name
 }
 
+output "dashboard_url" {
+  description = "The dashboard; null without one, and outside of the partition aws."
+  value       = var.dashboard && local.console != null ? "${local.console}#dashboards:name=${var.name}" : null
+}
+
+output "logs_url" {
+  description = "The log, with the saved queries under Queries; null outside of the partition aws."
+  value       = local.console != null ? "${local.console}#logsV2:log-groups/log-group/$252Fstagesweep$252F${var.name}" : null
+}
+
+output "doctor_command" {
+  description = "What looks for mistakes before the first rejection does."
+  value       = local.on_ecs ? "./deploy/run-verb ${aws_ecs_service.daemon[0].id} doctor" : "sudo stagesweep doctor"
+}
+
+output "operator_role_arn" {
+  description = "The role of whoever is on call."
+  value       = aws_iam_role.operator.arn
+}
+
+output "operator_policy_arn" {
+  description = "What to attach to whoever is on call."
+  value       = aws_iam_policy.operator.arn
+}
+
 output "configuration" {
-  description = "What /etc/stagesweep/config.toml needs on an instance of EC2."
+  description = "What /etc/stagesweep/config.toml needs on an instance of EC2; and the verbs on a workstation."
   value       = <<-EOT
     [queue]
     url = ${jsonencode(aws_sqs_queue.rejections.id)}

@@ -6,6 +6,7 @@ resource "aws_sqs_queue" "rejections" {
   message_retention_seconds  = 1209600
   kms_master_key_id          = local.key_arn
   sqs_managed_sse_enabled    = var.customer_key ? null : true
+  tags                       = var.tags
 
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.dead_letters.arn
@@ -18,6 +19,7 @@ resource "aws_sqs_queue" "dead_letters" {
   message_retention_seconds = 1209600
   kms_master_key_id         = local.key_arn
   sqs_managed_sse_enabled   = var.customer_key ? null : true
+  tags                      = var.tags
 }
 
 resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
@@ -34,6 +36,7 @@ resource "aws_sqs_queue" "undelivered_events" {
   message_retention_seconds = 1209600
   kms_master_key_id         = local.key_arn
   sqs_managed_sse_enabled   = var.customer_key ? null : true
+  tags                      = var.tags
 }
 
 resource "aws_sqs_queue_policy" "rejections" {
@@ -126,6 +129,7 @@ resource "aws_cloudwatch_event_rule" "rejected" {
 
   name        = "${var.name}-${count.index}"
   description = "Rejected manual approvals, for stagesweep"
+  tags        = var.tags
 
   event_pattern = jsonencode({
     source      = ["aws.codepipeline"]

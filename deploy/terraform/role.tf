@@ -1,7 +1,9 @@
 resource "aws_iam_role" "daemon" {
-  name               = "${var.name}-${local.region}"
-  description        = "What the stagesweep daemon may do"
-  assume_role_policy = local.on_ecs ? data.aws_iam_policy_document.tasks.json : data.aws_iam_policy_document.instances.json
+  name                 = "${var.name}-${local.region}"
+  description          = "What the stagesweep daemon may do"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
+  assume_role_policy   = local.on_ecs ? data.aws_iam_policy_document.tasks.json : data.aws_iam_policy_document.instances.json
 }
 
 data "aws_iam_policy_document" "tasks" {
@@ -37,16 +39,17 @@ resource "aws_iam_instance_profile" "daemon" {
 
   name = "${var.name}-${local.region}"
   role = aws_iam_role.daemon.name
+  tags = var.tags
 }
 
-# One policy for each thing that can be chosen.
-resource "aws_iam_role_policy" "cleanup" {
-  name   = "cleanup"
+# What the operator's role has not.
+resource "aws_iam_role_policy" "queue" {
+  name   = "queue"
   role   = aws_iam_role.daemon.id
-  policy = data.aws_iam_policy_document.cleanup.json
+  policy = data.aws_iam_policy_document.queue.json
 }
 
-data "aws_iam_policy_document" "cleanup" {
+data "aws_iam_policy_document" "queue" {
   statement {
     sid = "Queue"
     actions = [
@@ -58,6 +61,30 @@ data "aws_iam_policy_document" "cleanup" {
     resources = [aws_sqs_queue.rejections.arn]
   }
 
+  dynamic "statement" {
+    for_each = var.notify_event_bus_arn[*]
+
+    content {
+      sid       = "Notification"
+      actions   = ["events:PutEvents"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "events:source"
+        values   = ["stagesweep"]
+      }
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "cleanup" {
+  name   = "cleanup"
+  role   = aws_iam_role.daemon.id
+  policy = data.aws_iam_policy_document.cleanup.json
+}
+
+data "aws_iam_policy_document" "cleanup" {
   statement {
     sid       = "BothParameters"
     actions   = ["ssm:GetParameter"]
@@ -97,6 +124,57 @@ data "aws_iam_policy_document" "cleanup" {
       "codepipeline:ListPipelineExecutions",
     ]
     resources = local.pipeline_arn
+  }
+
+  dynamic "statement" {
+    for_each = aws_dynamodb_table.ledger[*].arn
+
+    content {
+      sid       = "Ledger"
+      actions   = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(var.target_role_arns) > 0 ? [var.target_role_arns] : []
+
+    content {
+      sid       = "TargetRoles"
+      actions   = ["sts:AssumeRole"]
+      resources = statement.value
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.catch_up_interval[*]
+
+    content {
+      sid       = "ListPipelines"
+      actions   = ["codepipeline:ListPipelines"]
+      resources = ["arn:${local.partition}:codepipeline:${local.region}:${local.account}:*"]
+    }
+  }
+
+  # What `doctor` asks for.
+  dynamic "statement" {
+    for_each = var.notify_event_bus_arn[*]
+
+    content {
+      sid       = "EventBus"
+      actions   = ["events:DescribeEventBus"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = aws_kms_key.this[*].arn
+
+    content {
+      sid       = "Key"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+    }
   }
 }
 
@@ -144,136 +222,26 @@ data "aws_iam_policy_document" "acting" {
     actions   = ["cloudfront:DeleteContinuousDeploymentPolicy"]
     resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
   }
-}
 
-resource "aws_iam_role_policy" "ledger" {
-  count = local.has_table ? 1 : 0
+  dynamic "statement" {
+    for_each = var.log_bucket_arn[*]
 
-  name = "ledger"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "Ledger"
-      Effect   = "Allow"
-      Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"]
-      Resource = aws_dynamodb_table.ledger[0].arn
-    }]
-  })
-}
+    content {
+      sid       = "LegacyLogBucket"
+      actions   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
+      resources = [statement.value]
+    }
+  }
 
-resource "aws_iam_role_policy" "target_roles" {
-  count = length(var.target_role_arns) > 0 ? 1 : 0
+  dynamic "statement" {
+    for_each = var.web_acl_arn[*]
 
-  name = "target-roles"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "TargetRoles"
-      Effect   = "Allow"
-      Action   = "sts:AssumeRole"
-      Resource = var.target_role_arns
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "list_pipelines" {
-  count = var.catch_up_interval == null ? 0 : 1
-
-  name = "list-pipelines"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "ListPipelines"
-      Effect   = "Allow"
-      Action   = "codepipeline:ListPipelines"
-      Resource = "arn:${local.partition}:codepipeline:${local.region}:${local.account}:*"
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "notification" {
-  count = var.notify_event_bus_arn == null ? 0 : 1
-
-  name = "notification"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "Notification"
-      Effect    = "Allow"
-      Action    = "events:PutEvents"
-      Resource  = var.notify_event_bus_arn
-      Condition = { StringEquals = { "events:source" = "stagesweep" } }
-    }]
-  })
-}
-
-# What `doctor` asks for.
-resource "aws_iam_role_policy" "event_bus" {
-  count = var.notify_event_bus_arn == null ? 0 : 1
-
-  name = "event-bus"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "EventBus"
-      Effect   = "Allow"
-      Action   = "events:DescribeEventBus"
-      Resource = var.notify_event_bus_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "legacy_log_bucket" {
-  count = local.acts && var.log_bucket_arn != null ? 1 : 0
-
-  name = "legacy-log-bucket"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "LegacyLogBucket"
-      Effect   = "Allow"
-      Action   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
-      Resource = var.log_bucket_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "web_acl" {
-  count = local.acts && var.web_acl_arn != null ? 1 : 0
-
-  name = "web-acl"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "WebAcl"
-      Effect   = "Allow"
-      Action   = "wafv2:GetWebACL"
-      Resource = var.web_acl_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "key" {
-  count = var.customer_key ? 1 : 0
-
-  name = "key"
-  role = aws_iam_role.daemon.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "Key"
-      Effect   = "Allow"
-      Action   = "kms:Decrypt"
-      Resource = aws_kms_key.this[0].arn
-    }]
-  })
+    content {
+      sid       = "WebAcl"
+      actions   = ["wafv2:GetWebACL"]
+      resources = [statement.value]
+    }
+  }
 }
 
 # What `doctor` reads beyond what the daemon does: what becomes of an event before and after the daemon, and what
@@ -314,6 +282,108 @@ data "aws_iam_policy_document" "doctor" {
     sid       = "FindParameters"
     actions   = ["ssm:DescribeParameters"]
     resources = ["*"]
+  }
+}
+
+# Whoever is on call: every verb but `run`, by what `stagesweep iam-policy --operator` writes. What changes something
+# of a deployment is in it where the daemon acts, too.
+resource "aws_iam_role" "operator" {
+  #checkov:skip=CKV_AWS_61:who in the account may assume it is for the account's own policies to say, as the operator's does
+  name                 = "${var.name}-operator-${local.region}"
+  description          = "Verbs of stagesweep, for whoever is on call"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
+  assume_role_policy   = data.aws_iam_policy_document.operator_trust.json
+}
+
+data "aws_iam_policy_document" "operator_trust" {
+  source_policy_documents = local.on_ecs ? [data.aws_iam_policy_document.tasks.json] : []
+
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "AWS"
+      identifiers = ["arn:${local.partition}:iam::${local.account}:root"]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "operator" {
+  name   = "operating"
+  role   = aws_iam_role.operator.id
+  policy = data.aws_iam_policy_document.operator.json
+}
+
+data "aws_iam_policy_document" "operator" {
+  source_policy_documents = concat(
+    [data.aws_iam_policy_document.cleanup.json, data.aws_iam_policy_document.doctor.json],
+    local.acts ? [data.aws_iam_policy_document.acting.json] : [],
+  )
+
+  statement {
+    sid       = "SendBack"
+    actions   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
+    resources = [aws_sqs_queue.rejections.arn]
+  }
+
+  statement {
+    sid       = "TakeDeadLetters"
+    actions   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
+    resources = [aws_sqs_queue.dead_letters.arn]
+  }
+}
+
+# For the people themselves, to be attached by you.
+resource "aws_iam_policy" "operator" {
+  name        = "${var.name}-operator-${local.region}"
+  description = "Operating the stagesweep of ${var.name}"
+  policy      = data.aws_iam_policy_document.people.json
+  tags        = var.tags
+}
+
+data "aws_iam_policy_document" "people" {
+  #checkov:skip=CKV_AWS_356:a task definition cannot be described by its ARN; IAM takes no resource there
+  statement {
+    sid       = "BeTheOperator"
+    actions   = ["sts:AssumeRole"]
+    resources = [aws_iam_role.operator.arn]
+  }
+
+  statement {
+    sid       = "ReadTheLog"
+    actions   = ["logs:FilterLogEvents", "logs:GetLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.this.arn}:*"]
+  }
+
+  dynamic "statement" {
+    for_each = local.on_ecs ? {
+      RunTheVerb              = { actions = ["ecs:RunTask"], resources = ["arn:${local.partition}:ecs:${local.region}:${local.account}:task-definition/${var.name}:*"] }
+      SeeTheServiceAndTheTask = { actions = ["ecs:DescribeServices", "ecs:DescribeTasks"], resources = concat(aws_ecs_service.daemon[*].id, ["arn:${local.partition}:ecs:${local.region}:${local.account}:task/*"]) }
+      SeeTheDefinition        = { actions = ["ecs:DescribeTaskDefinition"], resources = ["*"] }
+    } : {}
+
+    content {
+      sid       = statement.key
+      actions   = statement.value.actions
+      resources = statement.value.resources
+    }
+  }
+
+  dynamic "statement" {
+    for_each = aws_iam_role.execution[*].arn
+
+    content {
+      sid       = "WithTheRoles"
+      actions   = ["iam:PassRole"]
+      resources = [aws_iam_role.daemon.arn, aws_iam_role.operator.arn, statement.value]
+
+      condition {
+        test     = "StringEquals"
+        variable = "iam:PassedToService"
+        values   = ["ecs-tasks.amazonaws.com"]
+      }
+    }
   }
 }
 

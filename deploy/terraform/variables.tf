@@ -64,7 +64,7 @@ variable "ecs" {
     subnet_ids       = list(string)
     assign_public_ip = optional(bool, false)
     cluster_arn      = optional(string)
-    architecture     = optional(string, "X86_64")
+    architecture     = optional(string, "ARM64")
     instances        = optional(number, 1)
   })
   default = null
@@ -163,4 +163,22 @@ variable "oldest_message_seconds" {
   description = "How old a message may become. A cleanup may wait for CloudFront for up to 90 minutes."
   type        = number
   default     = 7200
+}
+
+variable "dashboard" {
+  description = "Whether a dashboard is made. Beyond the account's first three it costs 3 USD a month."
+  type        = bool
+  default     = false
+}
+
+variable "permissions_boundary" {
+  description = "The ARN of the policy that bounds every role made here, if your organization asks for one."
+  type        = string
+  default     = null
+}
+
+variable "tags" {
+  description = "Tags of everything that takes some, beside the default_tags of your provider."
+  type        = map(string)
+  default     = {}
 }

@@ -1,8 +1,10 @@
-//! `check`: validate the configuration without a look at AWS.
+//! `check`: validate the configuration, and what it makes of an event or a pipeline, without a look at AWS.
+
+mod explain;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -10,57 +12,115 @@ use super::json;
 use super::terminal::print_json;
 use crate::aws::settings::{Misconfigured, Said};
 use crate::aws::{Asked, Settings, queue_endpoint};
-use crate::config::{Config, FIFO, is_fifo};
+use crate::config::{Config, FIFO, Origins, is_fifo};
 use crate::domain::targets::{Program, Target};
+use crate::domain::words::counted;
 
-/// Writes a summary of the effective configuration to `out`, and warnings to `err`.
+/// What `check` takes.
+#[derive(Debug, Default, clap::Args)]
+pub struct Options {
+    /// An event as EventBridge sends it, a message's body: which target takes it, or why none does. `-` is
+    /// standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "pipeline")]
+    event: Option<PathBuf>,
+    /// A pipeline, by its name or ARN: which targets take its rejections.
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
+    /// Write faults and warnings only.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write one JSON document.
+    #[arg(long, conflicts_with_all = ["event", "pipeline", "quiet"])]
+    json: bool,
+}
+
+/// Writes a summary of the effective configuration to `out`, or what it makes of an event or a pipeline; and
+/// warnings to `err`. Returns the exit status.
 ///
 /// # Errors
-/// [`Faults`](crate::config::Faults), or what writing comes to.
+/// [`Faults`](crate::config::Faults), an event that cannot be read, or what writing comes to.
 pub fn check(
     path: &Path,
     asked: &Asked,
+    options: &Options,
     env: &BTreeMap<String, String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let config = Config::load(path, env)?;
-    let targets = match config.targets.len() {
-        1 => "1 target".to_owned(),
-        count => format!("{count} targets"),
-    };
-    writeln!(out, "configuration is valid: {targets}")?;
-    for (key, value) in config.settings() {
-        let value = if value.is_empty() { "(none)" } else { &value };
-        writeln!(out, "  {key:<29}{value}")?;
+) -> anyhow::Result<u8> {
+    if options.json {
+        return check_json(path, asked, env).map(|()| 0);
     }
+    let (config, origins) = Config::load_with_origins(path, env)?;
     let settings = Settings::of_variables(asked, env);
-    for (key, said) in settings.iter().flat_map(|it| places(it, &config)) {
-        writeln!(out, "  {key:<29}{said}")?;
-    }
-    for target in config.targets.iter() {
-        writeln!(out, "  {:<29}{target}", "target")?;
-        if let Some(stage) = target.deploy_stage() {
-            writeln!(out, "    {:<27}{stage}", "deploy_stage")?;
+    let mut status = 0;
+    if options.event.is_some() || options.pipeline.is_some() {
+        let region = settings.as_ref().ok().and_then(Settings::region);
+        let region = region
+            .map(|it| it.value)
+            .or_else(|| config.queue.region.clone());
+        let explained = explain::explained(options, &config, &origins, region.as_deref())?;
+        status = explain::status(&explained);
+        if !options.quiet {
+            out.write_all(explain::text(&explained, path).as_bytes())?;
         }
-        if target.mode() != config.cleanup.mode {
-            writeln!(out, "    {:<27}{}", "mode", target.mode())?;
-        }
-        if target.delay() != config.cleanup.delay {
-            let delay = humantime::format_duration(target.delay());
-            writeln!(out, "    {:<27}{delay}", "delay")?;
-        }
-        for (key, template) in target.access() {
-            writeln!(out, "    {key:<27}{template}")?;
-        }
-        if let Some(program) = target.program() {
-            writeln!(out, "    {:<27}{program}", "run")?;
-        }
+    } else if !options.quiet {
+        out.write_all(summary(path, &config, &origins, settings.as_ref().ok()).as_bytes())?;
     }
     for warning in warnings(&config, settings) {
         writeln!(err, "warning: {warning}")?;
     }
-    Ok(())
+    Ok(status)
+}
+
+/// The effective values, each with who says so.
+fn summary(path: &Path, config: &Config, origins: &Origins, settings: Option<&Settings>) -> String {
+    let more = match origins.from_environment() {
+        0 => String::new(),
+        count => format!(" (+{count} from the environment)"),
+    };
+    let targets = counted(config.targets.len(), "target");
+    let mut text = format!("{}{more} is valid: {targets}\n", path.display());
+    let mut row = |key: &str, from: &str, value: &str| {
+        text.push_str(&format!("  {key:<29}{from:<9}{value}\n"));
+    };
+    for (key, value) in config.settings() {
+        let value = if value.is_empty() { "(none)" } else { &value };
+        row(key, origins.of(key), value);
+    }
+    for (key, said) in settings.into_iter().flat_map(|it| places(it, config)) {
+        row(key, "", &said.to_string());
+    }
+    for target in config.targets.iter() {
+        row("target", "file", &target.to_string());
+        for (key, value) in of_target(target, config) {
+            row(&format!("  {key}"), "", &value);
+        }
+    }
+    text
+}
+
+/// What a target says besides its pipeline, stage and action.
+fn of_target(target: &Target, config: &Config) -> Vec<(&'static str, String)> {
+    let mut said = Vec::new();
+    if let Some((production, staging)) = target.parameters() {
+        said.push(("production_parameter", production));
+        said.push(("staging_parameter", staging));
+    }
+    if let Some(stage) = target.deploy_stage() {
+        said.push(("deploy_stage", stage.to_owned()));
+    }
+    if target.mode() != config.cleanup.mode {
+        said.push(("mode", target.mode().to_string()));
+    }
+    if target.delay() != config.cleanup.delay {
+        let delay = humantime::format_duration(target.delay());
+        said.push(("delay", delay.to_string()));
+    }
+    said.extend(target.access());
+    if let Some(program) = target.program() {
+        said.push(("run", program.to_string()));
+    }
+    said
 }
 
 /// What is valid, and yet not as it should be.
@@ -78,13 +138,9 @@ fn warnings(config: &Config, settings: Result<Settings, Misconfigured>) -> Vec<S
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_json(
-    path: &Path,
-    asked: &Asked,
-    env: &BTreeMap<String, String>,
-) -> anyhow::Result<()> {
-    let config = match Config::load(path, env) {
-        Ok(config) => config,
+fn check_json(path: &Path, asked: &Asked, env: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    let (config, origins) = match Config::load_with_origins(path, env) {
+        Ok(loaded) => loaded,
         Err(faults) => {
             let listed = faults.iter().map(json::fault);
             let rest = json!({
@@ -105,8 +161,8 @@ pub fn check_json(
             (key.replace(' ', "_"), said)
         })
         .collect();
-    let sources = Config::places(path, env).into_iter();
-    let sources = sources.map(|(key, place)| (key, place.to_string().into()));
+    let sources = origins.places().iter();
+    let sources = sources.map(|(key, place)| (key.clone(), place.to_string().into()));
     let rest = json!({
         "config": config.values(),
         "sources": sources.collect::<Map<_, _>>(),
@@ -186,10 +242,12 @@ mod tests {
         std::fs::write(&path, include_str!("../../config/example.toml")).unwrap();
         let asked = Asked::default();
         let (mut out, mut warnings) = (Vec::new(), Vec::new());
-        check(&path, &asked, &BTreeMap::new(), &mut out, &mut warnings).unwrap();
+        let (all, nothing) = (Options::default(), BTreeMap::new());
+        check(&path, &asked, &all, &nothing, &mut out, &mut warnings).unwrap();
         assert!(warnings.is_empty());
         let out = String::from_utf8(out).unwrap();
         let documented = block_after(documentation, "effective values of the example");
+        let out = out.replace(&path.display().to_string(), "config/example.toml");
         assert_eq!(out, documented, "\n{out}");
 
         let bad = block_after(documentation, "With this file");
@@ -197,7 +255,7 @@ mod tests {
         let variable = "STAGESWEEP__QUEUE__WAITTIME".to_owned();
         let env = BTreeMap::from([(variable, "20s".to_owned())]);
         let mut out = Vec::new();
-        let err = check(&path, &asked, &env, &mut out, &mut warnings).unwrap_err();
+        let err = check(&path, &asked, &all, &env, &mut out, &mut warnings).unwrap_err();
         assert!(out.is_empty() && warnings.is_empty());
         let place = path.display().to_string();
         let err = format!("{err}\n").replace(&place, "/etc/stagesweep/config.toml");

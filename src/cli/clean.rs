@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Invocation;
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{self, Style, describe, moment, print, print_json};
+use super::width::Width;
 use super::{FATAL, open_job, plan};
 use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
@@ -21,6 +22,7 @@ use crate::domain::history::{self, State, usual_propagation};
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::Mode;
 use crate::domain::targets::lookup::Named;
+use crate::domain::words::counted;
 use crate::ledger::{Ledger, Unfinished};
 use crate::ops::clean::{ByHand, Cleaned, Order};
 use crate::reconcile::accounts::Accounts;
@@ -30,18 +32,36 @@ use crate::runtime::clock::Clock;
 use crate::runtime::programs::Processes;
 use crate::runtime::stop::{Stop, StopReason};
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::Milestone;
+use crate::telemetry::{Milestone, What};
 use progress::Progress;
 
 /// What `clean` takes besides its target.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Do not ask. Needed where there is no terminal.
-    #[arg(long)]
+    #[arg(short, long)]
     yes: bool,
-    /// Write one JSON document at the end, and no progress.
-    #[arg(long, requires = "yes")]
+    /// Only look, as `plan` does.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Write one JSON document at the end, and no progress. Needs --yes.
+    #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    width: Width,
+}
+
+impl Options {
+    /// Whether there would be nobody to ask.
+    pub(super) fn needs_yes(&self) -> bool {
+        self.json && !self.yes && !self.dry_run
+    }
+
+    /// What `plan` is to do in its place.
+    pub(super) fn only_looks(&self) -> Option<plan::Options> {
+        let Self { json, width, .. } = *self;
+        self.dry_run.then(|| plan::Options::of_clean(json, width))
+    }
 }
 
 /// Cleans, and returns 0 if nothing is left behind.
@@ -96,9 +116,9 @@ pub(super) async fn clean(
             Some(open) => text.push_str(&left(open, resumed, &forecast, &setup.clock, style)),
             // What is left is what somebody is doing.
             None if at_work(&records, &named).is_some() => {}
-            None => text.push_str(&plan::steps(&forecast, style)),
+            None => text.push_str(&plan::steps(&forecast, "What will be done", style)),
         }
-        print(&text)?;
+        print(&options.width.fit(&text))?;
     }
     let Some(order) = order(&named, resumes, &found, &forecast) else {
         if let Some(record) = at_work(&records, &named) {
@@ -252,6 +272,7 @@ async fn perform(
     let began = Instant::now();
     let mut progress = (!options.json).then(|| Progress::new(&shown.forecast, usual, began));
 
+    let mut applied: Vec<&'static str> = Vec::new();
     let stop = Stop::default();
     let cleaning = by_hand.clean(order, &stop);
     tokio::pin!(cleaning);
@@ -260,6 +281,7 @@ async fn perform(
             biased;
             cleaned = &mut cleaning => break cleaned,
             Some(milestone) = milestones.recv() => {
+                applied.extend(step_of(&milestone));
                 if let Some(progress) = &mut progress {
                     progress.milestone(&milestone);
                 }
@@ -276,6 +298,7 @@ async fn perform(
         }
     };
     while let Ok(milestone) = milestones.try_recv() {
+        applied.extend(step_of(&milestone));
         if let Some(progress) = &mut progress {
             progress.milestone(&milestone);
         }
@@ -285,7 +308,8 @@ async fn perform(
     }
     let cleaned = cleaned?;
     let outcome = document::outcome(&cleaned);
-    let verdict = verdict(setup, order, cleaned).await;
+    let far = so_far(&shown.forecast, &applied);
+    let verdict = verdict(setup, order, cleaned, &far).await;
     if options.json {
         let records = setup.history().await.unwrap_or_default();
         let record = open_job::of_key(&records, &order.key());
@@ -312,7 +336,35 @@ struct Verdict {
     detail: String,
 }
 
-async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
+/// The step that was taken, if one was.
+fn step_of(milestone: &Milestone) -> Option<&'static str> {
+    match milestone.what {
+        What::Applied { step } => Some(step),
+        _ => None,
+    }
+}
+
+/// What of the forecast was done, and what is left of it.
+fn so_far(forecast: &Forecast, applied: &[&'static str]) -> String {
+    let steps = forecast.steps.iter().filter_map(|planned| match planned {
+        Planned::Apply(step) => Some(step),
+        Planned::Wait(_) => None,
+    });
+    let all = steps.clone().count();
+    let left = steps.filter(|step| !applied.contains(&step.name()));
+    let left: Vec<String> = left.map(plan::instruction).collect();
+    let done: Vec<&str> = applied.iter().map(|step| describe(step)).collect();
+    let mut text = format!("after {} of {}", applied.len(), counted(all, "step"));
+    if !done.is_empty() {
+        text.push_str(&format!(" ({})", done.join("; ")));
+    }
+    if !left.is_empty() {
+        text.push_str(&format!("; left: {}", left.join("; ")));
+    }
+    text
+}
+
+async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, far: &str) -> Verdict {
     let staging = &order.staging_id;
     let ended = match cleaned {
         Cleaned::Before(outcome) => {
@@ -360,7 +412,10 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned) -> Verdict {
         Ended::Stopped(StopReason::ShuttingDown) => (
             false,
             StopReason::ShuttingDown.code(),
-            "stopped at a step boundary; run it again to go on from there".to_owned(),
+            format!(
+                "stopped {far}. To go on from there, run it again: stagesweep clean {}",
+                order.named.pipeline.name
+            ),
         ),
         Ended::Stopped(reason) => (
             false,

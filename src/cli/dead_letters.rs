@@ -1,5 +1,6 @@
 //! `dead-letters`: what lies in the dead-letter queue and why; `--redrive` sends chosen ones back.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
@@ -8,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, print, print_json};
+use super::usage::limit;
+use super::width::Width;
 use super::{FATAL, Invocation, json};
 use crate::aws::sqs::{Message, Queue, beside};
 use crate::ops::dead_letters::{DeadLetter, give_back, look, reason, redrive};
@@ -16,18 +19,23 @@ use crate::telemetry::chain;
 /// What `dead-letters` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Send these back to the queue, by message id or pipeline execution id.
+    /// Send these back to the queue, by message id or pipeline execution id. An id may be cut short.
     #[arg(long, value_name = "ID", num_args = 1.., conflicts_with = "redrive_all")]
     redrive: Vec<String>,
-    /// Send all that are listed back to the queue.
+    /// Send all that are listed back to the queue, but for those that would be refused again.
     #[arg(long)]
     redrive_all: bool,
+    /// With --redrive-all: those too.
+    #[arg(long, requires = "redrive_all")]
+    force: bool,
     /// Not more than so many messages.
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = limit)]
     limit: NonZeroUsize,
     /// Write one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    width: Width,
 }
 
 /// Lists, and sends back what was chosen. Returns 0, or 1 if something could not be sent back.
@@ -69,17 +77,8 @@ pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow
             message,
         })
         .collect();
-    let chosen = |letter: &DeadLetter| {
-        let ids = [
-            Some(&letter.message.message_id),
-            letter.reason.execution_id.as_ref(),
-        ];
-        options.redrive_all
-            || ids
-                .into_iter()
-                .flatten()
-                .any(|id| options.redrive.contains(id))
-    };
+    let Chosen { ids, not } = choose(&letters, options);
+    let chosen = |letter: &DeadLetter| ids.contains(&letter.message.message_id);
     let mut results = Vec::new();
     for letter in letters.iter().filter(|letter| chosen(letter)) {
         let sent = redrive(&dead, &queue, &letter.message).await;
@@ -93,29 +92,81 @@ pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow
         .filter(|letter| !chosen(letter))
         .map(|letter| &letter.message)
         .collect();
-    let missed = options.redrive.iter().filter(|id| {
-        !letters.iter().any(|letter| {
-            letter.message.message_id == **id || letter.reason.execution_id.as_ref() == Some(*id)
-        })
-    });
-    let missed: Vec<&str> = missed.map(String::as_str).collect();
     if options.json {
         let items: Vec<Value> = letters.iter().map(|it| item(it, &results)).collect();
-        let items = json!({ "items": items, "not_found": missed });
+        let items = json!({ "items": items, "not_sent": not });
         print_json(&json::document("dead_letters", &warnings, [items]))?;
     } else {
-        print(&listing(&letters, &results, Style::stdout()))?;
+        let listing = listing(&letters, &results, Style::stdout());
+        print(&options.width.fit(&listing))?;
     }
-    // After what was done is told: they come back by themselves, too.
+    // After what was done is reported: they come back by themselves, too.
     give_back(&dead, &rest).await?;
-    if !missed.is_empty() && !options.json {
-        eprintln!(
-            "stagesweep: not in the dead-letter queue: {}",
-            missed.join(", ")
-        );
+    for why in not.iter().filter(|_| !options.json) {
+        eprintln!("stagesweep: {why}");
     }
-    let failed = results.iter().any(|(_, sent)| sent.is_err()) || !missed.is_empty();
+    let failed = results.iter().any(|(_, sent)| sent.is_err()) || !not.is_empty();
     Ok(if failed { FATAL } else { 0 })
+}
+
+/// What is sent back, and why something that was asked for is not.
+#[derive(Debug, Default)]
+struct Chosen {
+    /// The messages' ids.
+    ids: BTreeSet<String>,
+    not: Vec<String>,
+}
+
+fn choose(letters: &[DeadLetter], options: &Options) -> Chosen {
+    let mut chosen = Chosen::default();
+    let id = |letter: &DeadLetter| letter.message.message_id.clone();
+    if options.redrive_all {
+        let again = |letter: &&DeadLetter| letter.reason.refused_again && !options.force;
+        let kept: Vec<&DeadLetter> = letters.iter().filter(again).collect();
+        chosen.ids = letters.iter().filter(|it| !again(it)).map(id).collect();
+        if !kept.is_empty() {
+            let codes: BTreeSet<&str> = kept.iter().map(|it| &*it.reason.code).collect();
+            chosen.not.push(format!(
+                "{} of {} would be refused again ({}): fix the cause, or add --force",
+                kept.len(),
+                letters.len(),
+                Vec::from_iter(codes).join(", ")
+            ));
+        }
+    }
+    for wanted in &options.redrive {
+        match named(letters, wanted) {
+            Ok(found) => chosen.ids.extend(found.into_iter().map(id)),
+            Err(why) => chosen.not.push(why),
+        }
+    }
+    chosen
+}
+
+/// The messages of this id, or of the one id that begins so.
+fn named<'a>(letters: &'a [DeadLetter], wanted: &str) -> Result<Vec<&'a DeadLetter>, String> {
+    let by = |fits: &dyn Fn(&str) -> bool| -> Vec<(&'a str, &'a DeadLetter)> {
+        let of = |letter: &'a DeadLetter| {
+            let execution = letter.reason.execution_id.as_deref();
+            let ids = [Some(&*letter.message.message_id), execution];
+            let id = ids.into_iter().flatten().find(|id| fits(id));
+            id.map(|id| (id, letter))
+        };
+        letters.iter().filter_map(of).collect()
+    };
+    let mut found = by(&|id| id == wanted);
+    if found.is_empty() && !wanted.is_empty() {
+        found = by(&|id| id.starts_with(wanted));
+    }
+    let ids: BTreeSet<&str> = found.iter().map(|(id, _)| *id).collect();
+    match ids.len() {
+        0 => Err(format!("not in the dead-letter queue: {wanted}")),
+        1 => Ok(found.into_iter().map(|(_, letter)| letter).collect()),
+        _ => Err(format!(
+            "{wanted:?} stands for several: {}; write more of the id",
+            Vec::from_iter(ids).join(", ")
+        )),
+    }
 }
 
 type Results<'a> = [(&'a str, Result<(), String>)];
@@ -133,15 +184,16 @@ fn listing(letters: &[DeadLetter], results: &Results<'_>, style: Style) -> Strin
     let mut text = String::new();
     for letter in letters {
         let reason = &letter.reason;
-        let sent_at = letter.message.sent_at.map_or(String::new(), moment);
         let _ = writeln!(
             text,
-            "{}  {}  {}",
+            "{}  {}",
             style.bold(&letter.message.message_id),
-            sent_at,
             style.bad(&reason.code)
         );
         let _ = writeln!(text, "    {}", reason.detail);
+        if let Some(at) = letter.message.sent_at {
+            let _ = writeln!(text, "    sent {}", moment(at));
+        }
         if let (Some(pipeline), Some(execution)) = (&reason.pipeline, &reason.execution_id) {
             let _ = writeln!(text, "    {pipeline}, execution {execution}");
         }
@@ -152,7 +204,7 @@ fn listing(letters: &[DeadLetter], results: &Results<'_>, style: Style) -> Strin
         };
     }
     if results.is_empty() {
-        text.push_str("Once the cause is mended: `stagesweep dead-letters --redrive ID …`\n");
+        text.push_str("Once the cause is fixed: `stagesweep dead-letters --redrive ID …`\n");
     }
     text
 }

@@ -6,13 +6,18 @@ use serde_json::{Value, json};
 
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
+use super::width::{Width, of_terminal};
 use super::{FATAL, Invocation, json};
 use crate::aws::NotSignedIn;
 use crate::domain::arn::{Arn, is_account};
 use crate::domain::targets::NotAtHome;
+use crate::domain::words::counted;
 use crate::ops::doctor::not_signed_in;
 use crate::ops::doctor::{Check, Preflight, Status, not_at_home, without_region};
 use crate::runtime::tasks::Tasks;
+
+/// Of a longer list, the failures are shown once more at the end.
+const AT_A_GLANCE: usize = 20;
 
 /// What `doctor` takes.
 #[derive(Debug, clap::Args)]
@@ -25,9 +30,14 @@ pub(super) struct Options {
     /// those of the credentials.
     #[arg(long, value_name = "ARN", value_parser = role)]
     role: Option<String>,
+    /// Write warnings and failures only.
+    #[arg(short, long)]
+    quiet: bool,
     /// Write one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    width: Width,
 }
 
 /// Examines, shows, and returns 0; or 1 if a check is a failure.
@@ -47,7 +57,7 @@ pub(super) async fn doctor(from: &Invocation, options: &Options) -> anyhow::Resu
                 // There is no telling where to look.
                 without_region()
             };
-            return show(&checks, options.json);
+            return show(&checks, options);
         }
     };
     let asked = from.asked();
@@ -68,16 +78,21 @@ pub(super) async fn doctor(from: &Invocation, options: &Options) -> anyhow::Resu
         role: options.role.as_deref(),
     };
     let checks = preflight.examine().await;
-    show(&checks, options.json)
+    show(&checks, options)
 }
 
-fn show(checks: &[Check], as_json: bool) -> anyhow::Result<u8> {
+fn show(checks: &[Check], options: &Options) -> anyhow::Result<u8> {
     let worst = checks.iter().map(|check| check.status).max();
     let worst = worst.unwrap_or(Status::Ok);
-    if as_json {
+    if options.json {
         print_json(&document(checks, worst))?;
     } else {
-        print(&listing(checks, Style::stdout()))?;
+        let listing = listing(checks, options.quiet, Style::stdout());
+        // What is piped is searched by lines.
+        print(&match of_terminal() {
+            Some(_) => options.width.fit(&listing),
+            None => listing,
+        })?;
     }
     Ok(match worst {
         Status::Ok | Status::Warning => 0,
@@ -96,7 +111,7 @@ fn document(checks: &[Check], worst: Status) -> Value {
         });
         json::joined([came, rest])
     });
-    let came = json::came(worst.code(), None, Some(&counted(checks)));
+    let came = json::came(worst.code(), None, Some(&summary(checks)));
     let rest = json!({ "items": items.collect::<Vec<_>>() });
     json::document("doctor", &[], [came, rest])
 }
@@ -117,39 +132,46 @@ fn role(text: &str) -> Result<String, String> {
     }
 }
 
-fn listing(checks: &[Check], style: Style) -> String {
-    let mut text = String::new();
-    for check in checks {
-        let code = format!("{:<8}", check.status.code());
-        let code = match check.status {
-            Status::Ok => style.good(&code),
-            Status::Warning => style.odd(&code),
-            Status::Failure => style.bad(&code),
-        };
-        let subject = match &check.subject {
-            Some(subject) => format!(" {subject}"),
-            None => String::new(),
-        };
-        let _ = writeln!(
-            text,
-            "{code} {}{subject}: {}",
-            style.bold(check.name),
-            plain(&check.detail)
-        );
-        if let Some(remedy) = &check.remedy {
-            let _ = writeln!(text, "         {remedy}");
-        }
+fn listing(checks: &[Check], quiet: bool, style: Style) -> String {
+    let shown = checks
+        .iter()
+        .filter(|check| !quiet || check.status != Status::Ok);
+    let mut text: String = shown.map(|check| line(check, style)).collect();
+    let _ = writeln!(text, "{}", summary(checks));
+    let failures = checks.iter().any(|it| it.status == Status::Failure);
+    if failures && checks.len() > AT_A_GLANCE && !quiet {
+        let _ = writeln!(text, "\n{}", style.bold("The failures again"));
+        let failed = checks.iter().filter(|it| it.status == Status::Failure);
+        text.extend(failed.map(|check| line(check, style)));
     }
-    let _ = writeln!(text, "{}", counted(checks));
     text
 }
 
-fn counted(checks: &[Check]) -> String {
+fn summary(checks: &[Check]) -> String {
     let count = |status| checks.iter().filter(|check| check.status == status).count();
     format!(
-        "{} ok, {} warning(s), {} failure(s)",
+        "{} ok, {}, {}",
         count(Status::Ok),
-        count(Status::Warning),
-        count(Status::Failure)
+        counted(count(Status::Warning), "warning"),
+        counted(count(Status::Failure), "failure")
     )
+}
+
+fn line(check: &Check, style: Style) -> String {
+    let code = format!("{:<8}", check.status.code());
+    let code = match check.status {
+        Status::Ok => style.good(&code),
+        Status::Warning => style.odd(&code),
+        Status::Failure => style.bad(&code),
+    };
+    let subject = match &check.subject {
+        Some(subject) => format!(" {subject}"),
+        None => String::new(),
+    };
+    let name = style.bold(check.name);
+    let mut text = format!("{code} {name}{subject}: {}\n", plain(&check.detail));
+    if let Some(remedy) = &check.remedy {
+        let _ = writeln!(text, "         {remedy}");
+    }
+    text
 }

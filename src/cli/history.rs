@@ -3,6 +3,7 @@
 mod svg;
 mod timeline;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,41 +16,48 @@ use serde_json::{Value, json};
 
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
+use super::usage::{duration, limit};
+use super::width::{Width, fit, width};
 use super::{Invocation, json, open_job};
 use crate::domain::binding::Subject;
-use crate::domain::history::{About, Record, State};
+use crate::domain::decision::Outcome;
+use crate::domain::history::{About, Record, State, end_observed};
+use crate::domain::words::counted;
+use crate::ops::doctor::wildcard::fits;
 use crate::ops::orphans::removed_by;
 use crate::runtime::clock::Clock;
+
+/// A list shows so many characters of a comment.
+const MAX_COMMENT: usize = 60;
 
 /// Which jobs are shown, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     #[command(subcommand)]
     what: Option<What>,
-    /// Only jobs of this pipeline.
+    /// Only jobs of this pipeline; `*` stands for anything.
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
-    /// Only jobs that came to this: cleaned, already_clean, superseded, retracted, undecided,
+    /// Only jobs that came to this: cleaned, already_clean, superseded, retracted, undecided, observed, ran,
     /// working, refused, failed, open, or the reason for which the last run ended.
     #[arg(long, value_name = "CODE")]
     outcome: Option<String>,
     /// Only jobs that began within this time.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
     /// Not more than so many jobs, the newest.
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = limit)]
     limit: NonZeroUsize,
     /// Write one JSON document.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    width: Width,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
     /// Draw the timeline of one job.
-    ///
-    /// Exits with 0; with 1 if the ledger cannot be read, or knows no such job; with 78 on a bad
-    /// configuration.
     #[command(
         after_help = "Example:\n  stagesweep history show 4f1c2d7a --svg timeline.svg\n\n\
                       The id may be cut short, as long as it tells one execution from the others."
@@ -71,16 +79,27 @@ enum What {
 pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Result<u8> {
     let config = load(from)?;
     let clock = Clock::system();
-    let records = Setup::records(&config, from, &clock).await?;
+    let mut records = Setup::records(&config, from, &clock).await?;
+    end_observed(&mut records);
     match &options.what {
         None => {
             let shown = filtered(&records, options, clock.now());
             if options.json {
-                let items = shown.into_iter().map(|it| item(it, clock.now()));
+                let items = shown.iter().map(|it| item(it, clock.now()));
                 let items = json!({ "items": items.collect::<Vec<_>>() });
-                print_json(&json::document("history", &[], [items]))?;
+                let warnings = match shown.is_empty() {
+                    true => unknown(&records, options),
+                    false => Vec::new(),
+                };
+                print_json(&json::document("history", &warnings, [items]))?;
             } else {
-                print(&table(&shown, clock.now(), Style::stdout()))?;
+                let columns = options.width.columns();
+                print(&table(&shown, clock.now(), columns, Style::stdout()))?;
+            }
+            if shown.is_empty() && !options.json {
+                unknown(&records, options)
+                    .iter()
+                    .for_each(|it| eprintln!("stagesweep: {it}"));
             }
         }
         Some(What::Show { id, svg }) => {
@@ -110,17 +129,48 @@ fn filtered<'a>(records: &'a [Record], options: &Options, now: Timestamp) -> Vec
         .since
         .and_then(|since| now.checked_sub(since).ok())
         .unwrap_or(Timestamp::MIN);
-    let matches = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|it| it == is);
-    let came_to = |record: &Record, wanted| {
-        matches(wanted, record.state.code()) || matches(wanted, outcome(record))
-    };
+    let pipeline = options.pipeline.as_ref();
+    let came_to =
+        |record: &Record, wanted: &str| wanted == record.state.code() || wanted == outcome(record);
     records
         .iter()
         .filter(|record| record.first_seen >= since)
-        .filter(|record| matches(&options.pipeline, &record.pipeline))
-        .filter(|record| came_to(record, &options.outcome))
+        .filter(|record| pipeline.is_none_or(|wanted| fits(wanted, &record.pipeline)))
+        .filter(|record| {
+            let wanted = options.outcome.as_ref();
+            wanted.is_none_or(|wanted| came_to(record, wanted))
+        })
         .take(options.limit.get())
         .collect()
+}
+
+/// What was asked for and no job of the ledger has, with what they have: it may be a slip.
+fn unknown(records: &[Record], options: &Options) -> Vec<String> {
+    let mut said = Vec::new();
+    if let Some(wanted) = &options.outcome {
+        let mut codes: BTreeSet<&str> = Outcome::ALL.into_iter().map(Outcome::code).collect();
+        codes.extend(["working", "open", "refused", "failed"]);
+        codes.extend(records.iter().map(|record| record.state.code()));
+        if !codes.contains(&**wanted) {
+            let codes = Vec::from_iter(codes).join(", ");
+            said.push(format!(
+                "no job came to {wanted:?}; what jobs come to: {codes}"
+            ));
+        }
+    }
+    if let Some(wanted) = &options.pipeline
+        && !records.iter().any(|record| fits(wanted, &record.pipeline))
+    {
+        let names: BTreeSet<&str> = records.iter().map(|it| &*it.pipeline).collect();
+        let names = match names.is_empty() {
+            true => "none".to_owned(),
+            false => Vec::from_iter(names).join(", "),
+        };
+        said.push(format!(
+            "the ledger has no job of a pipeline {wanted:?}; it has jobs of: {names}"
+        ));
+    }
+    said
 }
 
 /// The jobs of the one execution that `id` stands for, oldest first.
@@ -172,33 +222,43 @@ fn painted(state: &State, text: &str, style: Style) -> String {
     }
 }
 
-fn table(records: &[&Record], now: Timestamp, style: Style) -> String {
+/// How far the job is; of one that waits, for what.
+fn state(record: &Record) -> String {
+    let code = record.state.code();
+    match record.waits_for() {
+        Some(wait) => format!("{code}: {wait}"),
+        None => code.to_owned(),
+    }
+}
+
+/// A table; or, where that is wider than it may be, some lines for each job.
+fn table(records: &[&Record], now: Timestamp, columns: usize, style: Style) -> String {
     if records.is_empty() {
         return "No jobs.\n".to_owned();
     }
-    let width = |of: &dyn Fn(&Record) -> usize, least: usize| {
+    let longest = |of: &dyn Fn(&Record) -> usize, least: usize| {
         records
             .iter()
             .map(|record| of(record))
             .fold(least, usize::max)
     };
-    let id = width(&|record| record.execution_id().len(), 9);
-    let pipeline = width(&|record| record.pipeline.len(), 8);
-    let outcome = width(&|record| record.state.code().len(), 7);
-    let mut text = style.bold(&format!(
+    let id = longest(&|record| record.execution_id().len(), 9);
+    let pipeline = longest(&|record| record.pipeline.len(), 8);
+    let outcome = longest(&|record| state(record).len(), 7);
+    // What follows: began, took, steps, the beginning of a comment.
+    if id + pipeline + outcome + 59 > columns {
+        let rows = records.iter().map(|record| stacked(record, now, style));
+        return fit(&rows.collect::<String>(), columns);
+    }
+    let heading = format!(
         "{:id$}  {:pipeline$}  {:outcome$}  {:20}  {:>8}  {:>5}  COMMENT",
         "EXECUTION", "PIPELINE", "OUTCOME", "BEGAN", "TOOK", "STEPS"
-    ));
+    );
+    let room = columns - (width(&heading) - "COMMENT".len());
+    let mut text = style.bold(&heading);
     text.push('\n');
     for record in records {
-        let code = format!("{:outcome$}", record.state.code());
-        let comment = record
-            .trail
-            .about
-            .as_ref()
-            .and_then(|about| about.comment.as_deref())
-            .unwrap_or_default();
-        let comment: String = plain(comment).chars().take(60).collect();
+        let code = format!("{:outcome$}", state(record));
         let _ = writeln!(
             text,
             "{:id$}  {:pipeline$}  {}  {:20}  {:>8}  {:>5}  {}",
@@ -208,10 +268,36 @@ fn table(records: &[&Record], now: Timestamp, style: Style) -> String {
             moment(record.first_seen),
             rough(took(record, now)),
             record.steps(),
-            style.dim(&comment),
+            style.dim(&comment(record, room)),
         );
     }
     text
+}
+
+/// One job on lines of its own.
+fn stacked(record: &Record, now: Timestamp, style: Style) -> String {
+    let mut text = format!(
+        "{}  {}\n    {}\n    began {}, took {}, {}\n",
+        style.bold(record.execution_id()),
+        painted(&record.state, &state(record), style),
+        record.pipeline,
+        moment(record.first_seen),
+        rough(took(record, now)),
+        counted(record.steps(), "step"),
+    );
+    let comment = comment(record, MAX_COMMENT);
+    if !comment.is_empty() {
+        let _ = writeln!(text, "    {}", style.dim(&comment));
+    }
+    text
+}
+
+/// The reviewer's comment, cut off after so many characters.
+fn comment(record: &Record, room: usize) -> String {
+    let about = record.trail.about.as_ref();
+    let comment = about.and_then(|about| about.comment.as_deref());
+    let comment = plain(comment.unwrap_or_default());
+    comment.chars().take(room.min(MAX_COMMENT)).collect()
 }
 
 /// The jobs of one execution for a program, oldest first: the last one, and those before it.

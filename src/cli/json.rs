@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::aws::{AwsError, NotSignedIn};
-use crate::config::{Faults, Place};
+use crate::config::{self, Faults, Place};
 use crate::domain::targets::NotAtHome;
 use crate::domain::targets::lookup::NotNamed;
 use crate::ledger::LedgerError;
@@ -32,6 +32,8 @@ pub(super) fn document<const N: usize>(
     warnings: &[String],
     parts: [Value; N],
 ) -> Value {
+    let without_effect = config::without_effect(&super::environment()).into_iter();
+    let warnings: Vec<String> = without_effect.chain(warnings.iter().cloned()).collect();
     let envelope = json!({ "version": VERSION, "kind": kind, "warnings": warnings });
     joined([envelope].into_iter().chain(parts))
 }

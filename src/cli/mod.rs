@@ -1,11 +1,13 @@
 //! The verbs of the command line, one file each.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::aws::Asked;
 use crate::config;
@@ -15,6 +17,7 @@ pub mod check;
 mod clean;
 mod dead_letters;
 mod doctor;
+mod exits;
 pub mod health;
 mod history;
 mod iam_policy;
@@ -28,22 +31,20 @@ pub mod rehearse;
 pub mod run;
 mod setup;
 mod terminal;
+mod usage;
+mod version;
+mod width;
 
-/// The exit status of a fatal error.
-const FATAL: u8 = 1;
-
-/// The exit status of a usage error, as clap has it.
-const USAGE: u8 = 2;
-
-/// The exit status of a bad configuration: `EX_CONFIG` of `sysexits.h`.
-const EX_CONFIG: u8 = 78;
+use exits::{EX_CONFIG, FATAL, USAGE};
 
 /// Takes down what a rejected CloudFront blue/green deployment leaves behind.
 ///
 /// Consumes the SQS queue to which EventBridge routes rejected CodePipeline approvals.
 #[derive(Debug, Parser)]
-#[command(name = "stagesweep", version)]
+#[command(name = "stagesweep", version, long_version = version::full())]
 pub struct Arguments {
+    #[command(flatten)]
+    from: Invocation,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -51,53 +52,41 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the daemon.
-    ///
-    /// Exits with 0 when asked to stop, 1 on a fatal error, 78 on a bad configuration.
     #[command(after_help = "Example:\n  stagesweep run --config /etc/stagesweep/config.toml")]
     Run {
-        #[command(flatten)]
-        from: Invocation,
         /// Stop once the queue is empty and all jobs are done.
         #[arg(long)]
         drain: bool,
     },
     /// Validate the configuration offline and list every fault with its place.
     ///
-    /// Exits with 0 if it is valid, 78 if not.
-    #[command(after_help = "Example:\n  stagesweep check --config ./config.toml")]
-    Check {
-        #[command(flatten)]
-        from: Invocation,
-        /// Write one JSON document.
-        #[arg(long)]
-        json: bool,
-    },
+    /// With --event or --pipeline: which target takes this event or this pipeline's rejections, with which captures,
+    /// parameters and roles; or why none does.
+    #[command(
+        visible_alias = "validate",
+        after_help = "Examples:\n  stagesweep check --config ./config.toml\n  \
+                      stagesweep check --event event.json\n  \
+                      stagesweep check --pipeline shop-frontend-pipeline"
+    )]
+    Check(check::Options),
     /// Show what is there, and the steps that a rejection would take now. Changes nothing.
     ///
     /// A job of the target that has changed something and is not done is shown too.
-    /// Exits with 0; with 1 if the rejection would be refused, or AWS cannot be asked; with 78 on a
-    /// bad configuration.
     #[command(after_help = "Example:\n  stagesweep plan shop-frontend-pipeline")]
     Plan {
         #[command(flatten)]
-        from: Invocation,
-        #[command(flatten)]
         target: setup::TargetArgument,
-        /// Write one JSON document.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: plan::Options,
     },
     /// Take one staging distribution down by hand, with the daemon's own steps and fences.
     ///
     /// It is safe beside a running daemon: both follow one ledger. A job of the target that has changed
     /// something and that nobody works on is gone on with instead. While another execution is at work on
     /// the production distribution, it waits. Ctrl-C stops it at the next step boundary; run again, it
-    /// goes on from there. Exits with 0 if nothing is left behind, 1 if something is, 78 on a bad
-    /// configuration.
+    /// goes on from there.
     #[command(after_help = "Example:\n  stagesweep clean shop-frontend-pipeline --yes")]
     Clean {
-        #[command(flatten)]
-        from: Invocation,
         #[command(flatten)]
         target: setup::TargetArgument,
         #[command(flatten)]
@@ -108,82 +97,60 @@ enum Verb {
     /// With --delete it takes them down in the safe order, each after a question. It never touches
     /// what was changed within the last hour, what a parameter names, what is attached to a
     /// production distribution, or what an open job is bound to, and waits while an execution behind its
-    /// approval is at work. Exits with 0; with 1 if something could not be taken down, or the account or
-    /// the ledger could not be read; with 78 on a bad configuration.
+    /// approval is at work.
     #[command(
         after_help = "Examples:\n  stagesweep orphans\n  stagesweep orphans --delete --min-age 1d"
     )]
-    Orphans {
-        #[command(flatten)]
-        from: Invocation,
-        #[command(flatten)]
-        options: orphans::Options,
-    },
+    Orphans(orphans::Options),
     /// Look, against the real account, for what would keep the daemon from its work. Changes nothing.
     ///
     /// Credentials, clock, ledger; the queue, its redrive policy and its policy; the rules that send to
     /// it; parameters, distributions and their quota; pipelines; programs and notices; the permissions to
     /// read, and those to change something: each is ok, a warning or a failure, with one line of how to
-    /// mend it. Exits with 0; with 1 if a check is a failure; with 78 on a bad configuration.
+    /// fix it.
     #[command(after_help = "Example:\n  stagesweep doctor shop-frontend-pipeline")]
-    Doctor {
-        #[command(flatten)]
-        from: Invocation,
-        #[command(flatten)]
-        options: doctor::Options,
-    },
+    Doctor(doctor::Options),
     /// List what lies in the dead-letter queue, and why; send chosen ones back.
-    ///
-    /// Exits with 0; with 1 if something could not be sent back, or the queue cannot be asked; with
-    /// 78 on a bad configuration.
     #[command(
+        visible_alias = "dlq",
         after_help = "Examples:\n  stagesweep dead-letters\n  stagesweep dead-letters --redrive \
                       4f1c2d7a-52b1-4d5c-9a0f-7f0c3f1f5b11"
     )]
-    DeadLetters {
-        #[command(flatten)]
-        from: Invocation,
-        #[command(flatten)]
-        options: dead_letters::Options,
-    },
+    DeadLetters(dead_letters::Options),
     /// Show what the ledger knows of the jobs: execution, target, outcome, duration, steps.
-    ///
-    /// Exits with 0; with 1 if the ledger cannot be read, or knows no such job; with 78 on a bad
-    /// configuration.
     #[command(
         after_help = "Examples:\n  stagesweep history --since 7d --outcome superseded\n  \
                       stagesweep history show 4f1c2d7a --svg timeline.svg"
     )]
-    History {
-        #[command(flatten)]
-        from: Invocation,
-        #[command(flatten)]
-        options: history::Options,
-    },
+    History(history::Options),
     /// Write the least IAM policy for this configuration. Calls nobody.
     ///
     /// It is the daemon's; with --operator that of whoever uses the other verbs; with --role that of a role in
     /// another account which targets name. A * stands for what the configuration leaves open.
-    /// Exits with 0, or 78 on a bad configuration or a role that no target names.
     #[command(after_help = "Examples:\n  stagesweep iam-policy > policy.json\n  \
                             stagesweep iam-policy --operator")]
-    IamPolicy {
-        #[command(flatten)]
-        config: ConfigArgument,
-        #[command(flatten)]
-        options: iam_policy::Options,
-    },
+    IamPolicy(iam_policy::Options),
     /// Ask the running daemon of this configuration whether it does its work.
     ///
-    /// Exits with 0 while its last completed poll is fresh, its jobs make progress and its ledger works;
-    /// otherwise with 1 and one line that says why.
-    #[command(after_help = "Example:\n  stagesweep health --config /etc/stagesweep/config.toml")]
+    /// It does while its last completed poll is fresh, its jobs make progress and its ledger works. Otherwise one
+    /// line says why.
+    #[command(
+        visible_alias = "status",
+        after_help = "Example:\n  stagesweep health --config /etc/stagesweep/config.toml"
+    )]
     Health {
-        #[command(flatten)]
-        config: ConfigArgument,
         /// Write one JSON object.
         #[arg(long)]
         json: bool,
+    },
+    /// Write a shell's completions to standard output.
+    #[command(after_help = "Examples:\n  source <(stagesweep completion bash)\n  \
+                      stagesweep completion zsh > ~/.zfunc/_stagesweep\n  \
+                      stagesweep completion fish > ~/.config/fish/completions/stagesweep.fish")]
+    Completion {
+        /// The shell.
+        #[arg(value_name = "SHELL", value_parser = pages::shell())]
+        shell: String,
     },
     /// Write the manual pages and the shells' completions.
     #[command(hide = true)]
@@ -192,27 +159,18 @@ enum Verb {
         directory: PathBuf,
     },
     /// Rehearse whole cleanups on this machine, against an embedded AWS. No account is needed.
-    ///
-    /// Exits with 0 if nothing is left behind; with 1 if something is, or it was interrupted; with 78
-    /// on a bad configuration. With --serve, exits with 0 when asked to stop, 1 on a fatal error.
     #[cfg(feature = "rehearsal")]
     #[command(after_help = "Example:\n  stagesweep rehearse --services 3 --faults mild")]
     Rehearse(rehearse::Options),
 }
 
-#[derive(Debug, clap::Args)]
-struct ConfigArgument {
-    /// The configuration file [default: $STAGESWEEP_CONFIG, else the text in $STAGESWEEP_CONFIG_TOML,
-    /// else /etc/stagesweep/config.toml].
-    #[arg(long = "config", value_name = "FILE", global = true)]
-    path: Option<PathBuf>,
-}
-
-/// Where a verb that asks AWS finds its configuration, and as whom it asks.
+/// Where a verb finds its configuration, and as whom it asks AWS.
 #[derive(Debug, clap::Args)]
 pub struct Invocation {
-    #[command(flatten)]
-    config: ConfigArgument,
+    /// The configuration file [default: $STAGESWEEP_CONFIG, else the text in $STAGESWEEP_CONFIG_TOML,
+    /// else /etc/stagesweep/config.toml].
+    #[arg(short = 'c', long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// The AWS profile, which then comes before keys in variables [default: $AWS_PROFILE, else the one
     /// called default].
     #[arg(long, value_name = "NAME", global = true, value_parser = NonEmptyStringValueParser::new())]
@@ -224,7 +182,7 @@ pub struct Invocation {
 
 impl Invocation {
     fn path(&self) -> PathBuf {
-        self.config.path()
+        config::path(self.config.as_deref(), &environment())
     }
 
     fn asked(&self) -> Asked {
@@ -235,9 +193,54 @@ impl Invocation {
     }
 }
 
-impl ConfigArgument {
-    fn path(&self) -> PathBuf {
-        config::path(self.path.as_deref(), &environment())
+/// The verbs that ask AWS nothing, so that neither a profile nor a region means anything to them.
+const WITHOUT_AWS: [&str; 4] = ["iam-policy", "health", "completion", "pages"];
+
+/// The command line as it is parsed, shown in help and written about in manual pages.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = exits::explained(Arguments::command());
+    for verb in WITHOUT_AWS {
+        let hidden = |id: &'static str| {
+            let parser = NonEmptyStringValueParser::new();
+            Arg::new(id).long(id).value_parser(parser).hide(true)
+        };
+        command =
+            command.mut_subcommand(verb, |it| it.arg(hidden("profile")).arg(hidden("region")));
+    }
+    command
+}
+
+fn parsed<T: Into<OsString> + Clone>(
+    line: impl IntoIterator<Item = T>,
+) -> Result<Arguments, clap::Error> {
+    let matches = command()
+        .try_get_matches_from(line)
+        .map_err(usage::helped)?;
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    arguments.sound(matches.subcommand_name().unwrap_or_default())?;
+    Ok(arguments)
+}
+
+impl Arguments {
+    /// What clap cannot say well.
+    fn sound(&self, verb: &str) -> Result<(), clap::Error> {
+        let conflict = ErrorKind::ArgumentConflict;
+        let Invocation {
+            profile, region, ..
+        } = &self.from;
+        if WITHOUT_AWS.contains(&verb) && (profile.is_some() || region.is_some()) {
+            let why = format!("{verb} asks AWS nothing: --profile and --region mean nothing to it");
+            return Err(usage::wrong(verb, conflict, &why));
+        }
+        if let Verb::Clean { target, options } = &self.verb
+            && options.needs_yes()
+        {
+            let name = target.name();
+            let why = format!("add --yes; to only look: stagesweep plan {name} --json");
+            return Err(usage::wrong(verb, ErrorKind::MissingRequiredArgument, &why));
+        }
+        Ok(())
     }
 }
 
@@ -246,15 +249,20 @@ impl ConfigArgument {
 #[must_use]
 pub fn main() -> u8 {
     let json = json::asked();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parsed(std::env::args_os()) {
         Ok(arguments) => arguments,
+        Err(error) if usage::asks_for_help(&error) => {
+            // Whoever reads it may have read enough.
+            let _ = command().print_long_help();
+            return 0;
+        }
         Err(error) if json && error.use_stderr() => {
             json::write_usage_error(&error);
             return USAGE;
         }
         Err(error) => error.exit(),
     };
-    perform(arguments.verb).unwrap_or_else(|error| failed(&error, json))
+    perform(arguments).unwrap_or_else(|error| failed(&error, json))
 }
 
 /// Says what ended a verb, and returns the exit status.
@@ -284,50 +292,64 @@ fn failed(error: &anyhow::Error, json: bool) -> u8 {
     }
 }
 
-fn perform(verb: Verb) -> anyhow::Result<u8> {
-    match verb {
-        Verb::Check { from, json } => {
-            let env = environment();
-            if json {
-                check::check_json(&from.path(), &from.asked(), &env)?;
-                return Ok(0);
-            }
-            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-            check::check(&from.path(), &from.asked(), &env, &mut out, &mut err)?;
-            Ok(0)
+fn perform(Arguments { from, verb }: Arguments) -> anyhow::Result<u8> {
+    let env = environment();
+    if !matches!(
+        verb,
+        Verb::Run { .. } | Verb::Pages { .. } | Verb::Completion { .. }
+    ) && !json::asked()
+    {
+        for warning in config::without_effect(&env) {
+            eprintln!("warning: {warning}");
         }
-        Verb::IamPolicy { config, options } => {
-            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-            let config = config::Config::load(&config.path(), &environment())?;
-            let written = iam_policy::iam_policy(&config, &options, &mut out, &mut err)?;
-            Ok(written)
+    }
+    let mut out = Vec::new();
+    let status = match verb {
+        Verb::Check(options) => {
+            let mut err = std::io::stderr().lock();
+            check::check(
+                &from.path(),
+                &from.asked(),
+                &options,
+                &env,
+                &mut out,
+                &mut err,
+            )?
         }
-        Verb::Health { config, json } => {
-            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-            let (path, environment) = (config.path(), environment());
-            let asked = health::health(&path, &environment, json, &mut out, &mut err);
-            block_on(async { Ok(asked.await?) })
+        Verb::IamPolicy(options) => {
+            let mut err = std::io::stderr().lock();
+            let config = config::Config::load(&from.path(), &env)?;
+            iam_policy::iam_policy(&config, &options, &mut out, &mut err)?
+        }
+        Verb::Health { json } => {
+            let mut err = std::io::stderr().lock();
+            let path = from.path();
+            let asked = health::health(&path, &env, json, &mut out, &mut err);
+            block_on(async { Ok(asked.await?) })?
+        }
+        Verb::Completion { shell } => {
+            pages::complete(&shell, &mut out)?;
+            0
         }
         Verb::Pages { directory } => {
             pages::write(&directory)?;
-            Ok(0)
+            0
         }
-        Verb::Run { from, drain } => block_on(run::run(from, drain)),
-        Verb::Plan { from, target, json } => block_on(plan::plan(&from, &target, json)),
-        Verb::Clean {
-            from,
-            target,
-            options,
-        } => block_on(clean::clean(&from, &target, &options)),
-        Verb::History { from, options } => block_on(history::history(&from, &options)),
-        Verb::Orphans { from, options } => block_on(orphans::orphans(&from, &options)),
-        Verb::Doctor { from, options } => block_on(doctor::doctor(&from, &options)),
-        Verb::DeadLetters { from, options } => {
-            block_on(dead_letters::dead_letters(&from, &options))
-        }
+        Verb::Run { drain } => block_on(run::run(from, drain))?,
+        Verb::Plan { target, options } => block_on(plan::plan(&from, &target, &options))?,
+        Verb::Clean { target, options } => match options.only_looks() {
+            Some(options) => block_on(plan::plan(&from, &target, &options))?,
+            None => block_on(clean::clean(&from, &target, &options))?,
+        },
+        Verb::History(options) => block_on(history::history(&from, &options))?,
+        Verb::Orphans(options) => block_on(orphans::orphans(&from, &options))?,
+        Verb::Doctor(options) => block_on(doctor::doctor(&from, &options))?,
+        Verb::DeadLetters(options) => block_on(dead_letters::dead_letters(&from, &options))?,
         #[cfg(feature = "rehearsal")]
-        Verb::Rehearse(options) => block_on(rehearse::rehearse(options)),
-    }
+        Verb::Rehearse(options) => block_on(rehearse::rehearse(options))?,
+    };
+    terminal::print(&String::from_utf8_lossy(&out))?;
+    Ok(status)
 }
 
 /// What is left of a verb's tasks has so long to end. A name lookup or a disk that hangs does not end.

@@ -30,7 +30,7 @@ pub(super) fn of_key<'a>(records: &'a [Record], key: &JobKey) -> Option<&'a Reco
 /// The names of the steps that are done, in their order.
 pub(super) fn done(record: &Record) -> Vec<&str> {
     let entries = record.trail.entries.iter();
-    let done = entries.filter(|it| matches!(it.kind, Kind::Applied | Kind::WasDone));
+    let done = entries.filter(|it| matches!(it.kind, Kind::Applied | Kind::Found));
     done.map(|entry| entry.name.as_str()).collect()
 }
 

@@ -13,7 +13,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::setup::{Setup, load};
-use super::terminal::{Style, confirmed, describe, held, line, moment, print, print_json, rough};
+use super::terminal::{
+    Style, confirmed, describe, found, held, line, moment, print, print_json, rough,
+};
+use super::usage::duration;
+use super::width::Width;
 use super::{FATAL, Invocation, history, json};
 use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
@@ -21,6 +25,7 @@ use crate::domain::decision::Orphan;
 use crate::domain::executions::MIN_AGE;
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{Access, Neighbour, Parameters};
+use crate::domain::words::counted;
 use crate::ledger::LedgerError;
 use crate::ops::orphans::{
     QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge, removed_by,
@@ -40,15 +45,16 @@ pub(super) struct Options {
     #[arg(long)]
     delete: bool,
     /// Do not ask. Needed where there is no terminal.
-    #[arg(long, requires = "delete")]
+    #[arg(short, long, requires = "delete")]
     yes: bool,
     /// Only what was not changed for so long is an orphan; never less than an hour.
-    #[arg(long, value_name = "DURATION", default_value = "1h",
-          value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     min_age: Duration,
     /// Write one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    width: Width,
 }
 
 /// Something to be taken down.
@@ -103,16 +109,24 @@ pub(super) async fn orphans(from: &Invocation, options: &Options) -> anyhow::Res
     };
     let inventory = survey.inventory(&records).await?;
     let report = judge(&inventory, setup.clock.now(), options.min_age);
-    if !options.delete {
-        if options.json {
-            print_json(&document(&report, &elsewhere, &warnings, options, &[]))?;
-        } else {
-            print(&listing(&report, &elsewhere, Style::stdout()))?;
+    if options.min_age < MIN_AGE {
+        let (asked, least) = [options.min_age, MIN_AGE]
+            .map(humantime::format_duration)
+            .into();
+        let warning = format!("--min-age {asked} was raised to {least}, the least");
+        if !options.json {
+            eprintln!("stagesweep: {warning}");
         }
-        return Ok(0);
+        warnings.push(warning);
     }
     if !options.json {
-        print(&listing(&report, &elsewhere, Style::stdout()))?;
+        let listing = listing(&report, &elsewhere, Style::stdout());
+        print(&options.width.fit(&listing))?;
+    } else if !options.delete {
+        print_json(&document(&report, &elsewhere, &warnings, options, &[]))?;
+    }
+    if !options.delete {
+        return Ok(0);
     }
     let chosen = choose(&report, options)?;
     let removed = delete(&setup, survey, chosen, options, milestones).await?;
@@ -193,6 +207,7 @@ fn tell(milestone: &Milestone) {
         What::Applied { step } => describe(step).to_owned(),
         What::Waiting { wait } => format!("waiting for {}", describe(wait)),
         What::Held { by } => held(by),
+        What::Found { step } => format!("found: {}", found(step)),
         What::Started { .. } | What::Waited { .. } | What::Ended { .. } | What::Deleted => return,
     };
     let id = removed_by(&milestone.execution_id).unwrap_or_default();
@@ -302,40 +317,52 @@ async fn delete(
 fn listing(report: &Report, elsewhere: &[String], style: Style) -> String {
     let used = report.staging.len();
     let mut text = format!(
-        "{}  {used} staging distributions, {} policies; by the default quota of {QUOTA} each, {} and \
-         {} are left.\n",
+        "{}  {}, {}; by the default quota of {QUOTA} each, {} and {} are left.\n",
         style.bold("In use:"),
-        report.policies_used,
+        counted(used, "staging distribution"),
+        match report.policies_used {
+            1 => "1 policy".to_owned(),
+            count => format!("{count} policies"),
+        },
         QUOTA.saturating_sub(used),
         QUOTA.saturating_sub(report.policies_used),
     );
-    let aged = |age: Option<Duration>| age.map_or("age unknown".to_owned(), rough);
-    for finding in &report.staging {
-        let mut said = aged(finding.age);
-        if let Some(policy) = &finding.policy_id {
-            said.push_str(&format!(", policy {policy}"));
-        }
-        said.push_str(&past(finding));
-        let _ = writeln!(
-            text,
-            "{}  {}  {said}",
-            verdict(&finding.verdict, style),
-            finding.listed.id,
+    let aged = |age: Option<Duration>| age.map_or("unknown".to_owned(), rough);
+    let policy = |id: Option<&String>| id.map_or("-".to_owned(), Clone::clone);
+    let staging = report.staging.iter().map(|it| Row {
+        verdict: &it.verdict,
+        id: &it.listed.id,
+        age: aged(it.age),
+        policy: policy(it.policy_id.as_ref()),
+        why: past(it),
+    });
+    let policies = report.policies.iter().map(|it| Row {
+        verdict: &it.verdict,
+        id: "-",
+        age: aged(it.age),
+        policy: policy(Some(&it.listed.id)),
+        why: "lists no staging distribution that exists".to_owned(),
+    });
+    let rows: Vec<Row<'_>> = staging.chain(policies).collect();
+    if !rows.is_empty() {
+        let longest = |of: fn(&Row<'_>) -> usize| rows.iter().map(of).fold(6, usize::max);
+        let (id, age) = (longest(|it| it.id.len()), longest(|it| it.age.len()));
+        let policy = longest(|it| it.policy.len());
+        let heading = format!(
+            "VERDICT  {:id$}  {:age$}  {:policy$}  WHY",
+            "ID", "AGE", "POLICY"
         );
-        if let Verdict::Kept(reason) = &finding.verdict {
-            let _ = writeln!(text, "        {}", style.dim(&reason.to_string()));
-        }
-    }
-    for finding in &report.policies {
-        let _ = writeln!(
-            text,
-            "{}  policy {}  {}, lists no staging distribution that exists",
-            verdict(&finding.verdict, style),
-            finding.listed.id,
-            aged(finding.age),
-        );
-        if let Verdict::Kept(reason) = &finding.verdict {
-            let _ = writeln!(text, "        {}", style.dim(&reason.to_string()));
+        let _ = writeln!(text, "{}", style.bold(&heading));
+        for row in &rows {
+            let _ = writeln!(
+                text,
+                "{}  {:id$}  {:age$}  {:policy$}  {}",
+                verdict(row.verdict, style),
+                row.id,
+                row.age,
+                row.policy,
+                row.why(style),
+            );
         }
     }
     let _ = match elsewhere {
@@ -351,34 +378,58 @@ fn listing(report: &Report, elsewhere: &[String], style: Style) -> String {
     let count = report.orphans().len();
     let _ = match count {
         0 => writeln!(text, "No orphans."),
-        _ if !elsewhere.is_empty() => writeln!(text, "{count} that may be orphan(s)."),
+        _ if !elsewhere.is_empty() => writeln!(text, "{} at most.", counted(count, "orphan")),
+        1 => writeln!(
+            text,
+            "1 orphan. `stagesweep orphans --delete` takes it down."
+        ),
         _ => writeln!(
             text,
-            "{count} orphan(s). `stagesweep orphans --delete` takes them down."
+            "{count} orphans. `stagesweep orphans --delete` takes them down."
         ),
     };
     text
 }
 
-fn verdict(verdict: &Verdict, style: Style) -> String {
-    match verdict {
-        Verdict::Orphan => style.bad("orphan"),
-        Verdict::Kept(_) => style.good("kept  "),
+/// A line of the list.
+struct Row<'a> {
+    verdict: &'a Verdict,
+    id: &'a str,
+    age: String,
+    policy: String,
+    why: String,
+}
+
+impl Row<'_> {
+    /// Why it is kept; else what is known of its past.
+    fn why(&self, style: Style) -> String {
+        match self.verdict {
+            Verdict::Kept(reason) if self.why.is_empty() => style.dim(&reason.to_string()),
+            Verdict::Kept(reason) => format!("{}; {}", style.dim(&reason.to_string()), self.why),
+            Verdict::Orphan => self.why.clone(),
+        }
     }
 }
 
+fn verdict(verdict: &Verdict, style: Style) -> String {
+    match verdict {
+        Verdict::Orphan => style.bad("orphan "),
+        Verdict::Kept(_) => style.good("kept   "),
+    }
+}
+
+/// What names it, or named it once.
 fn past(finding: &StagingFinding) -> String {
-    let mut said = String::new();
+    let mut said = Vec::new();
     if let Some(parameter) = &finding.past.parameter {
-        said.push_str(&format!(", {parameter} named it"));
-        if let Some(at) = finding.past.replaced_at {
-            said.push_str(&format!(" until {}", moment(at)));
-        }
+        let until = finding.past.replaced_at;
+        let until = until.map_or(String::new(), |at| format!(" until {}", moment(at)));
+        said.push(format!("{parameter} named it{until}"));
     }
     if let Some(execution) = &finding.past.execution_id {
-        said.push_str(&format!(", execution {execution}"));
+        said.push(format!("execution {execution}"));
     }
-    said
+    said.join(", ")
 }
 
 /// The same for a program. The alarm in the templates counts the lines that say `"orphan": true`.

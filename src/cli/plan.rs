@@ -4,28 +4,67 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::exits::{REFUSED, STEPS};
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, plain, print, print_json, when};
+use super::width::Width;
 use super::{FATAL, Invocation, history, json, open_job};
 use crate::aws::cloudfront::Reading;
 use crate::domain::binding::ParameterVersion;
 use crate::domain::decision::{Outcome, Step, Wait};
 use crate::domain::targets::lookup::Named;
 use crate::domain::targets::{Mode, Parameters, Program};
+use crate::domain::words::counted;
 use crate::reconcile::dry_run::{End, Forecast, Found, Planned, look};
 use crate::runtime::clock::Clock;
 use crate::runtime::programs;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::chain;
 
-/// Looks, shows, and returns 0; or 1 if a rejection would be refused.
+/// What `plan` takes besides its target.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Options {
+    /// Exit with 0 if there is nothing to do, 2 if there are steps to take, 3 if it would be refused, 1 on an
+    /// error.
+    #[arg(long)]
+    detailed_exitcode: bool,
+    /// Write one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) width: Width,
+}
+
+impl Options {
+    /// As `clean --dry-run` looks.
+    pub(super) fn of_clean(json: bool, width: Width) -> Self {
+        Self {
+            detailed_exitcode: false,
+            json,
+            width,
+        }
+    }
+
+    fn status(self, forecast: &Forecast, more: bool) -> u8 {
+        match (self.detailed_exitcode, forecast.end) {
+            (false, End::Done(_) | End::Open) => 0,
+            (false, End::Refused(_)) => FATAL,
+            (true, End::Refused(_)) => REFUSED,
+            (true, End::Open) => STEPS,
+            (true, End::Done(_)) if more || !forecast.steps.is_empty() => STEPS,
+            (true, End::Done(_)) => 0,
+        }
+    }
+}
+
+/// Looks, shows, and returns 0; or 1 if a rejection would be refused. With `--detailed-exitcode` see there.
 ///
 /// # Errors
 /// If the target cannot be told, or AWS cannot be asked.
 pub(super) async fn plan(
     from: &Invocation,
     target: &TargetArgument,
-    as_json: bool,
+    options: &Options,
 ) -> anyhow::Result<u8> {
     let config = load(from)?;
     let setup = Setup::new(config, from, |telemetry| telemetry).await?;
@@ -34,12 +73,13 @@ pub(super) async fn plan(
     let _ended = tasks.end_on_drop();
     let style = Style::stdout();
     let Some(parameters) = &named.target.parameters else {
-        if as_json {
+        if options.json {
             print_json(&document(&named, None, None))?;
         } else {
-            print(&(heading(&named, style) + mode(&named) + &program(&named, style)))?;
+            let text = heading(&named, style) + mode(&named) + &program(&named, style);
+            print(&options.width.fit(&text))?;
         }
-        return Ok(0);
+        return Ok(if options.detailed_exitcode { STEPS } else { 0 });
     };
     let account = setup.accounts(&tasks).get(&named.target.access);
     let found = look(&account.clients, parameters, None).await?;
@@ -47,7 +87,8 @@ pub(super) async fn plan(
     // Without a ledger there is no job.
     let records = setup.history().await.unwrap_or_default();
     let open = open_job::of(&records, &named);
-    if as_json {
+    let more = open.is_some() || named.target.program.is_some();
+    if options.json {
         let open = open.map(|record| history::item(record, setup.clock.now()));
         print_json(&document(
             &named,
@@ -60,16 +101,13 @@ pub(super) async fn plan(
         if let Some(record) = open {
             text.push_str(&open_job::announced(record, &setup.clock, style));
         }
-        text.push_str(&steps(&forecast, style));
+        text.push_str(&steps(&forecast, "What a rejection would do now", style));
         if let End::Done(_) | End::Open = forecast.end {
             text.push_str(&program(&named, style));
         }
-        print(&text)?;
+        print(&options.width.fit(&text))?;
     }
-    Ok(match forecast.end {
-        End::Done(_) | End::Open => 0,
-        End::Refused(_) => FATAL,
-    })
+    Ok(options.status(&forecast, more))
 }
 
 /// What the target's mode means for the daemon, where it only observes.
@@ -166,7 +204,7 @@ fn distribution(reading: &Reading, clock: &Clock, style: Style) -> String {
         said.push_str(", staging");
     }
     if it.aliases > 0 {
-        said.push_str(&format!(", {} alias(es)", it.aliases));
+        said.push_str(&format!(", {}", counted(it.aliases, "alias")));
     }
     if let Some(policy) = &it.policy_id {
         said.push_str(&format!(", policy {policy}"));
@@ -178,8 +216,8 @@ fn distribution(reading: &Reading, clock: &Clock, style: Style) -> String {
 }
 
 /// What would be done.
-pub(super) fn steps(forecast: &Forecast, style: Style) -> String {
-    let mut text = format!("\n{}\n", style.bold("What a rejection would do now"));
+pub(super) fn steps(forecast: &Forecast, heading: &str, style: Style) -> String {
+    let mut text = format!("\n{}\n", style.bold(heading));
     if !forecast.steps.is_empty() {
         let whose =
             "of the execution that made this staging distribution, while no other is at work";
@@ -219,10 +257,36 @@ pub(super) fn listed(forecast: &Forecast, style: Style) -> String {
         End::Open => "It would wait there for what others do.".to_owned(),
     };
     let _ = writeln!(text, "  {end}");
+    if let Some(sum) = sum(forecast) {
+        let _ = writeln!(text, "\n{} {sum}.", style.bold("Plan:"));
+    }
     text
 }
 
-fn instruction(step: &Step) -> String {
+/// How much would be changed: `2 deletions, 2 changes, 1 parameter`.
+fn sum(forecast: &Forecast) -> Option<String> {
+    let count = |counts: fn(&Step) -> bool| {
+        let steps = forecast.steps.iter();
+        let applied = steps.filter(|it| matches!(it, Planned::Apply(step) if counts(step)));
+        applied.count()
+    };
+    let deletions = count(|it| matches!(it, Step::DeletePolicy { .. } | Step::DeleteStaging(_)));
+    let changes = count(|it| matches!(it, Step::Detach(_) | Step::DisableStaging(_)));
+    let parameters = count(|it| matches!(it, Step::RecordDeleted { .. }));
+    let parts = [
+        (deletions, "deletion"),
+        (changes, "change"),
+        (parameters, "parameter"),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| counted(count, noun))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+pub(super) fn instruction(step: &Step) -> String {
     match step {
         Step::Detach(it) => {
             format!(

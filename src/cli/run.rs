@@ -1,5 +1,6 @@
 //! `stagesweep run`: the daemon.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +34,13 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
     let config = load(&from)?;
     let telemetry = &config.telemetry;
+    let terminal = std::io::stdout().is_terminal();
     let logging = logging::start(telemetry.log_format, &telemetry.log_level)
         .map_err(|error| anyhow::anyhow!(error))
         .context("logging could not be started")?;
     let clock = Clock::system();
     let telemetry = Telemetry::new(clock.clone()).with_dropped_log_lines(logging.dropped());
-    let telemetry = with_metrics(telemetry, &config.telemetry, &logging)
+    let telemetry = with_metrics(telemetry, &config.telemetry, &logging, terminal)
         .context("the thread that writes metrics could not be started")?;
     let telemetry = Arc::new(telemetry);
 
@@ -47,6 +49,9 @@ pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
     signals::end_within(config.shutdown.grace_period)
         .context("nothing would see to an end in time")?;
     let requests = Requests::listen().context("signal handlers could not be installed")?;
+    for warning in config::without_effect(&environment()) {
+        tracing::warn!("{warning}");
+    }
     let status = serve(
         config,
         &from,
@@ -61,6 +66,10 @@ pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
         telemetry.emit(events::Fatal {
             error: error.as_ref(),
         });
+        // On a terminal the line above is there already.
+        if !terminal {
+            eprintln!("stagesweep: {}", chain(error.as_ref()));
+        }
     }
     telemetry.close();
     Ok(status.unwrap_or(FATAL))
@@ -71,6 +80,7 @@ fn with_metrics(
     telemetry: Telemetry,
     config: &config::Telemetry,
     logging: &Logging,
+    terminal: bool,
 ) -> std::io::Result<Telemetry> {
     let form = match config.metrics_format {
         MetricsFormat::Emf => Form::Emf {
@@ -82,8 +92,9 @@ fn with_metrics(
         },
         MetricsFormat::Json => Form::Json,
     };
+    let telemetry = telemetry.with_metrics_detail(config.metrics_detail);
     match &config.metrics_sink {
-        MetricsSink::Stdout if config.log_format == LogFormat::Pretty => Ok(telemetry),
+        MetricsSink::Stdout if config.log_format.on(terminal) == LogFormat::Pretty => Ok(telemetry),
         MetricsSink::Stdout => Ok(telemetry.with_metrics_sink(form, logging.line_writer())),
         MetricsSink::File(path) => telemetry.with_metrics_file(form, path.clone()),
         MetricsSink::Tcp(address) => telemetry.with_metrics_listener(form, address.clone()),

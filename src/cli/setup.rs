@@ -40,6 +40,13 @@ pub(super) struct TargetArgument {
     action: Option<String>,
 }
 
+impl TargetArgument {
+    /// As it was written.
+    pub(super) fn name(&self) -> &str {
+        &self.pipeline
+    }
+}
+
 impl From<&str> for TargetArgument {
     /// A target that its pipeline's name alone tells.
     fn from(pipeline: &str) -> Self {

@@ -1,11 +1,11 @@
 //! Writing for people: colours where there is a terminal, and words for codes.
 
 use std::io::{self, BufRead, Write};
-use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
 use jiff::Timestamp;
 
+pub(super) use crate::domain::words::{describe, found, plain, rough};
 use crate::runtime::clock::Clock;
 
 /// How text is written: with colours on a terminal, unless the environment refuses them
@@ -54,9 +54,14 @@ impl Style {
 /// Writes to standard output. A reader that went away is no error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written.map_err(|error| (error.kind(), error)) {
+        Err((io::ErrorKind::BrokenPipe, _)) => Ok(()),
+        Err((kind, error)) => Err(io::Error::new(
+            kind,
+            format!("standard output cannot be written: {error}"),
+        )),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -82,19 +87,6 @@ pub(super) fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()>
     Ok(print(&text)?)
 }
 
-/// A duration in its two largest units.
-pub(super) fn rough(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match seconds {
-        0..10 => format!("{:.1}s", duration.as_secs_f64()),
-        10..60 => format!("{seconds}s"),
-        60..3600 => format!("{minutes}m {}s", seconds % 60),
-        3600..86400 => format!("{hours}h {}m", minutes % 60),
-        _ => format!("{days}d {}h", hours % 24),
-    }
-}
-
 /// When that was, for people: `2026-08-24 06:05:07Z, 15m 2s ago`.
 pub(super) fn when(at: Timestamp, clock: &Clock) -> String {
     format!("{}, {} ago", moment(at), rough(clock.since(at)))
@@ -103,47 +95,6 @@ pub(super) fn when(at: Timestamp, clock: &Clock) -> String {
 /// A time in UTC to the second.
 pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
-/// What is not ours to trust may hold control characters, or ones that turn the direction of writing:
-/// neither is obeyed.
-pub(super) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() || turns(c) { ' ' } else { c })
-        .collect()
-}
-
-/// Unicode's characters that reorder what stands around them.
-fn turns(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// What steps, waits and ends are called for people.
-pub(super) fn describe(code: &str) -> &str {
-    match code {
-        "detach_policy" => "policy detached from production",
-        "delete_policy" => "policy deleted",
-        "disable_staging" => "staging distribution disabled",
-        "delete_staging" => "staging distribution deleted",
-        "record_deleted" => "parameter set to `deleted`",
-        "both_deployed" => "both distributions to be deployed",
-        "detach_propagated" => "the detach to propagate",
-        "staging_deployed" => "the staging distribution to be deployed",
-        "disable_propagated" => "the disable to propagate",
-        "staging_gone" => "the staging distribution to be gone",
-        "evidence_agrees" => "CloudFront's answers to agree",
-        "delay" => "the target's delay to be over",
-        "execution_at_work" => "another execution to end its work",
-        "production_busy" => "another job of the same production distribution",
-        "cleaned" => "cleaned",
-        "already_clean" => "already clean",
-        "superseded" => "superseded by another deployment",
-        "observed" => "observed: nothing was changed",
-        "run_program" => "the program run",
-        "ran" => "the program ran",
-        "running_program" => "the program to end",
-        other => other,
-    }
 }
 
 /// What is waited for, in words, where somebody else has to end first.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::domain::arn::is_account;
 use crate::domain::targets::{Mode, Surroundings};
+use crate::telemetry::MetricsDetail;
 use crate::telemetry::logging::LogFormat;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -357,7 +358,11 @@ impl Reader<'_> {
     fn telemetry(&mut self) -> Option<Telemetry> {
         let log_format = self.one_of(
             "telemetry.log_format",
-            &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty)],
+            &[
+                ("auto", LogFormat::Auto),
+                ("json", LogFormat::Json),
+                ("pretty", LogFormat::Pretty),
+            ],
         );
         let log_level = self.formatted("telemetry.log_level", check_log_level);
         let metrics_namespace = self.formatted("telemetry.metrics_namespace", check_namespace);
@@ -370,6 +375,13 @@ impl Reader<'_> {
             "telemetry.metrics_format",
             &[("emf", MetricsFormat::Emf), ("json", MetricsFormat::Json)],
         );
+        let metrics_detail = self.one_of(
+            "telemetry.metrics_detail",
+            &[
+                ("basic", MetricsDetail::Basic),
+                ("full", MetricsDetail::Full),
+            ],
+        );
         let metrics_log_group = self.formatted("telemetry.metrics_log_group", check_log_group);
         Some(Telemetry {
             log_format: log_format?,
@@ -378,6 +390,7 @@ impl Reader<'_> {
             metrics_interval: metrics_interval?,
             metrics_sink: metrics_sink?,
             metrics_format: metrics_format?,
+            metrics_detail: metrics_detail?,
             metrics_log_group: metrics_log_group?,
         })
     }

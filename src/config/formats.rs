@@ -7,7 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::MetricsSink;
 use crate::domain::arn::{Arn, is_account};
-use crate::domain::partition::QueueHost;
+use crate::domain::partition::{QueueHost, sqs_host};
 
 /// A text as a fault quotes it: escaped, and cut where nobody would read on.
 pub(super) fn quoted(text: &str) -> String {
@@ -41,6 +41,13 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(super) fn parse_queue_url(url: &str) -> Result<(Option<String>, Option<String>), String> {
     const EXAMPLE: &str =
         "expected for instance \"https://sqs.us-east-1.amazonaws.com/123456789012/my-queue\"";
+    if let Some(arn) = Arn::parse(url).filter(|arn| arn.service == "sqs") {
+        let host = sqs_host(arn.region, false, false);
+        let (account, name) = (arn.account, arn.resource);
+        return Err(format!(
+            "is the queue's ARN; its URL is \"https://{host}/{account}/{name}\""
+        ));
+    }
     let uri: http::Uri = url
         .parse()
         .map_err(|_| format!("is not a URL; {EXAMPLE}"))?;

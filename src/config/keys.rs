@@ -20,7 +20,7 @@ pub(super) enum Kind {
 }
 
 /// Every key outside of the targets: section, name, kind.
-pub(super) const KEYS: [(&str, &str, Kind); 33] = [
+pub(super) const KEYS: [(&str, &str, Kind); 34] = [
     ("queue", "url", Kind::Text),
     ("queue", "wait_time", Kind::Duration),
     ("queue", "visibility_timeout", Kind::Duration),
@@ -53,6 +53,7 @@ pub(super) const KEYS: [(&str, &str, Kind); 33] = [
     ("telemetry", "metrics_interval", Kind::Duration),
     ("telemetry", "metrics_sink", Kind::Text),
     ("telemetry", "metrics_format", Kind::Text),
+    ("telemetry", "metrics_detail", Kind::Text),
     ("telemetry", "metrics_log_group", Kind::Text),
 ];
 
@@ -125,11 +126,14 @@ fn elsewhere(name: &str) -> Option<String> {
 
 /// The candidate that a slip of the hand would turn into `name`: at most a third of its
 /// characters differ, or one is the beginning of the other.
-fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    name: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
     let name = name.to_lowercase().replace('-', "_");
     candidates
         .filter_map(|candidate| {
-            let distance = strsim::levenshtein(&name, candidate);
+            let distance = strsim::damerau_levenshtein(&name, candidate);
             let shorter = name.chars().count().min(candidate.len());
             let begins =
                 shorter >= 4 && (candidate.starts_with(&name) || name.starts_with(candidate));
@@ -156,6 +160,8 @@ mod tests {
             key("queue", "grace_period").as_deref(),
             Some("shutdown.grace_period")
         );
+        // Two letters that changed places are one slip.
+        assert_eq!(key("queue", "ulr").as_deref(), Some("queue.url"));
         assert_eq!(key("queue", "colour"), None);
         assert_eq!(near_section("cleanups").as_deref(), Some("cleanup"));
         assert_eq!(near_section("target").as_deref(), Some("targets"));

@@ -16,16 +16,20 @@ mod layers;
 mod reader;
 mod targets;
 mod values;
+mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::fault::{Fault, Faults, Place};
+pub use self::variables::without_effect;
 
 use crate::domain::arn::Arn;
 use crate::domain::targets::{Mode, Targets};
+use crate::telemetry::MetricsDetail;
 use crate::telemetry::logging::LogFormat;
 
 /// The file that is read where neither the command line nor the environment names one.
@@ -37,6 +41,56 @@ pub const PATH_VARIABLE: &str = "STAGESWEEP_CONFIG";
 /// The environment variable that holds the file's text, where there is no place for a file: a task
 /// definition of ECS. In faults, its name stands for the file's.
 pub const TEXT_VARIABLE: &str = "STAGESWEEP_CONFIG_TOML";
+
+/// What to do where there is no file.
+const NO_FILE: &str = "there is no such file: give --config FILE, set STAGESWEEP_CONFIG, or begin with the \
+                       example (config/example.toml; in packages \
+                       /usr/share/doc/stagesweep/examples/config.toml)";
+
+/// Where the values of a configuration stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origins {
+    /// Each key that the file or the environment sets.
+    places: BTreeMap<String, Place>,
+    /// Each target, in the order of the file.
+    targets: Vec<Place>,
+}
+
+impl Origins {
+    /// Where the file or the environment sets a key, by its dotted name; the others have their defaults.
+    #[must_use]
+    pub fn places(&self) -> &BTreeMap<String, Place> {
+        &self.places
+    }
+
+    /// Who sets a key: `default`, `file` or `env`.
+    #[must_use]
+    pub fn of(&self, key: &str) -> &'static str {
+        match self.places.get(key) {
+            None | Some(Place::Default) => "default",
+            Some(Place::Variable(_)) => "env",
+            Some(Place::At { .. } | Place::File(_)) => "file",
+        }
+    }
+
+    /// How many keys the environment sets.
+    #[must_use]
+    pub fn from_environment(&self) -> usize {
+        let places = self.places.values();
+        places
+            .filter(|place| matches!(place, Place::Variable(_)))
+            .count()
+    }
+
+    /// The line of the target that is so many entries from the first.
+    #[must_use]
+    pub fn line_of_target(&self, index: usize) -> Option<usize> {
+        match self.targets.get(index)? {
+            Place::At { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+}
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,6 +304,8 @@ pub struct Telemetry {
     pub metrics_sink: MetricsSink,
     /// How metrics are written.
     pub metrics_format: MetricsFormat,
+    /// How much of what was counted is written.
+    pub metrics_detail: MetricsDetail,
     /// The log group that the CloudWatch agent is told to put EMF lines into which come over TCP.
     pub metrics_log_group: String,
 }
@@ -302,12 +358,32 @@ impl Config {
     /// Every fault of the file and of the environment. A file that cannot be read is a single
     /// one; in a file that is not TOML only that is reported.
     pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
-        match text_of(path, env) {
-            Ok(text) => Self::parse(path, &text, env),
+        Self::load_with_origins(path, env).map(|(config, _)| config)
+    }
+
+    /// [`Config::load`], and where the values stand.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn load_with_origins(
+        path: &Path,
+        env: &BTreeMap<String, String>,
+    ) -> Result<(Self, Origins), Faults> {
+        if path == Path::new(TEXT_VARIABLE)
+            && let Some(text) = env.get(TEXT_VARIABLE)
+        {
+            return Self::parse_with_origins(path, text, env);
+        }
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse_with_origins(path, &text, env),
             Err(error) => Err(Faults::new(vec![Fault {
                 place: Place::File(path.to_owned()),
                 key: None,
-                message: format!("cannot be read: {error}"),
+                message: match error.kind() {
+                    ErrorKind::NotFound => NO_FILE.to_owned(),
+                    _ => format!("cannot be read: {error}"),
+                },
             }])),
         }
     }
@@ -318,12 +394,26 @@ impl Config {
     ///
     /// As [`Config::load`].
     pub fn parse(path: &Path, text: &str, env: &BTreeMap<String, String>) -> Result<Self, Faults> {
+        Self::parse_with_origins(path, text, env).map(|(config, _)| config)
+    }
+
+    fn parse_with_origins(
+        path: &Path,
+        text: &str,
+        env: &BTreeMap<String, String>,
+    ) -> Result<(Self, Origins), Faults> {
         let mut faults = Vec::new();
-        let config = layers::collect(path, text, env, &mut faults)
+        let read = layers::collect(path, text, env, &mut faults)
             .ok()
-            .and_then(|layers| checked::check(&layers, &mut faults));
-        match config {
-            Some(config) if faults.is_empty() => Ok(config),
+            .and_then(|layers| checked::check(&layers, &mut faults).zip(Some(layers)));
+        match read {
+            Some((config, layers)) if faults.is_empty() => Ok((
+                config,
+                Origins {
+                    places: layers.places,
+                    targets: layers.targets.into_iter().map(|it| it.place).collect(),
+                },
+            )),
             _ => Err(Faults::new(faults)),
         }
     }
@@ -396,6 +486,7 @@ impl Config {
             metrics_interval,
             metrics_sink,
             metrics_format,
+            metrics_detail,
             metrics_log_group,
         } = telemetry;
         let time = |duration: &Duration| humantime::format_duration(*duration).to_string();
@@ -433,6 +524,7 @@ impl Config {
             ("telemetry.metrics_interval", time(metrics_interval)),
             ("telemetry.metrics_sink", metrics_sink.to_string()),
             ("telemetry.metrics_format", metrics_format.to_string()),
+            ("telemetry.metrics_detail", metrics_detail.to_string()),
             ("telemetry.metrics_log_group", metrics_log_group.clone()),
         ]
     }
@@ -447,14 +539,6 @@ impl Config {
             .filter(|((key, old), (_, new))| old != new && !RELOADED.contains(key))
             .map(|((key, _), _)| key)
             .collect()
-    }
-}
-
-/// The text that `path` stands for.
-fn text_of(path: &Path, env: &BTreeMap<String, String>) -> std::io::Result<String> {
-    match env.get(TEXT_VARIABLE) {
-        Some(text) if path == Path::new(TEXT_VARIABLE) => Ok(text.clone()),
-        _ => std::fs::read_to_string(path),
     }
 }
 

@@ -65,6 +65,7 @@ impl Reader<'_> {
                 continue;
             };
             let dotted = format!("targets[{index}].{key}");
+            let said = said(&problem, entries);
             let set = entry.values.get(key);
             let (place, message) = match (set, element, &problem) {
                 (Some((list, _)), Some(element), _) => {
@@ -79,12 +80,12 @@ impl Reader<'_> {
                     if value.kind == ValueKind::Nil {
                         continue;
                     }
-                    (place, format!("{} {problem}", written(value)))
+                    (place, format!("{} {said}", written(value)))
                 }
                 // Its type is wrong, which is reported already.
                 _ if entry.tainted.contains(key) => continue,
-                (Some((value, place)), ..) => (place, format!("{} {problem}", written(value))),
-                (None, _, TargetProblem::Missing(_)) => (&entry.place, problem.to_string()),
+                (Some((value, place)), ..) => (place, format!("{} {said}", written(value))),
+                (None, _, TargetProblem::Missing(_)) => (&entry.place, said),
                 (None, ..) => continue,
             };
             self.fault_at(place.clone(), &dotted, message);
@@ -213,6 +214,26 @@ impl Reader<'_> {
             }),
         }
     }
+}
+
+/// A problem in words; another target is named by its line.
+fn said(problem: &TargetProblem, entries: &[RawTarget]) -> String {
+    let TargetProblem::Overlap {
+        other,
+        other_pipeline,
+        example,
+    } = problem
+    else {
+        return problem.to_string();
+    };
+    let line = match entries[*other].place {
+        Place::At { line, .. } => format!(" at line {line}"),
+        _ => String::new(),
+    };
+    format!(
+        "overlaps the target {other_pipeline:?}{line}: both match pipeline {example:?} at the same stage and \
+         action; remove one, or give it a stage or an action of its own"
+    )
 }
 
 /// A duration between two others.

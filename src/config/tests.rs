@@ -71,12 +71,13 @@ fn the_least_file_gets_the_defaults() {
             "notify.event_bus=",
             "notify.source=stagesweep",
             "notify.program=",
-            "telemetry.log_format=json",
+            "telemetry.log_format=auto",
             "telemetry.log_level=info",
             "telemetry.metrics_namespace=Stagesweep",
             "telemetry.metrics_interval=1m",
             "telemetry.metrics_sink=stdout",
             "telemetry.metrics_format=emf",
+            "telemetry.metrics_detail=basic",
             "telemetry.metrics_log_group=/stagesweep/stagesweep",
         ]
     );
@@ -168,7 +169,7 @@ fn what_is_missing_is_said_of_the_file() {
     let missing = Config::load(Path::new("/nowhere/c.toml"), &env(&[])).unwrap_err();
     let missing = missing.to_string();
     assert!(
-        missing.starts_with("/nowhere/c.toml: cannot be read: No such file"),
+        missing.starts_with("/nowhere/c.toml: there is no such file: give --config FILE"),
         "{missing}"
     );
 }
@@ -323,6 +324,17 @@ fn bounds_hold_at_both_ends() {
 }
 
 #[test]
+fn a_queues_arn_is_answered_with_its_url() {
+    let arn = "arn:aws-cn:sqs:cn-north-1:012345678901:stagesweep";
+    let found = faults(GOOD, &[("STAGESWEEP__QUEUE__URL", arn)]);
+    let url = "https://sqs.cn-north-1.amazonaws.com.cn/012345678901/stagesweep";
+    let expected = format!(
+        "STAGESWEEP__QUEUE__URL: queue.url: {arn:?} is the queue's ARN; its URL is {url:?}"
+    );
+    assert_eq!(found, [expected]);
+}
+
+#[test]
 fn overlapping_targets_are_a_fault_of_the_later_one() {
     // An entry that is faulty itself does not shift the numbers of the others.
     let text = format!(
@@ -336,9 +348,9 @@ fn overlapping_targets_are_a_fault_of_the_later_one() {
     let found = faults(&text, &[]);
     assert_eq!(
         found.last().unwrap(),
-        "c.toml:15:12: targets[2].pipeline: \"shop-frontend-pipeline\" overlaps targets[0] \
-         (\"{service}-frontend-pipeline\"): both match pipeline \"shop-frontend-pipeline\" at \
-         the same stage and action"
+        "c.toml:15:12: targets[2].pipeline: \"shop-frontend-pipeline\" overlaps the target \
+         \"{service}-frontend-pipeline\" at line 4: both match pipeline \"shop-frontend-pipeline\" at \
+         the same stage and action; remove one, or give it a stage or an action of its own"
     );
 }
 

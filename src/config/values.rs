@@ -1,12 +1,9 @@
-//! The effective values as a program reads them, and where each was set.
-
-use std::collections::BTreeMap;
-use std::path::Path;
+//! The effective values as a program reads them.
 
 use serde_json::{Map, Value, json};
 
+use super::Config;
 use super::keys::{self, Kind};
-use super::{Config, Place, layers, text_of};
 
 impl Config {
     /// The effective value of every key but the targets, by section: a duration in milliseconds, under its key
@@ -46,33 +43,25 @@ impl Config {
             _ => Value::Null,
         }
     }
-
-    /// Where the file or the environment sets a key, by its dotted name; the others have their defaults. Empty
-    /// where the file cannot be read.
-    #[must_use]
-    pub fn places(path: &Path, env: &BTreeMap<String, String>) -> BTreeMap<String, Place> {
-        let Ok(text) = text_of(path, env) else {
-            return BTreeMap::new();
-        };
-        let layers = layers::collect(path, &text, env, &mut Vec::new());
-        layers.map(|layers| layers.places).unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn a_program_reads_every_value_in_its_own_type_and_where_it_was_set() {
-        let path = Path::new("config.toml");
+        let path = Path::new(super::super::TEXT_VARIABLE);
         let text = include_str!("../../config/example.toml");
         let variable = "STAGESWEEP__QUEUE__MAX_IN_FLIGHT".to_owned();
         let env = BTreeMap::from([
             (variable.clone(), "7".to_owned()),
             (super::super::TEXT_VARIABLE.to_owned(), text.to_owned()),
         ]);
-        let config = Config::parse(path, text, &env).unwrap();
+        let (config, origins) = Config::load_with_origins(path, &env).unwrap();
         let values = config.values();
         assert_eq!(values["queue"]["max_in_flight"], 7);
         assert_eq!(values["queue"]["wait_time_ms"], 20_000);
@@ -88,11 +77,10 @@ mod tests {
             assert!(values[section][name].is_array(), "{section}.{name}");
         }
 
-        let places = Config::places(Path::new(super::super::TEXT_VARIABLE), &env);
+        let places = origins.places();
         let place = places["queue.max_in_flight"].to_string();
         assert_eq!(place, variable);
         let place = places["queue.url"].to_string();
         assert!(place.starts_with("STAGESWEEP_CONFIG_TOML:"), "{place}");
-        assert!(!places.contains_key("queue.wait_time"), "{places:?}");
     }
 }

@@ -29,7 +29,28 @@ pub(crate) enum Unhandled {
     OptionArgument(Box<Rejection>, String, OptionArgument),
 }
 
+/// What becomes of a message that makes no job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is deleted: it is well-formed, and no rejection.
+    Deleted,
+    /// It is released, and the redrive policy ends it; quickly where nothing that may change would help.
+    Refused { quick: bool },
+}
+
 impl Unhandled {
+    /// What the daemon does with the message.
+    pub(crate) fn fate(&self) -> Fate {
+        match self {
+            Self::NotARejection(_) | Self::WrongKind(_) => Fate::Deleted,
+            // The configuration may change: a rolling update may bring the target.
+            Self::NoTarget(..) => Fate::Refused { quick: false },
+            Self::Malformed(_) | Self::ForeignAccount(..) | Self::OptionArgument(..) => {
+                Fate::Refused { quick: true }
+            }
+        }
+    }
+
     /// A bounded code for logs, metrics and people.
     pub(crate) fn code(&self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use super::classify::{Unhandled, classify};
+use super::classify::{Fate, Unhandled, classify};
 use super::poll::Room;
 use super::settle::{Disposition, Settlement};
 use super::work::Origin;
@@ -109,17 +109,15 @@ impl Consumer {
     /// What becomes of a message that makes no job.
     fn disposition_of(&self, unhandled: &Unhandled) -> Disposition {
         let reason = unhandled.code();
-        match unhandled {
-            Unhandled::NotARejection(_) => Disposition::Delete { reason },
-            Unhandled::WrongKind(failed) => {
-                self.warn_of(failed);
-                Disposition::Delete { reason }
-            }
-            _ => Disposition::Refuse {
+        if let Unhandled::WrongKind(failed) = unhandled {
+            self.warn_of(failed);
+        }
+        match unhandled.fate() {
+            Fate::Deleted => Disposition::Delete { reason },
+            Fate::Refused { quick } => Disposition::Refuse {
                 reason,
                 detail: chain(unhandled),
-                // The configuration may change: a rolling update may bring the target.
-                quick: !matches!(unhandled, Unhandled::NoTarget(..)),
+                quick,
             },
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct GivenBack {
     receive_count: u32,
     /// It was counted as refused.
     counted: bool,
+    /// For what it was last released.
+    released_for: Option<&'static str>,
 }
 
 /// A message and what is to be done with it.
@@ -144,7 +146,6 @@ impl Consumer {
                         Delay::Crowded if self.is_stopping() => Duration::ZERO,
                         Delay::Crowded => CROWDED,
                     };
-                    self.given_back(&held, reason);
                     let notice = self.dead_letter(&held, about.as_deref(), reason, None);
                     self.release(held, delay, reason, notice);
                 }
@@ -193,20 +194,24 @@ impl Consumer {
             reason,
             receive_count: held.receive_count,
             counted: news == News::First || earlier.is_some_and(|earlier| earlier.counted),
+            released_for: earlier.and_then(|earlier| earlier.released_for),
         };
         given_back.insert(held.message_id.clone(), this);
         news
     }
 
-    /// A message is given back, to come again. What it was refused for is remembered rather than that.
-    fn given_back(&self, held: &HeldMessage, reason: &'static str) {
+    /// A message is given back, to come again. What it was refused for is remembered rather than that. Answers
+    /// whether it was last given back for the same.
+    fn given_back(&self, held: &HeldMessage, reason: &'static str) -> bool {
         let this = GivenBack {
             reason,
             receive_count: held.receive_count,
             counted: false,
+            released_for: None,
         };
         let mut given_back = self.lock_given_back();
-        given_back.entry(held.message_id.clone()).or_insert(this);
+        let kept = given_back.entry(held.message_id.clone()).or_insert(this);
+        kept.released_for.replace(reason) == Some(reason)
     }
 
     fn lock_given_back(&self) -> MutexGuard<'_, HashMap<String, GivenBack>> {
@@ -296,6 +301,7 @@ impl Consumer {
         reason: &'static str,
         notice: Option<Notice>,
     ) {
+        let again = self.given_back(&held, reason);
         let consumer = Arc::clone(self);
         let delay = delay.min(VISIBILITY_CEILING - Duration::from_secs(60 * 60));
         // SQS takes whole seconds: rather too late by less than one than too soon.
@@ -331,6 +337,7 @@ impl Consumer {
                             message_id: &message_id,
                             delay,
                             reason,
+                            again,
                         }),
                         Err(SettleError::Superseded) => {}
                         Err(error) => telemetry.emit(events::ReleaseFailed {

@@ -165,6 +165,7 @@ impl Consumer {
             rejection: &rejection,
             event_age: self.parts.clock.since(rejection.rejected_at),
             resumed: binding.is_some(),
+            mode: target.mode,
         });
 
         let about = (rejection.clone(), target.label.clone());

@@ -27,6 +27,7 @@
 //! | the history begins behind A's first candidate, and not with version 1 | refused: `history_too_short` |
 //! | A was the first to write an id; or, where there is none, A modified last what the parameter held while A's candidates ran | that distribution is A's |
 //! | later somebody else wrote the id of one of these, or another execution modified the distribution last | that one is `superseded` |
+//! | later A or another execution wrote the id of one of these, and neither build nor time tells which | refused: `staging_writer_unclear` |
 //! | one of these was modified last outside of A's deployment, and another execution has begun, since the deployment, an action that may deploy, and has written no id of its own | refused: `staging_writer_unclear`, as that modification hides an earlier one |
 //! | nothing is A's, and a build of another execution wrote what the slot holds | nothing is A's, rightly |
 //! | nothing is A's otherwise | refused: `staging_not_written_by_execution` |
@@ -516,12 +517,17 @@ impl<'a> Case<'a> {
             .filter(|it| it.version.version > own.version)
             .filter(|it| Slot::read(&it.version.value) == Slot::Distribution(&own.id))
             .collect();
+        let mut unclear = None;
         for change in later_writes {
             match self.writer(change) {
                 Writer::Own | Writer::Ours => {}
                 Writer::Unknown(at) => self.need(at),
-                Writer::Other(_) | Writer::Nobody | Writer::Unclear(_) => return Ok(true),
+                Writer::Other(_) | Writer::Nobody => return Ok(true),
+                Writer::Unclear(undecidable) => unclear = Some(undecidable),
             }
+        }
+        if let Some(undecidable) = unclear {
+            return Err(undecidable);
         }
         let Some(Some(at)) = self.evidence.modified.get(&own.id).copied() else {
             return Ok(false);

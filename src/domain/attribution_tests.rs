@@ -389,6 +389,19 @@ fn what_another_wrote_before_the_deployment_began_was_found_and_not_written_late
     assert_eq!(written(205, 210, 212).decide(), Attribution::Superseded);
 }
 
+/// Sessions name no build that CodePipeline shows, and B's build began just before A's deployment ended.
+#[test]
+fn who_wrote_the_same_id_last_cannot_be_told_where_both_may_have() {
+    let world = World::new(vec![
+        dummy(),
+        version(2, "ESHARED1", -5000, &by_build(UNSEEN)),
+        version(3, "ESHARED1", 200, &by_build(UNSEEN)),
+    ]);
+    let world = world.modified("ESHARED1", 185);
+    let world = world.others(vec![candidate("b", 192, None, None)]);
+    assert_eq!(world.refusal(), "unclear");
+}
+
 #[test]
 fn what_another_deployed_into_last_is_superseded() {
     let modified = |seconds| {

@@ -354,6 +354,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Cleaned,
+        Self::AlreadyClean,
+        Self::Superseded,
+        Self::Ran,
+        Self::Retracted,
+        Self::Undecided,
+        Self::Observed,
+    ];
+
     /// The outcome's name in logs and in the ledger.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -379,17 +390,7 @@ impl Outcome {
     pub fn from_code(code: &str) -> Option<Self> {
         // What the ledger of an older stagesweep calls it.
         let code = if code == "expired" { "undecided" } else { code };
-        [
-            Self::Cleaned,
-            Self::AlreadyClean,
-            Self::Superseded,
-            Self::Ran,
-            Self::Retracted,
-            Self::Undecided,
-            Self::Observed,
-        ]
-        .into_iter()
-        .find(|outcome| outcome.code() == code)
+        Self::ALL.into_iter().find(|outcome| outcome.code() == code)
     }
 }
 

@@ -6,7 +6,7 @@
 //! kept as one text in the job's record, and a text that cannot be read is an empty trail: what is told
 //! of a job must never stop it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -168,8 +168,9 @@ pub enum Kind {
     Began,
     /// AWS accepted a step.
     Applied,
-    /// A step's target was gone already.
-    WasDone,
+    /// A step was found done: by an earlier run, by somebody else, or by a change whose answer was lost.
+    #[serde(alias = "was_done")]
+    Found,
     /// A step that would have been made, had the target not only been observed.
     Planned,
     /// A wait began.
@@ -257,6 +258,13 @@ impl Trail {
         });
     }
 
+    /// Whether a step is in it as done.
+    #[must_use]
+    pub fn has_done(&self, step: &str) -> bool {
+        let done = |entry: &Entry| matches!(entry.kind, Kind::Applied | Kind::Found);
+        self.entries.iter().any(|it| it.name == step && done(it))
+    }
+
     /// Whether AWS accepted a step of an earlier run, or of this one.
     #[must_use]
     pub fn has_applied(&self) -> bool {
@@ -305,7 +313,7 @@ impl Trail {
                     until_ms: None,
                     ..Span::point(entry)
                 }),
-                Kind::Applied | Kind::WasDone | Kind::Planned => spans.push(Span::point(entry)),
+                Kind::Applied | Kind::Found | Kind::Planned => spans.push(Span::point(entry)),
             }
         }
         spans
@@ -419,11 +427,55 @@ impl Record {
         Duration::try_from(took).unwrap_or_default()
     }
 
+    /// The job as stretches of time. Of a job that nobody works on, none goes on.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        let mut spans = self.trail.spans();
+        if self.state != State::Working {
+            let ended = Some(self.updated.as_millisecond());
+            for span in spans.iter_mut().filter(|span| span.until_ms.is_none()) {
+                span.until_ms = ended.max(Some(span.from_ms));
+                span.cut = true;
+            }
+        }
+        spans
+    }
+
+    /// What the job waits for now, as far as that is written.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        let waits = |span: &Span| span.kind == Kind::Waiting && span.until_ms.is_none();
+        let spans = self.spans();
+        spans.into_iter().rev().find(waits).map(|span| span.name)
+    }
+
     /// How many steps AWS accepted.
     #[must_use]
     pub fn steps(&self) -> usize {
         let entries = self.trail.entries.iter();
         entries.filter(|entry| entry.kind == Kind::Applied).count()
+    }
+}
+
+/// Has the open jobs end that a job of the same rejection observed since, before anything was changed: the mode of
+/// their target is `observe` by now. They stay open for whoever acts.
+pub fn end_observed(records: &mut [Record]) {
+    let done: BTreeMap<JobKey, (Timestamp, &'static str)> = records
+        .iter()
+        .filter_map(|record| match record.state {
+            State::Done(outcome) => Some((record.key.clone(), (record.updated, outcome.code()))),
+            _ => None,
+        })
+        .collect();
+    for record in records {
+        let observed = done.get(&record.key.observed());
+        if let State::Open(reason) = &mut record.state
+            && let Some((at, code)) = observed
+            && !record.evidence.changed
+            && *at >= record.updated
+        {
+            *reason = Some((*code).to_owned());
+        }
     }
 }
 
@@ -493,6 +545,8 @@ mod tests {
         trail.note(Note::Began(about()), at(10));
         trail.note(Note::Entry(Kind::Applied, "detach_policy"), at(20));
         assert_eq!(Trail::read(&trail.text()), trail);
+        let older = trail.text().replace("\"applied\"", "\"was_done\"");
+        assert_eq!(Trail::read(&older).entries[1].kind, Kind::Found);
         for other in ["", "{}", "[1]", "{\"entries\": 7}"] {
             assert_eq!(Trail::read(other), Trail::default(), "{other}");
         }
@@ -531,6 +585,53 @@ mod tests {
         assert_eq!(trail.entries.len(), MAX_ENTRIES);
         assert_eq!(trail.entries.last().unwrap().at_ms, 999);
         assert_eq!(trail.dropped, 1000 - MAX_ENTRIES as u64);
+    }
+
+    fn record(key: &str, state: State, updated: i64) -> Record {
+        let mut trail = Trail::default();
+        trail.note(Note::Began(about()), at(10));
+        trail.note(Note::Entry(Kind::Waiting, "delay"), at(20));
+        Record {
+            key: JobKey::from(key.to_owned()),
+            pipeline: "shop".to_owned(),
+            state,
+            first_seen: at(10),
+            updated: at(updated),
+            production_id: None,
+            staging_id: None,
+            evidence: Evidence::default(),
+            trail,
+        }
+    }
+
+    #[test]
+    fn a_wait_goes_on_while_the_job_is_worked_on_and_no_longer() {
+        let working = record("e/1", State::Working, 30);
+        assert_eq!(working.waits_for().as_deref(), Some("delay"));
+        let killed = record("e/1", State::Open(None), 30);
+        assert_eq!(killed.waits_for(), None);
+        let wait = &killed.spans()[1];
+        assert_eq!((wait.until_ms, wait.cut), (Some(30), true));
+    }
+
+    #[test]
+    fn a_job_that_was_held_and_then_only_observed_ends_as_observed_and_stays_open() {
+        let held = record("e/1", State::Open(Some("shutting_down".to_owned())), 30);
+        let seen = record("e/1/observe", State::Done(Outcome::Observed), 40);
+        let mut records = [held.clone(), seen.clone()];
+        end_observed(&mut records);
+        assert_eq!(records[0].state, State::Open(Some("observed".to_owned())));
+        assert_eq!(records[1], seen);
+        // Begun again since, or changed something: it goes on.
+        let mut again = held.clone();
+        again.updated = at(50);
+        let mut changed = held;
+        changed.evidence.changed = true;
+        for goes_on in [again, changed] {
+            let mut records = [goes_on.clone(), seen.clone()];
+            end_observed(&mut records);
+            assert_eq!(records[0], goes_on);
+        }
     }
 
     #[test]

@@ -379,6 +379,16 @@ impl Target {
         })
     }
 
+    /// What each capture of the pattern takes of a pipeline; `None` where it does not match, or matches in
+    /// several ways.
+    #[must_use]
+    pub fn captures(&self, pipeline: &PipelineArn) -> Option<Vec<(String, String)>> {
+        match self.trigger.pipeline.matches(pipeline) {
+            Match::Yes(captured) => Some(captured),
+            Match::No | Match::Ambiguous => None,
+        }
+    }
+
     /// Whether it leads, or may lead, elsewhere than to the daemon's own account and the parameters of
     /// `region`: by a role, a region of its own, or the region in its pipeline's ARN. A bare name counts
     /// as one of `region`.

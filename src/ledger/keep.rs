@@ -3,6 +3,8 @@
 //! **Guarantees.** The work is told to stop while the lease still has its safety margin, at once if the
 //! grant is void, and not before that: a ledger that fails for a while stops nothing.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -13,6 +15,10 @@ use crate::domain::event::JobKey;
 use crate::domain::lease_terms::Terms;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::{Stop, StopReason};
+
+/// A grant is first renewed after this, where the ledger remembers what is noted of its job: the renewal takes the
+/// first notes along, so that `history` has them.
+const FIRST_NOTES: Duration = Duration::from_secs(5);
 
 /// Asks for the grant of one job, and works under it.
 #[derive(Clone, Copy, Debug)]
@@ -97,9 +103,11 @@ impl Holder<'_> {
     ) {
         let terms = self.terms;
         let mut valid_until = claimed_at + terms.visibility_timeout;
-        let mut next = terms
-            .heartbeat_interval
-            .saturating_sub(claimed_at.elapsed());
+        let first = match self.ledger.trail(grant) {
+            Some(_) => terms.heartbeat_interval.min(FIRST_NOTES),
+            None => terms.heartbeat_interval,
+        };
+        let mut next = first.saturating_sub(claimed_at.elapsed());
         loop {
             tokio::time::sleep(next).await;
             let asked_at = Instant::now();
@@ -128,7 +136,6 @@ impl Holder<'_> {
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
-    use std::time::Duration;
 
     use async_trait::async_trait;
 

@@ -172,7 +172,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn release(&self, grant: &Grant, reason: &str) -> Result<(), LedgerError>;
 
     /// Remembers something of a job for those who ask later ([`crate::domain::history`]). It is kept in
-    /// memory and written with the next change of the job's record: it takes no write of its own,
+    /// memory and written with the next change of the job's record, or of its lease: it takes no write of its own,
     /// cannot fail, and is lost with the process.
     fn note(&self, _grant: &Grant, _note: Note) {}
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::aws::AwsError;
 use crate::aws::sqs::{EntryError, MAX_BATCH, Message, Queue};
 use crate::config::Config;
-use crate::consumer::classify::classify;
+use crate::consumer::classify::{Fate, classify};
 use crate::domain::event::Rejection;
 use crate::domain::history::{Record, State};
 use crate::ledger::LedgerError;
@@ -42,6 +42,8 @@ pub struct Reason {
     pub code: String,
     /// What a person needs to know.
     pub detail: String,
+    /// Sent back now, it would be refused by the configuration or its own form.
+    pub refused_again: bool,
 }
 
 /// One message.
@@ -138,10 +140,16 @@ pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerErr
         target: None,
         code: code.to_owned(),
         detail,
+        refused_again: false,
     };
     let (rejection, target) = match classify(body, &config.targets, allows) {
         Ok((rejection, target)) => (rejection, target.label),
-        Err(unhandled) => return of(unhandled.rejection(), unhandled.code(), chain(&unhandled)),
+        Err(unhandled) => {
+            return Reason {
+                refused_again: matches!(unhandled.fate(), Fate::Refused { .. }),
+                ..of(unhandled.rejection(), unhandled.code(), chain(&unhandled))
+            };
+        }
     };
     let record = records.map(|records| records.iter().find(|it| it.key == rejection.key));
     let unreadable;

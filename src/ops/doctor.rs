@@ -18,7 +18,7 @@ mod queue_policy;
 mod rule;
 mod statement;
 mod target;
-mod wildcard;
+pub(crate) mod wildcard;
 
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use crate::domain::arn::Arn;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::targets::lookup::{self, Home, Named, Wanted};
 use crate::domain::targets::{Access, NotAtHome, Target};
+use crate::domain::words::counted;
 use crate::ops::orphans::QUOTA;
 use crate::reconcile::accounts::Accounts;
 use crate::runtime::clock::Clock;
@@ -155,11 +156,22 @@ impl Check {
     }
 }
 
+/// What is looked at once AWS can be asked.
+const EVERYTHING: &str =
+    "queue, ledger, notices, distributions, targets, pipelines and permissions";
+
+/// That something was not looked at, because of a failure before.
+fn skipped(what: &str) -> Check {
+    let said = format!("{what} were not looked at");
+    Check::warning("skipped", said, "fix the failure, then run doctor again")
+}
+
 /// All that can be said where no region is known: nothing is looked for anywhere.
 #[must_use]
 pub fn without_region() -> Vec<Check> {
     let remedy = "set AWS_REGION, or region in the AWS profile";
-    vec![Check::failure("region", "there is no AWS region", remedy)]
+    let failure = Check::failure("region", "there is no AWS region", remedy);
+    vec![failure, skipped(EVERYTHING)]
 }
 
 /// All that can be said of targets that cannot work in the daemon's own account.
@@ -167,7 +179,8 @@ pub fn without_region() -> Vec<Check> {
 pub fn not_at_home(error: &NotAtHome) -> Vec<Check> {
     let remedy =
         "correct the targets; with the account in queue.url, `stagesweep check` finds the same";
-    vec![Check::failure("configuration", error.to_string(), remedy)]
+    let failure = Check::failure("configuration", error.to_string(), remedy);
+    vec![failure, skipped(EVERYTHING)]
 }
 
 /// What to do about a call that failed; `allow` is for one that was denied.
@@ -239,7 +252,7 @@ impl Preflight<'_> {
         let Self {
             config, connector, ..
         } = self;
-        let said = format!("valid, {} target(s)", config.targets.len());
+        let said = format!("valid, {}", counted(config.targets.len(), "target"));
         let mut checks = vec![Check::ok("configuration", said)];
         checks.push(region(config, connector));
         checks.extend(connection(config, self.asked));
@@ -249,6 +262,7 @@ impl Preflight<'_> {
             && error.lacks_credentials()
         {
             // Each other call would fail in the same way.
+            checks.push(skipped(EVERYTHING));
             return checks;
         }
         let scene = Scene::new(self, caller.as_ref().ok()).await;

@@ -3,4 +3,5 @@
 pub mod clean;
 pub mod dead_letters;
 pub mod doctor;
+pub mod explain;
 pub mod orphans;

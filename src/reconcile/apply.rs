@@ -7,8 +7,9 @@ use super::observe::{Known, Search};
 use super::retry::CALL_TRIES;
 use super::{Halt, Run};
 use crate::aws::AwsError;
-use crate::domain::decision::Step;
+use crate::domain::decision::{Observed, Step};
 use crate::domain::error_class::{Conflict, ErrorClass};
+use crate::domain::found::done_already;
 use crate::domain::history::Kind;
 use crate::telemetry::events;
 
@@ -70,7 +71,33 @@ impl Run<'_> {
             step: step.name(),
         });
         self.note(Kind::Applied, step.name());
+        self.shown.insert(step.name());
         self.accept(step);
+    }
+
+    /// Shows which steps are done without this run having seen it, each once.
+    pub(super) fn show_done(&mut self, observed: &Observed) {
+        if self.job.removal.is_some() {
+            return;
+        }
+        for step in done_already(&self.binding.about(self.index), observed) {
+            self.found(step);
+        }
+    }
+
+    /// A step is found done. What an earlier run has noted of it is not noted again.
+    fn found(&mut self, step: &'static str) {
+        if !self.shown.insert(step) {
+            return;
+        }
+        self.context.telemetry.emit(events::StepFound {
+            execution_id: &self.job.rejection.execution_id,
+            step,
+        });
+        let trail = self.context.ledger.trail(&self.job.grant);
+        if self.index > 0 || !trail.is_some_and(|trail| trail.has_done(step)) {
+            self.note(Kind::Found, step);
+        }
     }
 
     /// AWS did not accept a change: what is to be done about it.
@@ -79,10 +106,7 @@ impl Run<'_> {
         self.known = Known::default();
         match error.class {
             ErrorClass::NotFound => {
-                self.context
-                    .telemetry
-                    .emit(events::StepWasDone { step: name });
-                self.note(Kind::WasDone, name);
+                self.found(name);
                 // Of a distribution one answer is not enough: it is observed again.
                 if matches!(step, Step::DeletePolicy { .. }) {
                     self.accept(step.clone());

@@ -225,7 +225,9 @@ impl Run<'_> {
         let mut modified = BTreeMap::new();
         for (id, seen) in try_join_all(looks).await? {
             if let Some(reading) = &seen.found {
-                modified.insert(id.clone(), reading.modified_at);
+                // A stale answer does not undo what was seen before.
+                let at = reading.modified_at.max(self.known.modified_at(&id));
+                modified.insert(id.clone(), at);
             }
             self.known.see(&id, seen);
         }

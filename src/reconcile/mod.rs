@@ -54,7 +54,7 @@ mod retry;
 mod wait;
 pub mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -335,6 +335,8 @@ struct Run<'a> {
     moved_at: Instant,
     /// When our last change was accepted, until its propagation is waited for.
     changed_at: Option<Instant>,
+    /// The steps that this run has shown as done.
+    shown: BTreeSet<&'static str>,
     /// Looks in a row that led to nothing.
     fruitless: u32,
     /// The change that CloudFront refused last although it was fresh, and how often in a row.
@@ -372,6 +374,7 @@ impl<'a> Run<'a> {
             verified: false,
             moved_at: Instant::now(),
             changed_at: None,
+            shown: BTreeSet::new(),
             fruitless: 0,
             same_refused: None,
             failures: 0,
@@ -432,6 +435,7 @@ impl Run<'_> {
         self.known = Known::default();
         self.search = Search::default();
         self.listed_gone = false;
+        self.shown.clear();
     }
 
     /// Waits for its turn at the production distribution, within this process.
@@ -516,6 +520,7 @@ impl Run<'_> {
             }
             if decision != Decision::Wait(Wait::Evidence) {
                 self.contradicted_at = None;
+                self.show_done(&observed);
             }
             match decision {
                 Decision::Done(outcome) => return Ok(outcome),

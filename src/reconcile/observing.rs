@@ -93,11 +93,16 @@ impl Run<'_> {
                 End::Done(outcome) => superseded |= outcome == Outcome::Superseded,
                 End::Open => {}
             }
+            let mut steps = Vec::new();
             for step in &forecast.steps {
                 let Planned::Apply(step) = step else { continue };
                 self.note(Kind::Planned, step.name());
+                steps.push(step.name());
+            }
+            if !steps.is_empty() {
                 let (staging, production) = (&binding.staging_id, &binding.production_id);
-                planned.push(format!("{} ({staging} of {production})", step.name()));
+                let steps = steps.join(", ");
+                planned.push(format!("{steps} (staging {staging} of {production})"));
             }
         }
         Ok(match superseded {

@@ -33,8 +33,12 @@ impl Run<'_> {
             Err(error) if error.class.is_transient() => {
                 // It may have taken effect all the same.
                 let current = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
-                match current.filter(|now| now.version == read + 1 && now.value == DELETED) {
-                    Some(ours) => ours.version,
+                match current.filter(|now| now.value == DELETED) {
+                    Some(ours) if ours.version == read + 1 => ours.version,
+                    Some(_) => {
+                        self.restore_overwritten(read).await?;
+                        return Ok(Err(error));
+                    }
                     None => return Ok(Err(error)),
                 }
             }
@@ -52,7 +56,7 @@ impl Run<'_> {
         Ok(Ok(()))
     }
 
-    /// After a restart: what became of a write that was set out on over version `read`. Puts back what it
+    /// After a restart or a lost answer: what became of a write that was set out on over version `read`. Puts back what it
     /// covered, if the run was cut off before it could: whoever is named there still exists, although the
     /// parameter says `deleted`.
     pub(super) async fn restore_overwritten(&mut self, read: i64) -> Result<(), Halt> {

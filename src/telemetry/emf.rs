@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::metrics::{COUNTERS, Gauges, Interval};
+use super::metrics::{API_CALLS, COUNTERS, Gauges, Interval, MetricsDetail};
 
 /// How metrics are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ const MAX_VALUES: usize = 100;
 /// more where a duration has more values than a line may hold.
 pub(super) fn lines(
     form: &Form,
+    detail: MetricsDetail,
     timestamp_ms: i64,
     interval: &Interval,
     gauges: Gauges,
@@ -47,8 +48,13 @@ pub(super) fn lines(
     let mut lines = Vec::new();
 
     let mut totals = Line::default();
+    let full = detail == MetricsDetail::Full;
+    let idle = gauges.in_flight == 0 && interval.is_idle();
     for name in COUNTERS {
-        totals.count(name, interval.counters.get(name).copied().unwrap_or(0));
+        let count = interval.counters.get(name).copied().unwrap_or(0);
+        if full || (count > 0 && !(idle && name == API_CALLS)) {
+            totals.count(name, count);
+        }
     }
     totals.count("InFlight", gauges.in_flight as u64);
     totals.duration("OldestInFlightAge", gauges.oldest_in_flight_age);
@@ -68,6 +74,9 @@ pub(super) fn lines(
 
     let mut by_dimension: BTreeMap<(&str, &str), Line> = BTreeMap::new();
     for ((dimension, value, name), count) in &interval.by_dimension {
+        if *name == API_CALLS && !full {
+            continue;
+        }
         by_dimension
             .entry((dimension, value))
             .or_default()
@@ -151,7 +160,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    use crate::telemetry::metrics::{CLEANUP_DURATION, DURATIONS, MESSAGES_REFUSED, Metrics};
+    use crate::telemetry::metrics::{
+        CLEANUP_DURATION, DURATIONS, LOG_LINES_DROPPED, MESSAGES_REFUSED, Metrics,
+    };
 
     #[test]
     fn every_line_is_one_valid_emf_object_with_bounded_dimensions() {
@@ -171,6 +182,7 @@ mod tests {
                 namespace: "Stagesweep".to_owned(),
                 log_group: None,
             },
+            MetricsDetail::Full,
             1_766_000_000_000,
             &metrics.take(),
             gauges,
@@ -204,6 +216,55 @@ mod tests {
         );
     }
 
+    #[test]
+    fn in_basic_detail_what_did_not_happen_is_not_written_and_calls_of_an_idle_interval_are_not() {
+        let written = |metrics: &Metrics, in_flight| -> Vec<Value> {
+            let gauges = Gauges {
+                in_flight,
+                ..Gauges::default()
+            };
+            lines(
+                &Form::Json,
+                MetricsDetail::Basic,
+                0,
+                &metrics.take(),
+                gauges,
+            )
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+        };
+        let names = |line: &Value| -> BTreeSet<String> {
+            let names = line.as_object().unwrap().keys().cloned();
+            let metric = |name: &String| name.starts_with(char::is_uppercase);
+            names.filter(metric).collect()
+        };
+        let gauges = ["InFlight", "OldestInFlightAge", "PollAge"];
+        let with = |more: &[&str]| -> BTreeSet<String> {
+            let all = gauges.iter().chain(more);
+            all.map(|name| (*name).to_owned()).collect()
+        };
+        let metrics = Metrics::default();
+        metrics.api_call("ReceiveMessage");
+        metrics.add(LOG_LINES_DROPPED, 0);
+        let idle = written(&metrics, 0);
+        assert_eq!(idle.len(), 1);
+        assert_eq!(names(&idle[0]), with(&[]));
+
+        metrics.api_call("ReceiveMessage");
+        let waits = written(&metrics, 1);
+        assert_eq!(waits.len(), 1);
+        assert_eq!(names(&waits[0]), with(&["ApiCalls"]));
+
+        metrics.api_call("GetDistribution");
+        metrics.api_throttle("GetDistribution");
+        let throttled = written(&metrics, 0);
+        assert_eq!(throttled.len(), 2);
+        assert_eq!(names(&throttled[0]), with(&["ApiCalls", "ApiThrottles"]));
+        let by_operation = ["ApiThrottles", "Operation"].map(str::to_owned);
+        assert_eq!(names(&throttled[1]), by_operation.into());
+    }
+
     /// Hours of a fleet's work in one interval: still nothing that a log driver splits.
     #[test]
     fn the_longest_line_stays_below_what_log_drivers_split() {
@@ -225,7 +286,13 @@ mod tests {
             namespace: "n".repeat(255),
             log_group: Some("g".repeat(512)),
         };
-        let lines = lines(&form, i64::MAX, &metrics.take(), gauges);
+        let lines = lines(
+            &form,
+            MetricsDetail::Full,
+            i64::MAX,
+            &metrics.take(),
+            gauges,
+        );
         assert!(lines[0].len() < 16 * 1024, "{}", lines[0].len());
     }
 
@@ -236,6 +303,7 @@ mod tests {
         metrics.observe(CLEANUP_DURATION, Duration::from_millis(7));
         let lines = lines(
             &Form::Json,
+            MetricsDetail::Basic,
             1_766_000_000_123,
             &metrics.take(),
             Gauges::default(),
@@ -264,7 +332,13 @@ mod tests {
             namespace: "Stagesweep".to_owned(),
             log_group: None,
         };
-        let lines = lines(&form, 0, &metrics.take(), Gauges::default());
+        let lines = lines(
+            &form,
+            MetricsDetail::Full,
+            0,
+            &metrics.take(),
+            Gauges::default(),
+        );
         let totals: Value = serde_json::from_str(&lines[0]).unwrap();
         let definitions = &totals["_aws"]["CloudWatchMetrics"][0]["Metrics"];
         let emitted: BTreeSet<(&str, &str)> = definitions

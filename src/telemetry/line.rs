@@ -41,7 +41,28 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = Line::default();
+        let line = Line::of(context, event);
+        writer.write_str("{\"timestamp\":\"")?;
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, "\",\"level\":\"{}\"", event.metadata().level())?;
+        for (name, value) in line.0 {
+            write!(writer, ",{}:{value}", Value::String(name))?;
+        }
+        writeln!(writer, "}}")
+    }
+}
+
+/// The fields of a line, in their order.
+#[derive(Default)]
+pub(super) struct Line(pub(super) Vec<(String, Value)>);
+
+impl Line {
+    /// Those of the event, then those of its job.
+    pub(super) fn of<S>(context: &FmtContext<'_, S, JsonFields>, event: &Event<'_>) -> Self
+    where
+        S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    {
+        let mut line = Self::default();
         event.record(&mut line);
         for span in context.event_scope().into_iter().flatten() {
             if !is_ours(span.metadata().target()) {
@@ -55,21 +76,9 @@ where
                 }
             }
         }
-        writer.write_str("{\"timestamp\":\"")?;
-        SystemTime.format_time(&mut writer)?;
-        write!(writer, "\",\"level\":\"{}\"", event.metadata().level())?;
-        for (name, value) in line.0 {
-            write!(writer, ",{}:{value}", Value::String(name))?;
-        }
-        writeln!(writer, "}}")
+        line
     }
-}
 
-/// The fields of a line, in their order.
-#[derive(Default)]
-struct Line(Vec<(String, Value)>);
-
-impl Line {
     /// What is there stays.
     fn add(&mut self, name: String, value: Value) {
         if !self.0.iter().any(|(there, _)| *there == name) {

@@ -1,4 +1,4 @@
-//! Log lines on standard output: one JSON object each, or readable ones for a terminal.
+//! Log lines on standard output: one JSON object each, or short ones for people.
 //!
 //! **Guarantees.** A log pipe that nobody reads never blocks the daemon: lines go through a bounded
 //! queue to a thread of their own, and are dropped when it is full. Nor does it keep the process from
@@ -7,7 +7,7 @@
 //! what goes over the wire: messages, and whatever else AWS is asked and answers.
 
 use std::fmt;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::line::Flat;
+use super::short::Short;
 
 /// Lines that may wait for a slow reader: some tens of thousands of ordinary ones.
 const BUFFERED_LINES: usize = 32_768;
@@ -137,7 +138,7 @@ pub(super) fn is_ours(target: &str) -> bool {
 }
 
 /// The crate that a line or a span comes from.
-fn source(target: &str) -> &str {
+pub(super) fn source(target: &str) -> &str {
     target.split("::").next().unwrap_or_default()
 }
 
@@ -160,15 +161,30 @@ impl LevelHandle {
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
+    /// [`Pretty`](Self::Pretty) where standard output is a terminal, else [`Json`](Self::Json).
+    Auto,
     /// One JSON object a line.
     Json,
-    /// For people, with colours.
+    /// Short lines for people.
     Pretty,
+}
+
+impl LogFormat {
+    /// What it comes to, where standard output is, or is not, a terminal.
+    #[must_use]
+    pub fn on(self, terminal: bool) -> Self {
+        match self {
+            Self::Auto if terminal => Self::Pretty,
+            Self::Auto => Self::Json,
+            set => set,
+        }
+    }
 }
 
 impl fmt::Display for LogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Auto => "auto",
             Self::Json => "json",
             Self::Pretty => "pretty",
         })
@@ -188,17 +204,12 @@ pub fn start(
     let registry = tracing_subscriber::registry()
         .with(filter)
         .with(filter_fn(shows_no_body));
-    match format {
-        LogFormat::Json => registry.with(json(writer.clone())).try_init()?,
-        LogFormat::Pretty => registry
-            .with(
-                tracing_subscriber::fmt::layer()
-                    .compact()
-                    .with_target(false)
-                    .with_ansi(AutoStream::choice(&std::io::stdout()) != ColorChoice::Never)
-                    .with_writer(writer.clone()),
-            )
-            .try_init()?,
+    match format.on(std::io::stdout().is_terminal()) {
+        LogFormat::Pretty => {
+            let colours = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
+            registry.with(pretty(writer.clone(), colours)).try_init()?;
+        }
+        LogFormat::Auto | LogFormat::Json => registry.with(json(writer.clone())).try_init()?,
     }
     Ok(Logging {
         writer,
@@ -217,6 +228,19 @@ where
         .fmt_fields(JsonFields::new())
         .event_format(Flat)
         .with_ansi(false)
+        .with_writer(writer)
+}
+
+/// Short lines for people.
+fn pretty<S, W>(writer: W, colours: bool) -> impl Layer<S>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    W: for<'writer> MakeWriter<'writer> + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .fmt_fields(JsonFields::new())
+        .event_format(Short)
+        .with_ansi(colours)
         .with_writer(writer)
 }
 

@@ -9,6 +9,7 @@ use crate::domain::decision::{Outcome, Refusal};
 use crate::domain::error_class::Conflict;
 use crate::domain::event::{Kind, Rejection, parse};
 use crate::domain::history::News;
+use crate::domain::targets::Mode;
 use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Phase;
 use crate::telemetry::{Telemetry, events};
@@ -78,6 +79,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             rejection: &rejection,
             event_age: SECONDS,
             resumed: false,
+            mode: Mode::Act,
         });
         telemetry.emit(events::StepApplied {
             execution_id: EXECUTION,
@@ -119,6 +121,7 @@ fn the_lines_of_a_job_carry_the_fields_that_dashboards_query() {
             "review.comment": "The basket is empty after login",
             "event.age_ms": 12_345,
             "resumed": false,
+            "mode": "act",
         }),
         json!({
             "level": "INFO", "message": "step applied",
@@ -174,6 +177,7 @@ fn the_lines_of_a_message_carry_its_id_and_a_reason_that_is_a_code() {
             message_id: MESSAGE,
             delay: SECONDS,
             reason: "throttled",
+            again: false,
         });
         telemetry.emit(events::MessageRefused {
             message_id: MESSAGE,
@@ -270,6 +274,77 @@ fn at_every_level_a_line_has_the_fields_of_its_job_and_none_of_the_librarys() {
 }
 
 #[test]
+fn for_people_an_event_is_a_short_line_with_its_job_once_and_a_level_that_is_not_info() {
+    let rejection = rejection(REJECTED);
+    let written = Lines::default();
+    let writer = written.clone();
+    let subscriber = Registry::default().with(pretty(move || writer.clone(), false));
+    tracing::subscriber::with_default(subscriber, || {
+        let telemetry = Telemetry::new(Clock::system());
+        let _job = crate::telemetry::span_of(&rejection, Some("{service}")).entered();
+        telemetry.emit(events::JobStarted {
+            work: events::Work::Cleanup,
+            rejection: &rejection,
+            event_age: SECONDS,
+            resumed: false,
+            mode: Mode::Act,
+        });
+        telemetry.emit(events::StepApplied {
+            execution_id: EXECUTION,
+            step: "detach_policy",
+        });
+        telemetry.emit(events::WaitEnded {
+            execution_id: EXECUTION,
+            wait: "detach_propagated",
+            took: 10 * SECONDS,
+            propagation: None,
+        });
+        telemetry.emit(events::JobRefused {
+            work: events::Work::Cleanup,
+            execution_id: EXECUTION,
+            reason: "policy_shared",
+            detail: "it lists\nothers \u{1b}[2J too",
+            took: SECONDS,
+            news: News::First,
+        });
+        telemetry.emit(events::MessageReleased {
+            message_id: MESSAGE,
+            delay: SECONDS,
+            reason: "throttled",
+            again: false,
+        });
+        tracing::warn!(target: "aws_config::profile", "no such profile");
+    });
+    let bytes = written.0.lock().unwrap().clone();
+    let text = String::from_utf8(bytes).unwrap();
+    let lines: Vec<&str> = text.lines().map(|line| &line[8..]).collect();
+    let job = "  shop-frontend-pipeline 3c1e9a54";
+    assert_eq!(
+        lines,
+        [
+            format!(
+                "{job}  cleanup started  review.comment=\"The basket is empty after login\" event.age=12s mode=act"
+            ),
+            format!("{job}  policy detached from production"),
+            format!("{job}  waited for the detach to propagate  wait.took=2m3s"),
+            format!(
+                "  ERROR{job}  cleanup refused; nothing more is touched (policy_shared): it lists others  [2J too"
+            ),
+            format!(
+                "{job}  message released (throttled)  message.id=0a1b2c3d message.visible_in=12s"
+            ),
+            format!("  WARN{job}  aws_config: no such profile"),
+        ]
+    );
+    for line in text.lines() {
+        assert_eq!(line.as_bytes()[2], b':', "{line}");
+    }
+    assert_eq!(LogFormat::Auto.on(false), LogFormat::Json);
+    assert_eq!(LogFormat::Auto.on(true), LogFormat::Pretty);
+    assert_eq!(LogFormat::Json.on(true), LogFormat::Json);
+}
+
+#[test]
 fn the_longest_comment_makes_one_line_that_no_log_driver_splits() {
     let mut event: Value = serde_json::from_str(REJECTED).unwrap();
     // What takes most room in JSON, and a line that pretends to be another.
@@ -282,6 +357,7 @@ fn the_longest_comment_makes_one_line_that_no_log_driver_splits() {
             rejection: &rejection,
             event_age: SECONDS,
             resumed: true,
+            mode: Mode::Observe,
         });
     });
     assert_eq!(lines.len(), 1);
@@ -303,7 +379,7 @@ fn dropped_log_lines_are_counted_once() {
             lines
                 .lock()
                 .unwrap()
-                .push(line["LogLinesDropped"].as_u64().unwrap());
+                .push(line["LogLinesDropped"].as_u64().unwrap_or(0));
         })
         .with_dropped_log_lines(move || total.load(Ordering::Relaxed));
     for total in [0, 3, 3, 5] {

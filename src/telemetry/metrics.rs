@@ -1,6 +1,7 @@
 //! What is counted between two flushes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -54,12 +55,31 @@ pub(super) const EVENT_AGE: &str = "EventAge";
 pub(super) const PROPAGATION_TIME: &str = "PropagationTime";
 pub(super) const LEASE_MARGIN: &str = "LeaseMargin";
 
+/// How much is written of what was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsDetail {
+    /// Only what happened; of AWS calls the total, of intervals in which anything else did.
+    #[default]
+    Basic,
+    /// Zeros too, and every call by its operation.
+    Full,
+}
+
+impl fmt::Display for MetricsDetail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Basic => "basic",
+            Self::Full => "full",
+        })
+    }
+}
+
 /// What is so now, rather than what happened since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Jobs that are being worked on.
     pub in_flight: usize,
-    /// How long the oldest of them has been worked on in this process.
+    /// How long the oldest of them has been worked on in this process; zero where there is none.
     pub oldest_in_flight_age: Duration,
     /// How long ago the last poll of the queue was completed.
     pub poll_age: Duration,
@@ -72,6 +92,14 @@ pub(super) struct Interval {
     /// Counters told apart by a bounded dimension: (dimension, its value, metric).
     pub(super) by_dimension: BTreeMap<(&'static str, String, &'static str), u64>,
     pub(super) durations: BTreeMap<&'static str, Vec<Duration>>,
+}
+
+impl Interval {
+    /// Whether nothing but calls was counted: polls, and looks for jobs that are not there.
+    pub(super) fn is_idle(&self) -> bool {
+        let mut counters = self.counters.iter();
+        self.durations.is_empty() && counters.all(|(name, count)| *name == API_CALLS || *count == 0)
+    }
 }
 
 /// The daemon's counters.

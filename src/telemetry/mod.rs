@@ -10,6 +10,7 @@ pub mod events;
 mod line;
 pub mod logging;
 mod metrics;
+mod short;
 mod sink;
 
 use std::error::Error as StdError;
@@ -28,7 +29,7 @@ use crate::runtime::lasting::Failing;
 
 pub use emf::Form;
 pub(crate) use line::{job_span, span_of};
-pub use metrics::{Gauges, Metrics};
+pub use metrics::{Gauges, Metrics, MetricsDetail};
 
 /// How long the end waits for what takes metrics.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -36,6 +37,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Where events go. One for each daemon, so that several can run in one process.
 pub struct Telemetry {
     metrics: Metrics,
+    detail: MetricsDetail,
     clock: Clock,
     sink: Option<Sink>,
     log_dropped: Option<LogDropped>,
@@ -89,6 +91,11 @@ pub enum What {
         /// The step's name.
         step: &'static str,
     },
+    /// A step was found done already.
+    Found {
+        /// The step's name.
+        step: &'static str,
+    },
     /// A wait began.
     Waiting {
         /// The wait's name.
@@ -125,11 +132,19 @@ impl Telemetry {
     pub fn new(clock: Clock) -> Self {
         Self {
             metrics: Metrics::default(),
+            detail: MetricsDetail::default(),
             clock,
             sink: None,
             log_dropped: None,
             milestones: None,
         }
+    }
+
+    /// Writes so much of what was counted; [`MetricsDetail::Basic`] without this.
+    #[must_use]
+    pub fn with_metrics_detail(mut self, detail: MetricsDetail) -> Self {
+        self.detail = detail;
+        self
     }
 
     /// Writes metrics, one line each, to `write`.
@@ -241,7 +256,8 @@ impl Telemetry {
             }
         }
         let interval = self.metrics.take();
-        for line in emf::lines(&sink.form, self.clock.now_ms(), &interval, gauges) {
+        let now_ms = self.clock.now_ms();
+        for line in emf::lines(&sink.form, self.detail, now_ms, &interval, gauges) {
             match &sink.to {
                 To::Function(write) => write(&line),
                 To::Thread(thread) => thread.write(&line),

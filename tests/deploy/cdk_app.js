@@ -2,7 +2,10 @@
 const { App, DefaultStackSynthesizer, Stack } = require('aws-cdk-lib');
 const codepipeline = require('aws-cdk-lib/aws-codepipeline');
 const ec2 = require('aws-cdk-lib/aws-ec2');
+const cloudwatch = require('aws-cdk-lib/aws-cloudwatch');
 const events = require('aws-cdk-lib/aws-events');
+const iam = require('aws-cdk-lib/aws-iam');
+const s3 = require('aws-cdk-lib/aws-s3');
 const sns = require('aws-cdk-lib/aws-sns');
 const { Stagesweep } = require('./dist/stagesweep.js');
 
@@ -26,12 +29,21 @@ const stagesweep = new Stagesweep(most, 'Stagesweep', {
     productionParameter: '/landing-pages/production',
     stagingParameter: '/landing-pages/staging',
   }],
-  notifyEventBus: events.EventBus.fromEventBusName(most, 'Bus', 'releases'),
+  notifyEventBus: new events.EventBus(most, 'Bus', { eventBusName: 'releases' }),
+  logBucket: new s3.Bucket(most, 'Logs of access'),
   alarmTopic: new sns.Topic(most, 'Topic'),
   customerKey: true,
+  dashboard: true,
+  permissionsBoundary: iam.ManagedPolicy.fromManagedPolicyName(most, 'Boundary', 'boundary'),
   mode: 'act',
 });
 if (!stagesweep.ledger) throw new Error('a service has a ledger');
 stagesweep.ledger.grantReadData(stagesweep.role);
+const person = new iam.Role(most, 'Person', { assumedBy: new iam.AccountRootPrincipal() });
+stagesweep.grantOperate(person);
+stagesweep.grantSendEvents(person);
+for (const metric of ['metricSucceeded', 'metricFailed', 'metricRefused', 'metricPollAge']) {
+  new cloudwatch.Alarm(most, metric, { metric: stagesweep[metric](), threshold: 1, evaluationPeriods: 1 });
+}
 
 app.synth();

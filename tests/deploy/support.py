@@ -18,6 +18,9 @@ import botocore.session
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+# The two of the daemon's account, by where the daemon runs.
+ON_ECS = DEPLOY / "cloudformation-ecs.yaml"
+ON_EC2 = DEPLOY / "cloudformation-ec2.yaml"
 TOOLS = ROOT / "target" / "tools"
 BINARY = pathlib.Path(os.environ.get("STAGESWEEP_BINARY", ROOT / "target" / "debug" / "stagesweep"))
 REGION = "ap-northeast-1"

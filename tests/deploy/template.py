@@ -42,12 +42,19 @@ def without(template, *types):
     return json.dumps({**template, "Resources": kept})
 
 
-def statements(template, resource_type="AWS::IAM::Policy"):
-    """Every statement of every policy of the type, with the name of its resource."""
+def policies(template, role):
+    """The policies of a role, by the names of their resources."""
     for name, resource in template["Resources"].items():
-        if resource["Type"] == resource_type:
-            for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
-                yield name, statement
+        if resource["Type"] == "AWS::IAM::Policy" and {"Ref": role} in resource["Properties"]["Roles"]:
+            yield name, resource
+
+
+def statements(template, role="Role"):
+    """Every statement that a role may have, with the name of its policy."""
+    for name, resource in policies(template, role):
+        for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
+            # One that can be chosen.
+            yield name, statement["Fn::If"][1] if "Fn::If" in statement else statement
 
 
 def actions(statement):
@@ -93,7 +100,7 @@ class Stack(Policy):
         "Ledger": "dynamodb:{region}:{account}:table/{stack}-ledger",
     }
 
-    def __init__(self, template, account, region, **parameters):
+    def __init__(self, template, account, region, role="Role", **parameters):
         self.template = template
         defaults = {name: it.get("Default", "") for name, it in template["Parameters"].items()}
         self.pseudo = {"account": account, "region": region, "stack": "stagesweep"}
@@ -106,14 +113,14 @@ class Stack(Policy):
             "AWS::NoValue": None,
         }
         kept = []
-        for name, statement in statements(template):
-            condition = template["Resources"][name].get("Condition")
-            if condition is None or self.holds(condition):
-                kept.append(self.resolve(statement))
+        for _, resource in policies(template, role):
+            if "Condition" not in resource or self.holds(resource["Condition"]):
+                kept += self.resolve(resource["Properties"]["PolicyDocument"]["Statement"])
         super().__init__(kept)
 
     def value(self, name, given):
-        if self.template["Parameters"][name]["Type"] == "CommaDelimitedList":
+        kind = self.template["Parameters"][name]["Type"]
+        if kind == "CommaDelimitedList" or kind.startswith("List<"):
             return given.split(",")
         return str(given)
 
@@ -147,6 +154,7 @@ class Stack(Policy):
             "Fn::Split": lambda: value[1].split(value[0]),
             "Fn::Select": lambda: value[1][int(value[0])],
             "Fn::Equals": lambda: value[0] == value[1],
+            "Fn::EachMemberEquals": lambda: all(it == value[1] for it in value[0]),
             "Fn::Not": lambda: not value[0],
             "Fn::And": lambda: all(value),
             "Fn::Or": lambda: any(value),

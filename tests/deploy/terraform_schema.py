@@ -49,7 +49,7 @@ def used(it, bodies):
 
 def main(archive):
     kinds = {}
-    for module in test_terraform.MODULES:
+    for module in test_terraform.MODULES + test_terraform.EXAMPLES:
         for mode, kind, _, body in test_terraform.declared(test_terraform.parse(module)):
             kinds.setdefault(f"{mode}.{kind}", []).append(body)
     files = {}

@@ -1,8 +1,8 @@
 """deploy/cdk: compiled, used by an application, and synthesized; what comes out is the template."""
 
 import json
-import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,9 +17,9 @@ WORK = support.TOOLS / "cdk" / "package"
 
 
 def run(*command):
-    environment = {**os.environ, "CDK_VALIDATION": "false"}
-    done = subprocess.run(command, cwd=WORK, env=environment, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
+    done = subprocess.run(command, cwd=WORK, capture_output=True, text=True, timeout=300)
+    # Nor may CDK's own validation have anything to say.
+    if done.returncode != 0 or "WARNING" in done.stdout + done.stderr or "ERROR" in done.stdout + done.stderr:
         raise AssertionError(f"{command}: {done.stdout}{done.stderr}")
 
 
@@ -28,7 +28,8 @@ class Cdk(unittest.TestCase):
     def setUpClass(cls):
         shutil.copytree(support.DEPLOY / "cdk" / "src", WORK / "src", dirs_exist_ok=True)
         shutil.copy(support.DEPLOY / "cdk" / "tsconfig.json", WORK)
-        shutil.copy(support.DEPLOY / "cloudformation.yaml", WORK.parent)
+        for it in support.DEPLOY.glob("cloudformation-*.yaml"):
+            shutil.copy(it, WORK.parent)
         shutil.copy(pathlib.Path(__file__).parent / "cdk_app.js", WORK)
         run("node", "node_modules/typescript/bin/tsc")
         cls.out = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
@@ -38,8 +39,8 @@ class Cdk(unittest.TestCase):
         return json.loads((self.out / f"{name}.template.json").read_text())
 
     def test_every_resource_is_the_templates_own(self):
-        ours = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
-        for name in ("Least", "Most"):
+        for name, path in (("Least", support.ON_EC2), ("Most", support.ON_ECS)):
+            ours = template.load(path)["Resources"]
             found = self.synthesized(name)["Resources"]
             for logical_id, resource in ours.items():
                 self.assertEqual(found[logical_id]["Type"], resource["Type"])
@@ -48,19 +49,46 @@ class Cdk(unittest.TestCase):
                 (id, it["Sid"], template.actions(it)) for id, it in template.statements({"Resources": resources})
             ]
             self.assertEqual(statements({id: found[id] for id in ours}), statements(ours))
-        self.assertEqual(set(self.synthesized("Least")["Resources"]), set(ours))
+        self.assertEqual(set(self.synthesized("Least")["Resources"]), set(template.load(support.ON_EC2)["Resources"]))
+
+    def test_nothing_of_the_templates_is_left_to_be_filled_in(self):
+        for name in ("Least", "Most"):
+            synthesized = self.synthesized(name)
+            self.assertEqual(synthesized.get("Parameters", {}), {})
+            self.assertEqual(synthesized.get("Rules", {}), {})
+            self.assertNotIn("AWS::CloudFormation::Interface", synthesized.get("Metadata", {}))
+
+    def test_no_condition_names_a_resource(self):
+        # CloudFormation: conditions know parameters only. What the application makes itself has no value yet.
+        for name in ("Least", "Most"):
+            synthesized = self.synthesized(name)
+            named = re.findall(r'"(?:Ref|Fn::GetAtt)": \[?"(\w+)"', json.dumps(synthesized["Conditions"]))
+            self.assertEqual(set(named) & set(synthesized["Resources"]), set())
+
+    def test_grants_and_metrics_are_about_this_stack(self):
+        resources = self.synthesized("Most")["Resources"].values()
+        mine = [it for it in resources if it["Type"] == "AWS::CloudWatch::Alarm" and "AlarmName" not in it["Properties"]]
+        self.assertEqual({it["Properties"]["Namespace"] for it in mine}, {"Stagesweep/Most"})
+        listed = re.findall(r"^\| `(\w+)` \|", (support.ROOT / "docs" / "METRICS.md").read_text(), re.M)
+        self.assertEqual(len(mine), 4)
+        self.assertLessEqual({it["Properties"]["MetricName"] for it in mine}, set(listed))
+        (granted,) = [it for it in resources if "Person" in json.dumps(it.get("Properties", {}).get("Roles", ""))]
+        actions = {action for it in granted["Properties"]["PolicyDocument"]["Statement"] for action in template.actions(it)}
+        self.assertLessEqual({"sts:AssumeRole", "sqs:SendMessage"}, actions)
+        dashboards = [it for it in resources if it["Type"] == "AWS::CloudWatch::Dashboard"]
+        self.assertIn("AWS::StackName", json.dumps(dashboards))
 
     def test_a_rejection_of_a_pipeline_of_the_application_reaches_its_queue(self):
         synthesized = self.synthesized("Most")
         # The network and the service are CDK's and ECS's own; ministack counts no tasks from a text.
-        kept = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
+        kept = template.load(support.ON_ECS)["Resources"]
         for logical_id in list(synthesized["Resources"]):
             kind = synthesized["Resources"][logical_id]["Type"]
             if kind.startswith("AWS::EC2::") or kind == "AWS::ECS::Service":
                 del synthesized["Resources"][logical_id]
         self.assertIn("Queue", kept)
         with support.ministack() as aws:
-            text = template.without(synthesized, "AWS::Events::EventBusPolicy")
+            text = template.without(synthesized, "AWS::Events::EventBusPolicy", "AWS::Logs::QueryDefinition")
             outputs = support.create_stack(aws, "application", text, {})
             event = json.loads((support.ROOT / "tests" / "events" / "approval-rejected.json").read_text())
             event["detail"].update(pipeline="landing-pages", stage="Release", action="Review")

@@ -8,9 +8,10 @@ import template
 
 COST = (support.ROOT / "docs" / "COST.md").read_text()
 METRICS = (support.ROOT / "docs" / "METRICS.md").read_text()
-RESOURCES = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
-
-GAUGES = {"InFlight", "OldestInFlightAge", "PollAge"}
+TEMPLATE = template.load(support.ON_ECS)
+RESOURCES = TEMPLATE["Resources"]
+# What the defaults may cost on ECS without a NAT gateway.
+MOST = 14
 
 
 def of_type(kind):
@@ -30,6 +31,9 @@ class Cost(unittest.TestCase):
         for what, quantity, price, month in rows("On ECS, with the templates' defaults"):
             if what == "sum":
                 self.assertAlmostEqual(float(month), total, places=2)
+                self.assertLessEqual(total, MOST)
+                readme = (support.ROOT / "README.md").read_text()
+                self.assertIn(f"about {total:.0f} USD on ECS with the templates' defaults", readme)
                 return
             total += float(month)
             if price:
@@ -48,19 +52,21 @@ class Cost(unittest.TestCase):
         quantity = {what: quantity for what, quantity, _, _ in rows("On ECS, with the templates' defaults")}
         (task,) = of_type("AWS::ECS::TaskDefinition")
         vcpus, memory = int(task["Cpu"]) / 1024, int(task["Memory"]) / 1024
-        self.assertEqual(quantity["Fargate, 0.25 vCPU, x86"], f"{vcpus * 730} vCPU hours")
-        self.assertEqual(quantity["Fargate, 0.5 GB, x86"], f"{memory * 730:.0f} GB hours")
+        self.assertEqual(quantity["Fargate, 0.25 vCPU, ARM"], f"{vcpus * 730} vCPU hours")
+        self.assertEqual(quantity["Fargate, 0.5 GB, ARM"], f"{memory * 730:.0f} GB hours")
         alarms = len(of_type("AWS::CloudWatch::Alarm"))
         self.assertEqual(quantity["alarms (ten are free in an account)"], str(alarms))
-        self.assertEqual(len(of_type("AWS::CloudWatch::Dashboard")), 1)
-        # A test of the daemon holds the page of metrics against what it writes: counters and gauges every time.
-        listed = re.findall(r"^\| `(\w+)` \| (Count|Milliseconds) \|", METRICS, re.M)
-        written = [name for name, unit in listed if unit == "Count" or name in GAUGES]
+        # What the rows leave out.
+        self.assertEqual(TEMPLATE["Parameters"]["Architecture"]["Default"], "ARM64")
+        self.assertEqual(of_type("AWS::CloudWatch::Dashboard"), [])
+        (cluster,) = of_type("AWS::ECS::Cluster")
+        self.assertEqual(cluster["ClusterSettings"], [{"Name": "containerInsights", "Value": "disabled"}])
+        # The daemon's own series are counted by tests/process/telemetry.rs, against the same row.
+        gauges = {"InFlight", "OldestInFlightAge", "PollAge"}
+        self.assertTrue(all(f"`{it}`" in METRICS for it in gauges))
         filters = [it["MetricTransformations"][0] for it in of_type("AWS::Logs::MetricFilter")]
         always = [it for it in filters if "DefaultValue" in it]
-        # And `ApiCalls` of ReceiveMessage.
-        idle = len(written) + 1 + len(always)
-        self.assertEqual(quantity["metrics while idle"], f"{idle} metrics")
+        self.assertEqual(quantity["metrics while idle"], f"{len(gauges) + len(always)} metrics")
 
 
 if __name__ == "__main__":

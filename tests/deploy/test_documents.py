@@ -6,14 +6,14 @@ import unittest
 import support
 import template
 
-TEMPLATE = template.load(support.DEPLOY / "cloudformation.yaml")
+TEMPLATE = template.load(support.ON_ECS)
 DOCS = support.ROOT / "docs"
 PAGES = [
     support.ROOT / "README.md",
     support.ROOT / "CONTRIBUTING.md",
     support.ROOT / "SECURITY.md",
     *sorted(DOCS.glob("*.md")),
-    *sorted(support.DEPLOY.glob("*/README.md")),
+    *sorted(support.DEPLOY.rglob("README.md")),
 ]
 
 
@@ -65,7 +65,12 @@ class Documents(unittest.TestCase):
             names = re.findall(r"`([\w:]+)`", cell)
             service = names[0].split(":")[0]
             explained |= {name if ":" in name else f"{service}:{name}" for name in names}
-        allowed = {action for _, it in template.statements(TEMPLATE) for action in template.actions(it)}
+        allowed = {
+            action
+            for path in (support.ON_ECS, support.ON_EC2)
+            for _, it in template.statements(template.load(path))
+            for action in template.actions(it)
+        }
         self.assertEqual(explained, allowed)
 
     def test_every_message_of_the_troubleshooting_page_is_one_of_the_program(self):
@@ -79,7 +84,7 @@ class Documents(unittest.TestCase):
                 self.assertTrue(part in sources, message)
 
     def test_a_page_opens_with_what_it_is_for(self):
-        for page in DOCS.glob("*.md"):
+        for page in [*DOCS.glob("*.md"), *support.DEPLOY.rglob("README.md")]:
             title, empty, first = page.read_text().split("\n", 3)[:3]
             self.assertTrue(title.startswith("# ") and not empty, page.name)
             self.assertTrue(first.startswith("This page "), page.name)

@@ -53,7 +53,8 @@ class Metrics(unittest.TestCase):
 
     def test_every_line_is_valid_emf_with_bounded_dimensions(self):
         validator = jsonschema.Draft202012Validator(SCHEMA)
-        lines = [it for it in self.drained() if "_aws" in it]
+        drained = self.drained(STAGESWEEP__TELEMETRY__METRICS_DETAIL="full")
+        lines = [it for it in drained if "_aws" in it]
         dimensions = set()
         for line in lines:
             validator.validate(line)
@@ -73,7 +74,9 @@ class Metrics(unittest.TestCase):
         self.assertEqual(sum(it.get("CleanupsSucceeded", 0) for it in lines), 1)
 
     def test_flat_lines_are_what_the_example_for_vector_takes_apart(self):
-        lines = self.drained(STAGESWEEP__TELEMETRY__METRICS_FORMAT="json")
+        lines = self.drained(
+            STAGESWEEP__TELEMETRY__METRICS_FORMAT="json", STAGESWEEP__TELEMETRY__METRICS_DETAIL="full"
+        )
         metrics = [it for it in lines if it["message"] == "metrics"]
         totals = [it for it in metrics if "PollAge" in it]
         self.assertTrue(totals and len(totals) < len(metrics))
@@ -91,7 +94,8 @@ class Metrics(unittest.TestCase):
             self.assertLessEqual(set(it["inputs"]), known)
 
     def test_the_metric_filter_takes_error_lines_and_no_others(self):
-        filter = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]["ErrorLines"]["Properties"]
+        dashboard = template.load(support.DEPLOY / "cloudformation-dashboard.yaml")
+        filter = dashboard["Resources"]["ErrorLines"]["Properties"]
         # No emulator evaluates filters on JSON: this one compares one field with one value.
         field, value = re.fullmatch(r'\{ \$\.(\w+) = "(\w+)" \}', filter["FilterPattern"]).groups()
         lines = self.drained()
@@ -100,7 +104,7 @@ class Metrics(unittest.TestCase):
         self.assertLess(len(taken), len(lines))
 
     def test_the_alarm_on_orphans_counts_each_one_that_the_program_writes_of(self):
-        resources = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
+        resources = template.load(support.ON_ECS)["Resources"]
         filter, alarm = (resources[name]["Properties"] for name in ("OrphansFound", "OrphansAlarm"))
         # One term in quotes: a log event that has it anywhere counts, to the letter.
         (term,) = re.fullmatch(r'"((?:[^"\\]|\\.)*)"', filter["FilterPattern"]).groups()
@@ -126,7 +130,7 @@ class Metrics(unittest.TestCase):
         self.assertIn(f"pattern        = {json.dumps(filter['FilterPattern'])}\n", theirs)
 
     def test_the_alarm_on_production_counts_the_daemons_own_message_and_nothing_else(self):
-        resources = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
+        resources = template.load(support.ON_ECS)["Resources"]
         filter, alarm = (
             resources[name]["Properties"] for name in ("ProductionSwitchedOff", "ProductionDisabledAlarm")
         )
@@ -159,8 +163,8 @@ class Metrics(unittest.TestCase):
         self.assertIn(f"\nGroup={agent['agent']['run_as_user']}\n", unit)
         # Empty: it listens on 127.0.0.1:25888.
         self.assertEqual(agent["logs"]["metrics_collected"], {"emf": {}})
-        resources = template.load(support.DEPLOY / "cloudformation.yaml")
-        stack = template.Stack(resources, support.ACCOUNT, support.REGION, Compute="EC2")
+        resources = template.load(support.ON_EC2)
+        stack = template.Stack(resources, support.ACCOUNT, support.REGION)
         written = tomllib.loads(stack.resolve(resources["Outputs"]["Configuration"]["Value"]))["telemetry"]
         self.assertEqual(written["metrics_sink"], "tcp://127.0.0.1:25888")
         # The group of a stack of the default name is the one in the files that cannot know it; the role allows
@@ -179,10 +183,10 @@ class Metrics(unittest.TestCase):
         self.assertIn(f"sed \"s|{group}|$GROUP|\"", page)
 
     def test_what_watches_the_daemon_looks_where_it_writes(self):
-        resources = template.load(support.DEPLOY / "cloudformation.yaml")
-        for compute in ("ECS", "EC2"):
-            stack = template.Stack(resources, support.ACCOUNT, support.REGION, Compute=compute)
-            if compute == "ECS":
+        for path in (support.ON_ECS, support.ON_EC2):
+            resources = template.load(path)
+            stack = template.Stack(resources, support.ACCOUNT, support.REGION)
+            if path == support.ON_ECS:
                 (container,) = resources["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
                 environment = {it["Name"]: stack.resolve(it["Value"]) for it in container["Environment"]}
                 namespace = environment["STAGESWEEP__TELEMETRY__METRICS_NAMESPACE"]
@@ -190,20 +194,30 @@ class Metrics(unittest.TestCase):
                 written = tomllib.loads(stack.resolve(resources["Outputs"]["Configuration"]["Value"]))
                 namespace = written["telemetry"]["metrics_namespace"]
             self.assertEqual(namespace, "Stagesweep/stagesweep")
-            found = set()
-            for it in resources["Resources"].values():
-                properties = it["Properties"]
-                if it["Type"] == "AWS::CloudWatch::Alarm":
-                    found.add(stack.resolve(properties["Namespace"]))
-                for metric in properties.get("MetricTransformations", []):
-                    found.add(stack.resolve(metric["MetricNamespace"]))
-            self.assertEqual(found, {namespace, "AWS/SQS"})
-            body = resources["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-            body = json.loads(re.sub(r"\$\{([\w:.]+)\}", lambda name: stack.values.get(name[1], "it"), body))
-            named = {
-                metric[0] for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])
-            } - {".", "..."}
-            self.assertEqual(named, {namespace, "AWS/SQS"})
+            self.assertEqual(self.namespaces(stack, resources), {namespace, "AWS/SQS"})
+        resources = template.load(support.DEPLOY / "cloudformation-dashboard.yaml")
+        stack = template.Stack(resources, support.ACCOUNT, support.REGION)
+        self.assertEqual(self.namespaces(stack, resources), {namespace})
+        body = resources["Resources"]["Dashboard"]["Properties"]["DashboardBody"]
+        widgets = json.loads(stack.resolve(body))["widgets"]
+        named = {it[0] for widget in widgets for it in widget["properties"].get("metrics", []) if isinstance(it[0], str)}
+        self.assertEqual(named - {".", "..."}, {namespace, "AWS/SQS"})
+        # Those of the daemon's stack, by the names that it gives them.
+        ecs = template.load(support.ON_ECS)["Resources"]
+        stack = template.Stack(template.load(support.ON_ECS), support.ACCOUNT, support.REGION)
+        names = {stack.resolve(ecs[it]["Properties"]["QueueName"]) for it in ("Queue", "DeadLetters", "UndeliveredEvents")}
+        shown = {name for widget in widgets for it in widget["properties"].get("metrics", []) for name in it if isinstance(name, str)}
+        self.assertLessEqual(names, shown)
+        self.assertIn(f"SOURCE '{stack.resolve(ecs['Logs']['Properties']['LogGroupName'])}'", json.dumps(widgets))
+
+    def namespaces(self, stack, resources):
+        found = set()
+        for it in resources["Resources"].values():
+            if it["Type"] == "AWS::CloudWatch::Alarm":
+                found.add(stack.resolve(it["Properties"]["Namespace"]))
+            for metric in it["Properties"].get("MetricTransformations", []):
+                found.add(stack.resolve(metric["MetricNamespace"]))
+        return found
 
 
 if __name__ == "__main__":

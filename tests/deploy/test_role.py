@@ -56,7 +56,7 @@ FURTHER = "-backend-pipeline"
 
 # With all that can be chosen. The names are those of the tests.
 STACK = template.Stack(
-    template.load(support.DEPLOY / "cloudformation.yaml"),
+    template.load(support.ON_ECS),
     support.ACCOUNT,
     support.REGION,
     Mode="act",
@@ -69,6 +69,7 @@ THERE = template.Stack(
     template.load(support.DEPLOY / "cloudformation-target-account.yaml"),
     OTHER_ACCOUNT,
     support.REGION,
+    Mode="act",
 )
 
 
@@ -110,9 +111,27 @@ def resource(action, account, about):
     }[service]
 
 
-def allowed(file):
-    statements = template.statements(template.load(support.DEPLOY / file))
-    return {action for _, statement in statements for action in template.actions(statement)}
+def allowed(*paths):
+    return {
+        action
+        for path in paths
+        for _, statement in template.statements(template.load(path))
+        for action in template.actions(statement)
+    }
+
+
+def written(*options, **environment):
+    """The actions in a policy that the program writes."""
+    environment = {
+        **support.ENVIRONMENT,
+        "STAGESWEEP__QUEUE__URL": f"https://sqs.{support.REGION}.amazonaws.com/{support.ACCOUNT}/stagesweep",
+        "STAGESWEEP_CONFIG_TOML": TARGET,
+        **environment,
+    }
+    done = subprocess.run(
+        [support.BINARY, "iam-policy", *options], env=environment, capture_output=True, text=True, check=True
+    )
+    return {action for it in json.loads(done.stdout)["Statement"] for action in template.actions(it)}
 
 
 class Role(unittest.TestCase):
@@ -120,14 +139,15 @@ class Role(unittest.TestCase):
         found = called()
         # The record is one of a whole cleanup, not an empty file.
         self.assertIn("cloudfront:DeleteDistribution", found)
-        self.assertEqual(allowed("cloudformation.yaml") - set(BEYOND), found)
-        self.assertLessEqual(set(BEYOND), allowed("cloudformation.yaml"))
+        may = allowed(support.ON_ECS, support.ON_EC2)
+        self.assertEqual(may - set(BEYOND), found)
+        self.assertLessEqual(set(BEYOND), may)
 
     def test_the_role_in_another_account_allows_what_is_called_there(self):
         there = {it for it in called() if it.startswith(("cloudfront:", "codepipeline:", "iam:", "ssm:"))}
         # A pattern's pipelines and parameters are listed in the daemon's own account.
         there -= {"codepipeline:ListPipelines", "ssm:DescribeParameters"}
-        self.assertEqual(allowed("cloudformation-target-account.yaml") - set(BEYOND), there)
+        self.assertEqual(allowed(support.DEPLOY / "cloudformation-target-account.yaml") - set(BEYOND), there)
 
     def test_each_call_is_allowed_on_what_it_was_about(self):
         for action, account, about in recorded():
@@ -158,9 +178,11 @@ class Role(unittest.TestCase):
             self.assertFalse(stack.allows(action, it), f"{action} on {it}")
 
     def test_on_ec2_doctor_and_orphans_may_look_and_a_file_takes_no_table(self):
-        on_ec2 = {"Compute": "EC2", "MorePipelineArns": f"arn:aws:codepipeline:{support.REGION}:{support.ACCOUNT}:a"}
+        on_ec2 = {"MorePipelineArns": f"arn:aws:codepipeline:{support.REGION}:{support.ACCOUNT}:a"}
         for fleet in ("no", "yes"):
-            stack = template.Stack(STACK.template, support.ACCOUNT, support.REGION, Fleet=fleet, **on_ec2)
+            stack = template.Stack(
+                template.load(support.ON_EC2), support.ACCOUNT, support.REGION, Fleet=fleet, **on_ec2
+            )
             self.assertTrue(stack.allows("ssm:DescribeParameters", "*"))
             for pipeline in ("shop-frontend-pipeline", "a"):
                 it = f"arn:aws:codepipeline:{support.REGION}:{support.ACCOUNT}:{pipeline}"
@@ -170,35 +192,44 @@ class Role(unittest.TestCase):
             expected = {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:Scan"} if fleet == "yes" else set()
             self.assertEqual(scans, expected)
 
-    def test_without_a_choice_the_role_is_what_iam_policy_writes(self):
-        resources = template.load(support.DEPLOY / "cloudformation.yaml")
-        environment = {
-            **support.ENVIRONMENT,
-            "STAGESWEEP__QUEUE__URL": f"https://sqs.{support.REGION}.amazonaws.com/{support.ACCOUNT}/stagesweep",
-            "STAGESWEEP_CONFIG_TOML": TARGET,
-        }
-        written = subprocess.run(
-            [support.BINARY, "iam-policy"], env=environment, capture_output=True, text=True, check=True
-        )
-        daemons = {action for it in json.loads(written.stdout)["Statement"] for action in template.actions(it)}
-        always = {
+    def test_without_a_choice_the_roles_are_what_iam_policy_writes(self):
+        table = {"STAGESWEEP__LEDGER__BACKEND": "dynamodb", "STAGESWEEP__LEDGER__TABLE": "ledger"}
+        of = lambda role: {
             action
-            for name, statement in template.statements(resources)
-            if name in ("Cleanup", ACTING)
-            for action in template.actions(statement)
+            for names, _, _ in template.Stack(
+                STACK.template, support.ACCOUNT, support.REGION, role=role, Mode="act"
+            ).allowed()
+            for action in names
         }
-        self.assertEqual(always, daemons)
+        doctors = {
+            action
+            for name, it in template.statements(STACK.template)
+            if name == "DoctorAccess"
+            for action in template.actions(it)
+        }
+        self.assertEqual(of("Role") - doctors, written(**table) - doctors)
+        self.assertEqual(of("OperatorRole"), written("--operator", **table))
+
+    def test_the_operator_may_take_dead_letters_and_nothing_of_the_queue(self):
+        operator = template.Stack(STACK.template, support.ACCOUNT, support.REGION, role="OperatorRole")
+        queue = f"arn:aws:sqs:{support.REGION}:{support.ACCOUNT}:stagesweep"
+        self.assertTrue(operator.allows("sqs:DeleteMessage", f"{queue}-dead-letters"))
+        self.assertFalse(operator.allows("sqs:DeleteMessage", queue))
+        # Where the daemon only observes, so does who is on call, unless with rights of his own.
+        self.assertEqual({name for names, _, _ in operator.allowed() for name in names} & CHANGES, set())
 
     def test_an_observer_may_change_nothing(self):
         observer = template.Stack(STACK.template, support.ACCOUNT, support.REGION, Mode="observe")
         may = {action for names, _, _ in observer.allowed() for action in names}
         self.assertEqual(may & CHANGES, set())
+        there = template.Stack(THERE.template, OTHER_ACCOUNT, support.REGION, Mode="observe")
+        self.assertEqual({action for names, _, _ in there.allowed() for action in names} & CHANGES, set())
         acts = {action for names, _, _ in STACK.allowed() for action in names}
         self.assertLessEqual(CHANGES, acts)
 
     def test_star_stands_only_where_iam_takes_nothing_else(self):
-        for file in ("cloudformation.yaml", "cloudformation-target-account.yaml"):
-            for _, statement in template.statements(template.load(support.DEPLOY / file)):
+        for file in (support.ON_ECS, support.ON_EC2, support.DEPLOY / "cloudformation-target-account.yaml"):
+            for _, statement in template.statements(template.load(file)):
                 for action in template.actions(statement):
                     self.assertNotIn("*", action)
                 if statement["Resource"] == "*":

@@ -18,13 +18,13 @@ import support
 import template
 
 EVENTS = support.ROOT / "tests" / "events"
-TEMPLATE = template.load(support.DEPLOY / "cloudformation.yaml")
+ECS, EC2 = template.load(support.ON_ECS), template.load(support.ON_EC2)
+DASHBOARD = template.load(support.DEPLOY / "cloudformation-dashboard.yaml")
 
-# What ministack knows no such resource of. Everything else of the template is created.
-UNKNOWN = ("AWS::Events::EventBusPolicy",)
+# What ministack knows no such resource of. Everything else of the templates is created.
+UNKNOWN = ("AWS::Events::EventBusPolicy", "AWS::Logs::QueryDefinition")
 
 ON_ECS = {
-    "Compute": "ECS",
     "Mode": "act",
     "Image": "stagesweep",
     "VpcId": "vpc-00000000",
@@ -56,9 +56,9 @@ class Stack(unittest.TestCase):
         self.sqs = self.aws("sqs")
         self.events = self.aws("events")
 
-    def create(self, name, parameters):
-        text = template.without(TEMPLATE, *UNKNOWN)
-        if parameters["Compute"] == "ECS":
+    def create(self, name, parameters, of=EC2):
+        text = template.without(of, *UNKNOWN)
+        if of is ECS:
             # ministack cannot count with a parameter of type Number.
             definition = json.loads(text)
             definition["Resources"]["Service"]["Properties"]["DesiredCount"] = 0
@@ -126,7 +126,7 @@ class Stack(unittest.TestCase):
             self.assertEqual(found.get(check), "ok", ended.stdout)
 
     def test_a_rejection_goes_from_the_bus_by_the_rule_to_the_queue_and_is_taken_down(self):
-        outputs = self.create("on-ec2", {"Compute": "EC2", "Mode": "act"})
+        outputs = self.create("on-ec2", {"Mode": "act"})
         self.assertEqual(self.depth(outputs["QueueUrl"]), 0)
         # The configuration is the one that the stack wrote, to the letter.
         config = self.directory / "config.toml"
@@ -163,7 +163,7 @@ class Stack(unittest.TestCase):
             self.assertEqual(self.depth(outputs["UndeliveredEventsUrl"]), 0)
 
     def test_on_ecs_the_task_definition_alone_configures_a_fleet(self):
-        outputs = self.create("on-ecs", {**ON_ECS, "TargetAccounts": "210987654321"})
+        outputs = self.create("on-ecs", {**ON_ECS, "TargetAccounts": "210987654321"}, ECS)
         ecs = self.aws("ecs")
         (arn,) = ecs.list_task_definitions()["taskDefinitionArns"]
         definition = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
@@ -185,7 +185,7 @@ class Stack(unittest.TestCase):
         # The stack's table has the job, and removes it by an attribute that it has.
         dynamodb = self.aws("dynamodb")
         items = dynamodb.scan(TableName=outputs["LedgerTable"])["Items"]
-        attribute = TEMPLATE["Resources"]["Ledger"]["Properties"]["TimeToLiveSpecification"]["AttributeName"]
+        attribute = ECS["Resources"]["Ledger"]["Properties"]["TimeToLiveSpecification"]["AttributeName"]
         self.assertTrue([it for it in items if attribute in it], items)
 
     def test_only_rejections_of_the_pipelines_named_reach_the_queue(self):
@@ -196,7 +196,7 @@ class Stack(unittest.TestCase):
             "MoreProductionParameterArns": "arn:aws:ssm:ap-northeast-1:123456789012:parameter/landing/production",
             "MoreStagingParameterArns": "arn:aws:ssm:ap-northeast-1:123456789012:parameter/landing/staging",
         }
-        outputs = self.create("patterns", {"Compute": "EC2", "Fleet": "yes", **further})
+        outputs = self.create("patterns", {"Fleet": "yes", **further})
         rejected = event("approval-rejected")
         arrive = [
             rejected,
@@ -258,38 +258,121 @@ class Stack(unittest.TestCase):
                 "TargetAccounts": "210987654321",
                 "CustomerKey": "yes",
                 "AlarmTopicArn": "arn:aws:sns:ap-northeast-1:123456789012:alarms",
+                "PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary",
             },
+            ECS,
         )
         iam = self.aws("iam")
         role = outputs["RoleArn"].rsplit("/", 1)[1]
         policies = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        chosen = {
-            *("acting", "catch-up", "cleanup", "doctor", "further-pipelines", "key", "ledger"),
-            *("legacy-log-bucket", "notification", "target-roles", "web-acl"),
-        }
-        self.assertEqual(set(policies), chosen)
+        self.assertEqual(set(policies), {"acting", "cleanup", "doctor", "notification", "queue"})
+        cleanup = iam.get_role_policy(RoleName=role, PolicyName="cleanup")["PolicyDocument"]
+        chosen = {it["Sid"] for it in cleanup["Statement"]}
+        self.assertLessEqual({"EventBus", "Key", "Ledger", "ListPipelines", "TargetRoles"}, chosen)
+        (pipelines,) = [it["Resource"] for it in cleanup["Statement"] if it["Sid"] == "Pipelines"]
+        self.assertEqual(
+            [it.rsplit(":", 1)[1] for it in pipelines], ["*-frontend-pipeline", "a"]
+        )
         acting = iam.get_role_policy(RoleName=role, PolicyName="acting")["PolicyDocument"]
         (delete,) = [it for it in acting["Statement"] if it["Sid"] == "DeleteStaging"]
         self.assertEqual(delete["Condition"], {"StringEquals": {"aws:ResourceTag/stagesweep": "staging"}})
+        self.assertLessEqual({"LegacyLogBucket", "WebAcl"}, {it["Sid"] for it in acting["Statement"]})
         alarms = self.aws("cloudwatch").describe_alarms()["MetricAlarms"]
-        declared = [it for it in TEMPLATE["Resources"].values() if it["Type"] == "AWS::CloudWatch::Alarm"]
+        declared = [it for it in ECS["Resources"].values() if it["Type"] == "AWS::CloudWatch::Alarm"]
         mine = [it for it in alarms if it["AlarmName"].startswith("everything-")]
         self.assertEqual(len(mine), len(declared))
+        # Verbs on a workstation take the configuration that the stack writes.
+        config = self.directory / "config.toml"
+        config.write_text(outputs["Configuration"])
+        environment = {**support.ENVIRONMENT, "AWS_REGION": support.REGION}
+        check = [support.BINARY, "check", "--config", config]
+        checked = subprocess.run(check, env=environment, capture_output=True, text=True)
+        self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+        self.assertIn("run-verb", outputs["DoctorCommand"])
+        # ministack does not know the partition in a condition.
+        stack = template.Stack(ECS, support.ACCOUNT, support.REGION)
+        self.assertTrue(stack.holds("OnPublicAws"))
+        self.assertTrue(stack.resolve(ECS["Outputs"]["LogsUrl"]["Value"]).endswith("$252Fstagesweep$252Fstagesweep"))
+        support.create_stack(self.aws, "dashboard", json.dumps(DASHBOARD), {"Stack": "everything"})
+        self.addCleanup(self.aws("cloudformation").delete_stack, StackName="dashboard")
         # In the other account.
         text = (support.DEPLOY / "cloudformation-target-account.yaml").read_text()
-        there = {"DaemonRoleArn": outputs["RoleArn"], "ExternalId": "a-secret-word"}
+        there = {
+            "DaemonRoleArn": outputs["RoleArn"],
+            "OperatorRoleArn": outputs["OperatorRoleArn"],
+            "ExternalId": "a-secret-word",
+        }
+        trusted = [outputs["RoleArn"], outputs["OperatorRoleArn"]]
         outputs = support.create_stack(self.aws, "target-account", text, there)
         self.addCleanup(self.aws("cloudformation").delete_stack, StackName="target-account")
         trust = iam.get_role(RoleName="stagesweep")["Role"]["AssumeRolePolicyDocument"]
         (statement,) = trust["Statement"]
         self.assertEqual(statement["Condition"], {"StringEquals": {"sts:ExternalId": "a-secret-word"}})
+        self.assertEqual(statement["Principal"], {"AWS": trusted})
+
+
+class Parts(unittest.TestCase):
+    """The two templates are one, apart from where the daemon runs."""
+
+    # What only one of them has, and what says where the daemon runs.
+    ONLY = {
+        *("AgentLogs", "InstanceProfile", "EcsCluster", "ExecutionRole", "OrphansRule", "OrphansRuleRole"),
+        *("SecurityGroup", "Service", "TaskDefinition"),
+    }
+    PLACES = {
+        "Cleanup": "the ledger may be a file",
+        "Ledger": "the ledger may be a file",
+        "OperatorPolicy": "a verb is run as a task",
+        "OperatorRole": "a verb is run as a task",
+        "Role": "who assumes it",
+    }
+
+    def test_what_both_have_is_the_same(self):
+        on_ecs, on_ec2 = ECS["Resources"], EC2["Resources"]
+        self.assertEqual(set(on_ecs) ^ set(on_ec2), self.ONLY)
+        differ = {name for name in set(on_ecs) & set(on_ec2) if on_ecs[name] != on_ec2[name]}
+        self.assertEqual(differ, set(self.PLACES))
+        for part in ("Parameters", "Conditions", "Rules"):
+            for name in set(ECS[part]) & set(EC2[part]):
+                self.assertEqual(ECS[part][name], EC2[part][name], name)
+
+    def test_every_parameter_has_its_label_and_its_group(self):
+        for name in support.DEPLOY.glob("cloudformation-*.yaml"):
+            it = template.load(name)
+            shown = it["Metadata"]["AWS::CloudFormation::Interface"]
+            grouped = [parameter for group in shown["ParameterGroups"] for parameter in group["Parameters"]]
+            self.assertEqual(sorted(grouped), sorted(it["Parameters"]), name)
+            self.assertEqual(set(shown["ParameterLabels"]), set(it["Parameters"]), name)
+            for label in shown["ParameterLabels"].values():
+                self.assertLessEqual(len(label["default"]), 40)
+
+    def test_further_targets_without_their_names_are_refused(self):
+        rule = EC2["Rules"]["FurtherTargetsNeedTheirNames"]
+        for given, expected in (
+            ({}, [False, True]),
+            ({"MorePipelines": "a", "MoreProductionParameterArns": "b"}, [True, False]),
+            # Those of another account's parameters are of the role there.
+            ({"MorePipelines": "a,b"}, [True, True]),
+        ):
+            stack = template.Stack(EC2, support.ACCOUNT, support.REGION, MoreTargets="[[targets]]", **given)
+            self.assertTrue(stack.resolve(rule["RuleCondition"]))
+            self.assertEqual([stack.resolve(it["Assert"]) for it in rule["Assertions"]], expected)
+        self.assertFalse(template.Stack(EC2, support.ACCOUNT, support.REGION).resolve(rule["RuleCondition"]))
+
+    def test_every_role_has_the_boundary(self):
+        for file in (support.ON_ECS, support.ON_EC2, support.DEPLOY / "cloudformation-target-account.yaml"):
+            roles = [it for it in template.load(file)["Resources"].values() if it["Type"] == "AWS::IAM::Role"]
+            self.assertGreater(len(roles), 1)
+            for it in roles:
+                chosen = ["HasBoundary", {"Ref": "PermissionsBoundary"}, {"Ref": "AWS::NoValue"}]
+                self.assertEqual(it["Properties"]["PermissionsBoundary"], {"Fn::If": chosen})
 
 
 class Task(unittest.TestCase):
     """What ministack keeps too little of."""
 
     def test_the_container_is_checked_and_stopped_as_the_daemon_can_bear(self):
-        (container,) = TEMPLATE["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+        (container,) = ECS["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
         # The program as the image has it.
         image = (support.DEPLOY / "Dockerfile").read_text()
         (entry,) = re.findall(r"^ENTRYPOINT (.*)$", image, re.M)

@@ -16,6 +16,7 @@ import support
 import template
 
 MODULES = [support.DEPLOY / "terraform", support.DEPLOY / "terraform" / "target-account"]
+EXAMPLES = sorted((support.DEPLOY / "terraform" / "examples").iterdir())
 SCHEMA = pathlib.Path(__file__).parent / "terraform-aws.json"
 
 # What every resource takes.
@@ -96,13 +97,13 @@ class Terraform(unittest.TestCase):
                 self.check(f"{where}.{name}[{number}]", block, inner)
 
     def test_every_argument_is_known_to_the_provider_and_none_is_missing(self):
-        for module in MODULES:
+        for module in MODULES + EXAMPLES:
             for mode, kind, name, body in declared(parse(module)):
                 with self.subTest(module=module.name, resource=f"{kind}.{name}"):
                     self.check(f"{kind}.{name}", body, self.schema[f"{mode}.{kind}"])
 
     def test_every_reference_leads_to_something_declared(self):
-        for module in MODULES:
+        for module in MODULES + EXAMPLES:
             parsed = parse(module)
             names = {(mode, kind, name) for mode, kind, name, _ in declared(parsed)}
             local = {name for it in parsed.get("locals", []) for name in it}
@@ -124,25 +125,64 @@ class Terraform(unittest.TestCase):
             self.assertEqual(variable - used, set(), "declared and never used")
             self.assertEqual({f"local.{name}" for name in local} - used, set(), "declared and never used")
 
+    def test_an_example_gives_a_module_what_it_takes_and_reads_what_it_has(self):
+        for example in EXAMPLES:
+            parsed = parse(example)
+            made = {}
+            for name, (body,) in parsed["module"].items():
+                made[name] = module = parse((example / body["source"]).resolve())
+                given = set(body) - {"source", "providers"}
+                self.assertLessEqual(given, set(module["variable"]), example)
+                needed = {it for it, (variable,) in module["variable"].items() if "default" not in variable}
+                self.assertLessEqual(needed, given, example)
+                # The keys of a target and of the place are those of the variable's type.
+                for key, value in ((key, body[key]) for key in ("ecs", "targets") if key in body):
+                    known = set(re.findall(r"(\w+)\s*=", module["variable"][key][0]["type"]))
+                    known = known or set(re.findall(r"(\w+) +=", self.type_of(key)))
+                    for it in value if isinstance(value, list) else [value]:
+                        self.assertLessEqual(set(it), known, example)
+            for text in expressions(parsed):
+                for name, output in re.findall(r"\bmodule\.(\w+)\.(\w+)", text):
+                    self.assertIn(output, made[name]["output"], example)
+
+    def type_of(self, variable):
+        text = (MODULES[0] / "variables.tf").read_text()
+        return re.search(rf'variable "{variable}" {{\n(.*?)^}}', text, re.M | re.S)[1]
+
+    def test_every_resource_that_takes_tags_and_every_role_has_what_is_given(self):
+        for module in MODULES:
+            for mode, kind, name, body in declared(parse(module)):
+                if mode == "resource" and "tags" in self.schema[f"{mode}.{kind}"]["optional"]:
+                    self.assertEqual(body.get("tags"), "${var.tags}", f"{kind}.{name}")
+                if kind == "aws_iam_role":
+                    self.assertEqual(body.get("permissions_boundary"), "${var.permissions_boundary}", name)
+
     def test_the_roles_allow_what_those_of_cloudformation_allow(self):
-        pairs = zip(MODULES, ("cloudformation.yaml", "cloudformation-target-account.yaml"))
-        for module, file in pairs:
-            theirs = template.load(support.DEPLOY / file)
+        pairs = zip(MODULES, ([support.ON_ECS, support.ON_EC2], [support.DEPLOY / "cloudformation-target-account.yaml"]))
+        for module, files in pairs:
             wanted = {
                 (statement["Sid"], tuple(sorted(template.actions(statement))))
-                for name, statement in template.statements(theirs)
-                # Terraform needs none for further parameters and pipelines: its targets are a list.
-                if not name.startswith("Further")
+                for file in files
+                for role in ("Role", "OperatorRole")
+                for _, statement in template.statements(template.load(file), role)
             }
             found = set()
             for _, kind, name, body in declared(parse(module)):
-                if kind == "aws_iam_policy_document" and name in ("acting", "cleanup", "doctor", "orphans"):
-                    found |= {(it["sid"], tuple(sorted(it["actions"]))) for it in body["statement"]}
+                if kind == "aws_iam_policy_document" and name in ("acting", "cleanup", "doctor", "operator", "queue"):
+                    found |= {(it["sid"], tuple(sorted(it["actions"]))) for it in blocks(body, "statement")}
                 # Those of the daemon's role that are written out.
                 if kind == "aws_iam_role_policy" and "jsonencode" in body["policy"]:
                     if body["role"] in ("${aws_iam_role.daemon.id}", "${aws_iam_role.this.id}"):
                         found |= self.inline(body["policy"])
-            self.assertEqual(found, wanted, file)
+            self.assertEqual(found, wanted, module)
+
+    def test_the_policy_for_people_is_that_of_cloudformation(self):
+        text = (MODULES[0] / "role.tf").read_text()
+        text = text[text.index('data "aws_iam_policy_document" "people"') :]
+        theirs = template.load(support.ON_ECS)["Resources"]["OperatorPolicy"]["Properties"]["PolicyDocument"]
+        for it in theirs["Statement"]:
+            written = ", ".join(json.dumps(action) for action in template.actions(it))
+            self.assertRegex(text, rf'(?s)\b{it["Sid"]}\b.*?actions\s+= \[{re.escape(written)}\]')
 
     def inline(self, policy):
         """The statements of a jsonencode({…}), which the parser leaves as text."""
@@ -151,7 +191,7 @@ class Terraform(unittest.TestCase):
         return {(sid, tuple(sorted(re.findall(r'"([^"]+)"', action))))}
 
     def test_the_alarms_and_the_dashboard_are_those_of_cloudformation(self):
-        theirs = template.load(support.DEPLOY / "cloudformation.yaml")["Resources"]
+        theirs = template.load(support.ON_ECS)["Resources"]
         wanted = {
             (it["Properties"]["MetricName"], it["Properties"]["Statistic"], it["Properties"]["TreatMissingData"])
             for it in theirs.values()
@@ -174,16 +214,28 @@ class Terraform(unittest.TestCase):
         for file, times in (("alarms.tf", 9), ("ecs.tf", 1), ("outputs.tf", 1)):
             self.assertEqual((MODULES[0] / file).read_text().count("local.namespace"), times, file)
         self.assertIn('namespace = "Stagesweep/${var.name}"\n', (MODULES[0] / "main.tf").read_text())
-        body = theirs["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+        dashboard = template.load(support.DEPLOY / "cloudformation-dashboard.yaml")["Resources"]["Dashboard"]
         ours = (MODULES[0] / "dashboard.json.tftpl").read_text()
-        plain = lambda text: json.loads(re.sub(r"(Stagesweep/)?\$\{[^}]+\}", "it", text))
-        self.assertEqual(plain(ours), plain(body))
+        names = r"(Stagesweep/|/stagesweep/)?\$\{[^}]+\}(-[a-z]+-[a-z]+)?"
+        plain = lambda text: json.loads(re.sub(names, "it", text))
+        self.assertEqual(plain(ours), plain(dashboard["Properties"]["DashboardBody"]["Fn::Sub"]))
+        # And the saved queries.
+        queries = {
+            it["Properties"]["Name"]["Fn::Sub"].split("/")[1]: it["Properties"]["QueryString"]
+            for it in theirs.values()
+            if it["Type"] == "AWS::Logs::QueryDefinition"
+        }
+        written = re.findall(r'^    "([^"]+)" = <<-EOT\n(.*?)^    EOT$', text, re.M | re.S)
+        self.assertEqual({name: re.sub(r"^      ", "", it, flags=re.M) for name, it in written}, queries)
 
     def test_the_page_of_the_module_has_every_variable_and_output(self):
-        page = (MODULES[0] / "README.md").read_text()
-        parsed = parse(MODULES[0])
-        listed = re.findall(r"^\| `(\w+)` \|", page, re.M)
-        self.assertEqual(set(listed), set(parsed["variable"]) | set(parsed["output"]))
+        for module in MODULES:
+            page = (module / "README.md").read_text()
+            parsed = parse(module)
+            listed = re.findall(r"^\| `(\w+)` \|", page, re.M)
+            self.assertEqual(set(listed), set(parsed["variable"]) | set(parsed["output"]))
+            for name, (body,) in parsed["variable"].items():
+                self.assertIn(f"| `{name}` | {body['description']} |", page)
 
 
 if __name__ == "__main__":

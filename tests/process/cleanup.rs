@@ -37,5 +37,5 @@ async fn a_message_stays_hidden_for_as_long_as_its_job_runs() {
         .line("the totals", |line| line["InFlight"] == 0)
         .await;
     assert_eq!(totals["MessagesReceived"], 1, "{daemon:?}");
-    assert_eq!(totals["DuplicatesSuppressed"], 0, "{daemon:?}");
+    assert!(totals["DuplicatesSuppressed"].is_null(), "{daemon:?}");
 }

@@ -79,7 +79,7 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
         );
     }
     let said = ends(&world, &["doctor"], 1).await.stdout;
-    assert!(said.contains("5 failure(s)"), "{said}");
+    assert!(said.contains("5 failures"), "{said}");
     // Nobody but `doctor` asks for the rule: that is no failure of the daemon.
     let denied = world.aws.deny("ListRuleNamesByTarget");
     let report = document(&world, &["doctor", "--json"], 1).await;

@@ -255,7 +255,10 @@ async fn a_ledger_that_cannot_be_used_is_fatal_named_and_left_as_it_is() {
         assert_eq!(ended.code, Some(1), "{why}");
         for text in [why, remedy, "ledger.db"] {
             assert!(ended.stdout.contains(text), "{text}: {}", ended.stdout);
+            // And in words, for who does not read the log.
+            assert!(ended.stderr.contains(text), "{text}: {}", ended.stderr);
         }
+        assert!(ended.stderr.starts_with("stagesweep: "), "{}", ended.stderr);
         assert_eq!(std::fs::read(&path).unwrap(), spoiled, "{why}");
     }
     assert_eq!(received(), before, "nothing was received");

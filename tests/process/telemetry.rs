@@ -1,12 +1,13 @@
 //! Standard output: logs and metrics.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::time::Duration;
 
 use embedded_aws::EventOptions;
 use serde_json::{Value, json};
 
-use crate::harness::{NEVER, PATIENCE, World};
+use crate::harness::{NEVER, PATIENCE, Process, World};
 
 /// Part of a message's body that is nobody's business.
 const SECRET: &str = "hunter2";
@@ -184,17 +185,21 @@ async fn a_good_run_writes_its_metrics_at_exit_and_nothing_to_standard_error() {
     for (metric, expected) in [
         ("MessagesReceived", 2),
         ("MessagesDeleted", 2),
-        ("MessagesReleased", 0),
-        ("MessagesRefused", 0),
         ("DuplicatesSuppressed", 1),
         ("CleanupsStarted", 1),
         ("CleanupsSucceeded", 1),
-        ("CleanupsFailed", 0),
-        ("CleanupsRefused", 0),
-        ("HeartbeatFailures", 0),
-        ("ApiThrottles", 0),
     ] {
         assert_eq!(totals[metric], expected, "{metric}\n{daemon:?}");
+    }
+    for metric in [
+        "MessagesReleased",
+        "MessagesRefused",
+        "CleanupsFailed",
+        "CleanupsRefused",
+        "HeartbeatFailures",
+        "ApiThrottles",
+    ] {
+        assert!(totals[metric].is_null(), "{metric}\n{daemon:?}");
     }
     for duration in ["CleanupDuration", "EventAge"] {
         assert_eq!(
@@ -204,6 +209,55 @@ async fn a_good_run_writes_its_metrics_at_exit_and_nothing_to_standard_error() {
         );
     }
     assert_eq!(totals["PropagationTime"].as_array().map(Vec::len), Some(2));
+}
+
+/// The series of an EMF line: each metric with the value of its dimension, if it has one.
+fn series(line: &Value) -> Vec<String> {
+    let directive = &line["_aws"]["CloudWatchMetrics"][0];
+    let dimension = directive["Dimensions"][0][0].as_str();
+    let value = dimension.map(|name| format!("{name}={}", line[name]));
+    let metrics = directive["Metrics"].as_array().into_iter().flatten();
+    metrics
+        .map(|it| format!("{} {}", it["Name"], value.as_deref().unwrap_or_default()))
+        .collect()
+}
+
+/// CloudWatch charges for each: the page on cost is held against them.
+#[tokio::test]
+async fn three_series_are_written_while_idle_and_the_page_on_cost_counts_them() {
+    let world = World::new().await;
+    let daemon = world
+        .daemon()
+        .env("STAGESWEEP__TELEMETRY__METRICS_INTERVAL", "100ms")
+        .spawn();
+    daemon.says("started").await;
+    let emf = |daemon: &Process| -> Vec<Value> {
+        let lines = daemon.lines().into_iter();
+        lines.filter(|line| line["_aws"].is_object()).collect()
+    };
+    // Longer than a long poll of these tests: there are some in it.
+    let polled = || world.aws.journal().count() > 4;
+    until("it has polled, and written", || {
+        polled() && emf(&daemon).len() > 5
+    })
+    .await;
+    let idle: BTreeSet<String> = emf(&daemon).iter().flat_map(series).collect();
+    assert_eq!(idle.len(), 3, "{idle:?}");
+    let page = include_str!("../../docs/COST.md");
+    let row = format!("| metrics while idle | {} metrics |", idle.len());
+    assert!(page.contains(&row), "{row}");
+
+    let shop = world.service("shop");
+    world.reject(&shop);
+    world.settled().await;
+    daemon.stop().await;
+    let all: BTreeSet<String> = emf(&daemon).iter().flat_map(series).collect();
+    let more: Vec<&String> = all.difference(&idle).collect();
+    let (_, about) = page
+        .split_once("| metrics of a month's rejections | about ")
+        .unwrap();
+    let about: usize = about.split(' ').next().unwrap().parse().unwrap();
+    assert!((about / 3..=about).contains(&more.len()), "{more:#?}");
 }
 
 /// Waits for a condition on the file system.

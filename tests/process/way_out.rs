@@ -150,7 +150,7 @@ async fn check_and_doctor_tell_where_aws_is_asked_and_by_which_way() {
         .await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let line = |key: &str, rest: &str| {
-        let line = format!("  {key:<29}{rest}");
+        let line = format!("  {key:<38}{rest}");
         assert!(ended.stdout.contains(&line), "{line}\n{}", ended.stdout);
     };
     line("queue region", "eu-west-1 (queue.url)");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embedded_aws::{EmbeddedAws, EventOptions, Service};
+use embedded_aws::{Action, EmbeddedAws, EventOptions, Rule, Service};
 use serde_json::Value;
 use stagesweep::domain::history::{Kind, Record};
 use stagesweep::ledger::EmbeddedLedger;
@@ -67,9 +67,11 @@ async fn a_rejection_is_observed_without_any_right_to_change_and_done_once_the_m
     };
     assert_eq!(line["outcome"], "observed");
     let detail = line["detail"].as_str().unwrap();
-    let of = format!("({} of {})", service.staging_id, service.production_id);
-    let steps: Vec<_> = STEPS.iter().map(|step| format!("{step} {of}")).collect();
-    assert!(detail.ends_with(&steps.join(", ")), "{detail}");
+    let (staging, production) = (&service.staging_id, &service.production_id);
+    let would = format!("{} (staging {staging} of {production})", STEPS.join(", "));
+    assert_eq!(detail, format!("nothing was changed; would: {would}"));
+    let started = log.with("cleanup started; it is only observed");
+    assert_eq!(started[0]["mode"], "observe");
     let metrics = daemon.telemetry.metrics();
     assert_eq!(metrics.count("CleanupsObserved"), 1);
     assert_eq!(metrics.count("CleanupsSucceeded"), 0);
@@ -217,6 +219,38 @@ async fn no_program_is_run() {
         details[1],
         "nothing was changed; would: run /opt/undo-batch"
     );
+}
+
+/// The answers of four changes are lost.
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_answer_is_lost_is_shown_as_found_and_never_as_skipped() {
+    let world = World::new();
+    let service = world.service("shop");
+    let (log, _listening) = Log::listen();
+    for (operation, times) in [
+        ("UpdateDistribution", 2),
+        ("DeleteContinuousDeploymentPolicy", 1),
+        ("DeleteDistribution", 1),
+    ] {
+        for nth in 1..=times {
+            let lost = Rule::on(operation).then(Action::DropAfter).nth(nth);
+            world.aws.add_rule(lost);
+        }
+    }
+    world.reject(&service);
+    let daemon = world.start("ledger.db");
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
+    let records = history(&world);
+    assert_eq!(records[0].state.code(), "cleaned");
+    let entries = records[0].trail.entries.iter();
+    let steps = entries.filter(|it| matches!(it.kind, Kind::Applied | Kind::Found));
+    let steps: Vec<_> = steps.map(|it| it.name.as_str()).collect();
+    assert_eq!(steps, STEPS);
+    let found = log.with("found: policy already detached");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["step"], "detach_policy");
 }
 
 #[tokio::test(start_paused = true)]

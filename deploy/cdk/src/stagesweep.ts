@@ -1,6 +1,7 @@
 import * as path from 'node:path';
-import { Stack, Validations } from 'aws-cdk-lib';
+import { Aws, CfnParameter, CfnRule, Fn, Stack, Validations } from 'aws-cdk-lib';
 import { CfnInclude } from 'aws-cdk-lib/cloudformation-include';
+import * as cloudwatch from 'aws-cdk-lib/aws-cloudwatch';
 import * as codepipeline from 'aws-cdk-lib/aws-codepipeline';
 import * as dynamodb from 'aws-cdk-lib/aws-dynamodb';
 import * as ec2 from 'aws-cdk-lib/aws-ec2';
@@ -59,7 +60,7 @@ export interface OnEcs {
   readonly assignPublicIp?: boolean;
   /** A cluster that exists. @default a cluster is made */
   readonly cluster?: ecs.ICluster;
-  /** The processor that the image is for. @default X86_64 */
+  /** The processor that the image is for. @default ARM64 */
   readonly architecture?: ecs.CpuArchitecture;
   /** How many tasks run. @default 1 */
   readonly instances?: number;
@@ -99,6 +100,10 @@ export interface StagesweepProps {
   readonly logRetentionDays?: number;
   /** When a task on ECS looks for orphans (on EC2 a timer does); an empty text: never. @default rate(1 day) */
   readonly orphansSchedule?: string;
+  /** Whether a dashboard is made; beyond the account's first three it costs 3 USD a month. @default false */
+  readonly dashboard?: boolean;
+  /** The policy that bounds every role made here. @default none */
+  readonly permissionsBoundary?: iam.IManagedPolicy;
   /** Who is notified of alarms. @default nobody */
   readonly alarmTopic?: sns.ITopic;
   /** Where your people read docs/RUNBOOK.md; alarms lead there. @default docs/RUNBOOK.md */
@@ -107,8 +112,8 @@ export interface StagesweepProps {
   readonly oldestMessageSeconds?: number;
 }
 
-/** The template beside this package: one truth for those who use CDK and those who do not. */
-const TEMPLATE = path.join(__dirname, '..', '..', 'cloudformation.yaml');
+/** The templates beside this package: one truth for those who use CDK and those who do not. */
+const template = (name: string) => path.join(__dirname, '..', '..', `cloudformation-${name}.yaml`);
 
 /** What CDK's own validation says of every template whose choices an application has made. */
 const EXPECTED = [
@@ -117,10 +122,36 @@ const EXPECTED = [
   ['E1154', 'An empty default stands for: not chosen.'],
 ];
 
+/** The same of what it does not take for this construct's, but for the stack's. */
+const EXPECTED_OF_STACK = [
+  ['W1001', 'The table stands in the branch that is taken where there is one.'],
+  ['W8003', 'A condition on what the application has chosen is constant.'],
+  ['W9053', 'Two such conditions may be the same constant.'],
+];
+
+/** The conditions that ask whether a parameter is given. One may be given by a resource, which no condition may name. */
+const GIVEN = {
+  HasDeployStage: 'DeployStage',
+  HasMorePipelines: 'MorePipelines',
+  HasMoreProductionParameters: 'MoreProductionParameterArns',
+  HasMoreStagingParameters: 'MoreStagingParameterArns',
+  HasMorePipelineArns: 'MorePipelineArns',
+  Notifies: 'NotifyEventBusArn',
+  HasLogBucket: 'LogBucketArn',
+  HasWebAcl: 'WebAclArn',
+  HasTargetRoles: 'TargetRoleArns',
+  HasTargetAccounts: 'TargetAccounts',
+  HasTopic: 'AlarmTopicArn',
+  HasBoundary: 'PermissionsBoundary',
+};
+
+/** And whether none is. */
+const GIVEN_ON_ECS = { MakesCluster: 'Cluster' };
+
 /**
  * stagesweep: what takes down the staging distribution of a rejected deployment.
  *
- * It includes deploy/cloudformation.yaml, with its parameters filled in. Use it once in a stack.
+ * It includes deploy/cloudformation-ecs.yaml or -ec2.yaml, with all their parameters filled in. Use it once in a stack.
  */
 export class Stagesweep extends Construct {
   /** The queue that rejections arrive on. */
@@ -131,10 +162,13 @@ export class Stagesweep extends Construct {
   public readonly undeliveredEvents: sqs.IQueue;
   /** The daemon's role. */
   public readonly role: iam.IRole;
+  /** The role of whoever is on call. */
+  public readonly operatorRole: iam.IRole;
   /** The ledger, on ECS and for a fleet. */
   public readonly ledger?: dynamodb.ITable;
   /** The template, for what has no property here. */
   public readonly template: CfnInclude;
+  private readonly namespace: string;
 
   constructor(scope: Construct, id: string, props: StagesweepProps) {
     super(scope, id);
@@ -154,11 +188,10 @@ export class Stagesweep extends Construct {
       MoreProductionParameterArns: list(targets.map((target) => this.parameterArn(target.productionParameter))),
       MoreStagingParameterArns: list(targets.map((target) => this.parameterArn(target.stagingParameter))),
       MorePipelineArns: list(targets.map((target) => target.pipeline.pipelineArn)),
-      Compute: place ? 'ECS' : 'EC2',
       Fleet: props.fleet ? 'yes' : undefined,
       Instances: place?.instances,
       Image: place?.image,
-      Architecture: place?.architecture === ecs.CpuArchitecture.ARM64 ? 'ARM64' : undefined,
+      Architecture: place?.architecture === ecs.CpuArchitecture.X86_64 ? 'X86_64' : undefined,
       VpcId: place?.vpc.vpcId,
       SubnetIds: list(subnets?.subnetIds ?? []),
       AssignPublicIp: place?.assignPublicIp ? 'ENABLED' : undefined,
@@ -172,6 +205,7 @@ export class Stagesweep extends Construct {
       WebAclArn: props.webAclArn,
       TargetRoleArns: list(props.targetRoleArns ?? []),
       TargetAccounts: list(props.targetAccounts ?? []),
+      PermissionsBoundary: props.permissionsBoundary?.managedPolicyArn,
       CustomerKey: props.customerKey ? 'yes' : undefined,
       LogRetentionDays: props.logRetentionDays,
       OrphansSchedule: props.orphansSchedule,
@@ -179,15 +213,20 @@ export class Stagesweep extends Construct {
       RunbookUrl: props.runbookUrl,
       OldestMessageSeconds: props.oldestMessageSeconds,
     };
-    const parameters = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-    // What is not given stays a parameter of the application's stack, with the template's default.
-    this.template = new CfnInclude(this, 'Template', { templateFile: TEMPLATE, parameters });
-
-    // The compiler asks for what this rule asks for; and a rule may not name resources, such as the VPC.
-    const rule = this.template.getRule('EcsNeedsAnImageAndAPlace');
-    rule.node.scope?.node.tryRemoveChild(rule.node.id);
-    for (const [id, reason] of EXPECTED) {
-      Validations.of(this).acknowledge({ id: `CloudFormation-Validate::${id}`, reason });
+    this.template = include(this, 'Template', place ? 'ecs' : 'ec2', given);
+    for (const [condition, parameter] of Object.entries({ ...GIVEN, ...(place ? GIVEN_ON_ECS : {}) })) {
+      const holds = (given[parameter] !== undefined) === (condition !== 'MakesCluster');
+      this.template.getCondition(condition).expression = Fn.conditionEquals(holds ? 'yes' : 'no', 'yes');
+    }
+    this.namespace = `Stagesweep/${Stack.of(this).stackName}`;
+    if (props.dashboard) {
+      const watch = include(this, 'Watch', 'dashboard', { Stack: Aws.STACK_NAME });
+      watch.getResource('ErrorLines').node.addDependency(this.template.getResource('Logs'));
+    }
+    for (const [where, expected] of [[this, EXPECTED], [Stack.of(this), EXPECTED_OF_STACK]] as const) {
+      for (const [id, reason] of expected) {
+        Validations.of(where).acknowledge({ id: `CloudFormation-Validate::${id}`, reason });
+      }
     }
 
     const queue = (name: string) => {
@@ -199,15 +238,72 @@ export class Stagesweep extends Construct {
     this.undeliveredEvents = queue('UndeliveredEvents');
     const role = this.template.getResource('Role') as iam.CfnRole;
     this.role = iam.Role.fromRoleArn(this, 'Role', role.attrArn);
+    const operator = this.template.getResource('OperatorRole') as iam.CfnRole;
+    this.operatorRole = iam.Role.fromRoleArn(this, 'OperatorRole', operator.attrArn);
     if (place || props.fleet) {
       const table = this.template.getResource('Ledger') as dynamodb.CfnTable;
       this.ledger = dynamodb.Table.fromTableArn(this, 'Ledger', table.attrArn);
     }
   }
 
+  /** Lets somebody assume the operator's role, with which every verb but `run` works on a workstation. */
+  public grantOperate(grantee: iam.IGrantable): iam.Grant {
+    return iam.Grant.addToPrincipal({ grantee, actions: ['sts:AssumeRole'], resourceArns: [this.operatorRole.roleArn] });
+  }
+
+  /** Lets somebody send events to the queue, such as a rule of the application's own. */
+  public grantSendEvents(grantee: iam.IGrantable): iam.Grant {
+    return this.queue.grantSendMessages(grantee);
+  }
+
+  /** A metric of docs/METRICS.md, such as `CleanupsFailed`. @default the sum over five minutes */
+  public metric(metricName: string, props?: cloudwatch.MetricOptions): cloudwatch.Metric {
+    return new cloudwatch.Metric({ namespace: this.namespace, metricName, statistic: 'Sum', ...props });
+  }
+
+  /** Rejected deployments that were taken down. */
+  public metricSucceeded(props?: cloudwatch.MetricOptions): cloudwatch.Metric {
+    return this.metric('CleanupsSucceeded', props);
+  }
+
+  /** Jobs that failed for now. */
+  public metricFailed(props?: cloudwatch.MetricOptions): cloudwatch.Metric {
+    return this.metric('CleanupsFailed', props);
+  }
+
+  /** Jobs that were refused. */
+  public metricRefused(props?: cloudwatch.MetricOptions): cloudwatch.Metric {
+    return this.metric('CleanupsRefused', props);
+  }
+
+  /** For how long nobody has polled the queue, in milliseconds. */
+  public metricPollAge(props?: cloudwatch.MetricOptions): cloudwatch.Metric {
+    return this.metric('PollAge', { statistic: 'Minimum', ...props });
+  }
+
   private parameterArn(name: string): string {
     return Stack.of(this).formatArn({ service: 'ssm', resource: 'parameter', resourceName: name.replace(/^\//, '') });
   }
+}
+
+/** A template with every parameter filled in, by what is given or by its default: none is left in the stack. */
+function include(scope: Construct, id: string, name: string, given: Record<string, unknown>): CfnInclude {
+  const templateFile = template(name);
+  // The same in a stack that is thrown away, to learn its parameters.
+  const declared = new CfnInclude(new Stack(), 'Declared', { templateFile });
+  const parameters: Record<string, unknown> = {};
+  for (const it of Stack.of(declared).node.findAll().filter((it) => it instanceof CfnParameter)) {
+    const byDefault = it.type.startsWith('List<') || it.type === 'CommaDelimitedList' ? [it.default ?? ''] : it.default;
+    parameters[it.node.id] = given[it.node.id] ?? byDefault;
+  }
+  const made = new CfnInclude(scope, id, { templateFile, parameters });
+  // What groups the parameters in the console, of which there are none left.
+  delete (made as unknown as { template: { Metadata?: unknown } }).template.Metadata;
+  // The compiler asks for what the rules ask for; and a rule may not name resources, such as the VPC.
+  for (const it of made.node.findAll()) {
+    if (it instanceof CfnRule) it.node.scope?.node.tryRemoveChild(it.node.id);
+  }
+  return made;
 }
 
 /** A list for a parameter of the template, unless it is empty. */

@@ -21,9 +21,11 @@ locals {
 }
 
 resource "aws_iam_role" "this" {
-  name               = var.role_name
-  description        = "What the stagesweep daemon of another account may do here"
-  assume_role_policy = data.aws_iam_policy_document.trust.json
+  name                 = var.role_name
+  description          = "What the stagesweep daemon of another account may do here"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
+  assume_role_policy   = data.aws_iam_policy_document.trust.json
 }
 
 data "aws_iam_policy_document" "trust" {
@@ -32,7 +34,7 @@ data "aws_iam_policy_document" "trust" {
 
     principals {
       type        = "AWS"
-      identifiers = [var.daemon_role_arn]
+      identifiers = compact([var.daemon_role_arn, var.operator_role_arn])
     }
 
     condition {
@@ -58,43 +60,19 @@ data "aws_iam_policy_document" "cleanup" {
 
   statement {
     sid       = "StagingParameter"
-    actions   = ["ssm:GetParameterHistory", "ssm:PutParameter"]
+    actions   = ["ssm:GetParameterHistory"]
     resources = [local.staging_arn]
   }
 
   statement {
-    sid = "Distributions"
-    actions = [
-      "cloudfront:GetDistribution",
-      "cloudfront:GetDistributionConfig",
-      "cloudfront:UpdateDistribution",
-    ]
+    sid       = "Distributions"
+    actions   = ["cloudfront:GetDistribution", "cloudfront:GetDistributionConfig"]
     resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
   }
 
   statement {
-    sid       = "DeleteStaging"
-    actions   = ["cloudfront:DeleteDistribution"]
-    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
-
-    # IAM knows no condition on what is a staging distribution. It can tell by a tag, if there is one.
-    dynamic "condition" {
-      for_each = var.delete_only_tagged ? ["staging"] : []
-
-      content {
-        test     = "StringEquals"
-        variable = "aws:ResourceTag/stagesweep"
-        values   = [condition.value]
-      }
-    }
-  }
-
-  statement {
-    sid = "Policies"
-    actions = [
-      "cloudfront:GetContinuousDeploymentPolicy",
-      "cloudfront:DeleteContinuousDeploymentPolicy",
-    ]
+    sid       = "Policies"
+    actions   = ["cloudfront:GetContinuousDeploymentPolicy"]
     resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
   }
 
@@ -116,6 +94,72 @@ data "aws_iam_policy_document" "cleanup" {
   }
 }
 
+# All that changes something of a deployment.
+resource "aws_iam_role_policy" "acting" {
+  count = var.mode == "act" ? 1 : 0
+
+  name   = "acting"
+  role   = aws_iam_role.this.id
+  policy = data.aws_iam_policy_document.acting.json
+}
+
+data "aws_iam_policy_document" "acting" {
+  statement {
+    sid       = "Record"
+    actions   = ["ssm:PutParameter"]
+    resources = [local.staging_arn]
+  }
+
+  statement {
+    sid       = "DetachAndDisable"
+    actions   = ["cloudfront:UpdateDistribution"]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
+  }
+
+  statement {
+    sid       = "DeleteStaging"
+    actions   = ["cloudfront:DeleteDistribution"]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:distribution/*"]
+
+    # IAM knows no condition on what is a staging distribution. It can tell by a tag, if there is one.
+    dynamic "condition" {
+      for_each = var.delete_only_tagged ? ["staging"] : []
+
+      content {
+        test     = "StringEquals"
+        variable = "aws:ResourceTag/stagesweep"
+        values   = [condition.value]
+      }
+    }
+  }
+
+  statement {
+    sid       = "DeletePolicies"
+    actions   = ["cloudfront:DeleteContinuousDeploymentPolicy"]
+    resources = ["arn:${local.partition}:cloudfront::${local.account}:continuous-deployment-policy/*"]
+  }
+
+  dynamic "statement" {
+    for_each = var.log_bucket_arn[*]
+
+    content {
+      sid       = "LegacyLogBucket"
+      actions   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
+      resources = [statement.value]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.web_acl_arn[*]
+
+    content {
+      sid       = "WebAcl"
+      actions   = ["wafv2:GetWebACL"]
+      resources = [statement.value]
+    }
+  }
+}
+
 # What `doctor` reads beyond what the daemon does.
 resource "aws_iam_role_policy" "doctor" {
   name   = "doctor"
@@ -131,42 +175,11 @@ data "aws_iam_policy_document" "doctor" {
   }
 }
 
-resource "aws_iam_role_policy" "legacy_log_bucket" {
-  count = var.log_bucket_arn == null ? 0 : 1
-
-  name = "legacy-log-bucket"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "LegacyLogBucket"
-      Effect   = "Allow"
-      Action   = ["s3:GetBucketAcl", "s3:PutBucketAcl"]
-      Resource = var.log_bucket_arn
-    }]
-  })
-}
-
-resource "aws_iam_role_policy" "web_acl" {
-  count = var.web_acl_arn == null ? 0 : 1
-
-  name = "web-acl"
-  role = aws_iam_role.this.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid      = "WebAcl"
-      Effect   = "Allow"
-      Action   = "wafv2:GetWebACL"
-      Resource = var.web_acl_arn
-    }]
-  })
-}
-
 # The event keeps the account that it is from; the daemon checks it against its configuration.
 resource "aws_cloudwatch_event_rule" "rejected" {
   name        = var.role_name
   description = "Rejected manual approvals, for stagesweep in another account"
+  tags        = var.tags
 
   event_pattern = jsonencode({
     source      = ["aws.codepipeline"]
@@ -202,7 +215,9 @@ resource "aws_cloudwatch_event_target" "daemon_account" {
 }
 
 resource "aws_iam_role" "forwarding" {
-  name = "${var.role_name}-forwarding"
+  name                 = "${var.role_name}-forwarding"
+  permissions_boundary = var.permissions_boundary
+  tags                 = var.tags
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
@@ -234,6 +249,7 @@ resource "aws_sqs_queue" "undelivered_events" {
   name                      = "${var.role_name}-undelivered-events"
   message_retention_seconds = 1209600
   sqs_managed_sse_enabled   = true
+  tags                      = var.tags
 }
 
 resource "aws_sqs_queue_policy" "undelivered_events" {

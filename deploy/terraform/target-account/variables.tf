@@ -3,6 +3,12 @@ variable "daemon_role_arn" {
   type        = string
 }
 
+variable "operator_role_arn" {
+  description = "The role of whoever is on call, with which verbs work here too; operator_role_arn of the daemon's module."
+  type        = string
+  default     = null
+}
+
 variable "external_id" {
   description = "The external_id of the target in the daemon's configuration. Choose one that nobody guesses."
   type        = string
@@ -27,6 +33,17 @@ variable "target" {
   default = {}
 }
 
+variable "mode" {
+  description = "With observe the role may not change anything; the daemon's configuration must say observe for these targets too. With act it may do what takes rejected deployments down."
+  type        = string
+  default     = "observe"
+
+  validation {
+    condition     = contains(["observe", "act"], var.mode)
+    error_message = "mode is observe or act."
+  }
+}
+
 variable "delete_only_tagged" {
   description = "Whether only distributions with the tag stagesweep = staging can be deleted."
   type        = bool
@@ -43,4 +60,16 @@ variable "web_acl_arn" {
   description = "The distributions' web ACL, if there is one; * stands for anything."
   type        = string
   default     = null
+}
+
+variable "permissions_boundary" {
+  description = "The ARN of the policy that bounds every role made here, if your organization asks for one."
+  type        = string
+  default     = null
+}
+
+variable "tags" {
+  description = "Tags of everything that takes some, beside the default_tags of your provider."
+  type        = map(string)
+  default     = {}
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::cli::terminal::{describe, held, line, rough};
+use crate::cli::terminal::{describe, found, held, line, rough};
 use crate::reconcile::dry_run::{Forecast, Planned};
 use crate::telemetry::{Milestone, What};
 
@@ -67,6 +67,7 @@ impl Progress {
                 self.advance();
                 self.say(describe(step));
             }
+            What::Found { step } => self.say(&format!("found: {}", found(step))),
             What::Waiting { wait } => {
                 self.waiting = Some((wait, Instant::now()));
                 if self.bar.is_none() {

@@ -18,7 +18,7 @@ const TICKS: i64 = 5;
 
 /// An SVG document; one block a job.
 pub(super) fn draw(records: &[&Record], now: Timestamp) -> String {
-    let rows = |record: &&&Record| i64::try_from(record.trail.spans().len()).unwrap_or_default();
+    let rows = |record: &&&Record| i64::try_from(record.spans().len()).unwrap_or_default();
     let height: i64 = records
         .iter()
         .map(|record| HEAD + ROW * (rows(&record) + 2))
@@ -38,7 +38,7 @@ pub(super) fn draw(records: &[&Record], now: Timestamp) -> String {
 
 /// Draws one job below `top` and returns where it ends.
 fn block(out: &mut String, record: &Record, now: Timestamp, top: i64) -> i64 {
-    let spans = record.trail.spans();
+    let spans = record.spans();
     let (from, until) = bounds(record, &spans, now);
     let x =
         |at: i64| LEFT + (at - from).max(0).saturating_mul(WIDTH - LEFT - RIGHT) / (until - from);
@@ -104,7 +104,7 @@ fn block(out: &mut String, record: &Record, now: Timestamp, top: i64) -> i64 {
                 y + 12,
                 match kind {
                     Kind::Applied => "#2f7d4f",
-                    Kind::WasDone => "#9bbfa8",
+                    Kind::Found => "#9bbfa8",
                     _ => "#555555",
                 }
             ),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{painted, took};
-use crate::cli::terminal::{Style, describe, moment, plain, rough};
+use crate::cli::terminal::{Style, describe, found, moment, plain, rough};
 use crate::domain::history::{Kind, Record, Span};
 
 /// How many columns the time axis has.
@@ -18,7 +18,7 @@ pub(super) fn label(span: &Span) -> String {
         Kind::Began => "a run began".to_owned(),
         Kind::Applied => describe(&span.name).to_owned(),
         Kind::Planned => format!("would be done: {}", describe(&span.name)),
-        Kind::WasDone => format!("found done: {}", describe(&span.name)),
+        Kind::Found => format!("found: {}", found(&span.name)),
         Kind::Ended => format!("the run ended: {}", describe(&span.name)),
         Kind::Waiting | Kind::Waited => {
             let what = describe(&span.name);
@@ -80,7 +80,7 @@ pub(super) fn draw(record: &Record, now: Timestamp, style: Style) -> String {
             line(what, id);
         }
     }
-    let spans = record.trail.spans();
+    let spans = record.spans();
     if spans.is_empty() {
         text.push_str("\n  No steps were recorded of this job.\n\n");
         return text;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::scene::Scene;
-use crate::cli::terminal::{describe, line};
+use crate::cli::terminal::{describe, found, line};
 use crate::telemetry::{Milestone, What};
 use embedded_aws::EmbeddedAws;
 
@@ -46,6 +46,7 @@ impl Report {
         let at = began.elapsed();
         match milestone.what {
             What::Applied { step } => story.steps.push((at, step, None)),
+            What::Found { step } => story.steps.push((at, found(step), None)),
             What::Waited { wait, took } => story.steps.push((at, wait, Some(took))),
             What::Ended { code, .. } => story.ended = Some((at, code)),
             What::Deleted => story.deleted += 1,

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{Options, Scene};
-use crate::cli::terminal::{self, describe, held};
+use crate::cli::terminal::{self, describe, found, held};
 use crate::telemetry::{Milestone, What};
 
 /// How often the waits on a terminal are redrawn.
@@ -72,6 +72,7 @@ impl Show {
         let said = match &milestone.what {
             What::Started { pipeline } => format!("rejected in {pipeline}: cleanup started"),
             What::Applied { step } => describe(step).to_owned(),
+            What::Found { step } => format!("found: {}", found(step)),
             What::Waiting { wait } => {
                 self.wait(&name, Some(describe(wait)));
                 if self.live.is_some() {

@@ -55,19 +55,41 @@ impl Named {
     }
 }
 
+/// A target that matches, and what is meant then or why it cannot be used.
+pub type Matching<'a> = (&'a Target, Result<Named, NotNamed>);
+
 /// Why a name leads to no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotNamed {
     /// No target matches it.
     #[error(
-        "no target matches the pipeline {pipeline:?}; name one that a target matches: {}{}",
+        "no target matches the pipeline {pipeline:?}; {}name one that a target matches: {}{}",
+        near.as_ref().map(|near| format!("did you mean {near:?}? Else ")).unwrap_or_default(),
         .targets.join(", "), by_its_arn(.pipeline)
     )]
     NoTarget {
         /// What was named.
         pipeline: String,
+        /// A pipeline with nearly this name that a target matches.
+        near: Option<String>,
         /// The targets' pipelines as written.
         targets: Vec<String>,
+    },
+    /// The pipeline is that of a target, the stage or the action is not.
+    #[error(
+        "the target {target} matches the pipeline {pipeline:?}, but its {what} is {is}, not {wanted:?}"
+    )]
+    AnotherApproval {
+        /// What was named.
+        pipeline: String,
+        /// The target that matches the pipeline.
+        target: String,
+        /// `stage` or `action`.
+        what: &'static str,
+        /// The target's.
+        is: String,
+        /// The one that was asked for.
+        wanted: String,
     },
     /// A target's pattern was named, and not a pipeline.
     #[error("{pattern:?} is a pattern; name one pipeline that it matches, such as {example:?}")]
@@ -103,6 +125,29 @@ pub enum NotNamed {
 /// # Errors
 /// [`NotNamed`] where there is none, or more than one.
 pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named, NotNamed> {
+    let mut all = all(targets, wanted, home)?;
+    match (all.pop(), all.is_empty()) {
+        (Some((_, only)), true) => only,
+        (last, _) => Err(NotNamed::Several {
+            pipeline: wanted.pipeline.to_owned(),
+            targets: all
+                .iter()
+                .chain(&last)
+                .map(|(target, _)| target.to_string())
+                .collect(),
+        }),
+    }
+}
+
+/// Finds every target that matches, each with the pipeline that is meant or why it cannot be used.
+///
+/// # Errors
+/// [`NotNamed`] where there is none.
+pub fn all<'a>(
+    targets: &'a Targets,
+    wanted: Wanted<'_>,
+    home: &Home,
+) -> Result<Vec<Matching<'a>>, NotNamed> {
     let pipeline = wanted.pipeline.to_owned();
     if let Some(target) = targets
         .iter()
@@ -113,45 +158,92 @@ pub fn find(targets: &Targets, wanted: Wanted<'_>, home: &Home) -> Result<Named,
             example: example(target.pipeline(), home),
         });
     }
-    let mut matching: Vec<_> = targets
+    let of_pipeline: Vec<_> = targets
         .iter()
-        .filter(|target| {
-            wanted
-                .stage
-                .is_none_or(|stage| target.stage().is_none_or(|it| it == stage))
-        })
-        .filter(|target| {
-            wanted
-                .action
-                .is_none_or(|action| target.action().is_none_or(|it| it == action))
-        })
         .filter_map(|target| {
             let arn = arn(wanted.pipeline, target, home)?;
             let resolved = target.resolve(&arn);
             (resolved != Err(ResolveError::NoTarget)).then_some((target, arn, resolved))
         })
         .collect();
-    if matching.len() > 1 {
-        return Err(NotNamed::Several {
-            pipeline,
-            targets: matching
-                .iter()
-                .map(|(target, ..)| target.to_string())
-                .collect(),
-        });
-    }
-    let Some((target, arn, resolved)) = matching.pop() else {
+    let Some((first, ..)) = of_pipeline.first() else {
         return Err(NotNamed::NoTarget {
+            near: near(wanted.pipeline, targets),
             pipeline,
             targets: targets.iter().map(ToString::to_string).collect(),
         });
     };
-    Ok(Named {
-        pipeline: arn,
-        stage: target.stage().map(str::to_owned),
-        action: target.action().map(str::to_owned),
-        target: resolved.map_err(|error| NotNamed::Unusable { pipeline, error })?,
+    let first = another_approval(first, wanted);
+    let matching = of_pipeline
+        .into_iter()
+        .filter(|(target, ..)| another_approval(target, wanted).is_none());
+    let named: Vec<_> = matching
+        .map(|(target, arn, resolved)| {
+            let pipeline = pipeline.clone();
+            let named = resolved.map_err(|error| NotNamed::Unusable { pipeline, error });
+            let named = named.map(|resolved| Named {
+                pipeline: arn,
+                stage: target.stage().map(str::to_owned),
+                action: target.action().map(str::to_owned),
+                target: resolved,
+            });
+            (target, named)
+        })
+        .collect();
+    match first {
+        Some(another) if named.is_empty() => Err(another),
+        _ => Ok(named),
+    }
+}
+
+/// Why a target that matches the pipeline is not the one that is meant, if it is not.
+fn another_approval(target: &Target, wanted: Wanted<'_>) -> Option<NotNamed> {
+    let parts = [
+        ("stage", target.stage(), wanted.stage),
+        ("action", target.action(), wanted.action),
+    ];
+    let other = parts.into_iter().find_map(|(what, is, wanted)| {
+        let (is, wanted) = is.zip(wanted)?;
+        (is != wanted).then_some((what, is, wanted))
+    });
+    other.map(|(what, is, another)| NotNamed::AnotherApproval {
+        pipeline: wanted.pipeline.to_owned(),
+        target: target.pipeline().to_owned(),
+        what,
+        is: is.to_owned(),
+        wanted: another.to_owned(),
     })
+}
+
+/// The nearest name that a target matches: a slip of the hand away, or with this beginning.
+fn near(pipeline: &str, targets: &Targets) -> Option<String> {
+    let name_of =
+        |text: &str| Arn::parse(text).map_or(text.to_owned(), |it| it.resource.to_owned());
+    let wanted = name_of(pipeline);
+    let candidates = targets.iter().flat_map(|target| {
+        let pattern = name_of(target.pipeline());
+        let Some((prefix, rest)) = pattern.split_once('{') else {
+            return vec![pattern];
+        };
+        let suffix = rest.split_once('}').map_or("", |(_, suffix)| suffix);
+        if suffix.contains('{') {
+            return Vec::new();
+        }
+        // A capture that took any part of what was written.
+        let taken = wanted.strip_prefix(prefix).unwrap_or(&wanted);
+        let ends = taken.char_indices().map(|(at, c)| at + c.len_utf8());
+        ends.map(|end| format!("{prefix}{}{suffix}", &taken[..end]))
+            .collect()
+    });
+    let length = wanted.chars().count();
+    candidates
+        .filter_map(|candidate| {
+            let distance = strsim::damerau_levenshtein(&wanted, &candidate);
+            let slip = distance <= (length / 4).max(1) && distance < length;
+            (slip || length >= 4 && candidate.starts_with(&wanted)).then_some((distance, candidate))
+        })
+        .min()
+        .map(|(_, candidate)| candidate)
 }
 
 /// The pipeline that a text names, as the target would hear of it in an event.
@@ -313,5 +405,32 @@ mod tests {
         assert!(named(&two, "shop", Some("Review")).is_ok());
         assert!(said("{a}-x", None).contains("\"shop-x\""));
         assert!(said("blog", None).contains("{a}-x / Approve / Approve"));
+        let wrong = "the target shop matches the pipeline \"shop\", but its stage is Approve, not \"Aprove\"";
+        assert_eq!(said("shop", Some("Aprove")), wrong);
+    }
+
+    #[test]
+    fn the_nearest_pipeline_that_a_target_matches_is_named() {
+        let two = targets(&[
+            ("{service}-frontend-pipeline", "Approve"),
+            ("landing", "Approve"),
+        ]);
+        let near = |text| match named(&two, text, None) {
+            Err(NotNamed::NoTarget { near, .. }) => near,
+            other => panic!("{text}: {other:?}"),
+        };
+        for (written, meant) in [
+            ("demo-1-frontend", Some("demo-1-frontend-pipeline")),
+            ("demo-1-fronted-pipeline", Some("demo-1-frontend-pipeline")),
+            ("lnading", Some("landing")),
+            ("blog", None),
+        ] {
+            assert_eq!(near(written).as_deref(), meant, "{written}");
+        }
+        let said = named(&two, "lnading", None).unwrap_err().to_string();
+        assert!(
+            said.contains("did you mean \"landing\"? Else name one"),
+            "{said}"
+        );
     }
 }

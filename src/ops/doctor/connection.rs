@@ -1,7 +1,7 @@
 //! How AWS is reached, as the environment and the profile say: the queue's endpoint, proxies, authorities.
 //! Calls nobody.
 
-use super::{CREDENTIALS, Check};
+use super::{CREDENTIALS, Check, EVERYTHING, skipped};
 use crate::aws::{Asked, NotSignedIn, Settings, queue_endpoint};
 use crate::config::Config;
 use crate::domain::error_class::ErrorClass;
@@ -37,8 +37,8 @@ pub fn not_signed_in(error: &NotSignedIn, config: &Config, asked: &Asked) -> Vec
         ErrorClass::NoCredentials => CREDENTIALS,
         _ => "set what it says",
     };
-    let remedy = format!("{remedy}; nothing in the account was looked at");
     let mut checks = connection(config, asked);
     checks.push(Check::failure("credentials", error.to_string(), remedy));
+    checks.push(skipped(EVERYTHING));
     checks
 }

@@ -8,6 +8,7 @@ use super::Check;
 use crate::aws::Connector;
 use crate::config::{Config, LedgerBackend};
 use crate::domain::error_class::ErrorClass;
+use crate::domain::words::counted;
 use crate::ledger::{EmbeddedLedger, LedgerError};
 use crate::runtime::clock::Clock;
 use crate::telemetry::chain;
@@ -48,7 +49,7 @@ fn embedded(path: &Path, clock: &Clock) -> Check {
             "there is none yet",
             "none is needed before the first start; else run this where the daemon runs",
         ),
-        (Ok(records), Ok(())) => Check::ok(NAME, format!("{} job(s)", records.len())),
+        (Ok(records), Ok(())) => Check::ok(NAME, counted(records.len(), "job")),
         (Ok(_) | Err(LedgerError::Missing { .. }), Err(why)) => Check::failure(
             NAME,
             why,

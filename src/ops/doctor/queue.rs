@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::queue_policy::{QueuePolicy, Verdict};
-use super::{Check, Preflight, Scene, Status, people, rule};
+use super::{Check, Preflight, Scene, Status, people, rule, skipped};
 use crate::aws::sqs::{QueueAttributes, beside};
 use crate::config::Config;
 use crate::config::FIFO;
 use crate::config::is_fifo;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::words::counted;
 
 /// With fewer receives, a failure that would have passed ends in the dead-letter queue, and so does a rejection
 /// whose target a rolling update is just bringing: ten of them are some 25 minutes, by the default backoff.
@@ -24,6 +25,10 @@ pub(super) const READ: &str = "sqs:GetQueueAttributes on it";
 
 const FIFO_REMEDY: &str =
     "send the rule's events to a standard queue, and name that one in queue.url";
+
+/// What is looked at of a queue that can be read.
+const OF_THE_QUEUE: &str = "the queue's redrive policy, retention, visibility timeout, policy, rules, encryption \
+                            and dead-letter queue";
 
 /// The key that AWS manages for SQS. Its policy cannot be changed, so that no other service may use it.
 const AWS_MANAGED_KEY: &str = "alias/aws/sqs";
@@ -41,9 +46,12 @@ pub(super) async fn examine(scene: &Scene<'_>) -> (Vec<Check>, Option<QueueAttri
         Err(error) if error.class == ErrorClass::NotFound => {
             let remedy = "check queue.url, the region and the account";
             let check = Check::failure("queue", "there is no such queue", remedy);
-            return (vec![check.about(url)], None);
+            return (vec![check.about(url), skipped(OF_THE_QUEUE)], None);
         }
-        Err(error) => return (vec![Check::call("queue", &error, READ).about(url)], None),
+        Err(error) => {
+            let check = Check::call("queue", &error, READ).about(url);
+            return (vec![check, skipped(OF_THE_QUEUE)], None);
+        }
     };
     let said = format!(
         "{} visible, {} in flight, {} delayed",
@@ -178,11 +186,12 @@ fn visibility(config: &Config, attributes: &QueueAttributes) -> Check {
 fn dead_letters(queue: &QueueAttributes, dead: &QueueAttributes) -> Check {
     const NAME: &str = "dead-letter queue";
     let waiting = dead.visible + dead.in_flight + dead.delayed;
+    let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
     if waiting > 0 {
         return Check::warning(
             NAME,
-            format!("{waiting} message(s) wait in it"),
-            "read the reason in the daemon's log (`refused`, `failed for now`), mend it, and redrive them",
+            format!("{} in it", counted(waiting, "message")),
+            "`stagesweep dead-letters` shows why; fix that, and redrive them",
         );
     }
     // A message keeps the time it was first sent at: in a shorter retention it would be gone at once.

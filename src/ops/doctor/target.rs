@@ -10,8 +10,9 @@ use crate::domain::binding::Slot;
 use crate::domain::decision::Distribution;
 use crate::domain::targets::lookup::{self, Named};
 use crate::domain::targets::{Access, Target};
+use crate::domain::words::counted;
 use crate::reconcile::accounts::Accounts;
-use crate::reconcile::dry_run::{End, look};
+use crate::reconcile::dry_run::{End, Forecast, Planned, look};
 use crate::runtime::programs;
 use crate::telemetry::chain;
 
@@ -170,9 +171,9 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
                 End::Done(outcome) => Check::ok(
                     PIPELINE,
                     format!(
-                        "a rejection would come to {} in {} step(s)",
+                        "a rejection would come to {}{}",
                         outcome.code(),
-                        forecast.steps.len()
+                        amount(&forecast)
                     ),
                 ),
                 End::Open => Check::ok(PIPELINE, "a rejection would wait for what others do"),
@@ -185,6 +186,21 @@ async fn pipeline(accounts: &Accounts, named: &Named) -> (Check, Reach) {
         }
     };
     (check.about(about), reach)
+}
+
+/// How much there is to do: ` in 5 changes and 2 waits`; nothing where there is nothing.
+fn amount(forecast: &Forecast) -> String {
+    let waits = forecast.steps.iter();
+    let waits = waits.filter(|it| matches!(it, Planned::Wait(_))).count();
+    match (forecast.steps.len() - waits, waits) {
+        (0, 0) => String::new(),
+        (changes, 0) => format!(" in {}", counted(changes, "change")),
+        (changes, waits) => format!(
+            " in {} and {}",
+            counted(changes, "change"),
+            counted(waits, "wait")
+        ),
+    }
 }
 
 /// The parameters of these names that the target can come to.

@@ -10,7 +10,8 @@ use crate::domain::decision::Outcome;
 use crate::domain::error_class::Conflict;
 use crate::domain::event::Rejection;
 use crate::domain::history::News;
-use crate::domain::targets::ResolvedTarget;
+use crate::domain::targets::{Mode, ResolvedTarget};
+use crate::domain::words::found;
 use crate::runtime::programs::Finish;
 use crate::telemetry::metrics::{
     CLEANUP_DURATION, CLEANUPS_FAILED, CLEANUPS_OBSERVED, CLEANUPS_REFUSED, CLEANUPS_STARTED,
@@ -58,10 +59,16 @@ pub struct JobStarted<'a> {
     pub event_age: Duration,
     /// An earlier claim had bound the job already.
     pub resumed: bool,
+    /// The target's.
+    pub mode: Mode,
 }
 
 impl Event for JobStarted<'_> {
     fn record(&self, metrics: &Metrics) {
+        let only = match self.mode {
+            Mode::Act => "",
+            Mode::Observe => "; it is only observed",
+        };
         info!(
             execution.id = self.rejection.execution_id,
             pipeline = self.rejection.pipeline.name,
@@ -69,7 +76,8 @@ impl Event for JobStarted<'_> {
             review.comment = self.rejection.comment,
             event.age_ms = ms(self.event_age),
             resumed = self.resumed,
-            "{} started",
+            mode = self.mode.to_string(),
+            "{} started{only}",
             self.work
         );
         metrics.add(CLEANUPS_STARTED, 1);
@@ -143,15 +151,24 @@ impl Event for StepDeferred {
     }
 }
 
-/// A step's target was gone already.
-pub struct StepWasDone {
+/// A step is found done: by an earlier run, by somebody else, or by a change whose answer was lost.
+pub struct StepFound<'a> {
+    /// The pipeline execution.
+    pub execution_id: &'a str,
     /// The step.
     pub step: &'static str,
 }
 
-impl Event for StepWasDone {
+impl Event for StepFound<'_> {
     fn record(&self, _metrics: &Metrics) {
-        info!(step = self.step, "step was done already");
+        info!(step = self.step, "found: {}", found(self.step));
+    }
+
+    fn milestone(&self) -> Option<Milestone> {
+        Some(Milestone {
+            execution_id: self.execution_id.to_owned(),
+            what: What::Found { step: self.step },
+        })
     }
 }
 

@@ -126,16 +126,26 @@ pub struct MessageReleased<'a> {
     pub delay: Duration,
     /// Why.
     pub reason: &'static str,
+    /// It was released for that before.
+    pub again: bool,
 }
 
 impl Event for MessageReleased<'_> {
     fn record(&self, metrics: &Metrics) {
-        info!(
-            message.id = self.message_id,
-            message.visible_in_ms = ms(self.delay),
-            reason = self.reason,
-            "message released"
-        );
+        macro_rules! released {
+            ($level:ident) => {
+                $level!(
+                    message.id = self.message_id,
+                    message.visible_in_ms = ms(self.delay),
+                    reason = self.reason,
+                    "message released"
+                )
+            };
+        }
+        match self.again {
+            false => released!(info),
+            true => released!(debug),
+        }
         metrics.add_by_reason(MESSAGES_RELEASED, self.reason);
     }
 }

@@ -45,7 +45,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_TO_CATCH: u64 = 1_000;
 
 /// Seeds that found a defect once, be it one of the daemon or of the world around it.
-const REGRESSIONS: [(u64, &str); 31] = [
+const REGRESSIONS: [(u64, &str); 36] = [
     (
         216,
         "daemon: nobody was told of a dead letter whose lease was lost while its job went on for \
@@ -176,6 +176,27 @@ const REGRESSIONS: [(u64, &str); 31] = [
         "checker: production that the pipeline's own cleanup had switched off before was ours",
     ),
     (3923, "world: a rejection came before its approval began"),
+    (
+        3628,
+        "daemon: a write of the same id that this or another execution may have made was taken for a \
+         later deployment, and what this one had deployed was left",
+    ),
+    (
+        5772,
+        "checker: of what a person cleaned, a notice was expected",
+    ),
+    (
+        5934,
+        "daemon: one stale look at a distribution undid what had been seen, and another execution's was taken",
+    ),
+    (
+        6060,
+        "daemon: a record whose answer was lost had covered a value, which was not put back",
+    ),
+    (
+        6293,
+        "world: a person's clock was not that of the machine whose file the ledger is",
+    ),
 ];
 
 fn variable(name: &str) -> Option<u64> {

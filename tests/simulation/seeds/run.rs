@@ -600,6 +600,15 @@ staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
         .unwrap()
     }
 
+    /// A file is the ledger of one machine, which has one clock.
+    pub(super) fn clock_of_a_person(&self) -> Clock {
+        if self.scenario.is_fleet() {
+            return self.clock.clone();
+        }
+        let skew = &self.daemons[0].fate.skew;
+        self.clock.on_another_machine(Arc::clone(skew))
+    }
+
     fn start(&mut self, daemon: usize) {
         self.lives += 1;
         let slot = &self.daemons[daemon];

@@ -149,7 +149,8 @@ impl Play<'_> {
             deaths: self.deaths.clone(),
         });
         self.persons.push(Arc::clone(&life));
-        let means = self.equip(&life, self.clock.clone(), None, Arc::default());
+        let clock = self.clock_of_a_person();
+        let means = self.equip(&life, clock, None, Arc::default());
         let checker = Arc::clone(&self.checker);
         tokio::spawn(async move {
             let clock = means.clock.clone();

@@ -14,6 +14,7 @@ use self::dispatch::{Plan, Step};
 use crate::faults::plan::{Entrance, Exit};
 use crate::wire::exchange::{Call, Change, Exchange, Failure, Reply};
 use crate::wire::journal::{Entry, Seen};
+use crate::wire::recorder;
 use crate::world::aws::EmbeddedAws;
 use crate::world::state::State;
 
@@ -26,17 +27,25 @@ impl EmbeddedAws {
         let call = Call::identify(&request, |caller| {
             self.state().identities.account_of(caller)
         });
-        let mut plan = self.inner.injector.plan(&call);
+        let exchange = self.exchange(&call, &request).await;
+        if let Exchange::Reply(response) = &exchange {
+            recorder::record(&call, &request, response);
+        }
+        exchange
+    }
+
+    async fn exchange(&self, call: &Call, request: &Request<Vec<u8>>) -> Exchange {
+        let mut plan = self.inner.injector.plan(call);
         let delay = plan.delay + self.state().settings.latency;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         for hook in &plan.before {
-            hook(self, &call);
+            hook(self, call);
         }
         let request_id = self.state().request_ids.uuid();
-        if matches!(plan.entrance, Entrance::Proceed) && self.is_too_fast(&call) {
-            plan.throttle(&call);
+        if matches!(plan.entrance, Entrance::Proceed) && self.is_too_fast(call) {
+            plan.throttle(call);
         }
         let refused = match &plan.entrance {
             Entrance::Proceed => None,
@@ -45,7 +54,7 @@ impl EmbeddedAws {
             Entrance::Hang => Some(Seen::Nothing),
         };
         if let Some(seen) = refused {
-            self.record(&self.state(), &call, &plan, seen, None, None);
+            self.record(&self.state(), call, &plan, seen, None, None);
         }
         match plan.entrance {
             Entrance::Proceed => {}
@@ -57,9 +66,9 @@ impl EmbeddedAws {
             Entrance::Drop => return Exchange::Dropped,
             Entrance::Hang => std::future::pending().await,
         }
-        let result = self.carry_out(&call, &request, &plan).await;
+        let result = self.carry_out(call, request, &plan).await;
         for hook in &plan.after {
-            hook(self, &call);
+            hook(self, call);
         }
         let reply = match plan.exit {
             Exit::Answer => match result {

@@ -243,11 +243,7 @@ impl Sqs {
                 })),
             }
         }
-        let mut result = json!({ "Successful": successful });
-        if !failed.is_empty() {
-            result["Failed"] = Value::Array(failed);
-        }
-        let reply = Reply::json(&result);
+        let reply = Reply::json(&json!({ "Successful": successful, "Failed": failed }));
         Ok(if said.is_empty() {
             reply
         } else {
