@@ -26,7 +26,7 @@ use crate::domain::words::counted;
 use crate::ledger::{Ledger, Unfinished};
 use crate::ops::clean::{ByHand, Cleaned, Order};
 use crate::reconcile::accounts::Accounts;
-use crate::reconcile::dry_run::{End, Forecast, Found, look};
+use crate::reconcile::dry_run::{End, Forecast, Found, Planned, look};
 use crate::reconcile::{Done, Ended, Refused};
 use crate::runtime::clock::Clock;
 use crate::runtime::programs::Processes;

@@ -599,6 +599,7 @@ mod tests {
             updated: at(updated),
             production_id: None,
             staging_id: None,
+            policy_id: None,
             evidence: Evidence::default(),
             trail,
         }
