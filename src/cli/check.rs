@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::aws::settings::Said;
+use serde_json::{Map, Value, json};
+
+use super::json;
+use super::terminal::print_json;
+use crate::aws::settings::{Misconfigured, Said};
 use crate::aws::{Asked, Settings, queue_endpoint};
 use crate::config::{Config, FIFO, Origins, is_fifo};
-use crate::domain::targets::Target;
+use crate::domain::targets::{Program, Target};
 use crate::domain::words::counted;
 
 /// What `check` takes.
@@ -25,6 +29,9 @@ pub struct Options {
     /// Write faults and warnings only.
     #[arg(short, long)]
     quiet: bool,
+    /// Write one JSON document.
+    #[arg(long, conflicts_with_all = ["event", "pipeline", "quiet"])]
+    json: bool,
 }
 
 /// Writes a summary of the effective configuration to `out`, or what it makes of an event or a pipeline; and
@@ -40,6 +47,9 @@ pub fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<u8> {
+    if options.json {
+        return check_json(path, asked, env).map(|()| 0);
+    }
     let (config, origins) = Config::load_with_origins(path, env)?;
     let settings = Settings::of_variables(asked, env);
     let mut status = 0;
@@ -56,12 +66,8 @@ pub fn check(
     } else if !options.quiet {
         out.write_all(summary(path, &config, &origins, settings.as_ref().ok()).as_bytes())?;
     }
-    if is_fifo(&config.queue.url) {
-        writeln!(err, "warning: queue.url: {FIFO}; use a standard queue")?;
-    }
-    let wrong = settings.and_then(|it| it.check());
-    if let Err(misconfigured) = wrong {
-        writeln!(err, "warning: {misconfigured}")?;
+    for warning in warnings(&config, settings) {
+        writeln!(err, "warning: {warning}")?;
     }
     Ok(status)
 }
@@ -117,6 +123,82 @@ fn of_target(target: &Target, config: &Config) -> Vec<(&'static str, String)> {
     said
 }
 
+/// What is valid, and yet not as it should be.
+fn warnings(config: &Config, settings: Result<Settings, Misconfigured>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if is_fifo(&config.queue.url) {
+        warnings.push(format!("queue.url: {FIFO}; use a standard queue"));
+    }
+    let wrong = settings.and_then(|it| it.check());
+    warnings.extend(wrong.err().map(|it| it.to_string()));
+    warnings
+}
+
+/// The same for a program, to standard output. Its faults are there too.
+///
+/// # Errors
+/// As [`check`].
+fn check_json(path: &Path, asked: &Asked, env: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    let (config, origins) = match Config::load_with_origins(path, env) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            let listed = faults.iter().map(json::fault);
+            let rest = json!({
+                "config": null, "sources": {}, "aws": null, "targets": [],
+                "faults": listed.collect::<Vec<_>>(),
+            });
+            let came = json::came("invalid", None, None);
+            print_json(&json::document("check", &[], [came, rest]))?;
+            return Err(faults.into());
+        }
+    };
+    let settings = Settings::of_variables(asked, env);
+    let places = settings.iter().flat_map(|it| places(it, &config));
+    let aws: Map<String, Value> = places
+        .map(|(key, said)| {
+            let value = Some(said.value).filter(|it| it != NOT_KNOWN);
+            let said = json!({ "value": value, "source": said.from });
+            (key.replace(' ', "_"), said)
+        })
+        .collect();
+    let sources = origins.places().iter();
+    let sources = sources.map(|(key, place)| (key.clone(), place.to_string().into()));
+    let rest = json!({
+        "config": config.values(),
+        "sources": sources.collect::<Map<_, _>>(),
+        "aws": aws,
+        "targets": config.targets.iter().map(target).collect::<Vec<_>>(),
+        "faults": [],
+    });
+    let came = json::came("valid", None, None);
+    let warnings = warnings(&config, settings);
+    print_json(&json::document("check", &warnings, [came, rest]))
+}
+
+/// One target for a program: its texts as written, with the values that it takes from `[cleanup]`.
+fn target(target: &Target) -> Value {
+    let (production, staging) = target.parameters().unzip();
+    let access: BTreeMap<_, _> = target.access().collect();
+    json!({
+        "target": target.pipeline(),
+        "stage": target.stage(),
+        "action": target.action(),
+        "deploy_stage": target.deploy_stage(),
+        "mode": target.mode().code(),
+        "delay_ms": json::ms(target.delay()),
+        "production_parameter": production,
+        "staging_parameter": staging,
+        "role_arn": access.get("role_arn"),
+        "pipeline_role_arn": access.get("pipeline_role_arn"),
+        "external_id": access.get("external_id"),
+        "region": access.get("region"),
+        "run": target.program().map(Program::words),
+    })
+}
+
+/// What stands for a region that nothing says.
+const NOT_KNOWN: &str = "not known";
+
 /// Where AWS is asked, and who says so.
 fn places(settings: &Settings, config: &Config) -> Vec<(&'static str, Said)> {
     let of_url = config.queue.region.clone().map(|value| Said {
@@ -124,7 +206,7 @@ fn places(settings: &Settings, config: &Config) -> Vec<(&'static str, Said)> {
         from: "queue.url".to_owned(),
     });
     let nobody = || Said {
-        value: "not known".to_owned(),
+        value: NOT_KNOWN.to_owned(),
         from: "set AWS_REGION, unless the instance tells".to_owned(),
     };
     let region = settings.region();

@@ -1,5 +1,6 @@
 //! `clean`: one cleanup by hand, with progress on the terminal.
 
+mod document;
 mod halfway;
 mod progress;
 
@@ -7,7 +8,6 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use anyhow::Context;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ use crate::domain::targets::lookup::Named;
 use crate::ledger::{Ledger, Unfinished};
 use crate::ops::clean::{ByHand, Cleaned, Order};
 use crate::reconcile::accounts::Accounts;
-use crate::reconcile::dry_run::{End, Forecast, Found, Planned, look};
+use crate::reconcile::dry_run::{End, Forecast, Found, look};
 use crate::reconcile::{Done, Ended, Refused};
 use crate::runtime::clock::Clock;
 use crate::runtime::programs::Processes;
@@ -88,10 +88,15 @@ pub(super) async fn clean(
             named.target.label
         );
     };
+    let mut warnings = Vec::new();
     if let Some(missing) = setup.missing_ledger() {
-        eprintln!(
-            "stagesweep: {missing}; this makes one, of which a daemon whose ledger is elsewhere does not know"
+        let warning = format!(
+            "{missing}; this makes one, of which a daemon whose ledger is elsewhere does not know"
         );
+        if !options.json {
+            eprintln!("stagesweep: {warning}");
+        }
+        warnings.push(warning);
     }
     let place = accounts.place(parameters, access);
     let ledger = setup.ledger_beside().await?;
@@ -125,6 +130,10 @@ pub(super) async fn clean(
     }
     let Some(order) = order(&named, resumes, &found, &forecast) else {
         if let Some(record) = at_work(&records, &named) {
+            if options.json {
+                print_json(&document::busy(&named, &warnings, &forecast, record))?;
+                return Ok(FATAL);
+            }
             eprintln!(
                 "stagesweep: {}; nothing was changed. Watch it with `stagesweep history show {}`",
                 being_cleaned(record),
@@ -133,7 +142,8 @@ pub(super) async fn clean(
             return Ok(FATAL);
         }
         if options.json {
-            print_json(&plan::document(&named, place, &found, &forecast))?;
+            let came = plan::came(&found, place, &forecast);
+            print_json(&document::nothing(&named, &warnings, &forecast, came))?;
         }
         return Ok(match forecast.end {
             End::Refused(_) => FATAL,
@@ -148,6 +158,7 @@ pub(super) async fn clean(
         forecast,
         done,
         target,
+        warnings: &warnings,
     };
     perform(
         &setup, accounts, ledger, &order, &shown, options, milestones,
@@ -162,6 +173,7 @@ struct Shown<'a> {
     done: Vec<&'a str>,
     /// What was named.
     target: &'a TargetArgument,
+    warnings: &'a [String],
 }
 
 /// What is to be cleaned: the open job, or else what the parameter names.
@@ -315,21 +327,19 @@ async fn perform(
         now: &made,
     };
     let halfway = halfway::said(&shown.forecast, &halfway, shown.target);
-    let verdict = verdict(setup, order, cleaned?, &halfway).await;
+    let cleaned = cleaned?;
+    let outcome = document::outcome(&cleaned);
+    let verdict = verdict(setup, order, cleaned, &halfway).await;
     if options.json {
-        let steps = shown.forecast.steps.iter().map(Planned::name);
-        print_json(&json!({
-            "pipeline": order.named.pipeline.to_string(),
-            "staging_id": order.staging_id,
-            "key": order.key().as_str(),
-            "clean": verdict.clean,
-            "code": verdict.code,
-            "detail": verdict.detail,
-            "resumed": order.resumes.is_some(),
-            "done_before": shown.done,
-            "planned": steps.collect::<Vec<_>>(),
-            "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }))?;
+        let records = setup.history().await.unwrap_or_default();
+        let record = open_job::of_key(&records, &order.key());
+        let ended = document::End {
+            outcome,
+            verdict: &verdict,
+            record,
+            took: began.elapsed(),
+        };
+        print_json(&document::ended(order, shown, &ended))?;
     } else if verdict.clean {
         let style = Style::stdout();
         print(&format!("{} {}\n", style.good("Done:"), verdict.detail))?;

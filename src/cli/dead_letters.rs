@@ -11,7 +11,7 @@ use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json};
 use super::usage::limit;
 use super::width::Width;
-use super::{FATAL, Invocation};
+use super::{FATAL, Invocation, json};
 use crate::aws::sqs::{Message, Queue, beside};
 use crate::daemon::CannotStart;
 use crate::domain::error_class::ErrorClass;
@@ -67,8 +67,13 @@ pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow
     let dead = open(&beside(url, &arn));
     // That the ledger cannot be read takes the reasons away, and nothing else.
     let records = setup.history().await;
+    let mut warnings = Vec::new();
     if let Err(error) = &records {
-        eprintln!("stagesweep: {}; why jobs ended is not known", chain(error));
+        let warning = format!("{}; why jobs ended is not known", chain(error));
+        if !options.json {
+            eprintln!("stagesweep: {warning}");
+        }
+        warnings.push(warning);
     }
     let unreadable = records.is_err();
     let messages = look(&dead, options.limit.get())
@@ -97,14 +102,16 @@ pub(super) async fn dead_letters(from: &Invocation, options: &Options) -> anyhow
         .map(|letter| &letter.message)
         .collect();
     if options.json {
-        print_json(&document(&letters, &results))?;
+        let items: Vec<Value> = letters.iter().map(|it| item(it, &results)).collect();
+        let items = json!({ "items": items, "not_sent": not });
+        print_json(&json::document("dead_letters", &warnings, [items]))?;
     } else {
         let listing = listing(&letters, &results, Style::stdout());
         print(&options.width.fit(&listing))?;
     }
     // After what was done is reported: they come back by themselves, too.
     give_back(&dead, &rest).await?;
-    for why in &not {
+    for why in not.iter().filter(|_| !options.json) {
         eprintln!("stagesweep: {why}");
     }
     let failed = results.iter().any(|(_, sent)| sent.is_err()) || unreadable || !not.is_empty();
@@ -211,20 +218,29 @@ fn listing(letters: &[DeadLetter], results: &Results<'_>, style: Style) -> Strin
     text
 }
 
-/// The same for a program. Keys are only ever added.
-fn document(letters: &[DeadLetter], results: &Results<'_>) -> Value {
-    let letters = letters.iter().map(|letter| {
-        let redriven = result_of(letter, results);
-        json!({
-            "message_id": letter.message.message_id,
-            "sent_at": letter.message.sent_at.map(|at| at.to_string()),
-            "pipeline": letter.reason.pipeline,
-            "execution_id": letter.reason.execution_id,
-            "reason": letter.reason.code,
-            "detail": letter.reason.detail,
-            "redriven": redriven.is_some_and(Result::is_ok),
-            "error": redriven.and_then(|result| result.as_ref().err()),
-        })
+/// The same for a program.
+fn item(letter: &DeadLetter, results: &Results<'_>) -> Value {
+    let (message, reason) = (&letter.message, &letter.reason);
+    let redriven = result_of(letter, results);
+    let outcome = match redriven {
+        Some(Ok(())) => "redriven",
+        Some(Err(_)) | None => "dead_lettered",
+    };
+    let rejection = reason.rejection.as_ref();
+    let arn = rejection.map(|it| it.pipeline.to_string());
+    let about = json::About {
+        pipeline: reason.pipeline.as_deref(),
+        pipeline_arn: arn.as_deref(),
+        target: reason.target.as_deref(),
+        stage: rejection.map(|it| it.stage.as_str()),
+        action: rejection.map(|it| it.action.as_str()),
+        execution_id: reason.execution_id.as_deref(),
+    };
+    let came = json::came(outcome, Some(&reason.code), Some(&reason.detail));
+    let rest = json!({
+        "message_id": message.message_id,
+        "sent_at": message.sent_at.map(json::time),
+        "error": redriven.and_then(|result| result.as_ref().err()),
     });
-    json!(letters.collect::<Vec<_>>())
+    json::joined([about.document(), came, rest])
 }

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::FATAL;
-use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, plain, print, print_json};
 use super::width::{Width, of_terminal};
+use super::{FATAL, Invocation, json};
 use crate::aws::NotSignedIn;
 use crate::domain::arn::{Arn, is_account};
 use crate::domain::targets::NotAtHome;
@@ -86,19 +85,7 @@ fn show(checks: &[Check], options: &Options) -> anyhow::Result<u8> {
     let worst = checks.iter().map(|check| check.status).max();
     let worst = worst.unwrap_or(Status::Ok);
     if options.json {
-        let documents = checks.iter().map(|check| {
-            json!({
-                "check": check.name,
-                "subject": check.subject,
-                "status": check.status.code(),
-                "detail": check.detail,
-                "remedy": check.remedy,
-            })
-        });
-        print_json(&json!({
-            "status": worst.code(),
-            "checks": documents.collect::<Vec<_>>(),
-        }))?;
+        print_json(&document(checks, worst))?;
     } else {
         let listing = listing(checks, options.quiet, Style::stdout());
         // What is piped is searched by lines.
@@ -111,6 +98,22 @@ fn show(checks: &[Check], options: &Options) -> anyhow::Result<u8> {
         Status::Ok | Status::Warning => 0,
         Status::Failure => FATAL,
     })
+}
+
+/// The same for a program.
+fn document(checks: &[Check], worst: Status) -> Value {
+    let items = checks.iter().map(|check| {
+        let came = json::came(check.status.code(), None, Some(&check.detail));
+        let rest = json!({
+            "check": check.name,
+            "subject": check.subject,
+            "remedy": check.remedy,
+        });
+        json::joined([came, rest])
+    });
+    let came = json::came(worst.code(), None, Some(&summary(checks)));
+    let rest = json!({ "items": items.collect::<Vec<_>>() });
+    json::document("doctor", &[], [came, rest])
 }
 
 /// The ARN of a role or a user.
@@ -134,21 +137,24 @@ fn listing(checks: &[Check], quiet: bool, style: Style) -> String {
         .iter()
         .filter(|check| !quiet || check.status != Status::Ok);
     let mut text: String = shown.map(|check| line(check, style)).collect();
-    let count = |status| checks.iter().filter(|check| check.status == status).count();
-    let failures = count(Status::Failure);
-    let _ = writeln!(
-        text,
-        "{} ok, {}, {}",
-        count(Status::Ok),
-        counted(count(Status::Warning), "warning"),
-        counted(failures, "failure")
-    );
-    if failures > 0 && checks.len() > AT_A_GLANCE && !quiet {
+    let _ = writeln!(text, "{}", summary(checks));
+    let failures = checks.iter().any(|it| it.status == Status::Failure);
+    if failures && checks.len() > AT_A_GLANCE && !quiet {
         let _ = writeln!(text, "\n{}", style.bold("The failures again"));
         let failed = checks.iter().filter(|it| it.status == Status::Failure);
         text.extend(failed.map(|check| line(check, style)));
     }
     text
+}
+
+fn summary(checks: &[Check]) -> String {
+    let count = |status| checks.iter().filter(|check| check.status == status).count();
+    format!(
+        "{} ok, {}, {}",
+        count(Status::Ok),
+        counted(count(Status::Warning), "warning"),
+        counted(count(Status::Failure), "failure")
+    )
 }
 
 fn line(check: &Check, style: Style) -> String {

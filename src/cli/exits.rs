@@ -4,13 +4,13 @@
 use clap::Command;
 
 /// The exit status of a fatal error.
-pub const FATAL: u8 = 1;
+pub(super) const FATAL: u8 = 1;
+
+/// The exit status of a usage error, as clap has it.
+pub(super) const USAGE: u8 = 2;
 
 /// The exit status of a bad configuration: `EX_CONFIG` of `sysexits.h`.
 pub(super) const EX_CONFIG: u8 = 78;
-
-/// What clap exits with.
-const USAGE: u8 = 2;
 
 /// With `--detailed-exitcode`: there are steps to take. The same as a usage error, as in terraform.
 pub(super) const STEPS: u8 = 2;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::FATAL;
+use serde_json::{Value, json};
+
+use super::{FATAL, json};
 use crate::config::Config;
 use crate::daemon::health_socket::{Address, ask};
 use crate::runtime::health::Report;
@@ -35,13 +37,24 @@ pub async fn health(
         "unhealthy"
     };
     if json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        writeln!(out, "{}", document(&report, word))?;
     } else if report.healthy {
         writeln!(out, "{word}: {}", report.detail)?;
     } else {
         writeln!(err, "{word}: {}", report.detail)?;
     }
     Ok(if report.healthy { 0 } else { FATAL })
+}
+
+/// The same for a program.
+fn document(report: &Report, word: &str) -> Value {
+    let came = json::came(word, report.reason.as_deref(), Some(&report.detail));
+    let rest = json!({
+        "mode": report.mode,
+        "poll_age_ms": report.last_poll_ms,
+        "in_flight": report.in_flight,
+    });
+    json::document("health", &[], [came, rest])
 }
 
 /// The report on a daemon that does not report.

@@ -14,13 +14,14 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Invocation;
 use super::setup::{Setup, load};
 use super::terminal::{Style, moment, plain, print, print_json, rough};
 use super::usage::{duration, limit};
 use super::width::{Width, fit, width};
+use super::{Invocation, json, open_job};
+use crate::domain::binding::Subject;
 use crate::domain::decision::Outcome;
-use crate::domain::history::{Record, State, end_observed};
+use crate::domain::history::{About, Record, State, end_observed};
 use crate::domain::words::counted;
 use crate::ops::doctor::wildcard::fits;
 use crate::ops::orphans::removed_by;
@@ -38,7 +39,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
     /// Only jobs that came to this: cleaned, already_clean, superseded, retracted, undecided, observed, ran,
-    /// working, open, or the reason for which the last run ended.
+    /// working, refused, failed, open, or the reason for which the last run ended.
     #[arg(long, value_name = "CODE")]
     outcome: Option<String>,
     /// Only jobs that began within this time.
@@ -84,13 +85,18 @@ pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Res
         None => {
             let shown = filtered(&records, options, clock.now());
             if options.json {
-                let documents: Vec<Value> = shown.iter().copied().map(document).collect();
-                print_json(&documents)?;
+                let items = shown.iter().map(|it| item(it, clock.now()));
+                let items = json!({ "items": items.collect::<Vec<_>>() });
+                let warnings = match shown.is_empty() {
+                    true => unknown(&records, options),
+                    false => Vec::new(),
+                };
+                print_json(&json::document("history", &warnings, [items]))?;
             } else {
                 let columns = options.width.columns();
                 print(&table(&shown, clock.now(), columns, Style::stdout()))?;
             }
-            if shown.is_empty() {
+            if shown.is_empty() && !options.json {
                 unknown(&records, options)
                     .iter()
                     .for_each(|it| eprintln!("stagesweep: {it}"));
@@ -99,8 +105,7 @@ pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Res
         Some(What::Show { id, svg }) => {
             let shown = named(&records, id)?;
             if options.json {
-                let documents: Vec<Value> = shown.iter().copied().map(document).collect();
-                print_json(&documents)?;
+                print_json(&document(&shown, clock.now()))?;
             } else {
                 for record in &shown {
                     print(&timeline::draw(record, clock.now(), Style::stdout()))?;
@@ -110,7 +115,9 @@ pub(super) async fn history(from: &Invocation, options: &Options) -> anyhow::Res
                 let picture = svg::draw(&shown, clock.now());
                 std::fs::write(file, picture)
                     .with_context(|| format!("{} cannot be written", file.display()))?;
-                eprintln!("The timeline was written to {}.", file.display());
+                if !options.json {
+                    eprintln!("The timeline was written to {}.", file.display());
+                }
             }
         }
     }
@@ -123,12 +130,16 @@ fn filtered<'a>(records: &'a [Record], options: &Options, now: Timestamp) -> Vec
         .and_then(|since| now.checked_sub(since).ok())
         .unwrap_or(Timestamp::MIN);
     let pipeline = options.pipeline.as_ref();
-    let outcome = options.outcome.as_ref();
+    let came_to =
+        |record: &Record, wanted: &str| wanted == record.state.code() || wanted == outcome(record);
     records
         .iter()
         .filter(|record| record.first_seen >= since)
         .filter(|record| pipeline.is_none_or(|wanted| fits(wanted, &record.pipeline)))
-        .filter(|record| outcome.is_none_or(|wanted| wanted == record.state.code()))
+        .filter(|record| {
+            let wanted = options.outcome.as_ref();
+            wanted.is_none_or(|wanted| came_to(record, wanted))
+        })
         .take(options.limit.get())
         .collect()
 }
@@ -138,7 +149,7 @@ fn unknown(records: &[Record], options: &Options) -> Vec<String> {
     let mut said = Vec::new();
     if let Some(wanted) = &options.outcome {
         let mut codes: BTreeSet<&str> = Outcome::ALL.into_iter().map(Outcome::code).collect();
-        codes.extend(["working", "open"]);
+        codes.extend(["working", "open", "refused", "failed"]);
         codes.extend(records.iter().map(|record| record.state.code()));
         if !codes.contains(&**wanted) {
             let codes = Vec::from_iter(codes).join(", ");
@@ -289,44 +300,76 @@ fn comment(record: &Record, room: usize) -> String {
     comment.chars().take(room.min(MAX_COMMENT)).collect()
 }
 
-/// One job for a program. Keys are only ever added.
-fn document(record: &Record) -> Value {
+/// The jobs of one execution for a program, oldest first: the last one, and those before it.
+fn document(records: &[&Record], now: Timestamp) -> Value {
+    let mut items: Vec<Value> = records.iter().map(|record| item(record, now)).collect();
+    let last = items.pop().unwrap_or_default();
+    json::document("job", &[], [last, json!({ "earlier": items })])
+}
+
+/// What a job is about.
+pub(super) fn about(record: &Record) -> json::About<'_> {
     let about = record.trail.about.as_ref();
-    let time = |ms| {
-        Timestamp::from_millisecond(ms)
-            .ok()
-            .map(|at| at.to_string())
+    let subject = record.evidence.subject.as_ref();
+    // What a run noted; a record of before it did may be bound.
+    let known = |noted: fn(&About) -> &String, bound: fn(&Subject) -> &String| {
+        let found = about.map(noted).filter(|it| !it.is_empty());
+        let found = found.or_else(|| subject.map(bound));
+        found.map(String::as_str).filter(|it| !it.is_empty())
     };
-    let (state, outcome, reason) = match &record.state {
-        State::Done(outcome) => ("done", Some(outcome.code()), None),
-        State::Working => ("working", None, None),
-        State::Open(reason) => ("open", None, reason.as_ref()),
+    json::About {
+        pipeline: Some(&record.pipeline),
+        pipeline_arn: known(|it| &it.pipeline_arn, |it| &it.pipeline),
+        target: about.map(|about| &*about.target),
+        stage: known(|it| &it.stage, |it| &it.stage),
+        action: known(|it| &it.action, |it| &it.action),
+        execution_id: json::execution_id(record.execution_id()),
+    }
+}
+
+/// One word for what it came to.
+fn outcome(record: &Record) -> &str {
+    match &record.state {
+        State::Open(reason) => record.trail.told.outcome(reason.as_deref()),
+        state => state.code(),
+    }
+}
+
+/// One job for a program.
+pub(super) fn item(record: &Record, now: Timestamp) -> Value {
+    let about = record.trail.about.as_ref();
+    let state = match &record.state {
+        State::Done(_) => "done",
+        State::Working => "working",
+        State::Open(_) => "open",
     };
+    let ids = record.ids();
+    let came = json::came(
+        outcome(record),
+        Some(record.state.code()),
+        record.evidence.left.as_deref(),
+    );
     let entries = record.trail.entries.iter();
-    json!({
+    let rest = json!({
         "key": record.key.as_str(),
-        "execution_id": record.execution_id(),
-        "pipeline": record.pipeline,
-        "target": about.map(|about| &about.target),
-        "comment": about.and_then(|about| about.comment.as_ref()),
-        "rejected_at": about.and_then(|about| time(about.rejected_at_ms)),
         "state": state,
-        "outcome": outcome,
-        "last_reason": reason,
-        "first_seen": record.first_seen.to_string(),
-        "updated": record.updated.to_string(),
-        "took_ms": u64::try_from(record.took().as_millis()).unwrap_or(u64::MAX),
-        "production_id": record.production_id,
+        "comment": about.and_then(|about| about.comment.as_ref()),
+        "rejected_at": about.and_then(|about| json::time_of_ms(about.rejected_at_ms)),
+        "began_at": json::time(record.first_seen),
+        "updated_at": json::time(record.updated),
+        "duration_ms": json::ms(took(record, now)),
+        "production_id": ids.production_id,
         // The key of a removal names what is removed.
-        "staging_id": record.staging_id.as_deref().or_else(|| removed_by(record.key.as_str())),
-        "more_staging_ids": record.evidence.more.iter().map(|it| &it.id).collect::<Vec<_>>(),
-        "left": record.evidence.left,
-        "steps": record.steps(),
+        "staging_id": ids.staging_id.as_deref().or_else(|| removed_by(record.key.as_str())),
+        "policy_id": ids.policy_id,
+        "more_staging_ids": ids.more_staging_ids,
+        "done": open_job::done(record),
         "entries": entries.map(|entry| json!({
-            "at": time(entry.at_ms),
+            "at": json::time_of_ms(entry.at_ms),
             "kind": entry.kind,
-            "name": entry.name,
+            "name": Some(&entry.name).filter(|name| !name.is_empty()),
         })).collect::<Vec<_>>(),
         "entries_dropped": record.trail.dropped,
-    })
+    });
+    json::joined([self::about(record).document(), came, rest])
 }

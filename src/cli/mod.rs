@@ -11,6 +11,7 @@ use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::aws::Asked;
 use crate::config;
+use crate::telemetry::chain;
 
 pub mod check;
 mod clean;
@@ -20,6 +21,7 @@ mod exits;
 pub mod health;
 mod history;
 mod iam_policy;
+mod json;
 mod open_job;
 mod orphans;
 pub mod pages;
@@ -33,9 +35,7 @@ mod usage;
 mod version;
 mod width;
 
-pub use exits::FATAL;
-
-use exits::EX_CONFIG;
+use exits::{EX_CONFIG, FATAL, USAGE};
 
 /// Takes down what a rejected CloudFront blue/green deployment leaves behind.
 ///
@@ -217,19 +217,6 @@ pub fn command() -> Command {
     command
 }
 
-/// Reads the process's own command line. Ends the process if it is wrong, or asks for help.
-#[must_use]
-pub fn parse() -> Arguments {
-    parsed(std::env::args_os()).unwrap_or_else(|error| {
-        if usage::asks_for_help(&error) {
-            // Whoever reads it may have read enough.
-            let _ = command().print_long_help();
-            std::process::exit(0);
-        }
-        error.exit()
-    })
-}
-
 fn parsed<T: Into<OsString> + Clone>(
     line: impl IntoIterator<Item = T>,
 ) -> Result<Arguments, clap::Error> {
@@ -263,21 +250,52 @@ impl Arguments {
     }
 }
 
-/// Runs a verb and returns the exit status; a bad configuration's faults stand on standard error then.
-///
-/// # Errors
-/// What the verb could not handle; it is fatal.
-pub fn main(arguments: Arguments) -> anyhow::Result<u8> {
-    perform(arguments).or_else(|error| {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe) {
-            // Whoever reads it has read enough.
-            return Ok(0);
+/// Runs the verb that the command line names, and returns the exit status. What ended it stands on standard
+/// error, with `--json` as one JSON object.
+#[must_use]
+pub fn main() -> u8 {
+    let json = json::asked();
+    let arguments = match parsed(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) if usage::asks_for_help(&error) => {
+            // Whoever reads it may have read enough.
+            let _ = command().print_long_help();
+            return 0;
         }
-        let faults = error.downcast::<config::Faults>()?;
-        eprintln!("{faults}");
-        Ok(EX_CONFIG)
-    })
+        Err(error) if json && error.use_stderr() => {
+            json::write_usage_error(&error);
+            return USAGE;
+        }
+        Err(error) => error.exit(),
+    };
+    perform(arguments).unwrap_or_else(|error| failed(&error, json))
+}
+
+/// Says what ended a verb, and returns the exit status.
+fn failed(error: &anyhow::Error, json: bool) -> u8 {
+    let io = error.downcast_ref::<std::io::Error>();
+    if io.is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe) {
+        // Whoever reads it has read enough.
+        return 0;
+    }
+    match error.downcast_ref::<config::Faults>() {
+        Some(faults) if json => {
+            json::write_error("bad_configuration", &faults.to_string(), Some(faults));
+            EX_CONFIG
+        }
+        Some(faults) => {
+            eprintln!("{faults}");
+            EX_CONFIG
+        }
+        None if json => {
+            json::write_fatal(error);
+            FATAL
+        }
+        None => {
+            eprintln!("stagesweep: {}", chain(error.as_ref()));
+            FATAL
+        }
+    }
 }
 
 fn perform(Arguments { from, verb }: Arguments) -> anyhow::Result<u8> {
@@ -285,7 +303,8 @@ fn perform(Arguments { from, verb }: Arguments) -> anyhow::Result<u8> {
     if !matches!(
         verb,
         Verb::Run { .. } | Verb::Pages { .. } | Verb::Completion { .. }
-    ) {
+    ) && !json::asked()
+    {
         for warning in config::without_effect(&env) {
             eprintln!("warning: {warning}");
         }

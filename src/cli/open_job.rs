@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
-
 use super::terminal::{Style, describe, when};
 use crate::domain::event::JobKey;
 use crate::domain::history::{Kind, Record, State};
@@ -77,16 +75,4 @@ pub(super) fn told(record: &Record, heading: &str, clock: &Clock, style: Style) 
         },
     );
     text
-}
-
-/// The same for a program.
-pub(super) fn document(record: &Record) -> Value {
-    json!({
-        "key": record.key.as_str(),
-        "execution_id": record.execution_id(),
-        "state": record.state.code(),
-        "staging_id": record.staging_id,
-        "more_staging_ids": record.evidence.more.iter().map(|it| &it.id).collect::<Vec<_>>(),
-        "done": done(record),
-    })
 }

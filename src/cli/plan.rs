@@ -4,15 +4,14 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::Invocation;
 use super::exits::{REFUSED, STEPS};
 use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{Style, plain, print, print_json, when};
 use super::width::Width;
-use super::{FATAL, open_job};
+use super::{FATAL, Invocation, history, json, open_job};
 use crate::aws::cloudfront::Reading;
 use crate::domain::binding::ParameterVersion;
-use crate::domain::decision::{Step, Wait};
+use crate::domain::decision::{Outcome, Step, Wait};
 use crate::domain::refusal::Place;
 use crate::domain::targets::lookup::Named;
 use crate::domain::targets::{Mode, Parameters, Program};
@@ -76,7 +75,7 @@ pub(super) async fn plan(
     let style = Style::stdout();
     let Some(parameters) = &named.target.parameters else {
         if options.json {
-            print_json(&identity(&named))?;
+            print_json(&document(&named, None, None))?;
         } else {
             let text = heading(&named, style) + mode(&named) + &program(&named, style);
             print(&options.width.fit(&text))?;
@@ -93,9 +92,8 @@ pub(super) async fn plan(
     let open = open_job::of(&records, &named);
     let more = open.is_some() || named.target.program.is_some();
     if options.json {
-        let mut document = document(&named, place, &found, &forecast);
-        document["open_job"] = open.map_or(Value::Null, open_job::document);
-        print_json(&document)?;
+        let open = open.map(|record| history::item(record, setup.clock.now()));
+        print_json(&document(&named, Some((place, &found, &forecast)), open))?;
     } else {
         let mut text = heading(&named, style) + mode(&named);
         text.push_str(&inventory(parameters, &found, &setup.clock, style));
@@ -323,86 +321,109 @@ fn waiting(wait: &Wait) -> &'static str {
     }
 }
 
-/// The same for a program. Keys are only ever added.
-pub(super) fn document(
+/// The same for a program; of a target that only runs a program nothing was looked at.
+fn document(
     named: &Named,
-    place: Place<'_>,
-    found: &Found,
-    forecast: &Forecast,
+    looked: Option<(Place<'_>, &Found, &Forecast)>,
+    open_job: Option<Value>,
 ) -> Value {
-    let parameters = place.parameters;
-    let parameter = |name: &str, version: &Option<ParameterVersion>, by: Option<&String>| {
-        json!({
-            "name": name,
-            "value": version.as_ref().map(|it| &it.value),
-            "version": version.as_ref().map(|it| it.version),
-            "modified_at": version.as_ref().and_then(|it| it.modified_at).map(|at| at.to_string()),
-            "modified_by": by,
-        })
+    let came = match looked {
+        None => json::came(Outcome::Ran.code(), None, None),
+        Some((place, found, forecast)) => came(found, place, forecast),
     };
-    let distribution = |reading: &Option<Reading>| {
-        reading.as_ref().map(|reading| {
-            let it = &reading.distribution;
-            json!({
-                "id": it.id,
-                "domain": it.domain,
-                "deployed": it.deployed,
-                "enabled": it.enabled,
-                "staging": it.staging,
-                "aliases": it.aliases,
-                "policy_id": it.policy_id,
-                "modified_at": reading.modified_at.map(|at| at.to_string()),
-            })
-        })
-    };
-    let policies = found.policies.iter();
-    let steps = forecast.steps.iter().map(|planned| {
-        let kind = match planned {
-            Planned::Apply(_) => "apply",
-            Planned::Wait(_) => "wait",
-        };
-        json!({ "kind": kind, "name": planned.name() })
-    });
-    let (outcome, refusal) = match forecast.end {
-        End::Done(outcome) => (Some(outcome.code()), None),
-        End::Refused(refusal) => (None, Some(refusal)),
-        End::Open => (None, None),
-    };
-    let mut document = identity(named);
+    let found = looked.map(|(_, found, _)| found);
+    let read = |of: fn(&Found) -> &Option<Reading>| found.and_then(|it| of(it).as_ref());
+    let policies = found.into_iter().flat_map(|it| &it.policies);
     let rest = json!({
-        "production_parameter": parameter(
-            &parameters.production, &found.production_parameter, None),
-        "staging_parameter": parameter(
-            &parameters.staging, &found.staging_parameter, found.written_by.as_ref()),
-        "production": distribution(&found.production),
-        "staging": distribution(&found.staging),
+        "mode": named.target.mode.code(),
+        "production_parameter": looked.map(|(place, found, _)| parameter(
+            &place.parameters.production, found.production_parameter.as_ref(), None)),
+        "staging_parameter": looked.map(|(place, found, _)| parameter(
+            &place.parameters.staging, found.staging_parameter.as_ref(), found.written_by.as_ref())),
+        "production": read(|it| &it.production).map(distribution_document),
+        "staging": read(|it| &it.staging).map(distribution_document),
         "policies": policies.map(|policy| json!({
             "id": policy.id,
             "staging_domains": policy.staging_domains,
         })).collect::<Vec<_>>(),
-        "steps": steps.collect::<Vec<_>>(),
-        "outcome": outcome,
-        "refusal": refusal.map(|refusal| json!({
-            "code": refusal.code(),
-            "detail": found.refused(refusal, place),
-        })),
-    });
-    if let (Some(all), Value::Object(rest)) = (document.as_object_mut(), rest) {
-        all.extend(rest);
-    }
-    document
-}
-
-/// What can be told without a look at the account.
-fn identity(named: &Named) -> Value {
-    json!({
-        "pipeline": named.pipeline.to_string(),
-        "target": named.target.label,
-        "stage": named.stage,
-        "action": named.action,
-        "mode": named.target.mode.code(),
+        "steps": looked.map(|(_, _, forecast)| steps_document(forecast)).unwrap_or_default(),
+        "open_job": open_job,
         "program": named.target.program.as_ref().map(Program::words),
         "program_fault": program_fault(named),
+    });
+    json::document("plan", &[], [about(named, None), came, rest])
+}
+
+/// Which target it is about.
+pub(super) fn about(named: &Named, execution_id: Option<&str>) -> Value {
+    json::About {
+        pipeline: Some(&named.pipeline.name),
+        pipeline_arn: Some(&named.pipeline.to_string()),
+        target: Some(&named.target.label),
+        stage: named.stage.as_deref(),
+        action: named.action.as_deref(),
+        execution_id,
+    }
+    .document()
+}
+
+/// What it would come to.
+pub(super) fn came(found: &Found, place: Place<'_>, forecast: &Forecast) -> Value {
+    match forecast.end {
+        End::Done(outcome) => json::came(outcome.code(), None, None),
+        End::Refused(refusal) => {
+            let detail = found.refused(refusal, place);
+            json::came("refused", Some(refusal.code()), Some(&detail))
+        }
+        End::Open => json::came("waiting", None, None),
+    }
+}
+
+/// The steps and waits, each with what it is about.
+pub(super) fn steps_document(forecast: &Forecast) -> Vec<Value> {
+    let steps = forecast.steps.iter().map(|planned| {
+        let (kind, distribution_id, policy_id) = match planned {
+            Planned::Apply(Step::Detach(it)) => ("apply", Some(it.id()), Some(it.policy_id())),
+            Planned::Apply(Step::DeletePolicy { policy_id, .. }) => {
+                ("apply", None, Some(policy_id.as_str()))
+            }
+            Planned::Apply(Step::DisableStaging(it)) => ("apply", Some(it.id()), None),
+            Planned::Apply(Step::DeleteStaging(it)) => ("apply", Some(it.id()), None),
+            Planned::Apply(Step::RecordDeleted { .. }) => ("apply", None, None),
+            Planned::Wait(_) => ("wait", None, None),
+        };
+        json!({
+            "kind": kind,
+            "name": planned.name(),
+            "distribution_id": distribution_id,
+            "policy_id": policy_id,
+        })
+    });
+    steps.collect()
+}
+
+fn parameter(name: &str, version: Option<&ParameterVersion>, by: Option<&String>) -> Value {
+    let modified_at = version.and_then(|it| it.modified_at);
+    json!({
+        "name": name,
+        "value": version.map(|it| &it.value),
+        "version": version.map(|it| it.version),
+        "modified_at": modified_at.map(json::time),
+        "modified_by": by,
+    })
+}
+
+fn distribution_document(reading: &Reading) -> Value {
+    let it = &reading.distribution;
+    json!({
+        "id": it.id,
+        "domain": it.domain,
+        "deployed": it.deployed,
+        "enabled": it.enabled,
+        "is_staging": it.staging,
+        "alias_count": it.aliases,
+        "policy_id": it.policy_id,
+        "modified_at": reading.modified_at.map(json::time),
     })
 }
 

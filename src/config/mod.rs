@@ -15,6 +15,7 @@ mod keys;
 mod layers;
 mod reader;
 mod targets;
+mod values;
 mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,12 @@ pub struct Origins {
 }
 
 impl Origins {
+    /// Where the file or the environment sets a key, by its dotted name; the others have their defaults.
+    #[must_use]
+    pub fn places(&self) -> &BTreeMap<String, Place> {
+        &self.places
+    }
+
     /// Who sets a key: `default`, `file` or `env`.
     #[must_use]
     pub fn of(&self, key: &str) -> &'static str {

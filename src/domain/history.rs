@@ -28,6 +28,15 @@ const MAX_WHY_CHARS: usize = 600;
 pub struct About {
     /// The pipeline execution's id.
     pub execution_id: String,
+    /// The pipeline's ARN. Empty, like the next two, in records of before it was kept.
+    #[serde(default)]
+    pub pipeline_arn: String,
+    /// The approval's stage.
+    #[serde(default)]
+    pub stage: String,
+    /// The approval's action.
+    #[serde(default)]
+    pub action: String,
     /// The target's pipeline as written.
     pub target: String,
     /// The reviewer's comment, or CodePipeline's words.
@@ -49,6 +58,9 @@ impl About {
         let cut = |text: &String| text.chars().take(MAX_COMMENT_CHARS).collect();
         Self {
             execution_id: rejection.execution_id.clone(),
+            pipeline_arn: rejection.pipeline.to_string(),
+            stage: rejection.stage.clone(),
+            action: rejection.action.clone(),
             target: target.to_owned(),
             comment: rejection.comment.as_ref().map(cut),
             rejected_at_ms: rejection.rejected_at.as_millisecond(),
@@ -65,12 +77,28 @@ pub enum Note {
     Began(About),
     /// Something happened in it.
     Entry(Kind, &'static str),
+    /// A job that only observes, and is bound to nothing, is about these.
+    Found(Ids),
     /// The run ended: it failed for now, for this reason.
     Failed(&'static str),
     /// The run ended: the job is refused, for this reason.
     Refused(&'static str),
     /// Why the run ended so, in words.
     Why(String),
+}
+
+/// The distributions and the policy that a job is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ids {
+    /// The production distribution.
+    pub production_id: Option<String>,
+    /// The staging distribution.
+    pub staging_id: Option<String>,
+    /// Its policy, where one was found.
+    pub policy_id: Option<String>,
+    /// Further staging distributions of the execution, the newest first.
+    pub more_staging_ids: Vec<String>,
 }
 
 /// The reasons that were reported of a job: one cause is one report.
@@ -93,6 +121,20 @@ impl Told {
     #[must_use]
     pub fn refusal(&self, reason: &str) -> News {
         News::of(&self.refused, reason)
+    }
+
+    /// What the last run of an open job came to, which ended for this reason: `refused` or `failed`; else the
+    /// job is `open`.
+    #[must_use]
+    pub fn outcome(&self, reason: Option<&str>) -> &'static str {
+        let is_in = |told: &BTreeSet<String>| reason.is_some_and(|reason| told.contains(reason));
+        if is_in(&self.refused) {
+            "refused"
+        } else if is_in(&self.failed) {
+            "failed"
+        } else {
+            "open"
+        }
     }
 }
 
@@ -168,6 +210,9 @@ pub struct Trail {
     /// Why the last run ended as it did, in words, where it was refused or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// What a job is about that only observes.
+    #[serde(default)]
+    pub found: Option<Ids>,
 }
 
 impl Trail {
@@ -199,6 +244,10 @@ impl Trail {
                 (Kind::Began, "")
             }
             Note::Entry(kind, name) => (kind, name),
+            Note::Found(ids) => {
+                self.found = Some(ids);
+                return;
+            }
             Note::Failed(reason) => {
                 self.told.failed.insert(reason.to_owned());
                 (Kind::Ended, reason)
@@ -385,6 +434,8 @@ pub struct Record {
     pub production_id: Option<String>,
     /// The staging distribution that it is bound to.
     pub staging_id: Option<String>,
+    /// The policy that it is bound to.
+    pub policy_id: Option<String>,
     /// What else it is bound to, and what it left half way.
     pub evidence: Evidence,
     /// What happened.
@@ -392,6 +443,20 @@ pub struct Record {
 }
 
 impl Record {
+    /// What it is bound to; of one that only observes, what it found.
+    #[must_use]
+    pub fn ids(&self) -> Ids {
+        match &self.trail.found {
+            Some(found) if self.staging_id.is_none() => found.clone(),
+            _ => Ids {
+                production_id: self.production_id.clone(),
+                staging_id: self.staging_id.clone(),
+                policy_id: self.policy_id.clone(),
+                more_staging_ids: self.evidence.more.iter().map(|it| it.id.clone()).collect(),
+            },
+        }
+    }
+
     /// The pipeline execution's id; of a job that was begun by hand, its key.
     #[must_use]
     pub fn execution_id(&self) -> &str {
@@ -491,6 +556,9 @@ mod tests {
     fn about() -> About {
         About {
             execution_id: "e".to_owned(),
+            pipeline_arn: "arn".to_owned(),
+            stage: "s".to_owned(),
+            action: "a".to_owned(),
             target: "{service}".to_owned(),
             comment: Some("no \"good\"\n".to_owned()),
             rejected_at_ms: 5,
@@ -542,6 +610,10 @@ mod tests {
         assert_eq!(trail.told.refusal("policy_shared"), News::First);
         trail.note(Note::Refused("policy_shared"), at(3));
         assert_eq!(trail.told.refusal("policy_shared"), News::Known);
+        let came = |reason| trail.told.outcome(reason);
+        assert_eq!(came(Some("policy_shared")), "refused");
+        assert_eq!(came(Some("throttled")), "failed");
+        assert_eq!((came(Some("shutting_down")), came(None)), ("open", "open"));
         assert_eq!(trail.last_end(), Some("policy_shared"));
         trail.note(Note::Why("policy P lists others".to_owned()), at(3));
         let kept = Trail::read(&trail.text());
@@ -579,6 +651,7 @@ mod tests {
             updated: at(updated),
             production_id: None,
             staging_id: None,
+            policy_id: None,
             evidence: Evidence::default(),
             trail,
         }

@@ -134,9 +134,10 @@ impl End {
         let key = rejection.map_or("", |rejection| rejection.key.as_str());
         let mut detail = json!({
             "version": 1,
+            "kind": "notice",
             "outcome": self.outcome(),
             "reason": self.reason(),
-            "at": at.to_string(),
+            "at": format!("{at:.3}"),
         });
         let id = match self {
             // A job is done once, whichever run finds it so.
@@ -168,6 +169,8 @@ impl End {
         };
         detail["id"] = json!(id);
         if let Some(took) = run.took {
+            detail["duration_ms"] = json!(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            // The same, for who has read it since before the other was there.
             detail["duration_seconds"] = json!(took.as_millis() as f64 / 1000.0);
         }
         if let Some(job) = job {
@@ -187,13 +190,14 @@ impl End {
 fn about(detail: &mut Value, rejection: &Rejection, target: &str) {
     let pipeline = &rejection.pipeline;
     detail["pipeline"] = json!(pipeline.name);
+    detail["pipeline_arn"] = json!(pipeline.to_string());
     detail["account"] = json!(pipeline.account);
     detail["region"] = json!(pipeline.region);
     detail["stage"] = json!(rejection.stage);
     detail["action"] = json!(rejection.action);
     detail["execution_id"] = json!(rejection.execution_id);
     detail["target"] = json!(target);
-    detail["rejected_at"] = json!(rejection.rejected_at.to_string());
+    detail["rejected_at"] = json!(format!("{:.3}", rejection.rejected_at));
     if let Some(url) = rejection.console_url() {
         detail["console_url"] = json!(url);
     }
@@ -250,10 +254,12 @@ mod tests {
         assert_eq!(detail["detail"], "left: nothing");
         assert_eq!(detail["execution_id"], rejection.execution_id);
         assert_eq!(detail["pipeline"], rejection.pipeline.name);
+        assert_eq!(detail["pipeline_arn"], rejection.pipeline.to_string());
+        assert_eq!(detail["duration_ms"], 341_500);
         assert_eq!(detail["duration_seconds"], 341.5);
         assert_eq!(detail["comment"], rejection.comment.as_deref().unwrap());
         assert_eq!(detail["console_url"], json!(rejection.console_url()));
-        assert_eq!(detail["at"], "2026-08-24T06:30:00Z");
+        assert_eq!(detail["at"], "2026-08-24T06:30:00.000Z");
         // It is kept as a text, and is the same when it is read back.
         let kept = serde_json::to_string(&notice).unwrap();
         assert_eq!(serde_json::from_str::<Notice>(&kept).unwrap(), notice);

@@ -34,6 +34,10 @@ pub struct Reason {
     pub pipeline: Option<String>,
     /// The pipeline execution's id, where the body tells.
     pub execution_id: Option<String>,
+    /// The rejection, where the body is one.
+    pub rejection: Option<Rejection>,
+    /// Its target's pipeline as written, where it has one.
+    pub target: Option<String>,
     /// A bounded code: the one that the daemon logged.
     pub code: String,
     /// What a person needs to know.
@@ -132,12 +136,14 @@ pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerErr
     let of = |rejection: Option<&Rejection>, code: &str, detail: String| Reason {
         pipeline: rejection.map(|it| it.pipeline.name.clone()),
         execution_id: rejection.map(|it| it.execution_id.clone()),
+        rejection: rejection.cloned(),
+        target: None,
         code: code.to_owned(),
         detail,
         refused_again: false,
     };
-    let rejection = match classify(body, &config.targets, allows) {
-        Ok((rejection, _)) => rejection,
+    let (rejection, target) = match classify(body, &config.targets, allows) {
+        Ok((rejection, target)) => (rejection, target.label),
         Err(unhandled) => {
             return Reason {
                 refused_again: matches!(unhandled.fate(), Fate::Refused { .. }),
@@ -169,7 +175,10 @@ pub fn reason(body: &str, config: &Config, records: Result<&[Record], &LedgerErr
             (code.as_str(), said.as_str())
         }
     };
-    of(Some(&rejection), code, detail.to_owned())
+    Reason {
+        target: Some(target),
+        ..of(Some(&rejection), code, detail.to_owned())
+    }
 }
 
 /// Why a job ended last, and when.

@@ -22,6 +22,7 @@ use jiff::Timestamp;
 
 use crate::aws::cloudfront::{Listed, ListedPolicy};
 use crate::domain::executions::MIN_AGE;
+use crate::domain::history::Record;
 
 pub use remove::{ReadRecords, Reading, Removed, Remover, removed_by};
 pub use survey::Survey;
@@ -56,6 +57,8 @@ pub struct Past {
     pub replaced_at: Option<Timestamp>,
     /// The pipeline execution that a job for it was about.
     pub execution_id: Option<String>,
+    /// That job.
+    pub record: Option<Record>,
 }
 
 /// Whether something is an orphan.

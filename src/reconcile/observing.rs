@@ -9,9 +9,9 @@
 use super::question::{Answer, Learned};
 use super::retry::Calls;
 use super::run::Run;
-use super::{Done, Ended, Halt, Job, Reconciler};
+use super::{Done, Ended, Halt, Job, Reconciler, complete};
 use crate::domain::decision::{Decision, Observed, Outcome, Wait, decide};
-use crate::domain::history::{Kind, Note};
+use crate::domain::history::{Ids, Kind, Note};
 use crate::reconcile::dry_run::{End, Planned, foresee};
 
 /// The question's name in logs.
@@ -85,6 +85,8 @@ impl Run<'_> {
                 superseded = true;
                 continue;
             };
+            complete(&mut self.binding, index, &observed);
+            self.note_found();
             let binding = self.binding.about(index);
             let forecast = foresee(&binding, observed.clone());
             match forecast.end {
@@ -108,6 +110,22 @@ impl Run<'_> {
             true => Outcome::Superseded,
             false => Outcome::AlreadyClean,
         })
+    }
+
+    fn note_found(&self) {
+        let binding = &self.binding;
+        let ids = Ids {
+            production_id: Some(binding.production_id.clone()),
+            staging_id: Some(binding.staging_id.clone()),
+            policy_id: binding.policy_id.clone(),
+            more_staging_ids: binding
+                .evidence
+                .more
+                .iter()
+                .map(|it| it.id.clone())
+                .collect(),
+        };
+        self.job.grant.note(Note::Found(ids));
     }
 
     /// What a forecast goes by; `None` if the staging distribution is somebody else's by now.

@@ -55,8 +55,8 @@ class ByHand(unittest.TestCase):
         command = [support.BINARY, "doctor", "--config", "config.toml", "--role", role, "--json"]
         done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        found = json.loads(done.stdout)["checks"]
-        return {it["check"]: it["detail"] for it in found}, [it["check"] for it in found if it["status"] != "ok"]
+        found = json.loads(done.stdout)["items"]
+        return {it["check"]: it["detail"] for it in found}, [it["check"] for it in found if it["outcome"] != "ok"]
 
     def test_doctor_finds_nothing_wrong(self):
         iam = self.aws("iam")

@@ -115,7 +115,7 @@ class Metrics(unittest.TestCase):
         written = ORPHANS.read_text()
         taken = [it for it in written.split("\n") if term in it]
         report = json.loads(written)
-        verdicts = [it["verdict"]["orphan"] for it in report["staging"] + report["policies"]]
+        verdicts = [it["orphan"] for it in report["items"]]
         self.assertEqual(len(taken), verdicts.count(True))
         self.assertEqual(set(verdicts), {True, False})
         (metric,) = filter["MetricTransformations"]

@@ -116,7 +116,7 @@ class Stack(unittest.TestCase):
         command = [support.BINARY, "doctor", "--config", config, "--role", role, "--json"]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
-        found = {it["check"]: it["status"] for it in json.loads(ended.stdout)["checks"]}
+        found = {it["check"]: it["outcome"] for it in json.loads(ended.stdout)["items"]}
         changes = {
             *("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "ssm:PutParameter"),
             *("cloudfront:UpdateDistribution", "cloudfront:DeleteDistribution"),

@@ -363,6 +363,9 @@ pub(crate) async fn what_is_noted_of_a_job_goes_with_each_change_and_outlives_it
     };
     let about = |unasked, last_receive| About {
         execution_id: "execution".to_owned(),
+        pipeline_arn: "arn:aws:codepipeline:eu-west-1:123456789012:shop".to_owned(),
+        stage: "Approve".to_owned(),
+        action: "Approve".to_owned(),
         target: "shop".to_owned(),
         comment: Some("too slow".to_owned()),
         rejected_at_ms: 1,

@@ -9,7 +9,7 @@ use crate::verbs::{PIPELINE, document, ends};
 
 /// The one check of this name that is about this subject.
 fn of(report: &Value, check: &str, subject: &str) -> Value {
-    let mut all = report["checks"].as_array().unwrap().iter();
+    let mut all = report["items"].as_array().unwrap().iter();
     let it = all.find(|it| {
         let about = it["subject"].as_str().unwrap_or_default();
         it["check"] == *check && about.contains(subject)
@@ -39,15 +39,15 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
         "cloudfront:DeleteContinuousDeploymentPolicy",
         "ssm:PutParameter",
     ] {
-        assert_eq!(of(&report, check, "")["status"], "ok", "{report}");
+        assert_eq!(of(&report, check, "")["outcome"], "ok", "{report}");
     }
-    assert_eq!(of(&report, "pipeline", PIPELINE)["status"], "ok");
-    assert_eq!(of(&report, "parameter", "cfcd-staging")["status"], "ok");
+    assert_eq!(of(&report, "pipeline", PIPELINE)["outcome"], "ok");
+    assert_eq!(of(&report, "parameter", "cfcd-staging")["outcome"], "ok");
     // Five receives are few: a rolling update may take longer.
-    assert_eq!(of(&report, "redrive policy", "")["status"], "warning");
+    assert_eq!(of(&report, "redrive policy", "")["outcome"], "warning");
     // Before the first start.
-    assert_eq!(of(&report, "ledger", "ledger.db")["status"], "warning");
-    assert_eq!(report["status"], "warning");
+    assert_eq!(of(&report, "ledger", "ledger.db")["outcome"], "warning");
+    assert_eq!(report["outcome"], "warning");
 
     world.aws.set_queue_policy(&world.queues.url, "{}").unwrap();
     let pattern =
@@ -72,7 +72,7 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
         ("cloudfront:ListContinuousDeploymentPolicies", "", "allow"),
     ] {
         let found = of(&report, check, subject);
-        assert_eq!(found["status"], "failure", "{found}");
+        assert_eq!(found["outcome"], "failure", "{found}");
         assert!(
             found["remedy"].as_str().unwrap().contains(remedy),
             "{found}"
@@ -84,15 +84,15 @@ async fn doctor_finds_what_is_amiss_says_how_to_mend_it_and_changes_nothing() {
     let denied = world.aws.deny("ListRuleNamesByTarget");
     let report = document(&world, &["doctor", "--json"], 1).await;
     let found = of(&report, "rule", "");
-    assert_eq!(found["status"], "warning", "{found}");
+    assert_eq!(found["outcome"], "warning", "{found}");
     assert_eq!(found["remedy"], "allow events:ListRuleNamesByTarget on *");
     world.aws.remove_rule(denied);
     world.aws.deny("GetDistributionConfig");
     let report = document(&world, &["doctor", "--json"], 1).await;
     let found = of(&report, "cloudfront:GetDistributionConfig", "");
-    assert_eq!(found["status"], "failure", "{found}");
+    assert_eq!(found["outcome"], "failure", "{found}");
     let found = of(&report, "parameter", "cfcd-production");
-    assert_eq!(found["status"], "failure", "{found}");
+    assert_eq!(found["outcome"], "failure", "{found}");
     world.assert_untouched();
     let entries = world.aws.journal().entries();
     let reads = entries.iter().all(|entry| !entry.call.may_mutate());
@@ -106,7 +106,7 @@ async fn permissions_to_change_something_are_simulated_and_not_tried() {
     let role = "arn:aws:iam::123456789012:role/platform/stagesweep";
     world.aws.create_role(role, None);
     let report = document(&world, &["doctor", "--role", role, "--json"], 1).await;
-    assert_eq!(of(&report, "ssm:PutParameter", "")["status"], "ok");
+    assert_eq!(of(&report, "ssm:PutParameter", "")["outcome"], "ok");
     // What these credentials may read says nothing of what the role may.
     let read = of(&report, "cloudfront:GetDistribution", "");
     assert!(
@@ -133,7 +133,7 @@ async fn permissions_to_change_something_are_simulated_and_not_tried() {
         ("ssm:PutParameter", shop.staging_parameter.as_str()),
     ] {
         let found = of(&report, action, "");
-        assert_eq!(found["status"], "failure", "{found}");
+        assert_eq!(found["outcome"], "failure", "{found}");
         let remedy = found["remedy"].as_str().unwrap();
         assert!(
             remedy.starts_with(&format!("allow {action} on ")),
@@ -142,7 +142,7 @@ async fn permissions_to_change_something_are_simulated_and_not_tried() {
         assert!(remedy.contains(resource), "{found}");
     }
     for allowed in ["sqs:ReceiveMessage", "cloudfront:UpdateDistribution"] {
-        assert_eq!(of(&report, allowed, "")["status"], "ok", "{report}");
+        assert_eq!(of(&report, allowed, "")["outcome"], "ok", "{report}");
     }
 
     // Who only observes changes nothing, and needs none of these.
@@ -151,8 +151,8 @@ async fn permissions_to_change_something_are_simulated_and_not_tried() {
         .argument(world.path("config.toml"))
         .env("STAGESWEEP__CLEANUP__MODE", "observe");
     let report: Value = serde_json::from_str(&observing.finish().await.stdout).unwrap();
-    assert_eq!(of(&report, "permissions", "")["status"], "ok", "{report}");
-    let asked = report["checks"].as_array().unwrap().iter();
+    assert_eq!(of(&report, "permissions", "")["outcome"], "ok", "{report}");
+    let asked = report["items"].as_array().unwrap().iter();
     let asked: Vec<_> = asked.filter_map(|it| it["check"].as_str()).collect();
     assert!(!asked.contains(&"ssm:PutParameter"), "{report}");
 
@@ -160,11 +160,11 @@ async fn permissions_to_change_something_are_simulated_and_not_tried() {
     let unknown = "arn:aws:iam::123456789012:role/unknown";
     let report = document(&world, &["doctor", "--role", unknown, "--json"], 1).await;
     let found = of(&report, "permissions", unknown);
-    assert_eq!(found["status"], "warning", "{found}");
+    assert_eq!(found["outcome"], "warning", "{found}");
     world.aws.deny("SimulatePrincipalPolicy");
     let report = document(&world, &["doctor", "--json"], 1).await;
     let found = of(&report, "permissions", "user/rehearsal");
-    assert_eq!(found["status"], "warning", "{found}");
+    assert_eq!(found["outcome"], "warning", "{found}");
     assert!(
         found["remedy"].as_str().unwrap().contains("--role"),
         "{found}"
@@ -204,8 +204,8 @@ async fn what_the_configuration_asks_of_codepipeline_and_whom_it_tells_is_looked
     };
     // A bus that does not exist takes events all the same; a file that nobody may execute.
     let found = report(TARGET, 1).await;
-    assert_eq!(of(&found, "notify event bus", bus)["status"], "failure");
-    assert_eq!(of(&found, "notify program", "")["status"], "failure");
+    assert_eq!(of(&found, "notify event bus", bus)["outcome"], "failure");
+    assert_eq!(of(&found, "notify program", "")["outcome"], "failure");
     world.aws.create_event_bus(bus);
     let executable = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&program, executable).unwrap();
@@ -217,7 +217,7 @@ async fn what_the_configuration_asks_of_codepipeline_and_whom_it_tells_is_looked
         ("codepipeline:ListPipelines", ""),
         ("codepipeline", PIPELINE),
     ] {
-        assert_eq!(of(&found, check, subject)["status"], "ok", "{found}");
+        assert_eq!(of(&found, check, subject)["outcome"], "ok", "{found}");
     }
 
     // A pipeline that the target names is looked at without being named.
@@ -234,7 +234,7 @@ async fn what_the_configuration_asks_of_codepipeline_and_whom_it_tells_is_looked
         "codepipeline",
         "other-pipeline",
     );
-    assert_eq!(found["status"], "warning", "{found}");
+    assert_eq!(found["outcome"], "warning", "{found}");
 
     // Without any of these, no job goes on.
     for call in [
@@ -244,7 +244,7 @@ async fn what_the_configuration_asks_of_codepipeline_and_whom_it_tells_is_looked
     ] {
         let denied = world.aws.deny(call);
         let found = of(&report(&literal, 1).await, "codepipeline", PIPELINE);
-        assert_eq!(found["status"], "failure", "{found}");
+        assert_eq!(found["outcome"], "failure", "{found}");
         assert_eq!(found["remedy"], format!("allow codepipeline:{call} on it"));
         world.aws.remove_rule(denied);
     }
@@ -256,7 +256,7 @@ async fn what_the_configuration_asks_of_codepipeline_and_whom_it_tells_is_looked
     world.aws.deny("PutEvents");
     // The bus's own policy may allow it.
     let found = report(&literal, 0).await;
-    assert_eq!(of(&found, "events:PutEvents", "")["status"], "warning");
+    assert_eq!(of(&found, "events:PutEvents", "")["outcome"], "warning");
     world.assert_untouched();
 }
 
@@ -269,7 +269,7 @@ async fn pipelines_of_a_pattern_are_known_by_their_parameters() {
         .route_rejections("stagesweep", &world.queues.url)
         .unwrap();
     let report = document(&world, &["doctor", "--json"], 0).await;
-    assert_eq!(of(&report, "codepipeline", PIPELINE)["status"], "ok");
+    assert_eq!(of(&report, "codepipeline", PIPELINE)["outcome"], "ok");
     let found = of(&report, "pipeline", PIPELINE);
     assert!(
         found["detail"]
@@ -289,7 +289,7 @@ async fn pipelines_of_a_pattern_are_known_by_their_parameters() {
     world.aws.put_rule("stagesweep", &pattern, Some(target));
     let report = document(&world, &["doctor", "--json"], 1).await;
     let found = of(&report, "rule", "stagesweep");
-    assert_eq!(found["status"], "failure", "{found}");
+    assert_eq!(found["outcome"], "failure", "{found}");
 
     // A stage that no pipeline has.
     let config = TARGET.replace("stage = \"Approve\"", "stage = \"Approved\"");
@@ -309,7 +309,7 @@ async fn pipelines_of_a_pattern_are_known_by_their_parameters() {
         .put_parameter(&shop.staging_parameter, "E0123456789ABC");
     let report = document(&world, &["doctor", "--json"], 1).await;
     let found = of(&report, "parameter", &shop.staging_parameter);
-    assert_eq!(found["status"], "warning", "{found}");
+    assert_eq!(found["outcome"], "warning", "{found}");
 }
 
 #[tokio::test]
@@ -328,13 +328,13 @@ async fn where_nothing_can_be_asked_one_line_says_why() {
         assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
         let report = serde_json::from_str::<Value>(&ended.stdout).unwrap();
         let found = of(&report, check, "");
-        assert_eq!(found["status"], "failure", "{report}");
+        assert_eq!(found["outcome"], "failure", "{report}");
         assert!(
             found["remedy"].as_str().unwrap().contains(remedy),
             "{found}"
         );
-        let all = report["checks"].as_array().unwrap();
-        let failures = all.iter().filter(|it| it["status"] == "failure");
+        let all = report["items"].as_array().unwrap();
+        let failures = all.iter().filter(|it| it["outcome"] == "failure");
         assert_eq!(failures.count(), 1, "{report}");
     }
 }

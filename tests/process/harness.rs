@@ -24,6 +24,8 @@ use stagesweep::runtime::clock::Clock;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use crate::json;
+
 /// Longer than any wait of any test takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -459,12 +461,7 @@ impl Launch {
     /// Runs the program to its end.
     pub(crate) async fn finish(self) -> Finished {
         let process = self.spawn();
-        let status = process.exited().await;
-        Finished {
-            code: status.code(),
-            stdout: process.stdout.text(),
-            stderr: process.stderr.text(),
-        }
+        process.finished().await
     }
 }
 
@@ -485,6 +482,20 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Waits for its end.
+    pub(crate) async fn finished(&self) -> Finished {
+        let status = self.exited().await;
+        let ended = Finished {
+            code: status.code(),
+            stdout: self.stdout.text(),
+            stderr: self.stderr.text(),
+        };
+        if self.command.split(' ').any(|it| it == "--json") {
+            json::keep(&ended);
+        }
+        ended
+    }
+
     /// Waits for a log line with this message and returns it.
     pub(crate) async fn says(&self, message: &str) -> Value {
         self.says_also(message, |_| true).await

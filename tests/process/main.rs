@@ -14,6 +14,7 @@ mod doctor;
 mod hangs;
 mod harness;
 mod health;
+mod json;
 mod kill_matrix;
 mod ledger;
 mod notify;

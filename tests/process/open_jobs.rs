@@ -76,9 +76,10 @@ async fn clean_goes_on_with_a_job_whose_message_is_gone_and_says_what_was_done_a
     let ran = fs::read_to_string(world.path("seen")).unwrap();
     assert_eq!(ran, format!("{} cleaned\n", shop.execution_id));
     let history = document(&world, &["history", "--json"], 0).await;
-    assert_eq!(history.as_array().unwrap().len(), 1, "{history}");
+    let history = history["items"].as_array().unwrap();
+    assert_eq!(history.len(), 1, "{history:?}");
     assert_eq!(history[0]["outcome"], "cleaned");
-    assert_eq!(history[0]["steps"], 5);
+    assert_eq!(history[0]["done"].as_array().unwrap().len(), 5);
     let plan = document(&world, &["plan", PIPELINE, "--json"], 0).await;
     assert_eq!(plan["open_job"], Value::Null);
 }

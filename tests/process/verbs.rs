@@ -11,7 +11,7 @@ use crate::harness::{Finished, Launch, NEVER, PROPAGATION, TARGET, World, notice
 pub(crate) const PIPELINE: &str = "shop-frontend-pipeline";
 
 /// A verb with the configuration of the daemon.
-fn verb(world: &World, arguments: &[&str]) -> Launch {
+pub(crate) fn verb(world: &World, arguments: &[&str]) -> Launch {
     let config = world.write_config("config.toml", TARGET);
     world
         .program(arguments)
@@ -134,7 +134,7 @@ async fn plan_says_why_a_rejection_would_be_refused_and_which_target_is_meant() 
         .aws
         .put_parameter(&shop.staging_parameter, &shop.production_id);
     let plan = document(&world, &["plan", PIPELINE, "--json"], 1).await;
-    assert_eq!(plan["refusal"]["code"], "staging_is_production");
+    assert_eq!(plan["reason"], "staging_is_production");
     let said = ends(&world, &["plan", PIPELINE], 1).await.stdout;
     for text in [
         "Refused (staging_is_production): ",
@@ -213,17 +213,24 @@ async fn history_tells_of_every_job_beside_the_daemon_and_draws_one() {
     noticed(renewed).await;
 
     let all = document(&world, &["history", "--json"], 0).await;
-    let all = all.as_array().unwrap();
+    let all = all["items"].as_array().unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!(all[0]["state"], "working");
+    assert_eq!(all[0]["outcome"], "working");
     assert_eq!(all[0]["execution_id"], blog.execution_id);
     assert_eq!(all[1]["outcome"], "cleaned");
-    assert_eq!(all[1]["steps"], 5);
+    assert_eq!(all[1]["done"].as_array().unwrap().len(), 5);
+    assert_eq!(all[1]["policy_id"], shop.policy_id);
     assert_eq!(all[1]["target"], "{service}-frontend-pipeline");
     assert!(all[1]["comment"].is_string(), "{}", all[1]);
     let cleaned = ["history", "--json", "--outcome", "cleaned", "--since", "1h"];
     let cleaned = document(&world, &cleaned, 0).await;
-    assert_eq!(cleaned.as_array().unwrap().len(), 1);
+    assert_eq!(cleaned["items"].as_array().unwrap().len(), 1);
+    let show = ["history", "show", &shop.execution_id, "--json"];
+    let shown = document(&world, &show, 0).await;
+    for (field, value) in all[1].as_object().unwrap() {
+        assert_eq!(shown[field], *value, "{field}");
+    }
     let said = ends(&world, &["history", "--pipeline", PIPELINE], 0)
         .await
         .stdout;
@@ -271,8 +278,12 @@ async fn clean_does_a_daemons_work_by_hand_and_needs_a_yes() {
     let again = document(&world, &["clean", PIPELINE, "--yes", "--json"], 0).await;
     assert_eq!(again["outcome"], "already_clean");
     let history = document(&world, &["history", "--json"], 0).await;
-    assert_eq!(history[0]["outcome"], "cleaned");
-    assert_eq!(history[0]["staging_id"], shop.staging_id);
+    let job = &history["items"][0];
+    assert_eq!(job["outcome"], "cleaned");
+    assert_eq!(job["staging_id"], shop.staging_id);
+    // A person's job is no execution's.
+    assert_eq!(job["execution_id"], Value::Null, "{job}");
+    assert_eq!(job["pipeline_arn"], again["pipeline_arn"], "{job}");
 
     // The event that comes after all finds nothing left to do.
     world.reject(&shop);
@@ -375,7 +386,7 @@ async fn clean_refuses_what_the_fences_refuse_and_is_bound_to_what_it_showed() {
             })),
     );
     let cleaned = document(&world, &["clean", PIPELINE, "--yes", "--json"], 0).await;
-    assert_eq!(cleaned["code"], "superseded", "{cleaned}");
+    assert_eq!(cleaned["outcome"], "superseded", "{cleaned}");
     assert_eq!(cleaned["staging_id"], shop.staging_id);
     let newer = newer.get().unwrap();
     assert!(world.aws.distribution(&shop.staging_id).is_none());
@@ -404,16 +415,17 @@ async fn orphans_are_listed_with_their_past_and_taken_down_in_the_safe_order() {
     // Without a ledger open jobs are not known.
     let report = document(&world, &["orphans", "--json"], 1).await;
     let of = |id: &str| {
-        let all = report["staging"].as_array().unwrap();
+        let all = report["items"].as_array().unwrap();
         all.iter().find(|it| it["id"] == *id).unwrap()
     };
-    assert_eq!(of(&older.staging_id)["verdict"]["orphan"], true);
+    assert_eq!(of(&older.staging_id)["orphan"], true);
+    assert_eq!(of(&older.staging_id)["outcome"], "orphan");
     // What the alarm in the templates is held against.
     let written = ends(&world, &["orphans", "--json"], 1).await.stdout;
     let kept = concat!(env!("CARGO_TARGET_TMPDIR"), "/orphans.json");
     std::fs::write(kept, written).unwrap();
     assert_eq!(of(&older.staging_id)["parameter"], older.staging_parameter);
-    assert_eq!(of(&newer.staging_id)["verdict"]["kept_because"], "named");
+    assert_eq!(of(&newer.staging_id)["reason"], "named");
     assert_eq!(report["quota"]["staging_used"], 2);
     let ended = ends(&world, &["orphans"], 1).await;
     assert!(
@@ -478,9 +490,9 @@ async fn an_orphan_that_is_young_or_that_a_job_is_bound_to_is_never_taken_down()
     daemon.says("started").await;
     let report = document(&world, &["orphans", "--delete", "--yes", "--json"], 0).await;
     let kept = |report: &Value| {
-        let all = report["staging"].as_array().unwrap().clone();
+        let all = report["items"].as_array().unwrap().clone();
         let it = all.into_iter().find(|it| it["id"] == older.staging_id);
-        it.unwrap()["verdict"]["kept_because"].clone()
+        it.unwrap()["reason"].clone()
     };
     assert_eq!(kept(&report), "young");
 
@@ -515,7 +527,7 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
 
     let letters = document(&world, &["dead-letters", "--json"], 0).await;
     let of = |id: &str| {
-        let letters = letters.as_array().unwrap();
+        let letters = letters["items"].as_array().unwrap();
         letters.iter().find(|it| it["message_id"] == *id).unwrap()
     };
     assert_eq!(of(&refused)["reason"], "production_parameter_invalid");
@@ -543,7 +555,7 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
         .await;
     assert_eq!(elsewhere.code, Some(1));
     let letters: Value = serde_json::from_str(&elsewhere.stdout).unwrap();
-    let mut reasons: Vec<_> = letters.as_array().unwrap().iter().collect();
+    let mut reasons: Vec<_> = letters["items"].as_array().unwrap().iter().collect();
     reasons.sort_by_key(|it| it["reason"].to_string());
     assert_eq!(reasons[0]["reason"], "ledger_unreadable");
     let said = reasons[0]["detail"].as_str().unwrap();
@@ -552,10 +564,18 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
         "{said}"
     );
     assert_eq!(reasons[1]["reason"], "missing_field");
-    assert!(elsewhere.stderr.contains("/nowhere/ledger.db"));
+    let warned = letters["warnings"][0].as_str().unwrap();
+    assert!(warned.contains("/nowhere/ledger.db"), "{warned}");
 
     let ended = ends(&world, &["dead-letters", "--redrive", "nobody"], 1).await;
     assert!(ended.stderr.contains("nobody"), "{}", ended.stderr);
+    let arguments = ["dead-letters", "--json", "--redrive", "nobody", &junk];
+    let letters = document(&world, &arguments, 1).await;
+    let why = letters["not_sent"][0].as_str().unwrap();
+    assert!(why.contains("nobody"), "{why}");
+    let items = letters["items"].as_array().unwrap();
+    let sent = items.iter().find(|it| it["message_id"] == junk).unwrap();
+    assert_eq!(sent["outcome"], "redriven", "{letters}");
 
     world
         .aws
@@ -596,7 +616,9 @@ async fn clean_and_history_follow_a_ledger_in_dynamodb_as_well() {
     world.assert_cleaned_once(&shop);
     let ended = run(&["history", "--json"]).await;
     let history: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(history[0]["outcome"], "cleaned", "{history}");
-    assert_eq!(history[0]["steps"], 5);
+    let job = &history["items"][0];
+    assert_eq!(job["outcome"], "cleaned", "{history}");
+    assert_eq!(job["done"].as_array().unwrap().len(), 5);
+    assert_eq!(job["policy_id"], shop.policy_id);
     assert!(!world.path("ledger.db").exists());
 }

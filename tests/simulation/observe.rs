@@ -86,6 +86,11 @@ async fn a_rejection_is_observed_without_any_right_to_change_and_done_once_the_m
         panic!("{records:?}");
     };
     assert_eq!(record.state.code(), "observed");
+    let ids = record.ids();
+    assert_eq!(ids.production_id.as_ref(), Some(&service.production_id));
+    assert_eq!(ids.staging_id.as_ref(), Some(&service.staging_id));
+    assert_eq!(ids.policy_id.as_ref(), Some(&service.policy_id));
+    assert_eq!(record.staging_id, None, "it is bound to nothing");
     let planned = record.trail.entries.iter();
     let planned = planned.filter(|it| it.kind == Kind::Planned);
     let planned: Vec<_> = planned.map(|it| it.name.as_str()).collect();

@@ -383,6 +383,9 @@ async fn an_item_of_an_older_stagesweep_says_by_its_trail_who_asked() {
     let mut notes = Notes::default();
     let about = stagesweep::domain::history::About {
         execution_id: "execution".to_owned(),
+        pipeline_arn: "arn:aws:codepipeline:eu-west-1:123456789012:shop".to_owned(),
+        stage: "Approve".to_owned(),
+        action: "Approve".to_owned(),
         target: "shop".to_owned(),
         comment: None,
         rejected_at_ms: 1,

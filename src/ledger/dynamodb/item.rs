@@ -196,6 +196,7 @@ pub(super) fn record(item: &Item, now: Timestamp) -> Option<history::Record> {
         updated: time("changed_at")?,
         production_id: item.text("production_id").map(str::to_owned),
         staging_id: item.text("staging_id").map(str::to_owned),
+        policy_id: item.text("policy_id").map(str::to_owned),
         evidence: item
             .text("evidence")
             .and_then(Evidence::read)

@@ -359,6 +359,9 @@ async fn a_file_of_the_fourth_schema_says_by_its_trails_who_asked() {
     let ledger = place.open("one");
     let about = |unasked, last_receive| About {
         execution_id: "execution".to_owned(),
+        pipeline_arn: "arn:aws:codepipeline:eu-west-1:123456789012:shop".to_owned(),
+        stage: "Approve".to_owned(),
+        action: "Approve".to_owned(),
         target: "shop".to_owned(),
         comment: Some("\"quoted\"".to_owned()),
         rejected_at_ms: 1,

@@ -159,6 +159,7 @@ impl Survey {
             if let Some(id) = &record.staging_id {
                 let past = past.entry(id.clone()).or_default();
                 past.execution_id = Some(record.execution_id().to_owned());
+                past.record = Some(record.clone());
             }
         }
         Ok(past)

@@ -69,7 +69,7 @@ impl Records {
         let (trail, evidence) = (column("trail"), column("evidence"));
         let sql = format!(
             "SELECT key, pipeline, outcome, lease_until, last_reason, first_seen, updated,
-                    production_id, staging_id, {trail}, {evidence}
+                    production_id, staging_id, policy_id, {trail}, {evidence}
              FROM jobs ORDER BY first_seen DESC, key"
         );
         let mut statement = self.database.prepare(&sql)?;
@@ -80,8 +80,8 @@ impl Records {
                 None if row.get::<_, i64>(3)? > now.as_millisecond() => history::State::Working,
                 None => history::State::Open(row.get(4)?),
             };
-            let trail: Option<String> = row.get(9)?;
-            let evidence: Option<String> = row.get(10)?;
+            let trail: Option<String> = row.get(10)?;
+            let evidence: Option<String> = row.get(11)?;
             Ok(history::Record {
                 key: JobKey::from(row.get::<_, String>(0)?),
                 pipeline: row.get(1)?,
@@ -90,6 +90,7 @@ impl Records {
                 updated: from_millis(row.get(6)?),
                 production_id: row.get(7)?,
                 staging_id: row.get(8)?,
+                policy_id: row.get(9)?,
                 evidence: evidence
                     .as_deref()
                     .and_then(Evidence::read)
