@@ -88,16 +88,7 @@ pub(super) async fn clean(
             named.target.label
         );
     };
-    let mut warnings = Vec::new();
-    if let Some(missing) = setup.missing_ledger() {
-        let warning = format!(
-            "{missing}; this makes one, of which a daemon whose ledger is elsewhere does not know"
-        );
-        if !options.json {
-            eprintln!("stagesweep: {warning}");
-        }
-        warnings.push(warning);
-    }
+    let warnings = warnings(&setup, options);
     let place = accounts.place(parameters, access);
     let ledger = setup.ledger_beside().await?;
     let resumes = ByHand::open_job(&*ledger, &named).await?;
@@ -130,16 +121,7 @@ pub(super) async fn clean(
     }
     let Some(order) = order(&named, resumes, &found, &forecast) else {
         if let Some(record) = at_work(&records, &named) {
-            if options.json {
-                print_json(&document::busy(&named, &warnings, &forecast, record))?;
-                return Ok(FATAL);
-            }
-            eprintln!(
-                "stagesweep: {}; nothing was changed. Watch it with `stagesweep history show {}`",
-                being_cleaned(record),
-                record.execution_id()
-            );
-            return Ok(FATAL);
+            return beside_another(&named, &warnings, &forecast, record, options);
         }
         if options.json {
             let came = plan::came(&found, place, &forecast);
@@ -164,6 +146,40 @@ pub(super) async fn clean(
         &setup, accounts, ledger, &order, &shown, options, milestones,
     )
     .await
+}
+
+/// What a person is told before anything is looked at.
+fn warnings(setup: &Setup, options: &Options) -> Vec<String> {
+    let Some(missing) = setup.missing_ledger() else {
+        return Vec::new();
+    };
+    let warning = format!(
+        "{missing}; this makes one, of which a daemon whose ledger is elsewhere does not know"
+    );
+    if !options.json {
+        eprintln!("stagesweep: {warning}");
+    }
+    vec![warning]
+}
+
+/// Somebody else works on it.
+fn beside_another(
+    named: &Named,
+    warnings: &[String],
+    forecast: &Forecast,
+    record: &history::Record,
+    options: &Options,
+) -> anyhow::Result<u8> {
+    if options.json {
+        print_json(&document::busy(named, warnings, forecast, record))?;
+    } else {
+        eprintln!(
+            "stagesweep: {}; nothing was changed. Watch it with `stagesweep history show {}`",
+            being_cleaned(record),
+            record.execution_id()
+        );
+    }
+    Ok(FATAL)
 }
 
 /// What the person was shown.

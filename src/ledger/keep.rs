@@ -278,7 +278,7 @@ mod tests {
         let at_once = Duration::ZERO;
         assert_eq!(told(0..0, NEVER, at_once).await, None);
         // A void grant is heard of at the next renewal.
-        assert_eq!(told(0..0, 45, at_once).await, Some(60));
+        assert_eq!(told(0..0, 45, at_once).await, Some(65));
         // A ledger that fails until shortly before the margin is reached.
         assert_eq!(told(0..99, NEVER, at_once).await, None);
         // Tried every three seconds, it is given up with the first try within the margin: of the lease of

@@ -81,6 +81,7 @@ class Json(unittest.TestCase):
             "doctor": {"ok", "warning", "failure"},
             "health": {"healthy", "unhealthy"},
             "notice": {"cleaned"},
+            "rehearsal": {"cleaned", "superseded", "refused", "retracted"},
             "error": {"usage", "bad_configuration", "unknown_target", "ledger_missing", "access_denied"},
         }
         self.assertEqual({f"{kind}.json" for kind in expected} | {"common.json"}, set(SCHEMAS))

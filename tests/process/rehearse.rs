@@ -54,7 +54,7 @@ async fn scenario(name: &str) -> serde_json::Value {
 /// What was changed, as the embedded AWS has it.
 fn changes(job: &serde_json::Value) -> Vec<&str> {
     let steps = job["steps"].as_array().unwrap().iter();
-    let changes = steps.filter(|step| step.get("id").is_some());
+    let changes = steps.filter(|step| step["id"].is_string());
     changes.map(|step| step["name"].as_str().unwrap()).collect()
 }
 
@@ -69,7 +69,7 @@ const ALL: [&str; 5] = [
 #[tokio::test]
 async fn scenario_crash() {
     let report = scenario("crash").await;
-    let job = &report["jobs"][0];
+    let job = &report["items"][0];
     assert_eq!(
         (&job["outcome"], changes(job)),
         (&"cleaned".into(), ALL.to_vec())
@@ -98,7 +98,7 @@ async fn a_crash_is_shown_with_its_story_in_so_many_lines() {
 #[tokio::test]
 async fn scenario_superseded() {
     let report = scenario("superseded").await;
-    let job = &report["jobs"][0];
+    let job = &report["items"][0];
     assert_eq!(job["outcome"], "superseded");
     assert_eq!(changes(job), ALL[2..]);
     assert_eq!(report["spared"].as_array().unwrap().len(), 3);
@@ -107,7 +107,7 @@ async fn scenario_superseded() {
 #[tokio::test]
 async fn scenario_queued() {
     let report = scenario("queued").await;
-    let jobs = report["jobs"].as_array().unwrap();
+    let jobs = report["items"].as_array().unwrap();
     assert_eq!(jobs.len(), 2);
     for job in jobs {
         assert_eq!(job["outcome"], "superseded");
@@ -123,7 +123,7 @@ async fn scenarios_in_which_nothing_may_be_touched() {
     ];
     let refused = refused.map(async |(name, reason)| {
         let report = scenario(name).await;
-        let job = &report["jobs"][0];
+        let job = &report["items"][0];
         assert_eq!(
             (&job["outcome"], &job["reason"]),
             (&"refused".into(), &reason.into())
@@ -133,7 +133,7 @@ async fn scenarios_in_which_nothing_may_be_touched() {
     });
     futures_util::future::join_all(refused).await;
     let report = scenario("promoted-after-all").await;
-    let job = &report["jobs"][0];
+    let job = &report["items"][0];
     assert_eq!(
         (&job["outcome"], changes(job)),
         (&"retracted".into(), Vec::new())
@@ -143,7 +143,7 @@ async fn scenarios_in_which_nothing_may_be_touched() {
 #[tokio::test]
 async fn scenario_throttled() {
     let report = scenario("throttled").await;
-    let job = &report["jobs"][0];
+    let job = &report["items"][0];
     assert_eq!(
         (&job["outcome"], changes(job)),
         (&"cleaned".into(), ALL.to_vec())
@@ -169,7 +169,7 @@ async fn a_rehearsal_is_one_json_document() {
             .starts_with("{\n  \"version\": 1,\n  \"kind\": \"rehearsal\"")
     );
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    let jobs = report["jobs"].as_array().unwrap();
+    let jobs = report["items"].as_array().unwrap();
     assert_eq!(jobs.len(), 2);
     for job in jobs {
         assert_eq!(

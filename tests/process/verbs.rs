@@ -135,7 +135,7 @@ async fn plan_says_why_a_rejection_would_be_refused_and_which_target_is_meant() 
         .put_parameter(&shop.staging_parameter, &shop.production_id);
     let plan = document(&world, &["plan", PIPELINE, "--json"], 1).await;
     assert_eq!(plan["reason"], "staging_is_production");
-    let said = ends(&world, &["plan", PIPELINE], 1).await.stdout;
+    let said = ends(&world, &["plan", PIPELINE, "--wide"], 1).await.stdout;
     for text in [
         "Refused (staging_is_production): ",
         &format!(
@@ -146,13 +146,8 @@ async fn plan_says_why_a_rejection_would_be_refused_and_which_target_is_meant() 
     ] {
         assert!(said.contains(text), "no {text} in\n{said}");
     }
-    assert_eq!(
-        plan["refusal"]["detail"]
-            .as_str()
-            .map(|it| said.contains(it)),
-        Some(true),
-        "{plan}"
-    );
+    let detail = plan["detail"].as_str();
+    assert_eq!(detail.map(|it| said.contains(it)), Some(true), "{plan}");
 
     let ended = ends(&world, &["plan", "nobody"], 1).await;
     assert!(
@@ -591,6 +586,10 @@ async fn dead_letters_are_listed_with_their_reason_and_sent_back_when_chosen() {
     // It is a duplicate now.
     world.reject(&shop);
     world.settled().await;
+    // It was sent back once, and has another id since.
+    let junk = world.aws.messages(&world.queues.dead_letter_url)[0]
+        .id
+        .clone();
     let arguments = ["dead-letters", "--redrive", &junk[..8]];
     let said = ends(&world, &arguments, 0).await.stdout;
     assert!(said.contains("sent back"), "{said}");

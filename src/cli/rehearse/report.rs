@@ -33,13 +33,20 @@ const REFUSED: &str = "refused";
 pub(super) struct Job {
     pub(super) pipeline: String,
     pipeline_arn: Option<String>,
+    /// Not known: targets may be those of a file.
+    target: Option<String>,
+    stage: Option<String>,
+    action: Option<String>,
     pub(super) execution_id: String,
     #[serde(skip)]
     service: String,
-    /// How it was done, or `refused` or `failed`; `None` if it was not begun.
+    /// How it was done, or `refused` or `failed`; `open` if it was not begun.
+    #[serde(serialize_with = "word")]
     outcome: Option<&'static str>,
     /// Why it was not done; else the outcome.
+    #[serde(serialize_with = "word")]
     pub(super) reason: Option<&'static str>,
+    detail: Option<String>,
     #[serde(serialize_with = "moment")]
     began_at: Option<Timestamp>,
     duration_ms: Option<u64>,
@@ -55,13 +62,10 @@ struct Step {
     at: Timestamp,
     name: &'static str,
     /// What was changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// How long it was waited.
-    #[serde(skip_serializing_if = "Option::is_none")]
     waited_ms: Option<u64>,
     /// The change was made, and the daemon did not get to see the answer.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     answer_lost: bool,
 }
 
@@ -86,17 +90,18 @@ struct Messages {
 pub(super) struct Summary<'a> {
     version: u8,
     kind: &'static str,
+    warnings: [String; 0],
     scenario: Option<Scenario>,
     /// Nothing is left behind; the scenario ended as it must.
     pub(super) passed: bool,
     interrupted: bool,
     seed: u64,
     propagation_ms: u64,
-    faults: &'static str,
+    fault_level: &'static str,
     #[serde(serialize_with = "always")]
     began_at: Timestamp,
     duration_ms: u64,
-    jobs: Vec<&'a Job>,
+    items: Vec<&'a Job>,
     spared: &'a [Spared],
     why: Option<&'a str>,
     calls: Calls,
@@ -113,6 +118,11 @@ fn moment<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Erro
         Some(at) => always(at, to),
         None => to.serialize_none(),
     }
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn word<S: Serializer>(word: &Option<&'static str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(word.unwrap_or("open"))
 }
 
 fn always<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
@@ -167,11 +177,15 @@ impl Report {
     pub(super) fn new(scene: &Scene, clock: Clock) -> Self {
         let jobs = scene.rejections.iter().map(|rejection| Job {
             pipeline: rejection.service.pipeline.clone(),
-            pipeline_arn: rejection.pipeline_arn(),
+            pipeline_arn: rejection.in_event("/resources/0"),
+            target: None,
+            stage: rejection.in_event("/detail/stage"),
+            action: rejection.in_event("/detail/action"),
             execution_id: rejection.service.execution_id.clone(),
             service: rejection.service.name.clone(),
             outcome: None,
             reason: None,
+            detail: None,
             began_at: None,
             duration_ms: None,
             steps: Vec::new(),
@@ -250,15 +264,16 @@ impl Report {
         Summary {
             version: 1,
             kind: "rehearsal",
+            warnings: [],
             scenario: options.scenario,
             passed: problems.is_empty() && !interrupted,
             interrupted,
             seed: options.seed,
             propagation_ms: ms(options.propagation()),
-            faults: options.faults_name(),
+            fault_level: options.faults_name(),
             began_at: self.began,
             duration_ms: ms(between(self.began, ended)),
-            jobs: self.jobs.iter().collect(),
+            items: self.jobs.iter().collect(),
             spared: cast.map_or(&[], |(cast, _)| &cast.spared),
             why: cast.map(|(cast, _)| cast.why.as_str()),
             calls: calls(&entries),
@@ -293,7 +308,7 @@ impl Summary<'_> {
         };
         let took = Duration::from_millis(self.duration_ms).as_secs_f64();
         line(&format!("\nThe rehearsal {verb} after {took:.1} s."));
-        for (index, job) in self.jobs.iter().enumerate() {
+        for (index, job) in self.items.iter().enumerate() {
             job.print(index < DETAILED);
         }
         if let Some(why) = self.why {
@@ -480,7 +495,7 @@ mod tests {
         let execution_id = service.execution_id.clone();
         report.milestone(&Milestone { execution_id, what });
         let summary = report.summary((&aws, &scene), &options, None, false);
-        let steps: Vec<_> = summary.jobs[0]
+        let steps: Vec<_> = summary.items[0]
             .steps
             .iter()
             .map(|step| (step.name, step.answer_lost))

@@ -88,10 +88,10 @@ pub(super) struct Rejection {
 }
 
 impl Rejection {
-    /// The pipeline, as the event names it.
-    pub(super) fn pipeline_arn(&self) -> Option<String> {
+    /// A text of the event, by its JSON pointer.
+    pub(super) fn in_event(&self, pointer: &str) -> Option<String> {
         let event: serde_json::Value = serde_json::from_str(&self.body).ok()?;
-        Some(event.pointer("/resources/0")?.as_str()?.to_owned())
+        Some(event.pointer(pointer)?.as_str()?.to_owned())
     }
 }
 
