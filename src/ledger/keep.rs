@@ -277,19 +277,19 @@ mod tests {
         const NEVER: u64 = u64::MAX;
         let at_once = Duration::ZERO;
         assert_eq!(told(0..0, NEVER, at_once).await, None);
-        // A void grant is heard of at the next renewal.
+        // It is renewed at 5, 35, 65: a void grant is noticed at the next renewal.
         assert_eq!(told(0..0, 45, at_once).await, Some(65));
         // A ledger that fails until shortly before the margin is reached.
         assert_eq!(told(0..99, NEVER, at_once).await, None);
         // Tried every three seconds, it is given up with the first try within the margin: of the lease of
-        // the claim, and of the one that was renewed after a minute.
-        assert_eq!(told(0..NEVER, NEVER, at_once).await, Some(102));
-        assert_eq!(told(61..NEVER, NEVER, at_once).await, Some(162));
-        // The lease runs from when it was asked for at 30, not from the answer at 40.
+        // the claim, and of the one that was renewed at 35.
+        assert_eq!(told(0..NEVER, NEVER, at_once).await, Some(101));
+        assert_eq!(told(61..NEVER, NEVER, at_once).await, Some(137));
+        // The lease runs from when it was asked for at 5, not from the answer at 15.
         let slowly = 10 * SECOND;
-        assert_eq!(told(31..NEVER, NEVER, slowly).await, Some(132));
+        assert_eq!(told(31..NEVER, NEVER, slowly).await, Some(107));
         // And that of the claim from when the claim was asked for.
         let claim = 10 * SECOND;
-        assert_eq!(told_after(claim, 0..NEVER, NEVER, at_once).await, Some(102));
+        assert_eq!(told_after(claim, 0..NEVER, NEVER, at_once).await, Some(100));
     }
 }

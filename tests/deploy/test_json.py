@@ -10,7 +10,7 @@ import referencing
 import support
 
 SCHEMAS = {it.name: json.loads(it.read_text()) for it in (support.ROOT / "docs" / "schemas").iterdir()}
-# What tests/process/json.rs keeps, one document a line.
+# What tests/process/kept.rs keeps, one document a line.
 KEPT = support.ROOT / "target" / "tmp" / "json"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # Definitions that are part of a larger object.

@@ -24,7 +24,7 @@ use stagesweep::runtime::clock::Clock;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::json;
+use crate::kept;
 
 /// Longer than any wait of any test takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -491,7 +491,7 @@ impl Process {
             stderr: self.stderr.text(),
         };
         if self.command.split(' ').any(|it| it == "--json") {
-            json::keep(&ended);
+            kept::keep(&ended);
         }
         ended
     }

@@ -15,6 +15,7 @@ mod hangs;
 mod harness;
 mod health;
 mod json;
+mod kept;
 mod kill_matrix;
 mod ledger;
 mod notify;

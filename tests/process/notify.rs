@@ -4,7 +4,7 @@ use embedded_aws::{Action, EmbeddedAws, Rule};
 use serde_json::Value;
 
 use crate::harness::{TARGET, World, noticed};
-use crate::json;
+use crate::kept;
 
 /// A configuration that tells both, the program writing a line for each outcome to a file.
 fn both(world: &World) -> std::path::PathBuf {
@@ -34,7 +34,7 @@ async fn an_outcome_is_on_the_bus_and_on_a_programs_standard_input() {
     world.assert_cleaned_once(&shop);
     let events = outcomes(&world.aws);
     assert_eq!(events.len(), 1, "{daemon:?}");
-    json::keep_document(&events[0]);
+    kept::keep_document(&events[0]);
     assert_eq!(events[0]["outcome"], "cleaned");
     assert_eq!(events[0]["execution_id"], shop.execution_id);
     let told = std::fs::read_to_string(world.path("told")).unwrap();

@@ -10,6 +10,9 @@
 #[allow(dead_code, reason = "shared with the tests of the process")]
 #[path = "../process/harness.rs"]
 mod harness;
+#[allow(dead_code, reason = "shared with the tests of the process")]
+#[path = "../process/kept.rs"]
+mod kept;
 
 mod image;
 mod machine;

@@ -120,7 +120,6 @@ fn moment<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Erro
     }
 }
 
-#[expect(clippy::ref_option, reason = "serde's signature")]
 fn word<S: Serializer>(word: &Option<&'static str>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(word.unwrap_or("open"))
 }
