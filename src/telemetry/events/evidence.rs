@@ -22,13 +22,25 @@ pub struct RejectionChecked<'a> {
     pub before: &'static str,
     /// The answer.
     pub verdict: &'a Verdict,
+    /// Whether approvals that expired are left alone.
+    pub expired_are_ignored: bool,
 }
 
 impl Event for RejectionChecked<'_> {
     fn record(&self, _metrics: &Metrics) {
         let (verdict, how) = match self.verdict {
-            Verdict::Stands { timed_out: false } => ("stands", "rejected".to_owned()),
-            Verdict::Stands { timed_out: true } => ("stands", "timed_out".to_owned()),
+            Verdict::Expired { code } if self.expired_are_ignored => {
+                warn!(
+                    execution.id = self.execution_id,
+                    step = self.before,
+                    code = code.as_deref().unwrap_or("no error code"),
+                    "nobody rejected: the approval expired, and verify.on_timeout ignores that; nothing is \
+                     touched"
+                );
+                return;
+            }
+            Verdict::Stands => ("stands", "rejected".to_owned()),
+            Verdict::Expired { .. } => ("stands", "timed_out".to_owned()),
             Verdict::StageRuns => ("stands", "stage_still_runs".to_owned()),
             Verdict::Retracted(retraction) => ("retracted", retraction.code().to_owned()),
             Verdict::Doubtful(doubt) => ("doubtful", doubt.to_string()),
