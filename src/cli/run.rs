@@ -216,8 +216,11 @@ fn reload(
         return;
     }
     let needs_restart = current.restart_required(&new);
+    let [level_before, level_now] = [&*current, &new].map(|it| it.telemetry.log_level.as_str());
     telemetry.emit(events::Reloaded {
         targets: new.targets.len(),
+        changes: &current.targets.changes(&new.targets),
+        log_level: (level_before != level_now).then_some((level_before, level_now)),
         needs_restart: &needs_restart,
     });
     current.targets = new.targets;

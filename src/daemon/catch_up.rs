@@ -100,9 +100,9 @@ fn not_given(
     };
     match last.status {
         Status::Failed => match judge(&rejection, Cause::Rejection, seen) {
-            Verdict::Stands { timed_out } => Some(Found::Rejected {
+            verdict @ (Verdict::Stands | Verdict::Expired { .. }) => Some(Found::Rejected {
                 rejection,
-                timed_out,
+                timed_out: verdict != Verdict::Stands,
             }),
             Verdict::Undecided { .. }
             | Verdict::StageRuns
@@ -111,7 +111,7 @@ fn not_given(
         },
         Status::Ended => {
             let verdict = judge(&rejection, Cause::EndedExecution, seen);
-            matches!(verdict, Verdict::Stands { .. }).then_some(Found::Ended(rejection))
+            (verdict == Verdict::Stands).then_some(Found::Ended(rejection))
         }
         Status::InProgress | Status::Succeeded | Status::Ending | Status::Unknown => None,
     }

@@ -229,13 +229,25 @@ impl Place<'_> {
     #[must_use]
     pub fn policy_in_use(&self, policy_id: &str, binding: &Binding) -> String {
         let production = self.name(Which::Production);
+        let evidence = &binding.evidence;
+        let then = match evidence.changed {
+            true => "the job then goes on by itself within fifteen minutes",
+            false => "then send the message back",
+        };
+        let recorded = match evidence.recorded {
+            Some(version) => format!(
+                "; {} holds `deleted` since version {version}, which stays",
+                self.name(Which::Staging)
+            ),
+            None => String::new(),
+        };
         format!(
-            "{} named {}, which does not name the policy {policy_id} of staging {}, and that policy is in use: \
-             detach it from the distribution that names it, such as the one that {production} named before, and \
-             send the message back",
+            "{} named {}, which does not name the policy {policy_id} of staging {staging}, and that policy is in \
+             use: detach it from the distribution that names it, such as the one that {production} named before; \
+             {then}. Left: {staging} and the policy{recorded}",
             self.of(Which::Production),
             binding.production_id,
-            binding.staging_id
+            staging = binding.staging_id,
         )
     }
 

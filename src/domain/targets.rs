@@ -11,6 +11,7 @@
 //! way is reported as ambiguous, never guessed: the parameters decide what is deleted.
 
 mod access;
+mod changes;
 mod check;
 mod fault;
 mod index;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, RoleArnError};
+pub use self::changes::Changes;
 pub use self::fault::{NameError, NotAtHome, TargetError, TargetProblem};
 pub use self::neighbours::Neighbour;
 pub use self::pattern::PatternError;

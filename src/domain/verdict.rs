@@ -31,9 +31,11 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It does.
-    Stands {
-        /// Nobody rejected: the approval was not given in time.
-        timed_out: bool,
+    Stands,
+    /// It does, and nobody rejected: the approval was not given in time.
+    Expired {
+        /// The code of the attempt's error.
+        code: Option<String>,
     },
     /// Nobody decided: CodePipeline ended the approval by itself, as one that cannot notify anybody.
     Undecided {
@@ -127,7 +129,9 @@ pub fn judge(rejection: &Rejection, cause: Cause, seen: &Seen) -> Verdict {
         Ok(None) => decided(ours, cause, rejection.comment.as_deref()),
     };
     match decided {
-        Verdict::Stands { .. } if stage_runs(rejection, ours, seen) => Verdict::StageRuns,
+        Verdict::Stands | Verdict::Expired { .. } if stage_runs(rejection, ours, seen) => {
+            Verdict::StageRuns
+        }
         decided => decided,
     }
 }
@@ -150,20 +154,22 @@ pub fn attempt<'a>(
         _ => return Err(Verdict::Doubtful(Doubt::NotFailed)),
     }
     match decided(ours, cause, rejection.comment.as_deref()) {
-        Verdict::Stands { timed_out } => Ok((ours, timed_out)),
+        Verdict::Stands => Ok((ours, false)),
+        Verdict::Expired { .. } => Ok((ours, true)),
         verdict => Err(verdict),
     }
 }
 
 /// Who decided, of an attempt that failed.
 fn decided(ours: &Attempt, cause: Cause, comment: Option<&str>) -> Verdict {
-    let timed_out = cause == Cause::Rejection && timed_out(ours, comment);
+    let code = || ours.error_code.clone();
     let rejected = ours.by.is_some() || ours.error_code.as_deref() == Some(REJECTED);
-    if cause == Cause::Rejection && !timed_out && !rejected {
-        let code = ours.error_code.clone();
-        return Verdict::Undecided { code };
+    match cause {
+        Cause::EndedExecution => Verdict::Stands,
+        Cause::Rejection if timed_out(ours, comment) => Verdict::Expired { code: code() },
+        Cause::Rejection if rejected => Verdict::Stands,
+        Cause::Rejection => Verdict::Undecided { code: code() },
     }
-    Verdict::Stands { timed_out }
 }
 
 /// Whether actions of the execution, beside the approval and no approvals themselves, still run in its

@@ -94,7 +94,7 @@ fn judged(change: impl FnOnce(&mut Rejection, &mut Seen)) -> Verdict {
     verdict
 }
 
-const STANDS: Verdict = Verdict::Stands { timed_out: false };
+const STANDS: Verdict = Verdict::Stands;
 
 #[test]
 fn a_rejection_stands_as_long_as_nothing_came_after_it() {
@@ -283,7 +283,8 @@ fn a_timeout_is_told_from_a_rejection_by_what_a_person_leaves() {
             change(rejection, &mut seen.attempts[0]);
         });
         match verdict {
-            Verdict::Stands { timed_out } => timed_out,
+            Verdict::Stands => false,
+            Verdict::Expired { .. } => true,
             other => panic!("{other:?}"),
         }
     };

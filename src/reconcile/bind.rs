@@ -71,10 +71,9 @@ impl Run<'_> {
         self.job.activity.set("asking_codepipeline");
         let attempts = self.calls.call(|| self.calls.own_attempts()).await?;
         let ours = match verdict::attempt(self.job.rejection(), self.job.cause(), &attempts) {
-            Ok((_, timed_out @ true))
-                if self.context.settings.verify == Some(OnTimeout::Ignore) =>
-            {
-                return Err(self.ended_by(verdict::Verdict::Stands { timed_out }));
+            Ok((ours, true)) if self.context.settings.verify == Some(OnTimeout::Ignore) => {
+                let code = ours.error_code.clone();
+                return Err(self.ended_by(verdict::Verdict::Expired { code }));
             }
             Ok((ours, _)) => ours,
             Err(verdict) => return Err(self.ended_by(verdict)),
@@ -171,12 +170,7 @@ impl Run<'_> {
     }
 
     fn ended_by(&self, verdict: verdict::Verdict) -> Halt {
-        self.context.telemetry.emit(events::RejectionChecked {
-            execution_id: self.job.execution_id(),
-            before: "bind",
-            verdict: &verdict,
-        });
-        match self.calls.ends(verdict) {
+        match self.calls.ends("bind", verdict) {
             Err(Some(ended)) => ended.into(),
             Ok(()) | Err(None) => self.calls.doubtful(Doubt::NotFailed).into(),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::ProgramFailure;
+use super::observe::Contradiction;
 use crate::aws::AwsError;
 use crate::domain::decision::{Outcome, Refusal};
 use crate::domain::verdict::Doubt;
@@ -74,10 +75,13 @@ pub enum Failure {
     Unverified(#[source] Doubt),
     /// Readings contradict each other.
     #[error(
-        "CloudFront's answers contradict each other: one shows no staging distribution {staging_id}, and a \
-         listing does not bear that out; nothing is taken for done"
+        "CloudFront's answers contradict each other: there is no staging distribution {staging_id} by one, and \
+         {contradiction}; nothing is taken for done"
     )]
-    Contradiction { staging_id: String },
+    Contradiction {
+        staging_id: String,
+        contradiction: Contradiction,
+    },
     /// CodePipeline could not be asked in time, under the turn to make the change.
     #[error("CodePipeline did not answer in time before {step}, three times")]
     NotAnswered { step: &'static str },

@@ -11,12 +11,13 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Halt;
+use super::listing::Listing;
 use super::run::Run;
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
 use crate::domain::binding::Binding;
 use crate::domain::decision::{Distribution, Observed, Policy};
-use crate::telemetry::events;
+use crate::telemetry::chain;
 
 /// What was seen of a distribution is looked at again after this long, if nothing that this run
 /// did or met made it do so sooner. Changes are conditional on the ETag that was seen.
@@ -30,9 +31,38 @@ pub(super) struct Lookout {
     search: Search,
     /// A listing has confirmed that the staging distribution is gone.
     listed_gone: bool,
+    /// What the last look found against its being gone.
+    contradiction: Option<Contradiction>,
+}
+
+/// What contradicts a reading that shows no staging distribution.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// A listing shows it.
+    #[error("a listing of the account's distributions shows it")]
+    Listed,
+    /// No listing could be had.
+    #[error("the account's distributions could not be listed: {0}")]
+    NotListable(String),
+    /// What production names may be its policy.
+    #[error(
+        "production {production_id} names the policy {policy_id}, which lists a domain name that no distribution of \
+         the account has: if that is the staging distribution's, detach the policy from production"
+    )]
+    PolicyLeft {
+        /// Production.
+        production_id: String,
+        /// The policy.
+        policy_id: String,
+    },
 }
 
 impl Lookout {
+    /// What the last look found against the staging distribution's being gone.
+    pub(super) fn contradiction(&self) -> Contradiction {
+        self.contradiction.clone().unwrap_or(Contradiction::Listed)
+    }
+
     /// A distribution was seen.
     pub(super) fn see(&mut self, id: &str, sighting: Sighting) {
         self.seen.insert(id.to_owned(), sighting);
@@ -118,6 +148,29 @@ pub(crate) fn named_policies(
         .collect()
 }
 
+/// Nothing contradicts that the staging distribution does not exist if it is not listed, and the policy that
+/// production names lists nothing that could have been its domain.
+fn contradicted_by(
+    listing: &Listing,
+    observed: &Observed,
+    binding: &Binding,
+) -> Option<Contradiction> {
+    if listing.contains_key(&binding.staging_id) {
+        return Some(Contradiction::Listed);
+    }
+    if binding.staging_domain.is_some() {
+        return None;
+    }
+    let named = observed.production.as_ref()?.policy_id.as_ref()?;
+    let attached = observed.policies.iter().find(|it| it.id == *named)?;
+    let is_listed = |domain: &String| listing.values().any(|listed| listed == domain);
+    let left = !attached.staging_domains.iter().all(is_listed);
+    left.then(|| Contradiction::PolicyLeft {
+        production_id: binding.production_id.clone(),
+        policy_id: named.clone(),
+    })
+}
+
 impl Run<'_> {
     /// Reads everything that a decision needs, but for a distribution that has just been seen.
     pub(super) async fn observe(&mut self) -> Result<Observed, Halt> {
@@ -172,48 +225,24 @@ impl Run<'_> {
             listed_gone: self.lookout.listed_gone,
         };
         if observed.staging.is_none() && !self.progress.staging_deleted && !observed.listed_gone {
-            observed.listed_gone = self.is_listed_gone(&observed).await?;
+            self.lookout.contradiction = self.contradiction(&observed).await?;
+            observed.listed_gone = self.lookout.contradiction.is_none();
             self.lookout.listed_gone = observed.listed_gone;
         }
         Ok(observed)
     }
 
-    /// Whether a listing bears out that the staging distribution does not exist: it is not listed, and the
-    /// policy that production names lists nothing that could have been its domain. A listing that cannot be
-    /// had bears nothing out.
-    async fn is_listed_gone(&self, observed: &Observed) -> Result<bool, Halt> {
-        let binding = self.binding.about(self.index);
+    /// What contradicts that the staging distribution does not exist.
+    async fn contradiction(&self, observed: &Observed) -> Result<Option<Contradiction>, Halt> {
         let listing = self
             .account
             .listing
             .since(&self.clients.cloudfront, Instant::now())
             .await;
         self.calls.heed_stop()?;
-        let listing = match listing {
-            Ok(listing) => listing,
-            Err(error) => {
-                self.context.telemetry.emit(events::NotConfirmed {
-                    staging_id: &binding.staging_id,
-                    error: &error,
-                });
-                return Ok(false);
-            }
-        };
-        if listing.contains_key(&binding.staging_id) {
-            return Ok(false);
-        }
-        let named = observed
-            .production
-            .as_ref()
-            .and_then(|it| it.policy_id.as_ref());
-        let mut policies = observed.policies.iter();
-        let attached = policies.find(|policy| Some(&policy.id) == named);
-        Ok(match (binding.staging_domain, attached) {
-            (None, Some(policy)) => {
-                let mut domains = policy.staging_domains.iter();
-                domains.all(|domain| listing.values().any(|listed| listed == domain))
-            }
-            _ => true,
+        Ok(match listing {
+            Ok(listing) => contradicted_by(&listing, observed, &self.binding.about(self.index)),
+            Err(error) => Some(Contradiction::NotListable(chain(&error))),
         })
     }
 
@@ -236,5 +265,55 @@ impl Run<'_> {
             .into_iter()
             .map(|id| async move { self.calls.call(|| cloudfront.policy(&id)).await });
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_contradicts_that_a_distribution_is_gone_is_named() {
+        let distribution = |id: &str, policy: &str| Distribution {
+            id: id.to_owned(),
+            domain: format!("{id}.cloudfront.net"),
+            etag: String::new(),
+            deployed: true,
+            enabled: true,
+            staging: false,
+            aliases: 0,
+            policy_id: Some(policy.to_owned()),
+        };
+        let policy = Policy {
+            id: "policy".to_owned(),
+            etag: String::new(),
+            staging_domains: vec!["staging.cloudfront.net".to_owned()],
+        };
+        let observed = Observed {
+            production: Some(distribution("production", "policy")),
+            staging: None,
+            policies: vec![policy],
+            parameter: None,
+            listed_gone: false,
+        };
+        let mut binding = Binding {
+            production_id: "production".to_owned(),
+            staging_id: "staging".to_owned(),
+            ..Binding::default()
+        };
+        let listing = |ids: &[&str]| -> Listing {
+            let domain = |id: &&str| ((*id).to_owned(), format!("{id}.cloudfront.net"));
+            ids.iter().map(domain).collect()
+        };
+        let found = |ids: &[&str], binding: &Binding| {
+            let found = contradicted_by(&listing(ids), &observed, binding);
+            found.map_or(String::new(), |found| found.to_string())
+        };
+        assert!(found(&["production", "staging"], &binding).contains("shows it"));
+        let left = found(&["production"], &binding);
+        assert!(left.contains("production production names the policy policy"));
+        // Its domain is known, and is not the one.
+        binding.staging_domain = Some("other.cloudfront.net".to_owned());
+        assert_eq!(found(&["production"], &binding), "");
     }
 }

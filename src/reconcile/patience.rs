@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::decision::Step;
+use crate::runtime::lasting::Lagging;
 
 /// What a run counts of what led to nothing, and since when nothing has moved.
 pub(super) struct Patience {
@@ -18,10 +19,10 @@ pub(super) struct Patience {
     failures: u32,
     /// The change that CloudFront refused last although it was fresh, and how often in a row.
     same_refused: Option<(Step, u32)>,
-    /// Since when the evidence contradicts itself.
-    contradicted_at: Option<Instant>,
-    /// Since when CloudFront has our policy in use although production does not name it.
-    in_use_since: Option<Instant>,
+    /// The evidence contradicts itself.
+    pub(super) contradicted: Lagging,
+    /// CloudFront has our policy in use although production does not name it.
+    pub(super) in_use: Lagging,
 }
 
 impl Patience {
@@ -32,8 +33,8 @@ impl Patience {
             fruitless: 0,
             failures: 0,
             same_refused: None,
-            contradicted_at: None,
-            in_use_since: None,
+            contradicted: Lagging::default(),
+            in_use: Lagging::default(),
         }
     }
 
@@ -47,7 +48,6 @@ impl Patience {
         self.moved_at = Instant::now();
         self.fruitless = 0;
         self.failures = 0;
-        self.in_use_since = None;
     }
 
     /// When it ends, if nothing moves for so long.
@@ -90,22 +90,5 @@ impl Patience {
         };
         self.same_refused = Some((step.clone(), times));
         times
-    }
-
-    /// The evidence contradicts itself: for how long it has.
-    pub(super) fn contradicted(&mut self) -> Duration {
-        let since = self.contradicted_at.get_or_insert_with(Instant::now);
-        since.elapsed()
-    }
-
-    /// The evidence does not contradict itself.
-    pub(super) fn agrees(&mut self) {
-        self.contradicted_at = None;
-    }
-
-    /// CloudFront has our policy in use although production does not name it: for how long it has had.
-    pub(super) fn in_use(&mut self) -> Duration {
-        let since = self.in_use_since.get_or_insert_with(Instant::now);
-        since.elapsed()
     }
 }

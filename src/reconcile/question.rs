@@ -243,12 +243,7 @@ impl Calls<'_> {
                 stages: reply.stages.unwrap_or_default(),
             };
             let verdict = verdict::judge(rejection, self.job.cause(), &seen);
-            self.context.telemetry.emit(events::RejectionChecked {
-                execution_id: &rejection.execution_id,
-                before,
-                verdict: &verdict,
-            });
-            match self.ends(verdict) {
+            match self.ends(before, verdict) {
                 Ok(()) => {}
                 Err(Some(ended)) => return Answer::Ends(ended),
                 Err(None) => {
@@ -271,13 +266,17 @@ impl Calls<'_> {
 
     /// How a verdict ends the job, if it does; `Err(None)`: the execution itself still runs beside its
     /// approval.
-    pub(super) fn ends(&self, verdict: Verdict) -> Result<(), Option<Ended>> {
-        let settings = &self.context.settings;
+    pub(super) fn ends(&self, before: &'static str, verdict: Verdict) -> Result<(), Option<Ended>> {
+        let expired_are_ignored = self.context.settings.verify == Some(OnTimeout::Ignore);
+        self.context.telemetry.emit(events::RejectionChecked {
+            execution_id: self.job.execution_id(),
+            before,
+            verdict: &verdict,
+            expired_are_ignored,
+        });
         match verdict {
-            Verdict::Stands { timed_out: true } if settings.verify == Some(OnTimeout::Ignore) => {
-                Err(Some(Outcome::Undecided.into()))
-            }
-            Verdict::Stands { .. } => Ok(()),
+            Verdict::Expired { .. } if expired_are_ignored => Err(Some(Outcome::Undecided.into())),
+            Verdict::Stands | Verdict::Expired { .. } => Ok(()),
             Verdict::Undecided { .. } => Err(Some(Outcome::Undecided.into())),
             Verdict::StageRuns => Err(None),
             Verdict::Retracted(_) => Err(Some(Outcome::Retracted.into())),

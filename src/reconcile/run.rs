@@ -212,7 +212,7 @@ impl Run<'_> {
                 }
             }
             if decision != Decision::Wait(Wait::Evidence) {
-                self.patience.agrees();
+                self.evidence_agrees();
                 self.show_done(&observed);
             }
             match decision {
@@ -262,6 +262,7 @@ impl Run<'_> {
     /// Something moved: the propagation timeout begins anew, and so do the pauses.
     pub(super) fn moved(&mut self) {
         self.patience.moved();
+        self.policy_is_unused();
         self.progress.conflict = None;
     }
 }

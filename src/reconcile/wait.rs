@@ -119,29 +119,58 @@ impl Run<'_> {
 
     /// Evidence contradicts itself: looks again for a while, then fails for now.
     async fn wait_for_evidence(&mut self) -> Result<(), Halt> {
-        let lasts = self.patience.contradicted();
+        let (lasts, phase) = self.patience.contradicted.lags();
+        let contradiction = self.lookout.contradiction();
         self.lookout.forget_all();
+        let staging_id = self.binding.about(self.index).staging_id;
         if lasts > CONTRADICTS_AT_MOST {
-            let staging_id = self.binding.about(self.index).staging_id;
-            return Err(Ended::Failed(Failure::Contradiction { staging_id }).into());
+            return Err(Ended::Failed(Failure::Contradiction {
+                staging_id,
+                contradiction,
+            })
+            .into());
         }
+        self.context.telemetry.emit(events::EvidenceContradicts {
+            staging_id: &staging_id,
+            contradiction: &contradiction,
+            phase,
+        });
         self.job.activity.set(Wait::Evidence.name());
         self.pause().await
+    }
+
+    /// The evidence does not contradict itself, or not any more.
+    pub(super) fn evidence_agrees(&mut self) {
+        if let Some(took) = self.patience.contradicted.over() {
+            self.context.telemetry.emit(events::EvidenceAgrees { took });
+        }
     }
 
     /// Production does not name our policy, and CloudFront says that it is in use: tries again for a while, then
     /// refuses. Another distribution has it, such as the one that the production parameter named before.
     async fn wait_for_policy(&mut self, policy_id: &str) -> Result<(), Halt> {
-        let lasts = self.patience.in_use();
+        let (lasts, phase) = self.patience.in_use.lags();
         self.lookout.forget_all();
         self.progress.conflict = None;
+        let binding = self.binding.about(self.index);
         if lasts > CONTRADICTS_AT_MOST {
-            let binding = self.binding.about(self.index);
             let detail = self.place().policy_in_use(policy_id, &binding);
             return Err(self.refuse(Refusal::PolicyAttachedElsewhere, detail));
         }
+        self.context.telemetry.emit(events::PolicyInUse {
+            policy_id,
+            production_id: &binding.production_id,
+            phase,
+        });
         self.job.activity.set("policy_unused");
         self.pause().await
+    }
+
+    /// Something moved: the policy is not waited for any more.
+    pub(super) fn policy_is_unused(&mut self) {
+        if let Some(took) = self.patience.in_use.over() {
+            self.context.telemetry.emit(events::PolicyUnused { took });
+        }
     }
 
     /// The world changed under a step: look again at once, and after a pause if that goes on.

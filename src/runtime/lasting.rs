@@ -7,6 +7,9 @@ use tokio::time::{Instant, sleep_until};
 /// What lasts is logged again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(5 * 60);
 
+/// What may be a mere lag is logged once it has lasted for so long.
+const MORE_THAN_A_LAG: Duration = Duration::from_secs(20);
+
 /// Something that lasts, from its begin on.
 #[derive(Clone, Copy, Debug)]
 pub struct Lasting {
@@ -104,6 +107,31 @@ impl Failing {
     }
 }
 
+/// What passes by itself where it is a mere lag: it is logged only where it lasts for longer.
+#[derive(Debug, Default)]
+pub struct Lagging {
+    since: Option<Instant>,
+    logged: Failing,
+}
+
+impl Lagging {
+    /// It is so: for how long it has been, and what is to be logged.
+    pub fn lags(&mut self) -> (Duration, Phase) {
+        let lasts = self.since.get_or_insert_with(Instant::now).elapsed();
+        let phase = match lasts < MORE_THAN_A_LAG {
+            true => Phase::Quiet,
+            false => self.logged.failed(),
+        };
+        (lasts, phase)
+    }
+
+    /// It is over: for how long it lasted, where that it was so is logged.
+    pub fn over(&mut self) -> Option<Duration> {
+        let since = self.since.take()?;
+        self.logged.recovered().map(|_| since.elapsed())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -132,6 +160,26 @@ mod tests {
         assert_eq!(said, expected);
         assert_eq!(failing.recovered(), Some(12 * MINUTE));
         assert_eq!(failing.failed(), Phase::Begins);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lag_is_logged_only_where_it_lasts() {
+        let mut lagging = Lagging::default();
+        assert_eq!(lagging.over(), None);
+        assert_eq!(lagging.lags(), (Duration::ZERO, Phase::Quiet));
+        advance(MORE_THAN_A_LAG / 2).await;
+        assert_eq!(lagging.lags(), (MORE_THAN_A_LAG / 2, Phase::Quiet));
+        assert_eq!(lagging.over(), None);
+
+        assert_eq!(lagging.lags(), (Duration::ZERO, Phase::Quiet));
+        advance(MORE_THAN_A_LAG).await;
+        assert_eq!(lagging.lags(), (MORE_THAN_A_LAG, Phase::Begins));
+        assert_eq!(lagging.lags(), (MORE_THAN_A_LAG, Phase::Quiet));
+        advance(5 * MINUTE).await;
+        let lasts = MORE_THAN_A_LAG + 5 * MINUTE;
+        assert_eq!(lagging.lags(), (lasts, Phase::Lasts(5 * MINUTE)));
+        assert_eq!(lagging.over(), Some(lasts));
+        assert_eq!(lagging.over(), None);
     }
 
     #[tokio::test(start_paused = true)]

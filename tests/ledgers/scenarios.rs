@@ -45,9 +45,9 @@ pub(crate) async fn a_lease_that_is_renewed_goes_on_and_one_that_is_not_ends(pla
         one.renew(&grant).await.unwrap();
         assert!(matches!(two.claim("job").await, Claim::Leased { .. }));
     }
-    place.pass(place.lease() - Duration::from_secs(3)).await;
+    place.pass(place.lease() - place.slack()).await;
     assert!(matches!(two.claim("job").await, Claim::Leased { .. }));
-    place.pass(MARGIN + Duration::from_secs(3)).await;
+    place.pass(MARGIN + 2 * place.slack()).await;
     let taken = two.grant("job").await;
     assert!(taken.epoch > grant.epoch);
     assert!(not_owner(one.renew(&grant).await));
@@ -94,7 +94,7 @@ pub(crate) async fn a_binding_is_for_good(place: &impl Place) {
         elsewhere.unwrap_err(),
         LedgerError::BoundOtherwise { .. }
     ));
-    place.pass(place.lease() + MARGIN).await;
+    place.pass(place.lease() + MARGIN + place.slack()).await;
     match two.claim("job").await {
         Claim::Granted { binding, .. } => assert_eq!(binding, Some(complete)),
         other => panic!("{other:?}"),
@@ -133,7 +133,7 @@ pub(crate) async fn a_dead_holders_production_distribution_is_taken_and_its_gran
     place.pass(place.lease() / 2).await;
     let second = two.grant("second").await;
     assert_ne!(two.bind(&second, "EPROD").await, Bound::Bound);
-    place.pass(place.lease() / 2 + MARGIN).await;
+    place.pass(place.lease() / 2 + MARGIN + place.slack()).await;
     assert_eq!(two.bind(&second, "EPROD").await, Bound::Bound);
     assert!(not_owner(one.renew(&dead).await));
     assert!(not_owner(
@@ -299,7 +299,7 @@ pub(crate) async fn what_has_changed_something_is_unfinished_until_it_is_done(pl
         .await
         .unwrap();
     assert_eq!(unfinished(&two).await, ["dead, leased", "given back"]);
-    place.pass(place.lease() + MARGIN).await;
+    place.pass(place.lease() + MARGIN + place.slack()).await;
     // The oldest first.
     for instance in [&one, &two] {
         assert_eq!(unfinished(instance).await, ["dead", "given back"]);

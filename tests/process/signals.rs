@@ -115,18 +115,38 @@ async fn a_hangup_reloads_targets_and_level_and_a_bad_file_changes_nothing() {
     let world = World::new().await;
     let (shop, blog) = (world.service("shop"), world.service("blog"));
     let elsewhere = TARGET.replace("frontend", "backend");
-    let config = world.write_config("config.toml", &elsewhere);
+    let gone = TARGET.replace("frontend", "old");
+    let config = world.write_config("config.toml", &format!("{elsewhere}{gone}"));
     let daemon = world.program(&["run", "--config"]).argument(config).spawn();
     daemon.says("started").await;
 
     let level = "[telemetry]\nlog_level = \"info,stagesweep=debug\"\n";
-    let both = format!("{level}{elsewhere}{TARGET}");
+    let role = "role_arn = \"arn:aws:iam::123456789012:role/sweep\"\n";
+    let other_id = "external_id = \"not-for-the-log\"\n";
+    let both = format!("{level}{elsewhere}{role}{other_id}{TARGET}");
     world.write_config("config.toml", &both);
     daemon.signal("HUP");
     let reloaded = daemon
         .says("configuration reloaded: targets and log level")
         .await;
     assert_eq!(reloaded["targets"], 2);
+    for what in ["added", "removed", "changed"] {
+        assert_eq!(reloaded[format!("targets.{what}")], 1, "{reloaded}");
+    }
+    assert_eq!(reloaded["log_level.changed"], true);
+    for (message, pipeline) in [
+        ("target added", "{service}-frontend-pipeline"),
+        ("target removed", "{service}-old-pipeline"),
+        ("target changed", "{service}-backend-pipeline"),
+    ] {
+        let line = daemon.says(message).await;
+        assert_eq!(line["reloaded"], format!("{pipeline} / Approve / Approve"));
+    }
+    let changed = daemon.says("target changed").await;
+    assert_eq!(changed["keys"], "role_arn, external_id");
+    let level = daemon.says("log level changed").await;
+    assert_eq!(level["now"], "info,stagesweep=debug");
+    assert!(!format!("{daemon:?}").contains("not-for-the-log"));
     world.reject(&shop);
     daemon
         .says_also("received", |line| line["level"] == "DEBUG")

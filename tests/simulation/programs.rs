@@ -6,11 +6,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use embedded_aws::{Action, EventOptions, Form, Review, Rule, Service};
+use embedded_aws::{Action, EventOptions, Form, Outcome, Review, Rule, Service};
 use stagesweep::runtime::programs::{Finish, Invocation, Listener, Output, Programs};
 use stagesweep::runtime::stop::{Stop, StopReason};
 
-use crate::harness::{World, assert_clean, assert_untouched};
+use crate::harness::{Log, World, assert_clean, assert_untouched};
 
 /// Stands for programs: what each run comes to, and with what it was called. Virtual time passes in it.
 #[derive(Debug, Default)]
@@ -361,6 +361,32 @@ async fn a_rejection_that_was_taken_back_runs_no_program() {
         assert_eq!(metrics.count_by_reason("MessagesDeleted", outcome), 1);
         daemon.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_that_expired_runs_no_program_where_such_are_ignored_and_the_log_says_so() {
+    let (log, _listening) = Log::listen();
+    let world = alone();
+    let service = batch(&world, "batch");
+    let options = EventOptions {
+        outcome: Outcome::Expired,
+        ..EventOptions::default()
+    };
+    world.send(&world.aws.rejection_event(&service, &options));
+    let ignore = "[verify]\non_timeout = \"ignore\"\n";
+    let daemon = world.start_with("ledger.db", ignore, false);
+    world.settled().await;
+    assert!(world.programs.calls().is_empty());
+    assert_eq!(world.dead_letters(), 0);
+    let metrics = daemon.telemetry.metrics();
+    assert_eq!(metrics.count_by_reason("MessagesDeleted", "undecided"), 1);
+    let said = log.with("the approval expired");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(
+        (&said[0]["level"], &said[0]["code"]),
+        (&"WARN".into(), &"JobFailed".into())
+    );
+    daemon.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -421,13 +421,59 @@ async fn answers_that_contradict_each_other_for_ever_are_no_success() {
             .then(Action::Refuse(missing)),
     );
     world.send(&world.aws.reject(&service).unwrap());
+    let (log, _listening) = Log::listen();
     let daemon = world.start("ledger.db");
-    tokio::time::sleep(15 * MINUTE).await;
+    tokio::time::sleep(MINUTE).await;
+    let lasts =
+        "CloudFront's answers contradict each other: by one there is no such staging distribution";
+    let said = log.with(lasts);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0]["level"], "WARN");
+    assert_eq!(said[0]["staging.id"], service.staging_id.as_str());
+    let found = "a listing of the account's distributions shows it";
+    assert_eq!(said[0]["found"], found);
+    tokio::time::sleep(5 * MINUTE).await;
+    let said = log.with(lasts);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1]["took_ms"].as_u64().unwrap() >= 300_000, "{said:?}");
+    tokio::time::sleep(9 * MINUTE).await;
     assert_eq!(world.changes(), Vec::<String>::new());
+    let failed = log.with("contradictory_evidence");
+    let detail = failed[0]["detail"].as_str().unwrap();
+    assert!(detail.contains(found), "{detail}");
+    assert!(log.with("agree with each other again").is_empty());
     world.aws.remove_rule(lying);
     world.settled().await;
     assert_clean(&world, &service);
     daemon.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_contradiction_that_ends_is_said_to_have_and_a_mere_lag_is_not_said_at_all() {
+    for (minutes, times) in [(0, 0), (2, 1)] {
+        let world = World::new();
+        let service = world.service("shop");
+        let missing = Failure::new(
+            404,
+            "NoSuchDistribution",
+            "The distribution does not exist.",
+        );
+        let rule = Rule::on("GetDistribution").about(&service.staging_id);
+        let rule = rule.then(Action::Refuse(missing));
+        let lying = world.aws.add_rule(rule);
+        world.send(&world.aws.reject(&service).unwrap());
+        let (log, _listening) = Log::listen();
+        let daemon = world.start("ledger.db");
+        tokio::time::sleep(5 * SECOND + minutes * MINUTE).await;
+        world.aws.remove_rule(lying);
+        world.settled().await;
+        assert_clean(&world, &service);
+        let lines = log.with("CloudFront's answers");
+        assert_eq!(lines.len(), 2 * times, "{lines:?}");
+        let ended = log.with("agree with each other again");
+        assert_eq!(ended.len(), times, "{lines:?}");
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -531,9 +577,18 @@ async fn a_production_parameter_that_was_moved_is_refused_by_its_name_and_blocks
     assert_eq!(production.policy_id, service.policy_id);
     assert!(world.aws.distribution(&service.staging_id).unwrap().enabled);
     assert_gone(&world, &other);
+    // It is said when it begins, long before the refusal, and again while it lasts.
+    let waits = log.with("the policy is in use, and production does not name it");
+    let of_one_run = waits.iter().map(|line| line["took_ms"].is_null());
+    let of_one_run: Vec<_> = of_one_run.take(2).collect();
+    assert_eq!(of_one_run, [true, false], "{waits:?}");
+    assert_eq!(waits[0]["policy.id"], service.policy_id.as_str());
+    assert_eq!(waits[0]["level"], "WARN");
     let refused = log.with("policy_attached_elsewhere");
     let text = refused[0].to_string();
-    for said in [moved, &other.production_id, &service.policy_id] {
+    let left = format!("Left: {} and the policy", service.staging_id);
+    let withdrawn = format!("; {} holds `deleted`", service.staging_parameter);
+    for said in [moved, &other.production_id, &left, &withdrawn] {
         assert!(text.contains(said.as_str()), "{text}");
     }
     // A person detaches it, and the ledger finishes the job.

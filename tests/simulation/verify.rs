@@ -8,7 +8,7 @@ use embedded_aws::{
     Service,
 };
 
-use crate::harness::{Instance, World, assert_clean, assert_untouched};
+use crate::harness::{Instance, Log, World, assert_clean, assert_untouched};
 
 const VERIFY: &str = "[verify]\ncodepipeline = true\n";
 const UNASKED: &str = "[verify]\ncodepipeline = false\n";
@@ -261,6 +261,8 @@ async fn an_execution_that_codepipeline_does_not_know_is_not_a_yes() {
 
 #[tokio::test(start_paused = true)]
 async fn an_approval_that_timed_out_is_cleaned_or_left_as_configured() {
+    let (log, _listening) = Log::listen();
+    let mut ignored_before = 0;
     for shows in [
         ExpiredApproval::Silent,
         ExpiredApproval::Code,
@@ -284,8 +286,21 @@ async fn an_approval_that_timed_out_is_cleaned_or_left_as_configured() {
             if ignored {
                 assert_untouched(&world, &service);
                 assert_eq!(world.changes(), Vec::<String>::new());
+                ignored_before += 1;
             } else {
                 assert_clean(&world, &service);
+            }
+            let said = log.with("the approval expired");
+            assert_eq!(said.len(), ignored_before, "{said:?}");
+            if ignored {
+                let said = &said[ignored_before - 1];
+                assert_eq!(said["level"], "WARN", "{said}");
+                assert_eq!(said["execution.id"], service.execution_id, "{said}");
+                let code = match shows {
+                    ExpiredApproval::Silent | ExpiredApproval::Text => "JobFailed",
+                    ExpiredApproval::Code => "JobTimedOut",
+                };
+                assert_eq!(said["code"], code, "{said}");
             }
             assert_eq!(world.dead_letters(), 0);
             daemon.stop().await;

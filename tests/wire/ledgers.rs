@@ -5,8 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Settings};
+use jiff::SignedDuration;
+use jiff::fmt::rfc2822;
 use stagesweep::aws::Connector;
 use stagesweep::domain::binding::{Binding, Evidence};
 use stagesweep::domain::decision::Outcome;
@@ -34,7 +41,57 @@ enum At {
     Server {
         endpoint: String,
         table: String,
+        passed: Passed,
     },
+}
+
+/// What is told to have passed on a server, in milliseconds: its answers are dated so much later. A real wait would
+/// have to be longer than whatever a loaded machine takes for a call.
+#[derive(Clone, Debug, Default)]
+struct Passed(Arc<AtomicI64>);
+
+impl Passed {
+    fn date_later(&self, answer: &mut HttpResponse) {
+        let date = answer.headers().get("date");
+        let Some(date) = date.and_then(|it| rfc2822::parse(it).ok()) else {
+            return;
+        };
+        let passed = SignedDuration::from_millis(self.0.load(Ordering::Relaxed));
+        let later = date.timestamp() + passed;
+        let later = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&later);
+        answer.headers_mut().insert("date", later.unwrap());
+    }
+}
+
+/// A client, or the connector of one, that shows what is told to have passed.
+#[derive(Clone, Debug)]
+struct Later<T> {
+    inner: T,
+    passed: Passed,
+}
+
+impl HttpClient for Later<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Later {
+            inner: self.inner.http_connector(settings, components),
+            passed: self.passed.clone(),
+        })
+    }
+}
+
+impl HttpConnector for Later<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (answer, passed) = (self.inner.call(request), self.passed.clone());
+        HttpConnectorFuture::new(async move {
+            let mut answer = answer.await?;
+            passed.date_later(&mut answer);
+            Ok(answer)
+        })
+    }
 }
 
 /// ministack, as `./tests/run` installs it.
@@ -128,6 +185,7 @@ impl Server {
         At::Server {
             endpoint: self.endpoint.clone(),
             table: table.to_owned(),
+            passed: Passed::default(),
         }
     }
 }
@@ -155,11 +213,10 @@ impl At {
 }
 
 impl Place for At {
-    /// Where time is real, short.
-    fn lease(&self) -> Duration {
+    fn slack(&self) -> Duration {
         Duration::from_secs(match self {
-            Self::File { .. } | Self::Table { .. } => 120,
-            Self::Server { .. } => 6,
+            Self::File { .. } | Self::Table { .. } => 3,
+            Self::Server { .. } => 25,
         })
     }
 
@@ -170,7 +227,12 @@ impl Place for At {
     async fn pass(&self, time: Duration) {
         match self {
             Self::File { .. } | Self::Table { .. } => tokio::time::advance(time).await,
-            Self::Server { .. } => tokio::time::sleep(time).await,
+            Self::Server { passed, .. } => {
+                // Two of its dates, which are of whole seconds, are then in order whatever they are read as.
+                let time = time.max(Duration::from_secs(2));
+                let time = i64::try_from(time.as_millis()).unwrap();
+                passed.0.fetch_add(time, Ordering::Relaxed);
+            }
         }
     }
 
@@ -194,10 +256,18 @@ impl Place for At {
                 let ledger = in_table(aws, owner, &clock).await.unwrap();
                 (Arc::new(ledger), clock)
             }
-            Self::Server { endpoint, table } => {
+            Self::Server {
+                endpoint,
+                table,
+                passed,
+            } => {
                 let clock = Clock::following_tokio(Clock::system().now());
                 let clock = clock.on_another_machine(skew);
-                let table = connector(endpoint, None, &clock).table(table);
+                let later = SharedHttpClient::new(Later {
+                    inner: aws_smithy_http_client::Builder::new().build_http(),
+                    passed: passed.clone(),
+                });
+                let table = connector(endpoint, Some(later), &clock).table(table);
                 let ledger = DynamoDbLedger::open(table, owner.to_owned(), clock.clone()).await;
                 (Arc::new(ledger.unwrap()), clock)
             }
@@ -206,6 +276,7 @@ impl Place for At {
             ledger,
             clock,
             lease: self.lease(),
+            slack: self.slack(),
         }
     }
 }

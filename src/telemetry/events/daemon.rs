@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::{Event, fails, ms};
+use crate::domain::targets::Changes;
 use crate::runtime::health::{LedgerTrouble, Trouble};
 use crate::runtime::lasting::Phase;
 use crate::telemetry::chain;
@@ -328,16 +329,42 @@ impl Event for Stopped {
 pub struct Reloaded<'a> {
     /// How many targets are configured now.
     pub targets: usize,
+    /// What differs from those before.
+    pub changes: &'a Changes<'a>,
+    /// The log level before, and the one now, where they differ.
+    pub log_level: Option<(&'a str, &'a str)>,
     /// Changed settings that need a restart.
     pub needs_restart: &'a [&'static str],
 }
 
 impl Event for Reloaded<'_> {
     fn record(&self, _metrics: &Metrics) {
+        let Changes {
+            added,
+            removed,
+            changed,
+        } = self.changes;
         info!(
             targets = self.targets,
+            targets.added = added.len(),
+            targets.removed = removed.len(),
+            targets.changed = changed.len(),
+            log_level.changed = self.log_level.is_some(),
             "configuration reloaded: targets and log level"
         );
+        for target in added {
+            info!(reloaded = target.to_string(), "target added");
+        }
+        for target in removed {
+            info!(reloaded = target.to_string(), "target removed");
+        }
+        for (target, keys) in changed {
+            let keys = keys.join(", ");
+            info!(reloaded = target.to_string(), keys, "target changed");
+        }
+        if let Some((before, now)) = self.log_level {
+            info!(before, now, "log level changed");
+        }
         if !self.needs_restart.is_empty() {
             warn!(
                 settings = self.needs_restart.join(", "),

@@ -4,13 +4,14 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::{Event, ms, report};
+use super::{Event, fails, ms, report};
 use crate::domain::at_work::Busy;
 use crate::domain::decision::Outcome;
 use crate::domain::history::News;
 use crate::domain::verdict::Verdict;
+use crate::runtime::lasting::Phase;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{Milestone, What};
 
@@ -22,13 +23,25 @@ pub struct RejectionChecked<'a> {
     pub before: &'static str,
     /// The answer.
     pub verdict: &'a Verdict,
+    /// Whether approvals that expired are left alone.
+    pub expired_are_ignored: bool,
 }
 
 impl Event for RejectionChecked<'_> {
     fn record(&self, _metrics: &Metrics) {
         let (verdict, how) = match self.verdict {
-            Verdict::Stands { timed_out: false } => ("stands", "rejected".to_owned()),
-            Verdict::Stands { timed_out: true } => ("stands", "timed_out".to_owned()),
+            Verdict::Expired { code } if self.expired_are_ignored => {
+                warn!(
+                    execution.id = self.execution_id,
+                    step = self.before,
+                    code = code.as_deref().unwrap_or("no error code"),
+                    "nobody rejected: the approval expired, and verify.on_timeout ignores that; nothing is \
+                     touched"
+                );
+                return;
+            }
+            Verdict::Stands => ("stands", "rejected".to_owned()),
+            Verdict::Expired { .. } => ("stands", "timed_out".to_owned()),
             Verdict::StageRuns => ("stands", "stage_still_runs".to_owned()),
             Verdict::Retracted(retraction) => ("retracted", retraction.code().to_owned()),
             Verdict::Doubtful(doubt) => ("doubtful", doubt.to_string()),
@@ -89,20 +102,78 @@ impl Event for TakenOver<'_> {
     }
 }
 
-/// The second source for "does not exist" cannot be read.
-pub struct NotConfirmed<'a> {
-    /// The staging distribution that one reading does not show.
+/// One reading shows no staging distribution, and something else contradicts that.
+pub struct EvidenceContradicts<'a> {
+    /// The staging distribution.
     pub staging_id: &'a str,
-    /// Why.
-    pub error: &'a dyn StdError,
+    /// What does.
+    pub contradiction: &'a dyn StdError,
+    /// What is to be logged.
+    pub phase: Phase,
 }
 
-impl Event for NotConfirmed<'_> {
+impl Event for EvidenceContradicts<'_> {
     fn record(&self, _metrics: &Metrics) {
-        debug!(
+        fails!(
+            warn,
+            self.phase,
             staging.id = self.staging_id,
-            error = crate::telemetry::chain(self.error),
-            "no listing confirms that the staging distribution does not exist"
+            found = self.contradiction.to_string(),
+            "CloudFront's answers contradict each other: by one there is no such staging distribution; nothing \
+             is taken for done"
+        );
+    }
+}
+
+/// They agree.
+pub struct EvidenceAgrees {
+    /// For how long they did not.
+    pub took: Duration,
+}
+
+impl Event for EvidenceAgrees {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            took_ms = ms(self.took),
+            "CloudFront's answers agree with each other again"
+        );
+    }
+}
+
+/// CloudFront has the job's policy in use, and production does not name it.
+pub struct PolicyInUse<'a> {
+    /// The policy.
+    pub policy_id: &'a str,
+    /// Production.
+    pub production_id: &'a str,
+    /// What is to be logged.
+    pub phase: Phase,
+}
+
+impl Event for PolicyInUse<'_> {
+    fn record(&self, _metrics: &Metrics) {
+        fails!(
+            warn,
+            self.phase,
+            policy.id = self.policy_id,
+            production.id = self.production_id,
+            "the policy is in use, and production does not name it: detach it from the distribution that names \
+             it, such as the one that the production parameter named before"
+        );
+    }
+}
+
+/// It is not waited for any more.
+pub struct PolicyUnused {
+    /// How long it was in use.
+    pub took: Duration,
+}
+
+impl Event for PolicyUnused {
+    fn record(&self, _metrics: &Metrics) {
+        info!(
+            took_ms = ms(self.took),
+            "the policy that was in use is not waited for any more"
         );
     }
 }

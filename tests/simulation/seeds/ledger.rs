@@ -279,6 +279,7 @@ impl Place for Shared {
             ledger: Arc::new(ledger),
             clock: self.clock.clone(),
             lease: self.lease(),
+            slack: self.slack(),
         }
     }
 }
