@@ -23,9 +23,12 @@ const PATTERN_MISMATCH: &str = "ParameterPatternMismatchException";
 impl Run<'_> {
     /// Makes one change before which nobody is asked. Answers whether it was accepted; if not, all is
     /// looked at again.
-    pub(super) async fn apply(&mut self, step: Step) -> Result<bool, Halt> {
+    pub(super) async fn apply(&mut self, step: Step, observed: &Observed) -> Result<bool, Halt> {
         self.job.activity.set(step.name());
         self.about_to_change(true).await?;
+        if !self.staging_is(observed).await? {
+            return Ok(false);
+        }
         self.sent = true;
         let cloudfront = &self.clients.cloudfront;
         let result = match &step {

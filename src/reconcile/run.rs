@@ -187,8 +187,8 @@ impl Run<'_> {
                     self.observe().await?
                 }
             };
-            if self.is_modified_by_others().await? {
-                return Ok(Outcome::Superseded);
+            if self.is_modified_by_others(&observed).await? {
+                return self.give_way().await;
             }
             let binding = self.binding.about(self.index);
             let goal = match self.job.removal() {
@@ -224,7 +224,7 @@ impl Run<'_> {
                     let propagates = matches!(step, Step::Detach(_) | Step::DisableStaging(_));
                     let accepted = match step.is_questioned() {
                         true => self.apply_questioned(step, &observed).await?,
-                        false => self.apply(step).await?,
+                        false => self.apply(step, &observed).await?,
                     };
                     if accepted && propagates {
                         before_change = Some(observed);
