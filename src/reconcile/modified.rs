@@ -14,6 +14,7 @@ use super::run::Run;
 use crate::domain::attribution::{Attribution, Candidate, Undecidable};
 use crate::domain::decision::{Observed, Outcome};
 use crate::domain::found::took_effect;
+use crate::domain::refusal::Refusal;
 use crate::telemetry::events;
 
 impl Run<'_> {
@@ -31,20 +32,20 @@ impl Run<'_> {
         let (Some(bound_at), Some(now)) = (bound_at, now) else {
             return Ok(false);
         };
-        if now.as_millisecond() == bound_at.as_millisecond()
-            || self.context.settings.verify.is_none()
-        {
+        if now.as_millisecond() == bound_at.as_millisecond() {
+            return Ok(false);
+        }
+        if self.job.is_by_hand() {
+            return Err(self.is_not_as_shown(bound_at, now).await?);
+        }
+        if self.context.settings.verify.is_none() {
             return Ok(false);
         }
         let others = self.others(now, now).await?;
         let other = others.at(now, self.context.settings.grace);
-        let still_ours = match self.job.is_by_hand() {
-            true => other.is_none(),
-            // Our execution may have run at that moment too, and a modification that is nobody's may hide one of
-            // somebody else's.
-            false => self.is_still_ours(other, bound_at, now).await?,
-        };
-        if !still_ours {
+        // Our execution may have run at that moment too, and a modification that is nobody's may hide one of
+        // somebody else's.
+        if !self.is_still_ours(other, bound_at, now).await? {
             if let Some(other) = other {
                 self.context.telemetry.emit(events::TakenOver {
                     staging_id: &self.binding.staging_id,
@@ -101,8 +102,29 @@ impl Run<'_> {
         Ok(self.lookout.modified_at(&id) == before)
     }
 
-    /// Leaves the staging distribution to whoever deploys into it. What the record withdrew is named again.
+    /// A person was shown something else. What the record withdrew is named again, so that nothing is left of the job.
+    async fn is_not_as_shown(&mut self, shown: Timestamp, now: Timestamp) -> Result<Halt, Halt> {
+        self.name_again().await?;
+        let evidence = &mut self.binding.evidence;
+        if evidence.changed {
+            (evidence.changed, evidence.touched, evidence.detaching) = (false, false, false);
+            evidence.recorded = None;
+            self.binding.overwriting = None;
+            self.store().await?;
+        }
+        let staging_id = &self.binding.staging_id;
+        let detail = self.place().modified(staging_id, shown, now);
+        Ok(self.refuse(Refusal::StagingModified, detail))
+    }
+
+    /// Leaves the staging distribution to whoever deploys into it.
     pub(super) async fn give_way(&mut self) -> Result<Outcome, Halt> {
+        self.name_again().await?;
+        Ok(Outcome::Superseded)
+    }
+
+    /// Names the staging distribution again, if the record has withdrawn its name.
+    async fn name_again(&mut self) -> Result<(), Halt> {
         if let Some(version) = self.binding.overwriting {
             self.hold_production().await?;
             if self.binding.evidence.recorded.is_none() {
@@ -112,6 +134,6 @@ impl Run<'_> {
                 self.restore_own(recorded).await?;
             }
         }
-        Ok(Outcome::Superseded)
+        Ok(())
     }
 }

@@ -94,6 +94,9 @@ impl Run<'_> {
             self.lookout.forget_all();
             self.binding = self.resolve().await?;
         }
+        if let Some(at) = self.job.shown_modified_at() {
+            self.binding.evidence.modified_at_ms = Some(at.as_millisecond());
+        }
         self.cleared.delayed = true;
         Ok(())
     }
