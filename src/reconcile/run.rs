@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::accounts::Account;
@@ -52,6 +53,8 @@ pub(super) struct Run<'a> {
     pub(super) shown: BTreeSet<&'static str>,
     /// A change of CloudFront was sent, by this run or an earlier one: it may have taken effect.
     pub(super) sent: bool,
+    /// When this run's last change was accepted.
+    pub(super) changed_at: Option<Timestamp>,
     /// Our turn at the production distribution.
     pub(super) turn: Option<OwnedMutexGuard<()>>,
 }
@@ -76,6 +79,7 @@ impl<'a> Run<'a> {
             form: None,
             shown: BTreeSet::new(),
             sent: false,
+            changed_at: None,
             turn: None,
         }
     }

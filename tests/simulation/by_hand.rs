@@ -453,6 +453,37 @@ async fn what_somebody_modified_after_it_was_found_to_be_an_orphan_is_left() {
     assert!(world.changes().is_empty(), "{:?}", world.changes());
 }
 
+/// Its own policy is deleted by then.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_modifies_while_the_removal_of_an_orphan_is_held_is_left() {
+    let world = World::new();
+    let orphan = world.service("shop");
+    let newer = world.aws.deploy_again(&orphan).unwrap();
+    tokio::time::advance(Duration::from_secs(2 * 60 * 60)).await;
+    let verify = ActionDefinition::build("Verify", Work::Nothing);
+    let verify = StageDefinition::new("Verify", [verify]);
+    let definition = Definition::default().with_stage_before("Promote", verify);
+    world.aws.define_pipeline(&newer.pipeline, definition);
+    world.aws.review(&newer, 1, Review::Approved);
+    let person = Person::new(&world);
+    let removing = person.remove(&world, &orphan);
+    let working = async {
+        tokio::time::sleep(Duration::from_secs(10 * 60)).await;
+        let id = &orphan.staging_id;
+        world.aws.edit_distribution(id, "Comment", "newer").unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.aws.fail(&newer);
+    };
+    let (removed, ()) = tokio::join!(removing, working);
+    let Removed::Left(why) = removed else {
+        panic!("{removed:?}")
+    };
+    assert!(why.contains("modified"), "{why}");
+    let staging = world.aws.distribution(&orphan.staging_id).unwrap();
+    assert!(staging.enabled);
+    assert_eq!(world.changes(), ["DeleteContinuousDeploymentPolicy"]);
+}
+
 /// Whoever attaches an orphan to production makes a policy for it: that one is found before each change.
 #[tokio::test(start_paused = true)]
 async fn an_orphan_that_a_new_policy_lists_is_left_although_its_own_policy_is_gone() {
