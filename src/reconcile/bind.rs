@@ -385,8 +385,8 @@ impl Run<'_> {
 
     /// By the start of the approval: what the parameter held then.
     async fn by_time(&mut self, production_id: &str) -> Result<Binding, Halt> {
-        let versions = self.versions().await?;
-        let versions: Vec<_> = versions.into_iter().map(|change| change.version).collect();
+        let changes = self.versions().await?;
+        let versions: Vec<_> = changes.iter().map(|it| it.version.clone()).collect();
         let rejection = self.job.rejection();
         let (moment, uncertainty) = (rejection.as_of, rejection.as_of_uncertainty);
         let AsOf::Version(version) = as_of(&versions, moment) else {
@@ -399,12 +399,34 @@ impl Run<'_> {
         }
         match staging_named(Some(version)) {
             Ok(Some(own)) => Ok(bound_to(production_id, &[own])),
-            Ok(None) => Err(Ended::from(Outcome::AlreadyClean).into()),
+            Ok(None) => match self.put_back_after(&changes, version).await {
+                Some(own) => Ok(bound_to(production_id, &[own])),
+                None => Err(Ended::from(Outcome::AlreadyClean).into()),
+            },
             Err(refusal) => {
                 let detail = self.place().misleads(Which::Staging, Some(version));
                 Err(self.refuse(refusal, detail))
             }
         }
+    }
+
+    /// What the parameter names again after `version`, in which stagesweep had withdrawn it for a while.
+    async fn put_back_after(
+        &self,
+        changes: &[ParameterChange],
+        version: &ParameterVersion,
+    ) -> Option<OwnStaging> {
+        let around = changes.windows(3);
+        let mut around = around.filter(|it| it[1].version.version == version.version);
+        let [before, withdrawn, after] = around.next()? else {
+            return None;
+        };
+        let both = [withdrawn.clone(), after.clone()];
+        let ours = self.written_by_us(&both).await;
+        if before.version.value != after.version.value || ours.len() < both.len() {
+            return None;
+        }
+        staging_named(Some(&after.version)).ok().flatten()
     }
 
     /// Has the ledger keep the binding, and hold the production distribution.

@@ -66,6 +66,13 @@ impl Run<'_> {
         Ok(false)
     }
 
+    /// Whether the staging distribution was modified since the job was bound.
+    pub(super) fn was_modified(&self) -> bool {
+        let now = self.lookout.modified_at(&self.binding.staging_id);
+        let bound_at = self.binding.evidence.modified_at_ms;
+        now.is_some() && bound_at.is_some() && now.map(Timestamp::as_millisecond) != bound_at
+    }
+
     /// Attributes anew. Where nothing but the modification has shown that the distribution is the execution's, the
     /// earlier one still does, unless another execution may have deployed into it since.
     async fn is_still_ours(

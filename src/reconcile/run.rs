@@ -96,7 +96,16 @@ impl Run<'_> {
         if self.calls.hold_for_delay().await? {
             // Others may have written since.
             self.lookout.forget_all();
-            self.binding = self.resolve().await?;
+            self.binding = match self.resolve().await {
+                // Where only the last modification had shown whose it is, that is looked at before the first change.
+                Err(Halt::Ended(Ended::Refused(why)))
+                    if why.refusal == Refusal::StagingNotWrittenByExecution
+                        && self.was_modified() =>
+                {
+                    self.binding.clone()
+                }
+                resolved => resolved?,
+            };
         }
         if let Some(at) = self.job.shown_modified_at() {
             self.binding.evidence.modified_at_ms = Some(at.as_millisecond());

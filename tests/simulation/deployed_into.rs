@@ -113,3 +113,22 @@ async fn what_another_deploys_into_while_no_process_runs_is_left() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_deploys_into_during_the_delay_is_left() {
+    for pattern in PATTERNS {
+        let (mut world, service) = rejected(pattern).await;
+        world.target = "delay = \"30m\"".to_owned();
+        let daemon = world.start("ledger.db");
+        tokio::time::sleep(MINUTE).await;
+        let newer = deploying(&world, &service).await;
+        deploys_into(&world, &service).await;
+        world.aws.finish(&newer);
+        world.settled().await;
+        assert_untouched(&world, &service);
+        assert_eq!(world.changes(), Vec::<String>::new());
+        let metrics = daemon.telemetry.metrics();
+        assert_eq!(metrics.count("CleanupsSuperseded"), 1);
+        daemon.stop().await;
+    }
+}
