@@ -200,11 +200,13 @@ fn order(
     forecast: &Forecast,
 ) -> Option<Order> {
     let named = named.clone();
+    let modified_at = found.staging.as_ref().and_then(|it| it.modified_at);
     if let Some(open) = resumes {
         return Some(Order {
             named,
             staging_id: open.binding.staging_id.clone(),
             version: open.binding.evidence.version,
+            modified_at,
             resumes: Some(open),
         });
     }
@@ -215,6 +217,7 @@ fn order(
             named,
             staging_id: id.to_owned(),
             version: parameter.version,
+            modified_at,
             resumes: None,
         }),
         Slot::Vacant | Slot::Secure | Slot::Invalid => None,

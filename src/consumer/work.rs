@@ -222,7 +222,10 @@ impl Worker {
                 Origin::Ledger => AskedBy::EarlierRun,
             },
             ground: match subject.is_some_and(|it| it.by_hand) {
-                true => Ground::Person { named: None },
+                true => Ground::Person {
+                    named: None,
+                    modified_at: None,
+                },
                 false => Ground::Execution(cause),
             },
             neighbours: self.intake.neighbours(&assignment.target),

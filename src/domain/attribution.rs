@@ -123,8 +123,8 @@ pub enum Undecidable {
     /// A write lies within actions of A and of another execution.
     #[error(
         "what wrote {what} cannot be decided: {own} of the rejected execution and {other} of execution \
-         {execution_id} both ran then; set the target's deploy_stage to the one stage that deploys, or \
-         clean by hand"
+         {execution_id} both ran then; set the target's deploy_stage to the one stage that deploys, or see \
+         with `plan` whose it is now, before anything is taken down by hand"
     )]
     WriterUnclear {
         /// What was written.
@@ -139,7 +139,8 @@ pub enum Undecidable {
     /// No write is A's, although A ran something that could deploy.
     #[error(
         "nothing shows that the rejected execution wrote the parameter: it holds \"{value}\", written by \
-         {by}; if the pipeline does not deploy by an action of its own, clean by hand"
+         {by}; another execution may have deployed there since: see with `plan` whose it is now, before anything \
+         is taken down by hand"
     )]
     NotWritten {
         /// What the slot holds.

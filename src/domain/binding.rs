@@ -63,6 +63,8 @@ pub struct Evidence {
     pub changed: bool,
     /// The job has changed CloudFront, or was about to.
     pub touched: bool,
+    /// The job has taken its policy off production, or was about to.
+    pub detaching: bool,
     /// Production's `Enabled` when the job was bound.
     pub production_enabled: bool,
     /// `LastModifiedTime` of the staging distribution when the job was bound. Milliseconds since the Unix

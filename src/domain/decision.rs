@@ -119,11 +119,16 @@ impl Progress {
     /// Whether this run changed anything.
     #[must_use]
     pub fn changed_anything(&self) -> bool {
+        self.changed_cloudfront() || self.recorded.is_some()
+    }
+
+    /// Whether this run changed CloudFront.
+    #[must_use]
+    pub fn changed_cloudfront(&self) -> bool {
         self.detached.is_some()
             || self.policy_deleted.is_some()
             || self.disabled
             || self.staging_deleted
-            || self.recorded.is_some()
     }
 }
 

@@ -1,5 +1,5 @@
 //! Which steps an observation shows as done, whoever did them: an earlier run, somebody else, or a change of ours
-//! whose answer was lost. For people only; what is decided goes by the observation itself.
+//! whose answer was lost. Which ones is for people only; what is decided goes by the observation itself.
 
 use crate::domain::binding::Binding;
 use crate::domain::decision::{Observed, Owner, owner};
@@ -34,6 +34,26 @@ pub fn done_already(binding: &Binding, observed: &Observed) -> Vec<&'static str>
         _ => {}
     }
     done
+}
+
+/// Whether a change of CloudFront has taken effect that a job was about to make, whose answer nobody knows.
+#[must_use]
+pub fn took_effect(binding: &Binding, observed: &Observed) -> bool {
+    let Some(staging) = observed.staging.as_ref().filter(|it| it.enabled) else {
+        return true;
+    };
+    let named = observed.production.as_ref();
+    let named = named.and_then(|it| it.policy_id.as_ref());
+    let is_ours = |id: &String| {
+        let mut policies = observed.policies.iter();
+        let policy = policies.find(|it| it.id == *id);
+        policy.is_some_and(|it| it.staging_domains.contains(&staging.domain))
+    };
+    if named.is_some_and(|id| binding.policy_id.as_ref() == Some(id) || is_ours(id)) {
+        return false;
+    }
+    let is_gone = |id: &String| !observed.policies.iter().any(|it| it.id == *id);
+    binding.evidence.detaching || binding.policy_id.as_ref().is_some_and(is_gone)
 }
 
 #[cfg(test)]

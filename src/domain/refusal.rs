@@ -58,6 +58,8 @@ pub enum Refusal {
     PolicyAttachedElsewhere,
     /// An orphan is none any more.
     OrphanOwned,
+    /// The staging distribution was modified after a person was shown it.
+    StagingModified,
 }
 
 impl Refusal {
@@ -84,6 +86,7 @@ impl Refusal {
             Self::PolicyShared => "policy_shared",
             Self::PolicyAttachedElsewhere => "policy_attached_elsewhere",
             Self::OrphanOwned => "orphan_owned",
+            Self::StagingModified => "staging_modified",
         }
     }
 }
@@ -257,6 +260,16 @@ impl Place<'_> {
         format!(
             "{} says that there is no staging distribution, and production {production_id} names the policy \
              {policy_id}: find out whose that is, then detach it or clean by hand",
+            self.of(Which::Staging)
+        )
+    }
+
+    /// The staging distribution was modified after a person was shown it.
+    #[must_use]
+    pub fn modified(&self, staging_id: &str, shown: Timestamp, now: Timestamp) -> String {
+        format!(
+            "staging {staging_id} of {} was modified at {now:.0}, and when it was shown, it had last been modified at \
+             {shown:.0}: it is left, as somebody may use it by now; see with `plan` whose it is, then begin again",
             self.of(Which::Staging)
         )
     }

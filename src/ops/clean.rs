@@ -7,7 +7,7 @@
 //! begun for another staging distribution, it is another job. An open job of the target that has changed
 //! something, a rejection's too, is gone on with instead, as the daemon would, its program included. It is bound to what the parameter
 //! held when the person was shown it: a deployment that writes the parameter in between is not
-//! touched, and the job ends as superseded.
+//! touched, and the job ends as superseded; a staging distribution that anybody modifies in between is left, with words.
 //!
 //! **Races.** A rejection of the same staging distribution that arrives meanwhile waits for its
 //! turn, and then finds that nothing is left to do. The lease is renewed beside the work; one that is
@@ -60,6 +60,8 @@ pub struct Order {
     pub staging_id: String,
     /// The parameter's version that does.
     pub version: i64,
+    /// When the staging distribution had last been modified as it was shown.
+    pub modified_at: Option<Timestamp>,
     /// The open job that is gone on with: the parameter may say `deleted` already.
     pub resumes: Option<Unfinished>,
 }
@@ -162,6 +164,7 @@ impl ByHand {
                     id: order.staging_id.clone(),
                     version: order.version,
                 }),
+                modified_at: order.modified_at,
             },
             false => Ground::Execution(match subject.is_some_and(|subject| subject.ended) {
                 true => Cause::EndedExecution,

@@ -20,12 +20,19 @@ const SAME_REFUSED: u32 = 3;
 /// The code of a value that a parameter's AllowedPattern does not allow (API reference: `PutParameter`).
 const PATTERN_MISMATCH: &str = "ParameterPatternMismatchException";
 
+/// The code of a policy that does not exist (API reference: `DeleteContinuousDeploymentPolicy`,
+/// `UpdateDistribution`).
+const NO_SUCH_POLICY: &str = "NoSuchContinuousDeploymentPolicy";
+
 impl Run<'_> {
     /// Makes one change before which nobody is asked. Answers whether it was accepted; if not, all is
     /// looked at again.
-    pub(super) async fn apply(&mut self, step: Step) -> Result<bool, Halt> {
+    pub(super) async fn apply(&mut self, step: Step, observed: &Observed) -> Result<bool, Halt> {
         self.job.activity.set(step.name());
         self.about_to_change(true).await?;
+        if !self.staging_is(observed).await? {
+            return Ok(false);
+        }
         self.sent = true;
         let cloudfront = &self.clients.cloudfront;
         let result = match &step {
@@ -81,6 +88,7 @@ impl Run<'_> {
 
     /// AWS accepted a change.
     pub(super) fn accepted(&mut self, step: Step) {
+        self.changed_at = Some(self.context.clock.now());
         self.context.telemetry.emit(events::StepApplied {
             execution_id: self.job.execution_id(),
             step: step.name(),
@@ -119,6 +127,12 @@ impl Run<'_> {
         let name = step.name();
         self.lookout.forget_all();
         match error.class {
+            // It stands in the configuration that was sent back, and does not exist: the step is not done.
+            ErrorClass::NotFound
+                if step.is_questioned() && error.code.as_deref() == Some(NO_SUCH_POLICY) =>
+            {
+                self.refused_though_fresh(step, error).await
+            }
             ErrorClass::NotFound => {
                 self.found(name);
                 // Of a distribution one answer is not enough: it is observed again.

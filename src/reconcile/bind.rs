@@ -30,6 +30,17 @@ use crate::domain::verdict::{self, Doubt};
 use crate::ledger::Bound;
 use crate::telemetry::events;
 
+/// An attribution, and what it goes by.
+pub(super) struct Attributed {
+    pub(super) attribution: Attribution,
+    /// The versions of the staging parameter, the oldest first.
+    versions: Vec<ParameterChange>,
+    /// Those that stagesweep wrote.
+    ours: BTreeSet<i64>,
+    /// When the distributions that exist were last modified.
+    modified: BTreeMap<String, Option<Timestamp>>,
+}
+
 impl Run<'_> {
     /// Finds out which distributions the job is about; or that it is about none.
     pub(super) async fn resolve(&mut self) -> Result<Binding, Halt> {
@@ -67,7 +78,40 @@ impl Run<'_> {
     }
 
     /// By what the execution did.
-    pub(super) async fn by_execution(&mut self, production_id: &str) -> Result<Binding, Halt> {
+    async fn by_execution(&mut self, production_id: &str) -> Result<Binding, Halt> {
+        let Attributed {
+            attribution,
+            versions,
+            ours,
+            modified,
+        } = self.attributed().await?;
+        if let Attribution::Own {
+            staging,
+            superseded,
+        } = attribution
+        {
+            let mut binding = bound_to(production_id, &staging);
+            binding.evidence.superseded = superseded;
+            binding.evidence.withdrawn = versions.last().is_some_and(|newest| {
+                Slot::read(&newest.version.value) == Slot::Vacant
+                    && ours.contains(&newest.version.version)
+            });
+            let at = modified.get(&binding.staging_id).copied().flatten();
+            binding.evidence.modified_at_ms = at.map(Timestamp::as_millisecond);
+            return Ok(binding);
+        }
+        if let Some(begun) = self.begun_before(production_id).await? {
+            return Ok(begun);
+        }
+        Err(match attribution {
+            Attribution::Nothing(why) => self.nothing(production_id, &versions, &why).await?,
+            Attribution::Refused(undecidable) => self.undecidable(&undecidable),
+            _ => Ended::from(Outcome::Superseded).into(),
+        })
+    }
+
+    /// What, of what is there, is the execution's own.
+    pub(super) async fn attributed(&mut self) -> Result<Attributed, Halt> {
         self.job.activity.set("asking_codepipeline");
         let attempts = self.calls.call(|| self.calls.own_attempts()).await?;
         let ours = match verdict::attempt(self.job.rejection(), self.job.cause(), &attempts) {
@@ -102,30 +146,12 @@ impl Run<'_> {
             };
             let until = match attribute(&evidence) {
                 Attribution::AskOthers { until } => until,
-                Attribution::Own {
-                    staging,
-                    superseded,
-                } => {
-                    let mut binding = bound_to(production_id, &staging);
-                    binding.evidence.superseded = superseded;
-                    binding.evidence.withdrawn = versions.last().is_some_and(|newest| {
-                        Slot::read(&newest.version.value) == Slot::Vacant
-                            && ours.contains(&newest.version.version)
-                    });
-                    let at = modified.get(&binding.staging_id).copied().flatten();
-                    binding.evidence.modified_at_ms = at.map(Timestamp::as_millisecond);
-                    return Ok(binding);
-                }
-                other => {
-                    if let Some(begun) = self.begun_before(production_id).await? {
-                        return Ok(begun);
-                    }
-                    return Err(match other {
-                        Attribution::Nothing(why) => {
-                            self.nothing(production_id, &versions, &why).await?
-                        }
-                        Attribution::Refused(undecidable) => self.undecidable(&undecidable),
-                        _ => Ended::from(Outcome::Superseded).into(),
+                attribution => {
+                    return Ok(Attributed {
+                        attribution,
+                        versions,
+                        ours,
+                        modified,
                     });
                 }
             };
@@ -162,6 +188,8 @@ impl Run<'_> {
                 version: begun.evidence.version,
                 more: begun.evidence.more,
                 touched: true,
+                detaching: begun.evidence.detaching,
+                modified_at_ms: begun.evidence.modified_at_ms,
                 withdrawn: true,
                 ..Evidence::default()
             },
@@ -336,7 +364,7 @@ impl Run<'_> {
         Ok(Ended::from(Outcome::AlreadyClean).into())
     }
 
-    fn undecidable(&self, why: &Undecidable) -> Halt {
+    pub(super) fn undecidable(&self, why: &Undecidable) -> Halt {
         let refusal = match why {
             Undecidable::WriterUnclear { .. } => Refusal::StagingWriterUnclear,
             Undecidable::NotWritten { .. } => Refusal::StagingNotWrittenByExecution,
@@ -351,8 +379,8 @@ impl Run<'_> {
 
     /// By the start of the approval: what the parameter held then.
     async fn by_time(&mut self, production_id: &str) -> Result<Binding, Halt> {
-        let versions = self.versions().await?;
-        let versions: Vec<_> = versions.into_iter().map(|change| change.version).collect();
+        let changes = self.versions().await?;
+        let versions: Vec<_> = changes.iter().map(|it| it.version.clone()).collect();
         let rejection = self.job.rejection();
         let (moment, uncertainty) = (rejection.as_of, rejection.as_of_uncertainty);
         let AsOf::Version(version) = as_of(&versions, moment) else {
@@ -365,12 +393,34 @@ impl Run<'_> {
         }
         match staging_named(Some(version)) {
             Ok(Some(own)) => Ok(bound_to(production_id, &[own])),
-            Ok(None) => Err(Ended::from(Outcome::AlreadyClean).into()),
+            Ok(None) => match self.put_back_after(&changes, version).await {
+                Some(own) => Ok(bound_to(production_id, &[own])),
+                None => Err(Ended::from(Outcome::AlreadyClean).into()),
+            },
             Err(refusal) => {
                 let detail = self.place().misleads(Which::Staging, Some(version));
                 Err(self.refuse(refusal, detail))
             }
         }
+    }
+
+    /// What the parameter names again after `version`, in which stagesweep had withdrawn it for a while.
+    async fn put_back_after(
+        &self,
+        changes: &[ParameterChange],
+        version: &ParameterVersion,
+    ) -> Option<OwnStaging> {
+        let around = changes.windows(3);
+        let mut around = around.filter(|it| it[1].version.version == version.version);
+        let [before, withdrawn, after] = around.next()? else {
+            return None;
+        };
+        let both = [withdrawn.clone(), after.clone()];
+        let ours = self.written_by_us(&both).await;
+        if before.version.value != after.version.value || ours.len() < both.len() {
+            return None;
+        }
+        staging_named(Some(&after.version)).ok().flatten()
     }
 
     /// Has the ledger keep the binding, and hold the production distribution.

@@ -181,44 +181,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-
-    /// Whether somebody else has modified the staging distribution since the job was bound. After the job's own
-    /// first change of CloudFront, modification times say nothing.
-    pub(super) async fn is_modified_by_others(&mut self) -> Result<bool, Halt> {
-        let evidence = &self.binding.evidence;
-        let bound_at = evidence
-            .modified_at_ms
-            .filter(|_| self.index == 0 && !evidence.touched);
-        let now = self.lookout.modified_at(&self.binding.staging_id);
-        let (Some(bound_at), Some(now)) = (bound_at, now) else {
-            return Ok(false);
-        };
-        if now.as_millisecond() == bound_at || self.context.settings.verify.is_none() {
-            return Ok(false);
-        }
-        let others = self.others(now, now).await?;
-        let other = others.at(now, self.context.settings.grace);
-        let still_ours = match self.job.is_by_hand() {
-            true => other.is_none(),
-            // Our execution may have run at that moment too, and a modification that is nobody's may hide one of
-            // somebody else's.
-            false => {
-                let production_id = self.binding.production_id.clone();
-                let found = self.by_execution(&production_id).await?;
-                let ours = &self.binding.staging_id;
-                (0..found.count()).any(|index| found.about(index).staging_id == *ours)
-            }
-        };
-        if !still_ours {
-            if let Some(other) = other {
-                self.context.telemetry.emit(events::TakenOver {
-                    staging_id: &self.binding.staging_id,
-                    execution_id: &other.execution_id,
-                });
-            }
-            return Ok(true);
-        }
-        self.binding.evidence.modified_at_ms = Some(now.as_millisecond());
-        Ok(false)
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::orphan::Removal;
 use super::place::Place;
 use crate::domain::assignment::Assignment;
@@ -58,6 +60,8 @@ pub enum Ground {
         /// The staging distribution that the person was shown, and the version that names it; `None` of a job that
         /// is gone on with.
         named: Option<OwnStaging>,
+        /// When that had last been modified as it was shown.
+        modified_at: Option<Timestamp>,
     },
     /// Nobody owns the staging distribution: it is taken down instead of what a rejection left.
     Orphan(Removal),
@@ -112,7 +116,15 @@ impl Job {
     /// The staging distribution that a person was shown.
     pub(super) fn named(&self) -> Option<&OwnStaging> {
         match &self.ground {
-            Ground::Person { named } => named.as_ref(),
+            Ground::Person { named, .. } => named.as_ref(),
+            Ground::Execution(_) | Ground::Orphan(_) => None,
+        }
+    }
+
+    /// When the staging distribution had last been modified as a person was shown it.
+    pub(super) fn shown_modified_at(&self) -> Option<Timestamp> {
+        match self.ground {
+            Ground::Person { modified_at, .. } => modified_at,
             Ground::Execution(_) | Ground::Orphan(_) => None,
         }
     }

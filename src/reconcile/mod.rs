@@ -47,6 +47,7 @@ mod ended;
 mod hold;
 mod job;
 mod listing;
+mod modified;
 mod observe;
 mod observing;
 mod orphan;

@@ -134,7 +134,7 @@ impl Run<'_> {
             self.calls.heed_stop()?;
             self.job.activity.set("observing");
             let observed = self.observe().await?;
-            if self.is_modified_by_others().await? {
+            if self.is_modified_by_others(&observed).await? {
                 return Ok(None);
             }
             let decision = decide(&self.binding.about(self.index), &observed, &self.progress);

@@ -17,8 +17,10 @@ use super::run::Run;
 use super::{Ended, Failure, Ground, Halt, Job, Refused};
 use crate::domain::arn::PipelineArn;
 use crate::domain::assignment::Assignment;
+use crate::domain::attribution::NARROW;
 use crate::domain::decision::{Orphan, Refusal};
 use crate::domain::event::Rejection;
+use crate::domain::executions::later;
 use crate::domain::targets::{Access, Mode, Neighbour, Parameters, ResolvedTarget};
 use crate::ledger::GrantedJob;
 use crate::runtime::stop::Stop;
@@ -95,6 +97,24 @@ impl Removal {
         }
     }
 
+    /// Ends the job if somebody has modified the distribution since it was found to be an orphan: it may be
+    /// somebody's again. What lies within [`NARROW`] of a change of ours is ours.
+    pub(super) fn is_as_found(
+        &self,
+        now: Option<Timestamp>,
+        changed_at: Option<Timestamp>,
+    ) -> Result<(), Halt> {
+        let ours = changed_at.map(|at| later(at, NARROW));
+        match (self.modified_at.max(ours), now) {
+            (Some(found), Some(now)) if now > found => Err(Ended::Refused(Refused {
+                refusal: Refusal::OrphanOwned,
+                detail: format!("it was modified at {now}, after it was looked at"),
+            })
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
     /// A fence in words.
     pub(super) fn fence(&self, refusal: Refusal) -> String {
         let policy = self.orphan.policy_id.as_deref().unwrap_or_default();
@@ -113,23 +133,6 @@ impl Run<'_> {
     pub(super) async fn remove(&mut self, orphan: &Orphan) -> Result<Ended, Halt> {
         self.binding.staging_id.clone_from(&orphan.staging_id);
         self.binding.policy_id.clone_from(&orphan.policy_id);
-        self.is_as_found(&orphan.staging_id).await?;
         Ok(self.take_down().await?.into())
-    }
-
-    /// Ends the job if somebody has modified the distribution since it was found to be an orphan: it may be
-    /// somebody's again.
-    async fn is_as_found(&mut self, id: &str) -> Result<(), Halt> {
-        let sighting = self.look(id).await?;
-        self.lookout.see(id, sighting);
-        let found = self.job.removal().and_then(|it| it.modified_at);
-        match (found, self.lookout.modified_at(id)) {
-            (Some(found), Some(now)) if now > found => Err(Ended::Refused(Refused {
-                refusal: Refusal::OrphanOwned,
-                detail: format!("it was modified at {now}, after it was looked at"),
-            })
-            .into()),
-            _ => Ok(()),
-        }
     }
 }

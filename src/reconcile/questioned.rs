@@ -31,7 +31,7 @@ use crate::telemetry::events;
 const STAYS_TRUE: Duration = Duration::from_secs(5);
 
 /// What was read so long before CodePipeline's answer counts as read with it.
-const A_MOMENT: Duration = Duration::from_secs(1);
+pub(super) const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Under a turn that others wait for, a question may take so long.
 const UNDER_TURN: Duration = Duration::from_secs(3);
@@ -100,6 +100,11 @@ impl Run<'_> {
                     },
                     Ok(Err(_)) | Err(_) => continue,
                 }
+                match timeout(UNDER_TURN, self.is_unchanged(&step, observed, read_at)).await {
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false)) => return Ok(false),
+                    Ok(Err(_)) | Err(_) => continue,
+                }
             }
             self.calls.heed_stop()?;
             return self.send(step, prepared, turn).await;
@@ -155,6 +160,11 @@ impl Run<'_> {
 
     async fn note_change(&mut self, step: &Step) -> Result<(), Halt> {
         let Step::RecordDeleted { version } = step else {
+            if matches!(step, Step::Detach(_)) && !self.binding.evidence.detaching {
+                self.binding.evidence.detaching = true;
+                // Noted once more, if a change of another kind was noted.
+                self.binding.evidence.touched = false;
+            }
             return self.about_to_change(true).await;
         };
         self.takes_deleted().await?;
@@ -178,25 +188,23 @@ impl Run<'_> {
         Ok(now.as_ref().map(seen) == observed.parameter.as_ref().map(seen))
     }
 
-    /// Before the record, on which AWS sets no condition: whether all is as it was observed, where CodePipeline's
-    /// answer took its time. Whoever was at work before the question has written before it.
+    /// Before the record and the detach, on which AWS sets no condition that is about the staging distribution:
+    /// whether all is as it was observed, where CodePipeline's answer took its time. Whoever was at work before
+    /// the question has written before it.
     async fn is_unchanged(
         &mut self,
         step: &Step,
         observed: &Observed,
         read_at: Instant,
     ) -> Result<bool, Halt> {
-        if !matches!(step, Step::RecordDeleted { .. }) {
-            return Ok(true);
-        }
-        if read_at.elapsed() > A_MOMENT && !self.parameter_is(observed).await? {
+        let is_record = matches!(step, Step::RecordDeleted { .. });
+        if is_record && read_at.elapsed() > A_MOMENT && !self.parameter_is(observed).await? {
             return Ok(false);
         }
-        let id = self.binding.about(self.index).staging_id;
-        let before = self.lookout.modified_at(&id);
-        let seen = self.look_since(&id, A_MOMENT).await?;
-        self.lookout.see(&id, seen);
-        Ok(self.lookout.modified_at(&id) == before)
+        match step {
+            Step::DisableStaging(_) => Ok(true),
+            _ => self.staging_is(observed).await,
+        }
     }
 
     /// Before a disable, which comes long after the last look at production: whether production is as it was
@@ -294,8 +302,9 @@ impl Run<'_> {
             return Ended::from(outcome).into();
         }
         let mut done = Vec::new();
+        let mut restored = false;
         if let Some(recorded) = self.binding.evidence.recorded {
-            let restored = match self.restore_before_detach(recorded).await {
+            restored = match self.restore_before_detach(recorded).await {
                 Ok(restored) => restored,
                 Err(halt) => return halt,
             };
@@ -316,7 +325,7 @@ impl Run<'_> {
         if let Some(policy_id) = &self.progress.policy_deleted {
             done.push(format!("policy {policy_id} deleted"));
         }
-        if self.sent && self.progress == Progress::default() {
+        if self.sent && self.progress == Progress::default() && !restored {
             done.push("CloudFront was changed by an earlier run".to_owned());
         }
         let mut left: Vec<String> = Vec::new();

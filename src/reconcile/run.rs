@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::accounts::Account;
@@ -52,6 +53,8 @@ pub(super) struct Run<'a> {
     pub(super) shown: BTreeSet<&'static str>,
     /// A change of CloudFront was sent, by this run or an earlier one: it may have taken effect.
     pub(super) sent: bool,
+    /// When this run's last change was accepted.
+    pub(super) changed_at: Option<Timestamp>,
     /// Our turn at the production distribution.
     pub(super) turn: Option<OwnedMutexGuard<()>>,
 }
@@ -76,6 +79,7 @@ impl<'a> Run<'a> {
             form: None,
             shown: BTreeSet::new(),
             sent: false,
+            changed_at: None,
             turn: None,
         }
     }
@@ -92,7 +96,19 @@ impl Run<'_> {
         if self.calls.hold_for_delay().await? {
             // Others may have written since.
             self.lookout.forget_all();
-            self.binding = self.resolve().await?;
+            self.binding = match self.resolve().await {
+                // Where only the last modification had shown whose it is, that is looked at before the first change.
+                Err(Halt::Ended(Ended::Refused(why)))
+                    if why.refusal == Refusal::StagingNotWrittenByExecution
+                        && self.was_modified() =>
+                {
+                    self.binding.clone()
+                }
+                resolved => resolved?,
+            };
+        }
+        if let Some(at) = self.job.shown_modified_at() {
+            self.binding.evidence.modified_at_ms = Some(at.as_millisecond());
         }
         self.cleared.delayed = true;
         Ok(())
@@ -187,8 +203,8 @@ impl Run<'_> {
                     self.observe().await?
                 }
             };
-            if self.is_modified_by_others().await? {
-                return Ok(Outcome::Superseded);
+            if self.is_modified_by_others(&observed).await? {
+                return self.give_way().await;
             }
             let binding = self.binding.about(self.index);
             let goal = match self.job.removal() {
@@ -224,7 +240,7 @@ impl Run<'_> {
                     let propagates = matches!(step, Step::Detach(_) | Step::DisableStaging(_));
                     let accepted = match step.is_questioned() {
                         true => self.apply_questioned(step, &observed).await?,
-                        false => self.apply(step).await?,
+                        false => self.apply(step, &observed).await?,
                     };
                     if accepted && propagates {
                         before_change = Some(observed);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use embedded_aws::{ActionDefinition, Definition, Review, Service, StageDefinition, Work};
+use embedded_aws::{
+    Action, ActionDefinition, Definition, Review, Rule, Service, StageDefinition, Work,
+};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use stagesweep::aws::Connector;
@@ -27,7 +29,7 @@ use stagesweep::runtime::tasks::Tasks;
 use stagesweep::telemetry::Telemetry;
 use tokio::sync::Notify;
 
-use crate::harness::{PATIENCE, World, assert_clean, assert_gone};
+use crate::harness::{PATIENCE, World, assert_clean, assert_gone, assert_untouched};
 
 const LEDGER: &str = "ledger.db";
 
@@ -77,6 +79,7 @@ impl Person {
 
     /// Cleans what the parameter names now.
     async fn clean(&self, world: &World, service: &Service) -> Cleaned {
+        let shown = world.aws.distribution(&service.staging_id);
         let home = Home {
             region: "ap-northeast-1".to_owned(),
             account: service.account.clone(),
@@ -91,6 +94,7 @@ impl Person {
             named: lookup::find(&self.config.targets, wanted, &home).unwrap(),
             staging_id: service.staging_id.clone(),
             version: history.last().unwrap().version.try_into().unwrap(),
+            modified_at: shown.map(|it| it.modified),
             resumes: None,
         };
         let by_hand = ByHand {
@@ -199,6 +203,58 @@ async fn clean_has_no_delay() {
     );
     assert!(began.elapsed() < Duration::from_secs(60 * 60));
     assert_clean(&world, &service);
+}
+
+/// An execution is at work before the record, or between that and the detach.
+#[tokio::test(start_paused = true)]
+async fn clean_leaves_what_somebody_modifies_while_it_waits() {
+    for recorded in [false, true] {
+        let world = World::new();
+        let service = world.service("shop");
+        world.start(LEDGER).stop().await;
+        let (aws, of) = (world.aws.clone(), service.clone());
+        let begin = move || aws.start_execution(&of);
+        let newer = Arc::new(std::sync::Mutex::new(None));
+        match recorded {
+            false => *newer.lock().unwrap() = Some(begin()),
+            true => {
+                let begun = Arc::clone(&newer);
+                let begins = Action::after(move |_, _| *begun.lock().unwrap() = Some(begin()));
+                world
+                    .aws
+                    .add_rule(Rule::on("PutParameter").nth(1).then(begins));
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let person = Person::new(&world);
+        let cleaning = person.clean(&world, &service);
+        let deploying = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let id = &service.staging_id;
+            world.aws.edit_distribution(id, "Comment", "newer").unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let newer = newer.lock().unwrap().clone().unwrap();
+            world.aws.fail(&newer);
+        };
+        let (cleaned, ()) = tokio::join!(cleaning, deploying);
+        let Cleaned::Ran(Ended::Refused(refused)) = cleaned else {
+            panic!("{cleaned:?}");
+        };
+        assert_eq!(refused.refusal.code(), "staging_modified");
+        assert!(refused.detail.contains("plan"), "{}", refused.detail);
+        assert_untouched(&world, &service);
+        let put = world.changes().len();
+        assert_eq!(put, if recorded { 2 } else { 0 }, "{:?}", world.changes());
+        // Nothing is left for the daemon to finish, and who looks again may begin again.
+        let daemon = world.start(LEDGER);
+        tokio::time::sleep(Duration::from_secs(60 * 60)).await;
+        assert_untouched(&world, &service);
+        daemon.stop().await;
+        let cleaned = Person::new(&world).clean(&world, &service).await;
+        let is_done = matches!(cleaned, Cleaned::Ran(Ended::Succeeded(_)));
+        assert!(is_done, "{cleaned:?}");
+        assert_clean(&world, &service);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,6 +451,37 @@ async fn what_somebody_modified_after_it_was_found_to_be_an_orphan_is_left() {
     };
     assert!(why.contains("modified"), "{why}");
     assert!(world.changes().is_empty(), "{:?}", world.changes());
+}
+
+/// Its own policy is deleted by then.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_modifies_while_the_removal_of_an_orphan_is_held_is_left() {
+    let world = World::new();
+    let orphan = world.service("shop");
+    let newer = world.aws.deploy_again(&orphan).unwrap();
+    tokio::time::advance(Duration::from_secs(2 * 60 * 60)).await;
+    let verify = ActionDefinition::build("Verify", Work::Nothing);
+    let verify = StageDefinition::new("Verify", [verify]);
+    let definition = Definition::default().with_stage_before("Promote", verify);
+    world.aws.define_pipeline(&newer.pipeline, definition);
+    world.aws.review(&newer, 1, Review::Approved);
+    let person = Person::new(&world);
+    let removing = person.remove(&world, &orphan);
+    let working = async {
+        tokio::time::sleep(Duration::from_secs(10 * 60)).await;
+        let id = &orphan.staging_id;
+        world.aws.edit_distribution(id, "Comment", "newer").unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.aws.fail(&newer);
+    };
+    let (removed, ()) = tokio::join!(removing, working);
+    let Removed::Left(why) = removed else {
+        panic!("{removed:?}")
+    };
+    assert!(why.contains("modified"), "{why}");
+    let staging = world.aws.distribution(&orphan.staging_id).unwrap();
+    assert!(staging.enabled);
+    assert_eq!(world.changes(), ["DeleteContinuousDeploymentPolicy"]);
 }
 
 /// Whoever attaches an orphan to production makes a policy for it: that one is found before each change.

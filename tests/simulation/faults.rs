@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embedded_aws::{Action, Faults, Rule};
+use embedded_aws::{Action, Failure, Faults, Rule};
 
 use stagesweep::domain::history::Kind;
 use stagesweep::ledger::EmbeddedLedger;
@@ -82,6 +82,38 @@ async fn denied_is_released_with_backoff_until_someone_mends_it() {
     assert_clean(&world, &service);
     assert_eq!(world.changes().len(), 5, "{:?}", world.changes());
     daemon.stop().await;
+}
+
+/// CloudFront looks at the policy that the staging distribution's configuration still names.
+#[tokio::test(start_paused = true)]
+async fn a_disable_that_is_refused_for_a_policy_that_does_not_exist_is_not_taken_for_done() {
+    for refused in [2, u64::MAX] {
+        let world = World::new();
+        let service = world.service("shop");
+        let failure = Failure::new(404, "NoSuchContinuousDeploymentPolicy", "No such policy.");
+        let disable = Rule::on("UpdateDistribution").about(&service.staging_id);
+        let refuses = disable.first(refused).then(Action::Refuse(failure));
+        world.aws.add_rule(refuses);
+        world.reject(&service);
+        let (log, _listening) = Log::listen();
+        let daemon = world.start("ledger.db");
+        world.settled().await;
+        let tries = world.aws.journal();
+        let tries = tries.calls("UpdateDistribution", Some(&service.staging_id));
+        assert_eq!(log.with("found: staging already disabled").len(), 0);
+        if refused == 2 {
+            assert_clean(&world, &service);
+            assert_eq!(tries, 3);
+        } else {
+            // Five receives, four tries each.
+            assert_eq!((world.dead_letters(), tries), (1, 20));
+            let staging = world.aws.distribution(&service.staging_id).unwrap();
+            assert!(staging.enabled);
+            let failed = daemon.telemetry.metrics();
+            assert_eq!(failed.count_by_reason("CleanupsFailed", "not_found"), 1);
+        }
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ mod catch_up;
 mod cleanup;
 mod crowds;
 mod delay;
+mod deployed_into;
 mod faults;
 mod harness;
 mod held;

@@ -136,6 +136,13 @@ impl Others {
         let mut others = self.candidates.iter();
         others.find(|other| other.widely(at, grace))
     }
+
+    /// Whether a candidate of another execution ran at any time between two moments.
+    #[must_use]
+    pub fn any_between(&self, from: Timestamp, to: Timestamp, grace: Duration) -> bool {
+        let mut others = self.candidates.iter();
+        others.any(|other| other.from <= to && (other.from >= from || other.widely(from, grace)))
+    }
 }
 
 /// The UUID of the CodeBuild build whose session this is.

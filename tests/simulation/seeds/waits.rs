@@ -139,6 +139,10 @@ impl Play<'_> {
             named: lookup::find(&config.targets, wanted, &home).unwrap(),
             staging_id: newest.staging_id.clone(),
             version: version.version.try_into().unwrap(),
+            modified_at: self
+                .aws
+                .distribution(&newest.staging_id)
+                .map(|it| it.modified),
             resumes: None,
         };
         let life = Arc::new(Life {

@@ -1,0 +1,154 @@
+//! Whether somebody else has modified the staging distribution since the job was bound: it is theirs by now.
+//!
+//! **Guarantees.** That is looked at before each change, until a change of CloudFront of the job's own has taken
+//! effect: one that this run had accepted, or one that may have been made and that an observation shows. From then on
+//! modification times say nothing. What the record withdrew is named again.
+//!
+//! **Races.** A modification after CodePipeline's answer, by whoever was not at work then.
+
+use jiff::Timestamp;
+
+use super::Halt;
+use super::questioned::A_MOMENT;
+use super::run::Run;
+use crate::domain::attribution::{Attribution, Candidate, Undecidable};
+use crate::domain::decision::{Observed, Outcome};
+use crate::domain::found::took_effect;
+use crate::domain::refusal::Refusal;
+use crate::telemetry::events;
+
+impl Run<'_> {
+    /// Whether somebody else has modified the staging distribution since the job was bound.
+    pub(super) async fn is_modified_by_others(
+        &mut self,
+        observed: &Observed,
+    ) -> Result<bool, Halt> {
+        if let Some(removal) = self.job.removal() {
+            let disabled = observed.staging.as_ref().is_none_or(|it| !it.enabled);
+            if !self.progress.disabled && !(self.sent && disabled) {
+                let now = self.lookout.modified_at(&self.binding.staging_id);
+                removal.is_as_found(now, self.changed_at)?;
+            }
+            return Ok(false);
+        }
+        if self.index > 0 || self.has_changed_cloudfront(observed) {
+            return Ok(false);
+        }
+        let now = self.lookout.modified_at(&self.binding.staging_id);
+        let bound_at = self.binding.evidence.modified_at_ms;
+        let bound_at = bound_at.and_then(|it| Timestamp::from_millisecond(it).ok());
+        let (Some(bound_at), Some(now)) = (bound_at, now) else {
+            return Ok(false);
+        };
+        if now.as_millisecond() == bound_at.as_millisecond() {
+            return Ok(false);
+        }
+        if self.job.is_by_hand() {
+            return Err(self.is_not_as_shown(bound_at, now).await?);
+        }
+        if self.context.settings.verify.is_none() {
+            return Ok(false);
+        }
+        let others = self.others(now, now).await?;
+        let other = others.at(now, self.context.settings.grace);
+        // Our execution may have run at that moment too, and a modification that is nobody's may hide one of
+        // somebody else's.
+        if !self.is_still_ours(other, bound_at, now).await? {
+            if let Some(other) = other {
+                self.context.telemetry.emit(events::TakenOver {
+                    staging_id: &self.binding.staging_id,
+                    execution_id: &other.execution_id,
+                });
+            }
+            return Ok(true);
+        }
+        self.binding.evidence.modified_at_ms = Some(now.as_millisecond());
+        Ok(false)
+    }
+
+    /// Whether the staging distribution was modified since the job was bound.
+    pub(super) fn was_modified(&self) -> bool {
+        let now = self.lookout.modified_at(&self.binding.staging_id);
+        let bound_at = self.binding.evidence.modified_at_ms;
+        now.is_some() && bound_at.is_some() && now.map(Timestamp::as_millisecond) != bound_at
+    }
+
+    /// Attributes anew. Where nothing but the modification has shown that the distribution is the execution's, the
+    /// earlier one still does, unless another execution may have deployed into it since.
+    async fn is_still_ours(
+        &mut self,
+        other: Option<&Candidate>,
+        bound_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, Halt> {
+        match self.attributed().await?.attribution {
+            Attribution::Own { staging, .. } => {
+                let ours = &self.binding.staging_id;
+                Ok(staging.iter().any(|own| own.id == *ours))
+            }
+            Attribution::Refused(Undecidable::NotWritten { .. }) if other.is_some() => Ok(false),
+            Attribution::Refused(why @ Undecidable::NotWritten { .. }) => {
+                let since = self.others(bound_at, now).await?;
+                match since.any_between(bound_at, now, self.context.settings.grace) {
+                    true => Err(self.undecidable(&why)),
+                    false => Ok(true),
+                }
+            }
+            Attribution::Refused(why) => Err(self.undecidable(&why)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether a change of CloudFront of the job's own has taken effect.
+    fn has_changed_cloudfront(&self, observed: &Observed) -> bool {
+        let binding = self.binding.about(self.index);
+        self.progress.changed_cloudfront() || self.sent && took_effect(&binding, observed)
+    }
+
+    /// Whether nobody has modified the staging distribution since a moment ago, as long as that counts.
+    pub(super) async fn staging_is(&mut self, observed: &Observed) -> Result<bool, Halt> {
+        if self.has_changed_cloudfront(observed) {
+            return Ok(true);
+        }
+        let id = self.binding.about(self.index).staging_id;
+        let before = self.lookout.modified_at(&id);
+        let seen = self.look_since(&id, A_MOMENT).await?;
+        self.lookout.see(&id, seen);
+        Ok(self.lookout.modified_at(&id) == before)
+    }
+
+    /// A person was shown something else. What the record withdrew is named again, so that nothing is left of the job.
+    async fn is_not_as_shown(&mut self, shown: Timestamp, now: Timestamp) -> Result<Halt, Halt> {
+        self.name_again().await?;
+        let evidence = &mut self.binding.evidence;
+        if evidence.changed {
+            (evidence.changed, evidence.touched, evidence.detaching) = (false, false, false);
+            evidence.recorded = None;
+            self.binding.overwriting = None;
+            self.store().await?;
+        }
+        let staging_id = &self.binding.staging_id;
+        let detail = self.place().modified(staging_id, shown, now);
+        Ok(self.refuse(Refusal::StagingModified, detail))
+    }
+
+    /// Leaves the staging distribution to whoever deploys into it.
+    pub(super) async fn give_way(&mut self) -> Result<Outcome, Halt> {
+        self.name_again().await?;
+        Ok(Outcome::Superseded)
+    }
+
+    /// Names the staging distribution again, if the record has withdrawn its name.
+    async fn name_again(&mut self) -> Result<(), Halt> {
+        if let Some(version) = self.binding.overwriting {
+            self.hold_production().await?;
+            if self.binding.evidence.recorded.is_none() {
+                self.restore_overwritten(version).await?;
+            }
+            if let Some(recorded) = self.binding.evidence.recorded {
+                self.restore_own(recorded).await?;
+            }
+        }
+        Ok(())
+    }
+}
