@@ -25,7 +25,7 @@ impl Run<'_> {
     ) -> Result<bool, Halt> {
         if let Some(removal) = self.job.removal() {
             let disabled = observed.staging.as_ref().is_none_or(|it| !it.enabled);
-            if !self.progress.disabled && !(self.sent && disabled) {
+            if !(self.progress.disabled || self.sent && disabled) {
                 let now = self.lookout.modified_at(&self.binding.staging_id);
                 removal.is_as_found(now, self.changed_at)?;
             }
