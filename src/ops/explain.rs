@@ -1,6 +1,6 @@
 //! Which target takes an event or a pipeline, and with what; or why none does. Asks nobody.
 //!
-//! **Guarantees.** An event is read with the daemon's own eyes ([`crate::consumer::classify`]), a pipeline
+//! **Guarantees.** An event is read with the daemon's own eyes (`consumer::classify`), a pipeline
 //! with those of the verbs that take one ([`crate::domain::targets::lookup`]).
 
 use std::collections::BTreeMap;

@@ -190,6 +190,7 @@ impl Run<'_> {
                 touched: true,
                 detaching: begun.evidence.detaching,
                 modified_at_ms: begun.evidence.modified_at_ms,
+                restored: begun.evidence.restored,
                 withdrawn: true,
                 ..Evidence::default()
             },

@@ -40,7 +40,8 @@ impl Run<'_> {
         let (Some(bound_at), Some(now)) = (bound_at, now) else {
             return Ok(false);
         };
-        if now.as_millisecond() == bound_at.as_millisecond() {
+        // An older one is a stale answer's.
+        if now.as_millisecond() <= bound_at.as_millisecond() {
             return Ok(false);
         }
         if self.job.is_by_hand() {

@@ -117,6 +117,9 @@ impl Run<'_> {
     pub(super) async fn restore_own(&mut self, recorded: i64) -> Result<bool, Halt> {
         let name = &self.parameters.staging;
         let id = self.binding.about(self.index).staging_id;
+        let form = self.form().await?;
+        // Under the turn, so that nothing is waited for between the look and the write.
+        let turn = self.clients.ssm.change_turn().await?;
         let current = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
         let Some(current) = current else {
             return Ok(false);
@@ -134,10 +137,18 @@ impl Run<'_> {
         let next = Some(recorded + 1);
         self.binding.evidence.restored = next;
         self.store().await?;
-        let form = self.form().await?;
-        let turn = self.clients.ssm.change_turn().await?;
         match self.clients.ssm.overwrite(name, &id, &form, turn).await {
-            Ok(written) => self.binding.evidence.restored = Some(written),
+            Ok(written) => {
+                self.binding.evidence.restored = Some(written);
+                if written > recorded + 1 {
+                    let history = self.calls.call(|| self.clients.ssm.changes(name)).await?;
+                    if let Some(theirs) = overwritten(&history, recorded, written) {
+                        let value = theirs.version.value.clone();
+                        self.put_back(&history, &value, &form, written).await?;
+                        return Ok(false);
+                    }
+                }
+            }
             Err(error) if error.class.is_transient() => {
                 let now = self.calls.call(|| self.clients.ssm.parameter(name)).await?;
                 if !now.is_some_and(|now| is_restored(&now, next)) {

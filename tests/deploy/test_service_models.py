@@ -29,6 +29,8 @@ COMMON_ERRORS = {
     "InternalFailure",
     "InternalServerError",
     "InvalidClientTokenId",
+    # Of SQS, where no error of its own says what is wrong.
+    "InvalidParameterValue",
     "RequestExpired",
     "RequestThrottled",
     "RequestTimeTooSkewed",
