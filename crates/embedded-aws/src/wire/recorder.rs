@@ -43,7 +43,8 @@ struct Recorder {
 pub(crate) fn record(call: &Call, request: &Request<Vec<u8>>, response: &Response<Vec<u8>>) {
     static RECORDER: OnceLock<Option<Mutex<Recorder>>> = OnceLock::new();
     let recorder = RECORDER.get_or_init(|| {
-        let directory = std::env::var_os(DIRECTORY)?;
+        // What this crate's own tests send comes from no AWS client.
+        let directory = std::env::var_os(DIRECTORY).filter(|_| !cfg!(test))?;
         Some(Mutex::new(Recorder::open(Path::new(&directory))))
     });
     if let Some(recorder) = recorder {
@@ -71,9 +72,7 @@ impl Recorder {
         let status = response.status().as_u16();
         let looked_at = self.looked_at.entry((operation, status)).or_default();
         *looked_at += 1;
-        // What is not signed comes from no AWS client, but from a test of the embedded AWS itself.
-        let is_a_clients = call.service != AwsService::Unknown && call.caller.is_some();
-        if !is_a_clients || *looked_at > LOOKED_AT {
+        if call.service == AwsService::Unknown || *looked_at > LOOKED_AT {
             return;
         }
         let (asked, answered) = (text(request.body()), text(response.body()));
