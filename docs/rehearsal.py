@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Draws the output of a command as it stands on a terminal, as an SVG.
 
     target/debug/stagesweep rehearse --scenario crash \
