@@ -1,7 +1,7 @@
 """Draws the output of a command as it stands on a terminal, as an SVG.
 
     target/debug/stagesweep rehearse --scenario crash \
-        | docs/rehearsal.py 'stagesweep rehearse --scenario crash' > docs/rehearsal.svg
+        | python3 docs/rehearsal.py 'stagesweep rehearse --scenario crash' > docs/rehearsal.svg
 """
 
 import html
