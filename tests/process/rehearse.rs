@@ -1,6 +1,6 @@
 //! `stagesweep rehearse`.
 
-use crate::harness::{Launch, TARGET, World};
+use crate::harness::{Finished, Launch, TARGET, World};
 
 fn rehearse(world: &World, arguments: &[&str]) -> Launch {
     let launch = Launch::new(&world.path(""), &["rehearse", "--propagation", "300ms"]);
@@ -9,18 +9,18 @@ fn rehearse(world: &World, arguments: &[&str]) -> Launch {
         .fold(launch, |launch, argument| launch.argument(*argument))
 }
 
+/// A rehearsal that ends with 0 and leaves standard error empty.
+async fn succeeds(world: &World, arguments: &[&str]) -> Finished {
+    let ended = rehearse(world, arguments).finish().await;
+    let found = (ended.code, ended.stderr.as_str());
+    assert_eq!(found, (Some(0), ""), "{}", ended.stdout);
+    ended
+}
+
 #[tokio::test]
 async fn a_rehearsal_leaves_nothing_behind_and_needs_nothing() {
     let world = World::new().await;
-    let ended = rehearse(&world, &["--services", "2", "--duplicates", "2"])
-        .finish()
-        .await;
-    assert_eq!(
-        (ended.code, ended.stderr.as_str()),
-        (Some(0), ""),
-        "{}",
-        ended.stdout
-    );
+    let ended = succeeds(&world, &["--services", "2", "--duplicates", "2"]).await;
     assert!(
         ended.stdout.contains("Left behind: nothing."),
         "{}",
@@ -38,10 +38,7 @@ async fn a_rehearsal_leaves_nothing_behind_and_needs_nothing() {
 /// Plays a scenario, and answers its report.
 async fn scenario(name: &str) -> serde_json::Value {
     let world = World::new().await;
-    let launch = rehearse(&world, &["--scenario", name, "--json"]);
-    let ended = launch.finish().await;
-    let found = (ended.code, ended.stderr.as_str());
-    assert_eq!(found, (Some(0), ""), "{}", ended.stdout);
+    let ended = succeeds(&world, &["--scenario", name, "--json"]).await;
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(report["scenario"], name);
     assert_eq!(
@@ -154,15 +151,7 @@ async fn scenario_throttled() {
 #[tokio::test]
 async fn a_rehearsal_is_one_json_document() {
     let world = World::new().await;
-    let ended = rehearse(&world, &["--json", "--services", "2"])
-        .finish()
-        .await;
-    assert_eq!(
-        (ended.code, ended.stderr.as_str()),
-        (Some(0), ""),
-        "{}",
-        ended.stdout
-    );
+    let ended = succeeds(&world, &["--json", "--services", "2"]).await;
     assert!(
         ended
             .stdout

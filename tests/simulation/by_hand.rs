@@ -453,9 +453,8 @@ async fn what_somebody_modified_after_it_was_found_to_be_an_orphan_is_left() {
     assert!(world.changes().is_empty(), "{:?}", world.changes());
 }
 
-/// Its own policy is deleted by then.
-#[tokio::test(start_paused = true)]
-async fn what_somebody_modifies_while_the_removal_of_an_orphan_is_held_is_left() {
+/// An orphan of two hours, and a newer execution that has been approved and runs an action behind its approval.
+async fn orphan_beside_an_execution_at_work() -> (World, Service, Service) {
     let world = World::new();
     let orphan = world.service("shop");
     let newer = world.aws.deploy_again(&orphan).unwrap();
@@ -465,6 +464,13 @@ async fn what_somebody_modifies_while_the_removal_of_an_orphan_is_held_is_left()
     let definition = Definition::default().with_stage_before("Promote", verify);
     world.aws.define_pipeline(&newer.pipeline, definition);
     world.aws.review(&newer, 1, Review::Approved);
+    (world, orphan, newer)
+}
+
+/// Its own policy is deleted by then.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_modifies_while_the_removal_of_an_orphan_is_held_is_left() {
+    let (world, orphan, newer) = orphan_beside_an_execution_at_work().await;
     let person = Person::new(&world);
     let removing = person.remove(&world, &orphan);
     let working = async {
@@ -508,15 +514,7 @@ async fn an_orphan_that_a_new_policy_lists_is_left_although_its_own_policy_is_go
 /// The time for the propagation of the disable begins after the wait for an execution, however long that was.
 #[tokio::test(start_paused = true)]
 async fn an_orphan_is_held_for_longer_than_any_propagation_while_an_execution_is_at_work() {
-    let world = World::new();
-    let orphan = world.service("shop");
-    let newer = world.aws.deploy_again(&orphan).unwrap();
-    tokio::time::advance(Duration::from_secs(2 * 60 * 60)).await;
-    let verify = ActionDefinition::build("Verify", Work::Nothing);
-    let verify = StageDefinition::new("Verify", [verify]);
-    let definition = Definition::default().with_stage_before("Promote", verify);
-    world.aws.define_pipeline(&newer.pipeline, definition);
-    world.aws.review(&newer, 1, Review::Approved);
+    let (world, orphan, newer) = orphan_beside_an_execution_at_work().await;
     let person = Person::new(&world);
     let removing = person.remove(&world, &orphan);
     let working = async {
