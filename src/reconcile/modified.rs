@@ -34,16 +34,9 @@ impl Run<'_> {
         if self.index > 0 || self.has_changed_cloudfront(observed) {
             return Ok(false);
         }
-        let now = self.lookout.modified_at(&self.binding.staging_id);
-        let bound_at = self.binding.evidence.modified_at_ms;
-        let bound_at = bound_at.and_then(|it| Timestamp::from_millisecond(it).ok());
-        let (Some(bound_at), Some(now)) = (bound_at, now) else {
+        let Some((bound_at, now)) = self.modified_since_bound() else {
             return Ok(false);
         };
-        // An older one is a stale answer's.
-        if now.as_millisecond() <= bound_at.as_millisecond() {
-            return Ok(false);
-        }
         if self.job.is_by_hand() {
             return Err(self.is_not_as_shown(bound_at, now).await?);
         }
@@ -67,11 +60,12 @@ impl Run<'_> {
         Ok(false)
     }
 
-    /// Whether the staging distribution was modified since the job was bound.
-    pub(super) fn was_modified(&self) -> bool {
-        let now = self.lookout.modified_at(&self.binding.staging_id);
-        let bound_at = self.binding.evidence.modified_at_ms;
-        now.is_some() && bound_at.is_some() && now.map(Timestamp::as_millisecond) != bound_at
+    /// When the staging distribution had been modified as the job was bound, and when it was since. An older time is
+    /// that of a stale answer.
+    pub(super) fn modified_since_bound(&self) -> Option<(Timestamp, Timestamp)> {
+        let bound_at = Timestamp::from_millisecond(self.binding.evidence.modified_at_ms?).ok()?;
+        let now = self.lookout.modified_at(&self.binding.staging_id)?;
+        (now.as_millisecond() > bound_at.as_millisecond()).then_some((bound_at, now))
     }
 
     /// Attributes anew. Where nothing but the modification has shown that the distribution is the execution's, the

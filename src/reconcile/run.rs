@@ -100,7 +100,7 @@ impl Run<'_> {
                 // Where only the last modification had shown whose it is, that is looked at before the first change.
                 Err(Halt::Ended(Ended::Refused(why)))
                     if why.refusal == Refusal::StagingNotWrittenByExecution
-                        && self.was_modified() =>
+                        && self.modified_since_bound().is_some() =>
                 {
                     self.binding.clone()
                 }
