@@ -342,12 +342,9 @@ impl Daemon {
         }
     }
 
-    /// Asks the queue again when its messages become dead letters, where that is of use: its redrive policy
-    /// may be changed, or the queue did not answer at first.
+    /// Asks the queue again when its messages become dead letters: its redrive policy may be changed, or the queue
+    /// did not answer at first.
     async fn learn_redrive(&self, soon: bool) {
-        if !self.notifier.is_on() {
-            return std::future::pending().await;
-        }
         let mut next = if soon { SOON } else { PRUNE_INTERVAL };
         loop {
             tokio::time::sleep(next).await;

@@ -211,11 +211,16 @@ impl Notifier {
         self.1.store(max_receives.unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// The same; `None` if that is not known, or never.
+    #[must_use]
+    pub fn max_receives(&self) -> Option<u32> {
+        Some(self.1.load(Ordering::Relaxed)).filter(|it| *it > 0)
+    }
+
     /// Whether a message that was received so often becomes a dead letter next.
     #[must_use]
     pub fn is_last_receive(&self, receive_count: u32) -> bool {
-        let max_receives = self.1.load(Ordering::Relaxed);
-        max_receives > 0 && receive_count >= max_receives
+        self.max_receives().is_some_and(|it| receive_count >= it)
     }
 
     /// The notice of the end of a job's run; `None` if nobody is told, or it was told before.
@@ -240,10 +245,10 @@ impl Notifier {
         job: Option<&Assignment>,
     ) -> Option<Notice> {
         let inner = self.0.as_ref()?;
-        if !self.is_last_receive(last.receive_count) {
+        let max_receive_count = self.max_receives()?;
+        if last.receive_count < max_receive_count {
             return None;
         }
-        let max_receive_count = self.1.load(Ordering::Relaxed);
         if let Some(job) = job {
             // Should it be sent back one day, what is met then is news.
             inner.told.lock().forget(job.key());

@@ -143,7 +143,7 @@ impl ByHand {
         };
         let work = async |grant, binding| {
             let job = self.job(order, rejection, grant, binding, stop);
-            self.reconciler.run(&job).await
+            self.reconciler.run(&job, |_| {}).await
         };
         holder.under_grant(&key, &pipeline, work).await
     }
