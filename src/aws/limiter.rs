@@ -32,7 +32,6 @@ use tracing::warn;
 use super::error::AwsError;
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
-use crate::telemetry::{Telemetry, events};
 
 /// Reads of one service that may be under way at once. Enough that a slow one does not hold up the
 /// others; few enough that a throttled account does not hear of all its jobs at once.
@@ -251,7 +250,6 @@ pub struct Limiter(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     service: &'static str,
-    telemetry: Arc<Telemetry>,
     pressure: Mutex<Pressure>,
     /// For each kind, how many may be under way. Fair.
     slots: [Arc<Semaphore>; 2],
@@ -267,10 +265,9 @@ pub struct Turn {
 
 impl Limiter {
     /// A limiter that has not been told anything.
-    pub(super) fn new(service: &'static str, telemetry: Arc<Telemetry>) -> Self {
+    pub(super) fn new(service: &'static str) -> Self {
         Self(Arc::new(Inner {
             service,
-            telemetry,
             pressure: Mutex::default(),
             slots: [READS, 1].map(|slots| Arc::new(Semaphore::new(slots))),
             front: Default::default(),
@@ -287,10 +284,11 @@ impl Limiter {
         let kind = Kind::of(operation);
         let lesson = self.0.pressure.lock().throttled(kind, sent, Instant::now());
         match lesson {
-            Some(Lesson::SlowDown) => self.0.telemetry.emit(events::AccountThrottled {
-                service: self.0.service,
-                operation,
-            }),
+            Some(Lesson::SlowDown) => warn!(
+                aws.service = self.0.service,
+                aws.operation = operation,
+                "throttled; all calls of the account to this service slow down"
+            ),
             Some(Lesson::Unrelated) => warn!(
                 aws.service = self.0.service,
                 aws.operation = operation,

@@ -2,14 +2,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::*;
-use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopReason;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn limiter() -> Limiter {
-    let clock = Clock::following_tokio("2026-09-03T14:21:08Z".parse().unwrap());
-    Limiter::new("cloudfront", Arc::new(Telemetry::new(clock)))
+    Limiter::new("cloudfront")
 }
 
 /// A service that answers so many calls within any window, and throttles the rest, and some by chance.

@@ -375,7 +375,6 @@ impl Connector {
             aws_sdk_sts::Client::from_conf(sts),
             role.clone(),
             session_name.to_owned(),
-            Arc::clone(&self.telemetry),
         );
         let sdk = self
             .sdk
@@ -395,7 +394,7 @@ impl Principal {
     /// and its clones is paced together.
     #[must_use]
     pub fn cloudfront(&self, region: &str) -> cloudfront::CloudFront {
-        let limiter = Limiter::new("cloudfront", Arc::clone(&self.telemetry));
+        let limiter = Limiter::new("cloudfront");
         let config = client!(aws_sdk_cloudfront, "cloudfront", self)
             .region(Region::new(region.to_owned()))
             .interceptor(TellLimiter(limiter.clone()))
@@ -409,7 +408,7 @@ impl Principal {
     /// A client of the parameters of `region`.
     #[must_use]
     pub fn parameters(&self, region: &str) -> ssm::ParameterStore {
-        let limiter = Limiter::new("ssm", Arc::clone(&self.telemetry));
+        let limiter = Limiter::new("ssm");
         let config = client!(aws_sdk_ssm, "ssm", self)
             .region(Region::new(region.to_owned()))
             .interceptor(TellLimiter(limiter.clone()))
@@ -429,7 +428,7 @@ impl Principal {
     /// A client of the pipelines of `region`.
     #[must_use]
     pub fn pipelines(&self, region: &str) -> codepipeline::CodePipeline {
-        let limiter = Limiter::new("codepipeline", Arc::clone(&self.telemetry));
+        let limiter = Limiter::new("codepipeline");
         let config = client!(aws_sdk_codepipeline, "codepipeline", self)
             .region(Region::new(region.to_owned()))
             .interceptor(TellLimiter(limiter.clone()))

@@ -20,12 +20,13 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tracing::info;
 
 use super::error::{AwsError, from_sdk};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::targets::Role;
 use crate::runtime::lasting::{Failing, Phase};
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{chain, fails, ms};
 
 const OPERATION: &str = "AssumeRole";
 
@@ -38,7 +39,6 @@ pub(super) struct AssumedRole {
     client: aws_sdk_sts::Client,
     role: Role,
     session_name: String,
-    telemetry: Arc<Telemetry>,
     /// The last failure, unless the role could be assumed since.
     failed: Mutex<Option<(Instant, NotAssumed)>>,
     /// Since when it cannot be assumed.
@@ -57,17 +57,11 @@ pub(super) struct NotAssumed {
 }
 
 impl AssumedRole {
-    pub(super) fn new(
-        client: aws_sdk_sts::Client,
-        role: Role,
-        session_name: String,
-        telemetry: Arc<Telemetry>,
-    ) -> Self {
+    pub(super) fn new(client: aws_sdk_sts::Client, role: Role, session_name: String) -> Self {
         Self {
             client,
             role,
             session_name,
-            telemetry,
             failed: Mutex::default(),
             failing: Mutex::default(),
         }
@@ -87,11 +81,12 @@ impl AssumedRole {
                 let until = credentials
                     .expiry()
                     .and_then(|at| Timestamp::try_from(at).ok());
-                self.telemetry.emit(events::RoleAssumed {
-                    role_arn: self.role.arn(),
-                    until,
-                    failed,
-                });
+                info!(
+                    role.arn = self.role.arn(),
+                    role.until = until.map(tracing::field::display),
+                    took_ms = failed.map(ms),
+                    "role assumed"
+                );
                 Ok(credentials)
             }
             Err(error) => {
@@ -100,11 +95,13 @@ impl AssumedRole {
                     Some((_, earlier)) if earlier.class == error.class => lasts,
                     _ => Phase::Begins,
                 };
-                self.telemetry.emit(events::RoleNotAssumed {
-                    role_arn: self.role.arn(),
-                    error: &error,
+                fails!(
+                    warn,
                     phase,
-                });
+                    role.arn = self.role.arn(),
+                    error = chain(&error),
+                    "the role cannot be assumed; nothing is done in its account meanwhile"
+                );
                 let failure = NotAssumed {
                     role: self.role.arn().to_owned(),
                     class: error.class,

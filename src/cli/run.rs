@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 use super::setup::{connect, load, open_ledger, region_of};
 use super::{FATAL, Invocation, environment};
@@ -16,11 +17,12 @@ use crate::daemon::Daemon;
 use crate::daemon::health_socket::{self, Address};
 use crate::daemon::signals::{self, Request, Requests};
 use crate::daemon::systemd::Systemd;
+use crate::domain::targets::Changes;
 use crate::runtime::clock::Clock;
 use crate::runtime::health;
 use crate::runtime::programs::Processes;
 use crate::telemetry::logging::{self, LevelHandle, LogFormat, Logging};
-use crate::telemetry::{Form, Telemetry, chain, events};
+use crate::telemetry::{Form, Telemetry, chain};
 
 /// How soon it is tried again to listen where another daemon does.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
@@ -50,7 +52,7 @@ pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
         .context("nothing would see to an end in time")?;
     let requests = Requests::listen().context("signal handlers could not be installed")?;
     for warning in config::without_effect(&environment()) {
-        tracing::warn!("{warning}");
+        warn!("{warning}");
     }
     let status = serve(
         config,
@@ -63,9 +65,7 @@ pub async fn run(from: Invocation, drain: bool) -> anyhow::Result<u8> {
     )
     .await;
     if let Err(error) = &status {
-        telemetry.emit(events::Fatal {
-            error: error.as_ref(),
-        });
+        error!(error = chain(error.as_ref()), "fatal");
         // On a terminal the line above is there already.
         if !terminal {
             eprintln!("stagesweep: {}", chain(error.as_ref()));
@@ -128,9 +128,9 @@ async fn serve(
 
     let stop = CancellationToken::new();
     let running = daemon.run(stop.clone(), drain);
-    let answering = answer_how_it_is(&config, &daemon, telemetry);
+    let answering = answer_how_it_is(&config, &daemon);
     tokio::pin!(running, answering);
-    let mut systemd = Systemd::from_environment(Arc::clone(telemetry));
+    let mut systemd = Systemd::from_environment();
     let mut current = config.clone();
     loop {
         tokio::select! {
@@ -145,13 +145,15 @@ async fn serve(
             request = requests.next() => match request {
                 Request::Stop { signal } => {
                     let in_flight = daemon.consumer().gauges().in_flight;
-                    telemetry.emit(events::Stopping { cause: signal, in_flight });
+                    info!(cause = signal, jobs = in_flight, "stopping");
                     systemd.stopping(current.shutdown.grace_period);
                     stop.cancel();
                 }
                 Request::Reload => {
                     systemd.reloading();
-                    reload(&mut current, &from.path(), &daemon, &level, telemetry);
+                    if let Err(faults) = reload(&mut current, &from.path(), &daemon, &level) {
+                        error!(faults, "the new configuration is bad; the old one stays");
+                    }
                     systemd.reloaded();
                 }
                 Request::Report => daemon.consumer().report(),
@@ -161,7 +163,7 @@ async fn serve(
 }
 
 /// Answers those who ask for the daemon's health, for ever. It works without that, too.
-async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetry) {
+async fn answer_how_it_is(config: &Config, daemon: &Daemon) {
     let address = Address::of(config);
     let fresh = health::freshness(config.queue.wait_time, RECEIVE_MARGIN);
     let mut failed = false;
@@ -173,10 +175,12 @@ async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetr
             Err(error) if !failed => {
                 failed = true;
                 let address = &address.to_string();
-                telemetry.emit(events::HealthNotServed {
-                    address,
-                    error: &error,
-                });
+                warn!(
+                    health.socket = address,
+                    error = chain(&error),
+                    "health cannot be asked for; set health.socket where several daemons share a network \
+             namespace"
+                );
             }
             Err(_) => {}
         }
@@ -184,45 +188,61 @@ async fn answer_how_it_is(config: &Config, daemon: &Daemon, telemetry: &Telemetr
     }
 }
 
-/// Applies new targets and a new log level. A bad file changes nothing.
+/// Applies new targets and a new log level. A bad file changes nothing; its faults are returned, one a line.
 fn reload(
     current: &mut Config,
     config_path: &Path,
     daemon: &Daemon,
     level: &LevelHandle,
-    telemetry: &Telemetry,
-) {
-    let new = match Config::load(config_path, &environment()) {
-        Ok(new) => new,
-        Err(faults) => {
-            telemetry.emit(events::ReloadFailed {
-                faults: &faults.to_string(),
-            });
-            return;
-        }
-    };
-    if let Err(error) = level.set(&new.telemetry.log_level) {
-        telemetry.emit(events::ReloadFailed {
-            faults: &chain(error.as_ref()),
-        });
-        return;
-    }
+) -> Result<(), String> {
+    let new = Config::load(config_path, &environment()).map_err(|faults| faults.to_string())?;
+    level
+        .set(&new.telemetry.log_level)
+        .map_err(|error| chain(error.as_ref()))?;
     if let Err(error) = daemon.consumer().set_targets(new.targets.clone()) {
         // It was in force until now, and so can be again.
         let _ = level.set(&current.telemetry.log_level);
-        telemetry.emit(events::ReloadFailed {
-            faults: &error.to_string(),
-        });
-        return;
+        return Err(error.to_string());
     }
-    let needs_restart = current.restart_required(&new);
-    let [level_before, level_now] = [&*current, &new].map(|it| it.telemetry.log_level.as_str());
-    telemetry.emit(events::Reloaded {
-        targets: new.targets.len(),
-        changes: &current.targets.changes(&new.targets),
-        log_level: (level_before != level_now).then_some((level_before, level_now)),
-        needs_restart: &needs_restart,
-    });
+    log_changes(current, &new);
     current.targets = new.targets;
     current.telemetry.log_level = new.telemetry.log_level;
+    Ok(())
+}
+
+fn log_changes(old: &Config, new: &Config) {
+    let Changes {
+        added,
+        removed,
+        changed,
+    } = old.targets.changes(&new.targets);
+    let [before, now] = [old, new].map(|it| it.telemetry.log_level.as_str());
+    info!(
+        targets = new.targets.len(),
+        targets.added = added.len(),
+        targets.removed = removed.len(),
+        targets.changed = changed.len(),
+        log_level.changed = before != now,
+        "configuration reloaded: targets and log level"
+    );
+    for target in added {
+        info!(reloaded = target.to_string(), "target added");
+    }
+    for target in removed {
+        info!(reloaded = target.to_string(), "target removed");
+    }
+    for (target, keys) in changed {
+        let keys = keys.join(", ");
+        info!(reloaded = target.to_string(), keys, "target changed");
+    }
+    if before != now {
+        info!(before, now, "log level changed");
+    }
+    let needs_restart = old.restart_required(new);
+    if !needs_restart.is_empty() {
+        warn!(
+            settings = needs_restart.join(", "),
+            "changed, but only a restart applies it"
+        );
+    }
 }

@@ -19,12 +19,47 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// What the address of a Unix socket has room for (`unix(7)`).
-pub(super) const MAX_SOCKET: usize = 107;
+const MAX_SOCKET: usize = 107;
 
 /// Nothing, an absolute path, or a name in the abstract namespace after `@`.
-pub(super) fn is_socket(text: &str) -> bool {
+pub(super) fn check_socket(text: &str) -> Result<(), String> {
     let named = text.len() > 1 && text.starts_with(['/', '@']) && !text.ends_with('/');
-    text.is_empty() || named && text.len() <= MAX_SOCKET && !text.contains('\0')
+    if text.is_empty() || named && text.len() <= MAX_SOCKET && !text.contains('\0') {
+        return Ok(());
+    }
+    Err(format!(
+        "is no socket: expected an absolute path or \"@\" and a name, {MAX_SOCKET} bytes at most"
+    ))
+}
+
+pub(super) fn check_ledger_path(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.ends_with('/') {
+        return Err("does not name a file".to_owned());
+    }
+    Ok(())
+}
+
+pub(super) fn check_account(text: &str) -> Result<(), String> {
+    if is_account(text) {
+        return Ok(());
+    }
+    Err("is not an account id; expected twelve digits".to_owned())
+}
+
+/// One element of a program's absolute path and arguments.
+pub(super) fn check_program(index: usize, text: &str) -> Result<(), String> {
+    if index == 0 && !text.starts_with('/') {
+        return Err("is not an absolute path".to_owned());
+    }
+    if text.contains('\0') {
+        return Err("has a zero byte".to_owned());
+    }
+    Ok(())
+}
+
+/// A duration in the form in which the file takes it.
+pub(super) fn time(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
 }
 
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -162,22 +197,29 @@ pub(super) fn parse_sink(text: &str) -> Result<MetricsSink, String> {
     Err("is no sink; expected \"stdout\", \"file:///PATH\" or \"tcp://HOST:PORT\"".to_owned())
 }
 
-/// Whether DynamoDB takes this for a table's name.
 /// Nothing, a bus's name, or its ARN (EventBridge API reference: `PutEventsRequestEntry`).
-pub(super) fn is_event_bus(text: &str) -> bool {
+pub(super) fn check_event_bus(text: &str) -> Result<(), String> {
     let is_name = |name: &str| {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-_".contains(&byte);
         (1..=256).contains(&name.len()) && name.bytes().all(valid)
     };
-    let Some(arn) = Arn::parse(text) else {
-        return text.is_empty() || is_name(text);
+    let named = match Arn::parse(text) {
+        None => text.is_empty() || is_name(text),
+        Some(arn) => {
+            let name = arn.resource.strip_prefix("event-bus/");
+            arn.service == "events"
+                && arn.partition.starts_with("aws")
+                && !arn.region.is_empty()
+                && is_account(arn.account)
+                && name.is_some_and(is_name)
+        }
     };
-    let name = arn.resource.strip_prefix("event-bus/");
-    arn.service == "events"
-        && arn.partition.starts_with("aws")
-        && !arn.region.is_empty()
-        && is_account(arn.account)
-        && name.is_some_and(is_name)
+    if named {
+        return Ok(());
+    }
+    Err("is no event bus: expected its name, or \
+         \"arn:aws:events:REGION:ACCOUNT:event-bus/NAME\""
+        .to_owned())
 }
 
 pub(super) fn check_event_source(text: &str) -> Result<(), String> {
@@ -190,6 +232,7 @@ pub(super) fn check_event_source(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether DynamoDB takes this for a table's name.
 pub(super) fn is_table_name(text: &str) -> bool {
     (3..=255).contains(&text.len())
         && text

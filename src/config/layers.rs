@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place};
-use super::keys::{self, Kind};
+use super::keys::{self, Rule};
 
 /// The defaults that are compiled in.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -182,9 +182,8 @@ impl Walk<'_> {
                 let place = self.at(value.span());
                 let message = format!("{}; expected a table: [{name}]", found(value.get_ref()));
                 self.fault(place, Some(name), message);
-                let below = keys::KEYS.iter().filter(|known| known.0 == name);
-                self.tainted
-                    .extend(below.map(|known| format!("{name}.{}", known.1)));
+                let below = keys::of_section(name);
+                self.tainted.extend(below.map(|(key, _)| (*key).to_owned()));
             }
         }
     }
@@ -193,7 +192,7 @@ impl Walk<'_> {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             let dotted = format!("{section}.{}", spelled(name));
-            let Some(kind) = keys::kind(section, name) else {
+            let Some(rule) = keys::rule(section, name) else {
                 let place = self.at(key.span());
                 let message = unknown(keys::near_key(section, name));
                 self.fault(place, Some(&dotted), message);
@@ -202,7 +201,7 @@ impl Walk<'_> {
             let place = self.at(value.span());
             // The environment has the last word on the value, but not on the file's soundness.
             let from_environment = self.places.contains_key(&dotted);
-            match self.value(&dotted, kind, value) {
+            match self.value(&dotted, rule, value) {
                 Ok(value) => {
                     self.layer.0.insert(dotted.clone(), value);
                     if !from_environment {
@@ -224,48 +223,50 @@ impl Walk<'_> {
     fn value(
         &mut self,
         key: &str,
-        kind: Kind,
+        rule: Rule,
         value: &Spanned<DeValue<'_>>,
     ) -> Result<Value, Option<Value>> {
         let place = self.at(value.span());
-        let message = match (kind, value.get_ref()) {
-            (Kind::Text | Kind::Duration, DeValue::String(text)) => {
+        let message = match (rule, value.get_ref()) {
+            (Rule::Text(_) | Rule::Choice(_) | Rule::Duration(_), DeValue::String(text)) => {
                 return Ok(Value::new(None, ValueKind::String(text.to_string())));
             }
-            (Kind::Count, DeValue::Integer(number)) => match whole(number) {
+            (Rule::Count { .. }, DeValue::Integer(number)) => match whole(number) {
                 Ok(number) => return Ok(number),
                 Err(message) => message,
             },
-            (Kind::Flag, DeValue::Boolean(flag)) => {
+            (Rule::Flag, DeValue::Boolean(flag)) => {
                 return Ok(Value::new(None, ValueKind::Boolean(*flag)));
             }
-            (Kind::List, DeValue::Array(array)) => return self.list(key, array, text_element),
-            (Kind::Counts, DeValue::Array(array)) => return self.list(key, array, count_element),
-            (Kind::Duration, number @ (DeValue::Integer(_) | DeValue::Float(_))) => {
+            (Rule::List(_), DeValue::Array(array)) => return self.list(key, array, text_element),
+            (Rule::Counts, DeValue::Array(array)) => return self.list(key, array, count_element),
+            (Rule::Duration(_), number @ (DeValue::Integer(_) | DeValue::Float(_))) => {
                 let number = shown(number);
                 format!(
                     "{number} is a number without a unit; write a duration in quotes, \
                      such as \"{number}s\""
                 )
             }
-            (Kind::Duration, other) => {
+            (Rule::Duration(_), other) => {
                 format!(
                     "{}; expected a duration in quotes, such as \"20s\"",
                     found(other)
                 )
             }
-            (Kind::Text, other) => format!("{}; expected text in quotes", found(other)),
-            (Kind::Count, text @ DeValue::String(_)) => {
+            (Rule::Text(_) | Rule::Choice(_), other) => {
+                format!("{}; expected text in quotes", found(other))
+            }
+            (Rule::Count { .. }, text @ DeValue::String(_)) => {
                 format!("{}; expected a whole number, without quotes", found(text))
             }
-            (Kind::Count, other) => format!("{}; expected a whole number", found(other)),
-            (Kind::Flag, other) => {
+            (Rule::Count { .. }, other) => format!("{}; expected a whole number", found(other)),
+            (Rule::Flag, other) => {
                 format!("{}; expected true or false, without quotes", found(other))
             }
-            (Kind::List, other) => {
+            (Rule::List(_), other) => {
                 format!("{}; expected a list of texts: [\"…\"]", found(other))
             }
-            (Kind::Counts, other) => {
+            (Rule::Counts, other) => {
                 format!("{}; expected a list of whole numbers: [1, 2]", found(other))
             }
         };
@@ -328,14 +329,14 @@ impl Walk<'_> {
             let name = key.get_ref().as_ref();
             let dotted = format!("targets[{index}].{}", spelled(name));
             let known = keys::TARGET_KEYS.into_iter().find(|known| known.0 == name);
-            let Some((known, kind)) = known else {
+            let Some((known, rule)) = known else {
                 let place = self.at(key.span());
                 let message = unknown(keys::near_target_key(name));
                 self.fault(place, Some(&dotted), message);
                 continue;
             };
             let place = self.at(value.span());
-            let value = self.value(&dotted, kind, value).or_else(|part| {
+            let value = self.value(&dotted, rule, value).or_else(|part| {
                 target.tainted.insert(known);
                 part.ok_or(())
             });
@@ -359,7 +360,7 @@ impl Walk<'_> {
             let lower = rest.to_lowercase();
             let (section, name) = lower.split_once("__").unwrap_or((&lower, ""));
             let dotted = lower.replace("__", ".");
-            let Some(kind) = keys::kind(section, name) else {
+            let Some(rule) = keys::rule(section, name) else {
                 let message = if section == keys::TARGETS {
                     "targets can be set in the file only".to_owned()
                 } else if keys::is_section(section) {
@@ -383,19 +384,17 @@ impl Walk<'_> {
                 continue;
             }
             self.places.insert(dotted.clone(), place.clone());
-            if kind == Kind::Count && value.trim().parse::<i64>().is_err() {
-                let message = format!("{value:?} is not a whole number");
-                self.fault(place, Some(&dotted), message);
-                self.tainted.insert(dotted);
-                continue;
-            }
-            if kind == Kind::Flag && !matches!(value.trim(), "true" | "false") {
-                let message = format!("{value:?} is neither true nor false");
-                self.fault(place, Some(&dotted), message);
-                self.tainted.insert(dotted);
-                continue;
-            }
-            sound.insert(keys::variable(&dotted), value.trim().to_owned());
+            let trimmed = value.trim();
+            let is_not = match rule {
+                Rule::Count { .. } if trimmed.parse::<i64>().is_err() => "is not a whole number",
+                Rule::Flag if !matches!(trimmed, "true" | "false") => "is neither true nor false",
+                _ => {
+                    sound.insert(keys::variable(&dotted), trimmed.to_owned());
+                    continue;
+                }
+            };
+            self.fault(place, Some(&dotted), format!("{value:?} {is_not}"));
+            self.tainted.insert(dotted);
         }
         sound
     }

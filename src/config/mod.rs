@@ -19,10 +19,11 @@ mod values;
 mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub use self::fault::{Fault, Faults, Place};
 pub use self::variables::without_effect;
@@ -88,7 +89,7 @@ impl Origins {
 }
 
 /// A checked configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// The queue, and how it is read.
     pub queue: Queue,
@@ -113,6 +114,7 @@ pub struct Config {
     /// Logs and metrics.
     pub telemetry: Telemetry,
     /// What is taken down for which approval action; at least one.
+    #[serde(skip)]
     pub targets: Targets,
 }
 
@@ -127,13 +129,16 @@ pub fn is_fifo(url: &str) -> bool {
 }
 
 /// The queue, and how it is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Queue {
     /// The queue's URL, http or https.
     pub url: String,
     /// The account in the URL's path, if there is one: twelve digits.
+    #[serde(skip)]
     pub account: Option<String>,
     /// The region of an AWS host (`sqs.REGION.amazonaws.com`), if the URL has one.
+    #[serde(skip)]
     pub region: Option<String>,
     /// How long one receive waits for messages: whole seconds, 0 to 20.
     pub wait_time: Duration,
@@ -146,7 +151,8 @@ pub struct Queue {
 }
 
 /// When a cleanup begins, and how propagation is waited for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cleanup {
     /// Whether anything is changed, where its target says nothing else.
     pub mode: Mode,
@@ -161,7 +167,8 @@ pub struct Cleanup {
 }
 
 /// When a message that failed comes back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Retry {
     /// After the first failure; never zero.
     pub initial_backoff: Duration,
@@ -170,14 +177,16 @@ pub struct Retry {
 }
 
 /// What happens when the daemon is asked to stop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Shutdown {
     /// How long jobs may take to reach the end of their step; may be zero.
     pub grace_period: Duration,
 }
 
 /// Where it is kept what was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ledger {
     /// For one instance or for several.
     pub backend: LedgerBackend,
@@ -188,7 +197,8 @@ pub struct Ledger {
 }
 
 /// What the ledger is kept in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LedgerBackend {
     /// A file, for one instance.
     Embedded,
@@ -196,31 +206,25 @@ pub enum LedgerBackend {
     DynamoDb,
 }
 
-impl std::fmt::Display for LedgerBackend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Embedded => "embedded",
-            Self::DynamoDb => "dynamodb",
-        })
-    }
-}
-
 /// Where the daemon can be asked for its health.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Health {
     /// A file, a name in the abstract namespace after `@`, or empty for a name of its own.
     pub socket: String,
 }
 
 /// Which events are accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Events {
     /// Accounts besides the queue's own: twelve digits each.
     pub allowed_accounts: BTreeSet<String>,
 }
 
 /// What is asked before anything is changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Verify {
     /// Whether CodePipeline is asked if the rejection still stands.
     pub codepipeline: bool,
@@ -231,7 +235,8 @@ pub struct Verify {
 }
 
 /// What becomes of the deployment whose approval was not given in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnTimeout {
     /// It is taken down like a rejected one.
     Clean,
@@ -239,17 +244,9 @@ pub enum OnTimeout {
     Ignore,
 }
 
-impl fmt::Display for OnTimeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Clean => "clean",
-            Self::Ignore => "ignore",
-        })
-    }
-}
-
 /// How lost rejections are found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CatchUp {
     /// How often it is looked for them; zero is never.
     pub interval: Duration,
@@ -266,7 +263,8 @@ impl CatchUp {
 }
 
 /// Who is told what became of rejections.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Notify {
     /// The event bus, by name or ARN; empty: none.
     pub event_bus: String,
@@ -285,7 +283,8 @@ impl Notify {
 }
 
 /// Logs and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Telemetry {
     /// How log lines are written.
     pub log_format: LogFormat,
@@ -306,7 +305,8 @@ pub struct Telemetry {
 }
 
 /// Where metrics are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum MetricsSink {
     /// Among the log lines; nowhere if those are for people.
     Stdout,
@@ -316,83 +316,32 @@ pub enum MetricsSink {
     Tcp(String),
 }
 
-impl fmt::Display for MetricsSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("stdout"),
-            Self::File(path) => write!(f, "file://{}", path.display()),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
+impl TryFrom<String> for MetricsSink {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        formats::parse_sink(&text)
+    }
+}
+
+impl From<MetricsSink> for String {
+    fn from(sink: MetricsSink) -> Self {
+        match sink {
+            MetricsSink::Stdout => "stdout".to_owned(),
+            MetricsSink::File(path) => format!("file://{}", path.display()),
+            MetricsSink::Tcp(address) => format!("tcp://{address}"),
         }
     }
 }
 
 /// How metrics are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MetricsFormat {
     /// CloudWatch Embedded Metric Format.
     Emf,
     /// Flat JSON objects, for other scrapers.
     Json,
-}
-
-impl fmt::Display for MetricsFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Emf => "emf",
-            Self::Json => "json",
-        })
-    }
-}
-
-impl Queue {
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        let Queue {
-            url,
-            account: _,
-            region: _,
-            wait_time,
-            visibility_timeout,
-            heartbeat_interval,
-            max_in_flight,
-        } = self;
-        vec![
-            ("queue.url", url.clone()),
-            ("queue.wait_time", time(wait_time)),
-            ("queue.visibility_timeout", time(visibility_timeout)),
-            ("queue.heartbeat_interval", time(heartbeat_interval)),
-            ("queue.max_in_flight", max_in_flight.to_string()),
-        ]
-    }
-}
-
-impl Telemetry {
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        let Telemetry {
-            log_format,
-            log_level,
-            metrics_namespace,
-            metrics_interval,
-            metrics_sink,
-            metrics_format,
-            metrics_detail,
-            metrics_log_group,
-        } = self;
-        vec![
-            ("telemetry.log_format", log_format.to_string()),
-            ("telemetry.log_level", log_level.clone()),
-            ("telemetry.metrics_namespace", metrics_namespace.clone()),
-            ("telemetry.metrics_interval", time(metrics_interval)),
-            ("telemetry.metrics_sink", metrics_sink.to_string()),
-            ("telemetry.metrics_format", metrics_format.to_string()),
-            ("telemetry.metrics_detail", metrics_detail.to_string()),
-            ("telemetry.metrics_log_group", metrics_log_group.clone()),
-        ]
-    }
-}
-
-/// A duration in the form in which the file takes it.
-fn time(duration: &Duration) -> String {
-    humantime::format_duration(*duration).to_string()
 }
 
 impl Config {
@@ -470,101 +419,12 @@ impl Config {
         self.queue.account.as_deref() == Some(account)
             || self.events.allowed_accounts.contains(account)
     }
-
-    /// The effective value of every key but the targets, by dotted name, in the order of the
-    /// documentation. Durations are in the form in which the file takes them.
-    #[must_use]
-    pub fn settings(&self) -> Vec<(&'static str, String)> {
-        // Without `..`: a field that is added must be listed here, and so is compared on reload.
-        let Self {
-            queue,
-            cleanup,
-            retry,
-            shutdown: Shutdown { grace_period },
-            ledger:
-                Ledger {
-                    backend,
-                    path,
-                    table,
-                },
-            health: Health { socket },
-            events: Events { allowed_accounts },
-            verify:
-                Verify {
-                    codepipeline,
-                    on_timeout,
-                    grace,
-                },
-            catch_up: CatchUp { interval, reclaim },
-            notify:
-                Notify {
-                    event_bus,
-                    source,
-                    program,
-                },
-            telemetry,
-            targets: _,
-        } = self;
-        let Cleanup {
-            mode,
-            delay,
-            poll_interval_min,
-            poll_interval_max,
-            propagation_timeout,
-        } = cleanup;
-        let Retry {
-            initial_backoff,
-            max_backoff,
-        } = retry;
-        let accounts: Vec<&str> = allowed_accounts.iter().map(String::as_str).collect();
-        let mut settings = queue.settings();
-        settings.extend([
-            ("cleanup.mode", mode.to_string()),
-            ("cleanup.delay", time(delay)),
-            ("cleanup.poll_interval_min", time(poll_interval_min)),
-            ("cleanup.poll_interval_max", time(poll_interval_max)),
-            ("cleanup.propagation_timeout", time(propagation_timeout)),
-            ("retry.initial_backoff", time(initial_backoff)),
-            ("retry.max_backoff", time(max_backoff)),
-            ("shutdown.grace_period", time(grace_period)),
-            ("ledger.backend", backend.to_string()),
-            ("ledger.path", path.display().to_string()),
-            ("ledger.table", table.clone()),
-            ("health.socket", socket.clone()),
-            ("events.allowed_accounts", accounts.join(",")),
-            ("verify.codepipeline", codepipeline.to_string()),
-            ("verify.on_timeout", on_timeout.to_string()),
-            ("verify.grace", time(grace)),
-            ("catch_up.interval", time(interval)),
-            ("catch_up.reclaim", reclaim.to_string()),
-            ("notify.event_bus", event_bus.clone()),
-            ("notify.source", source.clone()),
-            ("notify.program", program.join(" ")),
-        ]);
-        settings.extend(telemetry.settings());
-        settings
-    }
-
-    /// The dotted names of what differs in `new` and takes a restart to apply: everything but
-    /// the targets, what they take from `[cleanup]`, and `telemetry.log_level`.
-    #[must_use]
-    pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
-        self.settings()
-            .into_iter()
-            .zip(new.settings())
-            .filter(|((key, old), (_, new))| old != new && !RELOADED.contains(key))
-            .map(|((key, _), _)| key)
-            .collect()
-    }
 }
 
 /// What is said where there is no file.
 const NO_FILE: &str = "no configuration: the file does not exist; give --config FILE, set STAGESWEEP_CONFIG, or write \
                        one after the example (config/example.toml in the sources, \
                        /usr/share/doc/stagesweep/examples/config.toml of the packages)";
-
-/// What a reload applies besides the targets.
-const RELOADED: [&str; 3] = ["cleanup.mode", "cleanup.delay", "telemetry.log_level"];
 
 /// Which file to read: the one on the command line, else the one that `STAGESWEEP_CONFIG` names
 /// (unless it is empty), else [`TEXT_VARIABLE`] if it has a text, else [`DEFAULT_PATH`].

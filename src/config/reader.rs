@@ -1,45 +1,16 @@
 //! Reading single values out of the layers; what is wrong with one is a fault at its place.
 
-use std::time::Duration;
+use serde_json::{Map, Value, json};
 
 use super::fault::{Fault, Place};
-use super::formats::{parse_duration, quoted};
-use super::keys;
+use super::formats::quoted;
+use super::keys::{self, KEYS, Rule};
 use super::layers::Layers;
 
 /// Reads the layers; what is wrong goes to `faults`.
 pub(super) struct Reader<'a> {
     pub(super) layers: &'a Layers,
     pub(super) faults: &'a mut Vec<Fault>,
-}
-
-/// The bounds of a duration.
-pub(super) struct Bounds {
-    min: Duration,
-    max: Duration,
-    /// Whose maximum it is.
-    whose: &'static str,
-    whole_seconds: bool,
-}
-
-impl Bounds {
-    pub(super) const fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max,
-            whose: "the",
-            whole_seconds: false,
-        }
-    }
-
-    pub(super) const fn sqs(min: Duration, max: Duration, whole_seconds: bool) -> Self {
-        Self {
-            min,
-            max,
-            whose: "SQS's",
-            whole_seconds,
-        }
-    }
 }
 
 impl Reader<'_> {
@@ -77,53 +48,56 @@ impl Reader<'_> {
         self.fault(at, &message);
     }
 
-    /// A text, or a number's digits; `None` with a fault unless one is reported already.
-    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+    /// The sound values of every key outside of the targets, by section, as serde reads them.
+    pub(super) fn sections(&mut self) -> Map<String, Value> {
+        let mut sections = Map::new();
+        for (key, rule) in &KEYS {
+            let value = match rule {
+                Rule::List(check) => self.list(key, *check),
+                rule => self.single(key, rule),
+            };
+            let (section, name) = keys::parts(key);
+            let section = sections.entry(section).or_insert_with(|| json!({}));
+            if let Some(value) = value {
+                section[name] = value;
+            }
+        }
+        sections
+    }
+
+    /// One value; `None` with a fault unless one is reported already.
+    fn single(&mut self, key: &str, rule: &Rule) -> Option<Value> {
         if self.layers.tainted.contains(key) {
             return None;
         }
-        let text = self.layers.merged.get_string(key).ok();
-        if text.is_none() {
-            let variable = keys::variable(key);
-            let message = format!("is missing; set it here or with {variable}");
-            self.fault(key, &message);
-        }
-        text
+        let read = match self.layers.merged.get_string(key) {
+            Ok(text) => rule.read(&text),
+            Err(_) => Err(format!(
+                "is missing; set it here or with {}",
+                keys::variable(key)
+            )),
+        };
+        read.map_err(|problem| self.fault(key, &problem)).ok()
     }
 
-    /// A text that `check` accepts; its error completes a sentence that begins with the text.
-    pub(super) fn formatted(
-        &mut self,
-        key: &str,
-        check: impl Fn(&str) -> Result<(), String>,
-    ) -> Option<String> {
-        let text = self.text(key)?;
-        match check(&text) {
-            Ok(()) => Some(text),
-            Err(problem) => {
-                self.fault(key, &format!("{} {problem}", quoted(&text)));
-                None
+    /// A list each of whose elements `check` accepts.
+    fn list(&mut self, key: &str, check: fn(usize, &str) -> Result<(), String>) -> Option<Value> {
+        let mut sound = !self.layers.tainted.contains(key);
+        let mut texts = Vec::new();
+        for (index, (text, place)) in self.elements(key).into_iter().enumerate() {
+            let Some(text) = text else { continue };
+            if let Err(problem) = check(index, &text) {
+                sound = false;
+                self.fault_at(place, key, format!("{} {problem}", quoted(&text)));
             }
+            texts.push(text);
         }
-    }
-
-    pub(super) fn one_of<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        let text = self.text(key)?;
-        let choice = choices.iter().find(|(name, _)| *name == text);
-        if choice.is_none() {
-            let names: Vec<String> = choices.iter().map(|(name, _)| quoted(name)).collect();
-            let names = names.join(" or ");
-            self.fault(
-                key,
-                &format!("{} is unknown; expected {names}", quoted(&text)),
-            );
-        }
-        choice.map(|(_, value)| *value)
+        sound.then(|| json!(texts))
     }
 
     /// The elements of a list with their places; `None` for what is no text, which is reported already. In
     /// the environment they are separated by commas.
-    pub(super) fn elements(&self, key: &str) -> Vec<(Option<String>, Place)> {
+    fn elements(&self, key: &str) -> Vec<(Option<String>, Place)> {
         let place = self.place(key);
         if let Place::Variable(_) = place {
             let text = self.layers.merged.get_string(key).unwrap_or_default();
@@ -143,51 +117,4 @@ impl Reader<'_> {
             })
             .collect()
     }
-
-    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        self.layers.merged.get_bool(key).ok()
-    }
-
-    pub(super) fn count(&mut self, key: &str, min: i64, max: i64) -> Option<usize> {
-        if self.layers.tainted.contains(key) {
-            return None;
-        }
-        let number = self.layers.merged.get_int(key).unwrap_or_default();
-        if (min..=max).contains(&number) {
-            return usize::try_from(number).ok();
-        }
-        self.fault(key, &format!("{number} is outside of {min} to {max}"));
-        None
-    }
-
-    pub(super) fn duration(&mut self, key: &str, bounds: &Bounds) -> Option<Duration> {
-        let text = self.text(key)?;
-        let problem = match parse_duration(&text) {
-            Err(problem) => problem,
-            Ok(found) if found > bounds.max => {
-                let max = shown(bounds.max);
-                format!("is longer than {} maximum of {max}", bounds.whose)
-            }
-            Ok(found) if found.is_zero() && !bounds.min.is_zero() => {
-                "must be longer than zero".to_owned()
-            }
-            Ok(found) if found < bounds.min => {
-                let min = shown(bounds.min);
-                format!("is shorter than {} minimum of {min}", bounds.whose)
-            }
-            Ok(found) if bounds.whole_seconds && found.subsec_nanos() != 0 => {
-                "has a fraction of a second; SQS takes whole seconds".to_owned()
-            }
-            Ok(found) => return Some(found),
-        };
-        self.fault(key, &format!("{} {problem}", quoted(&text)));
-        None
-    }
-}
-
-pub(super) fn shown(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
 }

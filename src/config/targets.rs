@@ -1,22 +1,18 @@
 //! The targets: from the entries under `targets` to the checked ones.
 
-use std::time::Duration;
-
 use ::config::ValueKind;
+use serde::Deserialize;
 
-use super::checked::MAX_DELAY;
+use super::checked::duration;
 use super::fault::{Fault, Place};
-use super::formats::{parse_duration, quoted};
+use super::formats::quoted;
 use super::keys;
 use super::layers::RawTarget;
-use super::reader::{Reader, shown};
+use super::reader::Reader;
 use super::{Cleanup, Events};
 use crate::domain::targets::{
     Mode, ProgramSpec, Surroundings, TargetError, TargetProblem, TargetSpec, Targets,
 };
-
-/// A program must have ended before its message has been invisible for 12 hours.
-const MAX_PROGRAM_TIMEOUT: Duration = Duration::from_secs(11 * 60 * 60);
 
 impl Reader<'_> {
     /// Every target; `None` only after at least one fault was reported. `events` and `cleanup` are left out
@@ -152,22 +148,14 @@ impl Reader<'_> {
         }
         let set = |key: &str| entry.values.contains_key(key) || entry.tainted.contains(key);
         let has_program = set("run");
-        let mut duration = |key: &str, min, max| {
+        let mut read = |of: &str| {
+            let (key, rule) = keys::TARGET_KEYS.iter().find(|(key, _)| *key == of)?;
             let (value, place) = entry.values.get(key)?;
-            match bounded(&value.to_string(), min, max) {
-                Ok(found) => Some(found),
-                Err(problem) => {
-                    fault(place, key, format!("{} {problem}", written(value)));
-                    None
-                }
-            }
+            let read = rule.read(&value.to_string());
+            read.map_err(|message| fault(place, key, message)).ok()
         };
-        let timeout = duration("timeout", Duration::from_nanos(1), MAX_PROGRAM_TIMEOUT);
-        let delay = duration("delay", Duration::ZERO, MAX_DELAY);
-        let mode = entry.values.get("mode").and_then(|(value, place)| {
-            let found = mode_of(&written(value));
-            found.map_err(|message| fault(place, "mode", message)).ok()
-        });
+        let [timeout, delay] = ["timeout", "delay"].map(|key| read(key).as_ref().map(duration));
+        let mode = read("mode").and_then(|mode| Mode::deserialize(mode).ok());
         // Without a cleanup it is the lack of a program that is at fault.
         if !has_program && (set("production_parameter") || set("staging_parameter")) {
             for key in ["timeout", "retry_on", "pass_environment"] {
@@ -221,26 +209,6 @@ fn said(problem: &TargetProblem, entries: &[RawTarget]) -> String {
         "overlaps the target {other_pipeline:?}{line}: both match pipeline {example:?} at the same stage and \
          action; remove one, or give it a stage or an action of its own"
     )
-}
-
-/// The mode of this written value.
-fn mode_of(written: &str) -> Result<Mode, String> {
-    let found = Mode::ALL
-        .into_iter()
-        .find(|it| quoted(it.code()) == written);
-    found.ok_or_else(|| {
-        let [act, observe] = Mode::ALL.map(|it| quoted(it.code()));
-        format!("{written} is unknown; expected {act} or {observe}")
-    })
-}
-
-/// A duration between two others.
-fn bounded(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        found if found < min => Err("must be longer than zero".to_owned()),
-        found if found > max => Err(format!("is longer than the maximum of {}", shown(max))),
-        found => Ok(found),
-    }
 }
 
 /// A value of a target as a fault quotes it.

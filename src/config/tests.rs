@@ -326,6 +326,23 @@ fn bounds_hold_at_both_ends() {
 }
 
 #[test]
+fn every_choice_is_taken_and_shown_again() {
+    let table = ("STAGESWEEP__LEDGER__TABLE", "table");
+    for (key, rule) in keys::KEYS {
+        let keys::Rule::Choice(choices) = rule else {
+            continue;
+        };
+        for choice in choices {
+            let config = parse(GOOD, &[(&keys::variable(key), choice), table]).unwrap();
+            assert!(
+                config.settings().contains(&(key, (*choice).to_owned())),
+                "{key}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_queues_arn_is_answered_with_its_url() {
     let arn = "arn:aws-cn:sqs:cn-north-1:012345678901:stagesweep";
     let found = faults(GOOD, &[("STAGESWEEP__QUEUE__URL", arn)]);
@@ -540,7 +557,7 @@ fn who_is_told_is_named_in_one_of_few_ways() {
 fn keys_defaults_settings_and_documentation_agree() {
     let known: BTreeSet<String> = keys::KEYS
         .iter()
-        .map(|(section, name, _)| format!("{section}.{name}"))
+        .map(|(key, _)| (*key).to_owned())
         .collect();
     let mut defaults: BTreeSet<String> = BTreeSet::from(["queue.url".to_owned()]);
     for (section, table) in layers::DEFAULTS.parse::<toml::Table>().unwrap() {
@@ -576,8 +593,9 @@ fn the_example_is_valid_and_spells_every_key() {
     let config = parse(text, &[]).unwrap();
     assert!(config.targets.len() > 1);
     let example: toml::Table = text.parse().unwrap();
-    for (section, name, _) in keys::KEYS {
-        assert!(example[section].get(name).is_some(), "{section}.{name}");
+    for (key, _) in keys::KEYS {
+        let (section, name) = keys::parts(key);
+        assert!(example[section].get(name).is_some(), "{key}");
     }
 }
 

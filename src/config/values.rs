@@ -1,34 +1,50 @@
-//! The effective values as a program reads them.
+//! The effective values, as people and as programs read them.
 
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::keys::{self, Kind};
+use super::checked::duration;
+use super::formats::time;
+use super::keys::{self, KEYS, Rule};
+
+/// What a reload applies besides the targets.
+const RELOADED: [&str; 3] = ["cleanup.mode", "cleanup.delay", "telemetry.log_level"];
 
 impl Config {
+    /// The effective value of every key but the targets, by dotted name, in the order of the
+    /// documentation. Durations are in the form in which the file takes them.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let values = self.each().into_iter();
+        let text = |(key, rule, value): (_, &Rule, Value)| {
+            let text = match (rule, value) {
+                (Rule::Duration(_), value) => time(duration(&value)),
+                (_, Value::String(text)) => text,
+                (_, Value::Array(values)) => {
+                    let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                    texts.join(if key == "notify.program" { " " } else { "," })
+                }
+                (_, value) => value.to_string(),
+            };
+            (key, text)
+        };
+        values.map(text).collect()
+    }
+
     /// The effective value of every key but the targets, by section: a duration in milliseconds, under its key
     /// with `_ms` after it; an empty text is null.
     #[must_use]
     pub fn values(&self) -> Value {
         let mut sections: Map<String, Value> = Map::new();
-        for (key, text) in self.settings() {
-            let Some((section, name)) = key.split_once('.') else {
-                continue;
-            };
-            let (name, value) = match keys::kind(section, name) {
-                Some(Kind::Duration) => {
-                    let duration = humantime::parse_duration(&text).unwrap_or_default();
-                    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        for (key, rule, value) in self.each() {
+            let (section, name) = keys::parts(key);
+            let (name, value) = match rule {
+                Rule::Duration(_) => {
+                    let ms = u64::try_from(duration(&value).as_millis()).unwrap_or(u64::MAX);
                     (format!("{name}_ms"), json!(ms))
                 }
-                Some(Kind::Count) => (name.to_owned(), json!(text.parse::<u64>().ok())),
-                Some(Kind::Flag) => (name.to_owned(), json!(text == "true")),
-                // In the settings a list is one text.
-                Some(Kind::List | Kind::Counts) => (name.to_owned(), self.list(key)),
-                Some(Kind::Text) | None => {
-                    let text = Some(text).filter(|text| !text.is_empty());
-                    (name.to_owned(), json!(text))
-                }
+                _ if value == "" => (name.to_owned(), Value::Null),
+                _ => (name.to_owned(), value),
             };
             let entry = sections.entry(section).or_insert_with(|| json!({}));
             entry[name] = value;
@@ -36,12 +52,26 @@ impl Config {
         Value::Object(sections)
     }
 
-    fn list(&self, key: &str) -> Value {
-        match key {
-            "events.allowed_accounts" => json!(self.events.allowed_accounts),
-            "notify.program" => json!(self.notify.program),
-            _ => Value::Null,
-        }
+    /// The dotted names of what differs in `new` and takes a restart to apply: everything but
+    /// the targets, what they take from `[cleanup]`, and `telemetry.log_level`.
+    #[must_use]
+    pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
+        self.settings()
+            .into_iter()
+            .zip(new.settings())
+            .filter(|((key, old), (_, new))| old != new && !RELOADED.contains(key))
+            .map(|((key, _), _)| key)
+            .collect()
+    }
+
+    /// Every key with what serde makes of its value.
+    fn each(&self) -> Vec<(&'static str, &'static Rule, Value)> {
+        let mut sections = serde_json::to_value(self).unwrap_or_default();
+        let take = |(key, rule): &'static (&'static str, Rule)| {
+            let (section, name) = keys::parts(key);
+            (*key, rule, sections[section][name].take())
+        };
+        KEYS.iter().map(take).collect()
     }
 }
 
@@ -72,9 +102,12 @@ mod tests {
         let keys: usize = keys.map(|it| it.as_object().unwrap().len()).sum();
         assert_eq!(keys, config.settings().len());
         // No list is left out.
-        let lists = keys::KEYS.iter().filter(|key| key.2 == Kind::List);
-        for (section, name, _) in lists {
-            assert!(values[section][name].is_array(), "{section}.{name}");
+        let lists = KEYS
+            .iter()
+            .filter(|(_, rule)| matches!(rule, Rule::List(_)));
+        for (key, _) in lists {
+            let (section, name) = keys::parts(key);
+            assert!(values[section][name].is_array(), "{key}");
         }
 
         let places = origins.places();

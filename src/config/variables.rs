@@ -48,10 +48,9 @@ fn sets_nothing(name: &str) -> bool {
 
 /// The variable whose name is nearest, however many underscores stand between section and key.
 fn meant(name: &str) -> Option<String> {
-    let known = KEYS.iter().map(|(section, key, _)| {
-        let variable = keys::variable(&format!("{section}.{key}"));
-        (format!("{section}_{key}"), variable)
-    });
+    let known = KEYS
+        .iter()
+        .map(|(key, _)| (key.replace('.', "_"), keys::variable(key)));
     let own = [PATH_VARIABLE, TEXT_VARIABLE].map(|variable| {
         let rest = variable.trim_start_matches(OURS);
         (rest.to_ascii_lowercase(), variable.to_owned())

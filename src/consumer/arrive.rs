@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, warn};
 
 use super::Consumer;
 use super::classify::{Fate, Unhandled};
@@ -16,6 +16,7 @@ use super::work::Origin;
 use crate::aws::sqs::Message;
 use crate::consumer::jobs::{Begun, Handle, HeldMessage};
 use crate::domain::assignment::Assignment;
+use crate::domain::event::ACTION_DETAIL_TYPE;
 use crate::reconcile::place::Reserved;
 use crate::telemetry::{chain, events, span_of};
 
@@ -101,10 +102,13 @@ impl Consumer {
         if let Unhandled::WrongKind(failed) = unhandled
             && self.intake.is_first(failed)
         {
-            self.emit(events::WrongKindOfEvent {
-                pipeline: &failed.pipeline,
-                detail_type: failed.detail_type(),
-            });
+            warn!(
+                pipeline = failed.pipeline.name,
+                event.account = failed.pipeline.account,
+                event.detail_type = failed.detail_type(),
+                "the rule asks for the wrong kind of event: this one says no rejection and is deleted; set the rule's \
+             detail-type to `{ACTION_DETAIL_TYPE}`"
+            );
         }
         match unhandled.fate() {
             Fate::Deleted => Disposition::Delete { reason },

@@ -23,14 +23,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::Span;
+use tracing::{Span, info};
 
 use crate::aws::sqs::{MAX_BATCH, Queue};
 use crate::domain::lease_terms::Terms;
 use crate::runtime::lasting::Failing;
 use crate::runtime::stop::StopReason;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{Telemetry, events, ms};
 
 /// SQS lets no message stay invisible for longer than this after its receive, however often it is
 /// extended: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html>.
@@ -430,8 +430,11 @@ impl Inner {
                             self.telemetry.emit(events::LeaseExtended { margin });
                             if let Some(took) = recovered {
                                 let message_id = &held.message_id;
-                                self.telemetry
-                                    .emit(events::HeartbeatRecovered { message_id, took });
+                                info!(
+                                    message.id = message_id,
+                                    took_ms = ms(took),
+                                    "the message's visibility is extended again"
+                                );
                             }
                         }
                         Err(error) => {

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tracing::{info, warn};
 
 use super::poll_health::{PollHealth, Polling};
 use crate::ledger::{Ledger, LedgerError};
 use crate::runtime::backoff::Backoff;
+use crate::runtime::health::{LedgerTrouble, Trouble};
 use crate::runtime::lasting::{Failing, Lasting};
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{Telemetry, events, ms};
 
 /// Between two tries of a ledger that fails, no pause is longer.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
@@ -47,7 +49,7 @@ impl LedgerHealth {
     pub(super) fn worked(&self) {
         let recovered = self.failing.lock().recovered();
         if let Some(took) = recovered {
-            self.telemetry.emit(events::LedgerRecovered { took });
+            info!(took_ms = ms(took), "the ledger works again");
         }
     }
 
@@ -77,10 +79,7 @@ impl LedgerHealth {
         loop {
             let trouble = self.ledger.troubled().await;
             let mut lasting = Lasting::begin();
-            self.telemetry.emit(events::LedgerTroubled {
-                trouble: &trouble,
-                since: None,
-            });
+            warn_of(&trouble, None);
             loop {
                 tokio::time::sleep(TROUBLED_PAUSE).await;
                 // Nobody else may ask for hours.
@@ -91,16 +90,33 @@ impl LedgerHealth {
                     break;
                 };
                 if let Some(took) = lasting.again() {
-                    self.telemetry.emit(events::LedgerTroubled {
-                        trouble: &still,
-                        since: Some(took),
-                    });
+                    warn_of(&still, Some(took));
                 }
             }
-            self.telemetry.emit(events::LedgerUntroubled {
-                table: &trouble.table,
-                took: lasting.took(),
-            });
+            info!(
+                ledger.table = trouble.table,
+                took_ms = ms(lasting.took()),
+                "the ledger's table {} answers at once again",
+                trouble.table
+            );
         }
     }
+}
+
+/// The ledger's table is slow, or throttles; work goes on. `since`: how long that has lasted, where it was said before.
+fn warn_of(trouble: &LedgerTrouble, since: Option<Duration>) {
+    let (latency, remedy) = match trouble.what {
+        Trouble::Slow { latency } => (
+            Some(ms(latency)),
+            "look at the network, and at the table's latency",
+        ),
+        Trouble::Throttled => (None, "give it more capacity, or on-demand billing"),
+    };
+    warn!(
+        ledger.table = trouble.table,
+        ledger.trouble = trouble.what.code(),
+        ledger.latency_ms = latency,
+        took_ms = since.map(ms),
+        "{trouble}; {remedy}"
+    );
 }

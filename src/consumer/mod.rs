@@ -58,6 +58,8 @@ use self::poll_health::{PollHealth, Polling};
 use self::room::Rooms;
 use self::settle::Settler;
 use self::work::Worker;
+use tracing::{info, warn};
+
 use crate::aws::sqs::Queue;
 use crate::config::Config;
 use crate::domain::error_class::ErrorClass;
@@ -71,7 +73,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::health::{self, Vitals};
 use crate::runtime::stop::StopReason;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::{Gauges, Telemetry, events};
+use crate::telemetry::{Gauges, Telemetry, events, ms};
 
 /// Everything a consumer works with.
 #[derive(Debug)]
@@ -154,7 +156,7 @@ impl Consumer {
             () = consume => {}
             () = self.leases.keep(|over| self.lease_over(over)) => {}
             () = self.ledger_health.watch() => {}
-            () = self.rooms.watch(&self.telemetry) => {}
+            () = self.rooms.watch() => {}
         }
     }
 
@@ -220,12 +222,13 @@ impl Consumer {
     pub fn report(&self) {
         for report in self.jobs.report() {
             let _about = report.span.enter();
-            self.emit(events::InFlightReported {
-                execution_id: report.assignment.execution_id(),
-                activity: report.doing.what,
-                age: report.age,
-                messages: report.messages,
-            });
+            info!(
+                execution.id = report.assignment.execution_id(),
+                activity = report.doing.what,
+                job.age_ms = ms(report.age),
+                messages = report.messages,
+                "in flight"
+            );
         }
     }
 
@@ -242,7 +245,7 @@ impl Consumer {
         let grace = self.config.shutdown.grace_period;
         let _ = tokio::time::timeout(grace, self.rooms.is_empty()).await;
         let unsettled = self.rooms.held();
-        self.emit(events::Stopped { unsettled });
+        info!(messages.unsettled = unsettled, "stopped");
     }
 
     /// The ledger answered somebody else with an error.
@@ -253,10 +256,11 @@ impl Consumer {
     fn lease_over(self: &Arc<Self>, over: Over) {
         let span = self.leases.span(&over.message_id);
         let _about = span.enter();
-        self.emit(events::LeaseLost {
-            message_id: &over.message_id,
-            reason: over.reason.code(),
-        });
+        warn!(
+            message.id = over.message_id,
+            reason = over.reason.code(),
+            "lease ended; the job stops at its next step boundary"
+        );
         if let Some(held) = self.jobs.lease_over(&over) {
             self.settler.let_go(held, Duration::ZERO, over.reason);
         }

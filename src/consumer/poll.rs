@@ -19,6 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::Consumer;
 use super::poll_health::Polling;
@@ -30,7 +31,7 @@ use crate::domain::error_class::ErrorClass;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::lasting::{self, Phase};
 use crate::runtime::stop::StopReason;
-use crate::telemetry::events;
+use crate::telemetry::{chain, events, fails, ms};
 
 /// While receiving fails because of the network, no pause is longer.
 const MAX_NETWORK_PAUSE: Duration = Duration::from_secs(20);
@@ -79,17 +80,23 @@ impl Consumer {
                     receivers.failed();
                     self.polls.fail(error.class);
                     let phase = failing.failed(error.class, self.backoff(), Instant::now());
-                    self.emit(events::ReceiveFailing {
-                        class: error.class,
-                        error: &error,
+                    fails!(
+                        error,
                         phase,
-                    });
+                        error.class = error.class.code(),
+                        error = chain(&error),
+                        "receiving fails; trying again with backoff"
+                    );
                     continue;
                 }
             };
             self.polls.answer();
             if let Some((failures, took)) = failing.recovered() {
-                self.emit(events::ReceiveRecovered { failures, took });
+                info!(
+                    receive.failures = failures,
+                    took_ms = ms(took),
+                    "receiving works again"
+                );
             }
             receivers.received(room.permits.num_permits(), messages.len());
             if !messages.is_empty() {
@@ -163,10 +170,12 @@ impl Consumer {
         } in back
         {
             if self.rooms.steps_back(&crowd) {
-                self.emit(events::CrowdStepsBack {
-                    crowd: &crowd,
-                    held,
-                });
+                warn!(
+                    crowd,
+                    messages = held,
+                    "as many messages wait as may be held; those of the largest crowd are hidden for fifteen minutes \
+             each, so that others are received"
+                );
             }
             if let Some(message) = message {
                 self.settler.let_go(message, CROWDED, StopReason::Crowded);

@@ -7,10 +7,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tracing::info;
 
 use crate::reconcile::place::{Place, Places, Reserved};
 use crate::runtime::lasting::Lasting;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::ms;
 
 /// So many messages wait for each job that may work, at most.
 const WAITING: usize = 10;
@@ -109,7 +110,7 @@ impl Rooms {
     }
 
     /// Says when there is always a job that waits for a place, and when none does any more.
-    pub(super) async fn watch(&self, telemetry: &Telemetry) {
+    pub(super) async fn watch(&self) {
         let places = &self.places;
         loop {
             places.are_short().await;
@@ -118,13 +119,17 @@ impl Rooms {
             while let Some(since) = places.short_for().filter(|it| *it >= SHORT_PAUSE) {
                 if lasting.as_mut().is_none_or(|it| it.again().is_some()) {
                     let waiting = places.waiting();
-                    telemetry.emit(events::PlacesShort { waiting, since });
+                    info!(
+                        jobs = waiting,
+                        took_ms = ms(since),
+                        "jobs wait: as many work as queue.max_in_flight allows"
+                    );
                 }
                 lasting.get_or_insert_with(Lasting::begin);
                 tokio::time::sleep(SHORT_PAUSE).await;
             }
             if lasting.is_some() {
-                telemetry.emit(events::PlacesEnough);
+                info!("no job waits for long any more for others to end");
             }
         }
     }

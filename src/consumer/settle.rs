@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, warn};
 
 use super::Parts;
 use super::room::CROWDED;
@@ -29,7 +29,7 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
 use crate::runtime::stop::StopReason;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{Telemetry, chain, events};
 
 /// A message that can never be handled is released at once this many times: a redrive policy has
 /// usually moved it to the dead-letter queue by then. Where there is none, it must not spin.
@@ -303,10 +303,11 @@ impl Settler {
                                 reason,
                             }),
                             Err(SettleError::Superseded) => {}
-                            Err(error) => telemetry.emit(events::DeleteFailed {
-                                message_id: &message_id,
-                                error: &error,
-                            }),
+                            Err(error) => warn!(
+            message.id = message_id,
+            error = chain(&error),
+            "the message could not be deleted; it will come back and be deleted then"
+        ),
                         }
                     }),
                 );
@@ -378,10 +379,11 @@ impl Settler {
                             again,
                         }),
                         Err(SettleError::Superseded) => {}
-                        Err(error) => telemetry.emit(events::ReleaseFailed {
-                            message_id: &message_id,
-                            error: &error,
-                        }),
+                        Err(error) => warn!(
+            message.id = message_id,
+            error = chain(&error),
+            "the message could not be released; it comes back when its visibility timeout ends"
+        ),
                     }
                 }),
             );

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Instrument;
+use tracing::{Instrument, warn};
 
 use super::Consumer;
 use super::settle::Disposition;
@@ -65,18 +65,23 @@ impl Consumer {
                 self.targets()
                     .resolve(&rejection.pipeline, &rejection.stage, &rejection.action);
             let Ok(mut target) = found else {
-                self.emit(events::UnfinishedWithoutTarget {
-                    rejection: &rejection,
-                    staging_id: &binding.staging_id,
-                });
+                warn!(
+                    execution.id = rejection.execution_id,
+                    pipeline = rejection.pipeline.name,
+                    staging.id = binding.staging_id,
+                    "a job that has changed something has no target any more: bring the target back, or finish it \
+             by hand"
+                );
                 continue;
             };
             // What an earlier mode has begun is finished.
             if target.mode == Mode::Observe {
-                self.emit(events::FinishesWhatWasBegun {
-                    rejection: &rejection,
-                    staging_id: &binding.staging_id,
-                });
+                warn!(
+                    execution.id = rejection.execution_id,
+                    pipeline = rejection.pipeline.name,
+                    staging.id = binding.staging_id,
+                    "mode observe: a job that was begun in mode act has changed something, and is finished"
+                );
             }
             target.mode = Mode::Act;
             let without_event = subject.is_some_and(|it| it.by_hand || it.ended);

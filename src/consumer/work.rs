@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, info, warn};
 
 use super::Parts;
 use super::conclude::{Conclusion, PANICKED};
@@ -27,7 +27,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Lasting;
 use crate::runtime::stop::{Stop, StopReason};
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{Telemetry, events, ms};
 
 /// While another instance works on a job, the ledger is asked again after this, and then more rarely.
 const FIRST_CLAIM_PAUSE: Duration = Duration::from_secs(1);
@@ -173,11 +173,18 @@ impl Worker {
                     });
                 }
                 if past.notes.trail.about.is_none() {
-                    self.telemetry.emit(events::LostRejectionFound {
-                        rejection: &assignment.rejection,
-                        ended_without: cause == Cause::EndedExecution,
-                        age: self.clock.since(assignment.rejection.rejected_at),
-                    });
+                    warn!(
+                        execution.id = assignment.rejection.execution_id,
+                        execution.url = assignment.rejection.console_url(),
+                        pipeline = assignment.rejection.pipeline.name,
+                        approval = if cause == Cause::EndedExecution {
+                            "ended"
+                        } else {
+                            "rejected"
+                        },
+                        age_ms = ms(self.clock.since(assignment.rejection.rejected_at)),
+                        "an approval was not given, and what it left is there; its event may be lost: cleaning up"
+                    );
                 }
                 None
             }
@@ -296,19 +303,21 @@ impl Worker {
             let claim = holder.claim(assignment.key(), pipeline).await;
             let (Ok(Claim::Leased { until }), Origin::Message { .. }) = (&claim, origin) else {
                 if let Some(waiting) = waiting {
-                    self.telemetry.emit(events::HeldElsewhereEnded {
-                        took: waiting.took(),
-                    });
+                    info!(
+                        took_ms = ms(waiting.took()),
+                        "no other instance works on this job any more"
+                    );
                 }
                 return (claim, asked_at);
             };
             let since = waiting.as_mut().and_then(Lasting::again);
             if waiting.is_none() || since.is_some() {
-                self.telemetry.emit(events::HeldElsewhere {
-                    execution_id: assignment.execution_id(),
-                    until: *until,
-                    since,
-                });
+                info!(
+                    execution.id = assignment.execution_id(),
+                    lease.until = until.to_string(),
+                    took_ms = since.map(ms),
+                    "held: another instance works on this job"
+                );
             }
             waiting.get_or_insert_with(Lasting::begin);
             handle.activity.rest("leased_elsewhere");

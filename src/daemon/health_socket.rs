@@ -44,11 +44,11 @@ impl Address {
             path,
             table,
         } = &config.ledger;
-        let ledger = match backend {
-            LedgerBackend::Embedded => path.to_string_lossy(),
-            LedgerBackend::DynamoDb => table.into(),
+        let (backend, ledger) = match backend {
+            LedgerBackend::Embedded => ("embedded", path.to_string_lossy()),
+            LedgerBackend::DynamoDb => ("dynamodb", table.into()),
         };
-        Self::derived(&[&config.queue.url, &backend.to_string(), &ledger])
+        Self::derived(&[&config.queue.url, backend, &ledger])
     }
 
     /// The file or, after `@`, the name in the abstract namespace.

@@ -12,6 +12,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use self::catch_up::CatchUp;
+use tracing::{info, warn};
+
 use crate::aws::identity::Identity;
 use crate::aws::{AwsError, Connector};
 use crate::config::Config;
@@ -28,7 +30,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Failing;
 use crate::runtime::programs::Programs;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{Telemetry, chain, fails, ms};
 
 /// How often old records are removed from the ledger.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
@@ -201,7 +203,6 @@ impl Daemon {
             consumer: Arc::clone(&consumer),
             ledger: Arc::clone(&ledger),
             clock,
-            telemetry: Arc::clone(&telemetry),
         });
         Self {
             catch_up,
@@ -248,8 +249,10 @@ impl Daemon {
                 });
             }
             Err(error) => {
-                self.telemetry
-                    .emit(events::QueueNotChecked { error: &error });
+                warn!(
+                    error = chain(&error),
+                    "the queue's attributes could not be read"
+                );
                 None
             }
         };
@@ -264,12 +267,21 @@ impl Daemon {
         let notifier = self.notifier.clone();
         self.tasks.spawn(async move { notifier.run().await });
         let targets = self.consumer.targets();
-        self.telemetry.emit(events::Started {
-            queue_url: &self.queue_url,
-            targets: targets.len(),
-            mode: targets.mode(),
-            redrive: max_receives,
-        });
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            queue.url = self.queue_url,
+            targets = targets.len(),
+            mode = targets.mode(),
+            queue.max_receive_count = max_receives.flatten(),
+            "started"
+        );
+        if max_receives == Some(None) {
+            warn!(
+                queue.url = self.queue_url,
+                "the queue has no redrive policy: messages that can never be handled will come \
+                 back until they expire"
+            );
+        }
 
         tokio::select! {
             biased;
@@ -303,10 +315,13 @@ impl Daemon {
             account = match self.identity.caller().await {
                 Ok(caller) => Some(caller.account),
                 Err(error) => {
-                    self.telemetry.emit(events::HomeNotKnown {
-                        error: &error,
-                        phase: failing.failed(),
-                    });
+                    fails!(
+                        error,
+                        failing.failed(),
+                        error = chain(&error),
+                        "the account of the daemon's credentials is not known, and queue.url names none: nothing is \
+             received until STS answers GetCallerIdentity, or queue.url names the account"
+                    );
                     self.consumer.cannot_receive(error.class);
                     tokio::time::sleep(match error.class.is_of_sign_in() {
                         true => ASK_SLOWLY,
@@ -318,7 +333,10 @@ impl Daemon {
             };
         };
         if let Some(took) = failing.recovered() {
-            self.telemetry.emit(events::HomeFound { took });
+            info!(
+                took_ms = ms(took),
+                "the account of the daemon's credentials is known"
+            );
         }
         self.consumer.at_home(&account, &self.region)
     }

@@ -7,14 +7,14 @@
 //!
 //! **Not handled.** A service manager that does not read its socket would block us; it is PID 1.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior};
+use tracing::warn;
 
 use crate::runtime::health::{NotPolling, Vitals};
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::chain;
 
 /// How often systemd hears of us where it sets no closer watch.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -80,13 +80,12 @@ pub struct Systemd {
     told: Told,
     /// When it should hear of us; `None` without systemd.
     ticks: Option<Interval>,
-    telemetry: Arc<Telemetry>,
 }
 
 impl Systemd {
     /// Connects where the environment says so. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn from_environment(telemetry: Arc<Telemetry>) -> Self {
+    pub fn from_environment() -> Self {
         let wanted = std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty());
         let ticks = wanted.then(|| {
             let mut ticks = tokio::time::interval(interval(sd_notify::watchdog_enabled()));
@@ -96,7 +95,6 @@ impl Systemd {
         Self {
             told: Told::default(),
             ticks,
-            telemetry,
         }
     }
 
@@ -145,8 +143,7 @@ impl Systemd {
             return;
         }
         if let Err(error) = sd_notify::notify(states) {
-            self.telemetry
-                .emit(events::SystemdNotNotified { error: &error });
+            warn!(error = chain(&error), "systemd could not be notified");
         }
     }
 }

@@ -25,6 +25,8 @@ mod template;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::access::{Access, AccessError, ExternalIdError, RegionError, Role, RoleArnError};
 pub use self::changes::Changes;
 pub use self::fault::{NameError, NotAtHome, TargetError, TargetProblem};
@@ -43,7 +45,8 @@ use self::pattern::{Match, PipelinePattern};
 use self::template::{OF_THE_EVENT, Template, Values, check_parameter_name};
 
 /// Whether anything is changed for a rejection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It is.
     #[default]
@@ -53,9 +56,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Both.
-    pub(crate) const ALL: [Self; 2] = [Self::Act, Self::Observe];
-
     /// As the configuration writes it.
     #[must_use]
     pub fn code(self) -> &'static str {

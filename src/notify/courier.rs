@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tracing::{error, info};
 
 use super::notice::Notice;
 use super::outlet::{NotTaken, Outlet};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::lasting::Failing;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{fails, ms};
 
 /// So many notices wait for an outlet at most.
 pub const MAX_WAITING: usize = 1000;
@@ -34,17 +35,15 @@ pub(super) struct Courier {
     waiting: Mutex<VecDeque<Arc<Notice>>>,
     handed: Notify,
     done: Done,
-    telemetry: Arc<Telemetry>,
 }
 
 impl Courier {
-    pub(super) fn new(outlet: Box<dyn Outlet>, done: Done, telemetry: Arc<Telemetry>) -> Self {
+    pub(super) fn new(outlet: Box<dyn Outlet>, done: Done) -> Self {
         Self {
             outlet,
             waiting: Mutex::default(),
             handed: Notify::new(),
             done,
-            telemetry,
         }
     }
 
@@ -79,10 +78,11 @@ impl Courier {
                     Ok(()) => {
                         let span = notice.span();
                         let _about = span.enter();
-                        self.telemetry.emit(events::Notified {
-                            outlet: self.outlet.name(),
-                            id: &notice.id,
-                        });
+                        info!(
+                            notify.outlet = self.outlet.name(),
+                            notify.id = notice.id,
+                            "outcome notified"
+                        );
                         self.settle(notice);
                     }
                     Err(NotTaken {
@@ -94,23 +94,26 @@ impl Courier {
             }
             let Some(why) = failed else {
                 if let Some(took) = failing.recovered() {
-                    self.telemetry.emit(events::NotifyingRecovered {
-                        outlet: self.outlet.name(),
-                        took,
-                    });
+                    info!(
+                        notify.outlet = self.outlet.name(),
+                        took_ms = ms(took),
+                        "outcomes can be notified again"
+                    );
                 }
                 failures = 0;
                 continue;
             };
             failures += 1;
             let delay = BACKOFF.delay(failures, &mut fastrand::Rng::new());
-            self.telemetry.emit(events::NotNotified {
-                outlet: self.outlet.name(),
-                detail: &why,
-                waiting: self.waiting.lock().len(),
-                delay,
-                phase: failing.failed(),
-            });
+            fails!(
+                warn,
+                failing.failed(),
+                notify.outlet = self.outlet.name(),
+                notify.waiting = self.waiting.lock().len(),
+                retry.delay_ms = ms(delay),
+                detail = why,
+                "outcomes cannot be notified; they are kept and tried again"
+            );
             tokio::time::sleep(delay).await;
         }
     }
@@ -141,11 +144,12 @@ impl Courier {
     fn drop(&self, notice: &Notice, why: &str) {
         let span = notice.span();
         let _about = span.enter();
-        self.telemetry.emit(events::NoticeDropped {
-            outlet: self.outlet.name(),
-            id: &notice.id,
-            detail: why,
-        });
+        error!(
+            notify.outlet = self.outlet.name(),
+            notify.id = notice.id,
+            detail = why,
+            "an outcome is not notified"
+        );
         self.settle(notice);
     }
 }
@@ -155,7 +159,6 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::runtime::clock::Clock;
 
     /// Takes three at once; refuses a batch that has a notice of which it will never hear.
     #[derive(Default)]
@@ -209,7 +212,6 @@ mod tests {
         let courier = Courier::new(
             Box::new(outlet),
             Box::new(move |id| ended.lock().push(id.to_owned())),
-            Arc::new(Telemetry::new(Clock::system())),
         );
         (courier, tried, done)
     }

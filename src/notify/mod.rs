@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tracing::Instrument;
+use tracing::{Instrument, warn};
 
 pub use courier::MAX_WAITING;
 pub use notice::{End, Notice, Run};
@@ -46,7 +46,7 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
 use crate::runtime::programs::Programs;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{Telemetry, chain};
 use courier::Courier;
 use outlet::{Bus, Outlet, Program};
 
@@ -70,7 +70,6 @@ pub struct Notifier(
 struct Inner {
     outbox: Arc<dyn Outbox>,
     clock: Clock,
-    telemetry: Arc<Telemetry>,
     tasks: Tasks,
     couriers: Vec<Arc<Courier>>,
     open: Arc<Open>,
@@ -160,7 +159,7 @@ impl Notifier {
                 programs,
                 path: path.into(),
                 arguments: arguments.to_vec(),
-                telemetry: Arc::clone(&telemetry),
+                telemetry,
             }));
         }
         if outlets.is_empty() {
@@ -182,14 +181,13 @@ impl Notifier {
                     let _ = sender.send(id.to_owned());
                 }
             });
-            Arc::new(Courier::new(outlet, done, Arc::clone(&telemetry)))
+            Arc::new(Courier::new(outlet, done))
         });
         let couriers = couriers.collect();
         Self(
             Some(Arc::new(Inner {
                 outbox,
                 clock,
-                telemetry,
                 tasks,
                 couriers,
                 open,
@@ -269,10 +267,11 @@ impl Notifier {
         // Texts under keys that are texts: there is always a form.
         let text = serde_json::to_string(notice).unwrap_or_default();
         if let Err(error) = inner.outbox.enqueue(&notice.id, &text).await {
-            inner.telemetry.emit(events::NoticeNotKept {
-                id: &notice.id,
-                error: &error,
-            });
+            warn!(
+                notify.id = notice.id,
+                error = chain(&error),
+                "the ledger does not keep a notice: a crash before it is sent would lose it"
+            );
         }
     }
 

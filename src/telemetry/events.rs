@@ -1,22 +1,18 @@
 //! Every event of the daemon: its log line, its counters and its milestone in one place.
 
 mod account;
-mod catch_up;
 mod daemon;
 mod evidence;
 mod jobs;
 mod messages;
-mod notify;
 
 use std::time::Duration;
 
 pub use self::account::*;
-pub use self::catch_up::*;
 pub use self::daemon::*;
 pub use self::evidence::*;
 pub use self::jobs::*;
 pub use self::messages::*;
-pub use self::notify::*;
 
 use super::Milestone;
 use super::metrics::Metrics;
@@ -58,8 +54,9 @@ macro_rules! fails {
         }
     };
 }
-use fails;
+pub(crate) use fails;
 
-fn ms(duration: Duration) -> u64 {
+/// Whole milliseconds, as log fields have them.
+pub(crate) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,12 +6,12 @@
 //! error that it is lost, for which nobody waits long either. At no level does a line of another crate show
 //! what goes over the wire: messages, and whatever else AWS is asked and answers.
 
-use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
+use serde::{Deserialize, Serialize};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::filter_fn;
@@ -159,7 +159,8 @@ impl LevelHandle {
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// [`Pretty`](Self::Pretty) where standard output is a terminal, else [`Json`](Self::Json).
     Auto,
@@ -178,16 +179,6 @@ impl LogFormat {
             Self::Auto => Self::Json,
             set => set,
         }
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Json => "json",
-            Self::Pretty => "pretty",
-        })
     }
 }
 

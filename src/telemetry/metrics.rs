@@ -1,10 +1,10 @@
 //! What is counted between two flushes.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// Counters, in the order in which they are written. CloudWatch unit: `Count`.
 pub(super) const COUNTERS: [&str; 17] = [
@@ -56,22 +56,14 @@ pub(super) const PROPAGATION_TIME: &str = "PropagationTime";
 pub(super) const LEASE_MARGIN: &str = "LeaseMargin";
 
 /// How much is written of what was counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MetricsDetail {
     /// Only what happened; of AWS calls the total, of intervals in which anything else did.
     #[default]
     Basic,
     /// Zeros too, and every call by its operation.
     Full,
-}
-
-impl fmt::Display for MetricsDetail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Basic => "basic",
-            Self::Full => "full",
-        })
-    }
 }
 
 /// What is so now, rather than what happened since.

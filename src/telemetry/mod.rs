@@ -23,11 +23,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
+use tracing::info;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Failing;
 
 pub use emf::Form;
+pub(crate) use events::{fails, ms};
 pub(crate) use line::{job_span, span_of};
 pub use metrics::{Gauges, Metrics, MetricsDetail};
 
@@ -238,7 +240,7 @@ impl Telemetry {
                 let phase = failing.failed();
                 self.emit(events::LogLinesDropped { lines, phase });
             } else if let Some(took) = failing.recovered() {
-                self.emit(events::LogRecovered { took });
+                info!(took_ms = ms(took), "no log lines are dropped any more");
             }
         }
         if let To::Thread(thread) = &sink.to {
@@ -252,7 +254,7 @@ impl Telemetry {
                     phase: failing.failed(),
                 });
             } else if let Some(took) = failing.recovered() {
-                self.emit(events::MetricsSinkRecovered { took });
+                info!(took_ms = ms(took), "metrics are written again");
             }
         }
         let interval = self.metrics.take();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::{Approvals, Found, find};
 use crate::aws::AwsError;
@@ -29,7 +30,7 @@ use crate::reconcile::accounts::Accounts;
 use crate::reconcile::dry_run;
 use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Failing;
-use crate::telemetry::{Telemetry, events, span_of};
+use crate::telemetry::{chain, fails, ms, span_of};
 
 /// A round makes no more calls of CodePipeline; the next one goes on where it stopped.
 pub const MAX_CALLS: usize = 100;
@@ -77,8 +78,6 @@ pub struct CatchUp {
     pub ledger: Arc<dyn Ledger>,
     /// Wall-clock time.
     pub clock: Clock,
-    /// Logs.
-    pub telemetry: Arc<Telemetry>,
 }
 
 /// What the rounds of one daemon have learned.
@@ -176,22 +175,25 @@ impl CatchUp {
         if count > 0 {
             memory.from = (memory.from + count - left) % count;
         }
-        self.telemetry.emit(events::CaughtUp {
-            pipelines: tally.pipelines,
-            left,
-            calls: tally.calls,
-            found: tally.found,
-        });
+        info!(
+            pipelines = tally.pipelines,
+            pipelines.left = left,
+            aws.calls = tally.calls,
+            found = tally.found,
+            "looked for lost rejections"
+        );
     }
 
     fn failed(&self, memory: &mut Memory, pipeline: &str, error: &AwsError) {
         memory.failed.insert(pipeline.to_owned());
         let failing = memory.failing.entry(pipeline.to_owned()).or_default();
-        self.telemetry.emit(events::CatchUpFailed {
+        fails!(
+            warn,
+            failing.failed(),
             pipeline,
-            error,
-            phase: failing.failed(),
-        });
+            error = chain(error),
+            "lost rejections cannot be looked for; trying again in the next round"
+        );
     }
 
     fn recovered(&self, memory: &mut Memory, pipeline: &str) {
@@ -203,8 +205,11 @@ impl CatchUp {
             .remove(pipeline)
             .and_then(|mut it| it.recovered())
         {
-            let event = events::CatchUpRecovered { pipeline, took };
-            self.telemetry.emit(event);
+            info!(
+                pipeline,
+                took_ms = ms(took),
+                "lost rejections can be looked for again"
+            );
         }
     }
 
@@ -446,12 +451,14 @@ impl CatchUp {
         {
             let span = span_of(rejection, Some(&target.label));
             let _about = span.enter();
-            self.telemetry.emit(events::RemainsFound {
-                execution_id: &rejection.execution_id,
-                pipeline: &rejection.pipeline.name,
-                staging_id,
-                age: self.clock.since(rejection.rejected_at),
-            });
+            warn!(
+                execution.id = rejection.execution_id,
+                pipeline = rejection.pipeline.name,
+                staging.id = staging_id,
+                age_ms = ms(self.clock.since(rejection.rejected_at)),
+                "an execution that ended without a rejection left its staging distribution; `stagesweep \
+             clean` takes it down, and so does catch_up.reclaim"
+            );
         }
         Ok(true)
     }

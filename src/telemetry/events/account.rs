@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::{Event, fails, ms};
@@ -47,67 +46,6 @@ impl Event for LookRecovered<'_> {
             distribution.id = self.distribution_id,
             took_ms = ms(self.took),
             "the distribution can be looked at again"
-        );
-    }
-}
-
-/// STS gave credentials of a role.
-pub struct RoleAssumed<'a> {
-    /// The role.
-    pub role_arn: &'a str,
-    /// When the credentials end.
-    pub until: Option<Timestamp>,
-    /// For how long it gave none, if it did not.
-    pub failed: Option<Duration>,
-}
-
-impl Event for RoleAssumed<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            role.arn = self.role_arn,
-            role.until = self.until.map(tracing::field::display),
-            took_ms = self.failed.map(ms),
-            "role assumed"
-        );
-    }
-}
-
-/// STS gave no credentials of a role.
-pub struct RoleNotAssumed<'a> {
-    /// The role.
-    pub role_arn: &'a str,
-    /// Why.
-    pub error: &'a dyn StdError,
-    /// What is to be logged.
-    pub phase: Phase,
-}
-
-impl Event for RoleNotAssumed<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        fails!(
-            warn,
-            self.phase,
-            role.arn = self.role_arn,
-            error = chain(self.error),
-            "the role cannot be assumed; nothing is done in its account meanwhile"
-        );
-    }
-}
-
-/// AWS began to throttle the account's calls of a service.
-pub struct AccountThrottled<'a> {
-    /// The service.
-    pub service: &'static str,
-    /// The operation whose call was throttled.
-    pub operation: &'a str,
-}
-
-impl Event for AccountThrottled<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            aws.service = self.service,
-            aws.operation = self.operation,
-            "throttled; all calls of the account to this service slow down"
         );
     }
 }

@@ -368,42 +368,6 @@ impl Event for TurnTaken<'_> {
     }
 }
 
-/// A job is worked on elsewhere: the messages of it here wait.
-pub struct HeldElsewhere<'a> {
-    /// The pipeline execution.
-    pub execution_id: &'a str,
-    /// When the other's lease ends, unless it is renewed.
-    pub until: Timestamp,
-    /// For how long it has been waited for; `None` at the begin.
-    pub since: Option<Duration>,
-}
-
-impl Event for HeldElsewhere<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            execution.id = self.execution_id,
-            lease.until = self.until.to_string(),
-            took_ms = self.since.map(ms),
-            "held: another instance works on this job"
-        );
-    }
-}
-
-/// No other instance works on the job any more: it is taken over, or done.
-pub struct HeldElsewhereEnded {
-    /// How long it was waited for.
-    pub took: Duration,
-}
-
-impl Event for HeldElsewhereEnded {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            took_ms = ms(self.took),
-            "no other instance works on this job any more"
-        );
-    }
-}
-
 /// What a job was held for is over.
 pub struct HoldEnded<'a> {
     /// The execution that the job is about.

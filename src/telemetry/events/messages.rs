@@ -6,9 +6,6 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::{Event, fails, ms, report};
-use crate::domain::arn::PipelineArn;
-use crate::domain::error_class::ErrorClass;
-use crate::domain::event::ACTION_DETAIL_TYPE;
 use crate::domain::history::News;
 use crate::runtime::lasting::Phase;
 use crate::telemetry::metrics::{
@@ -16,46 +13,6 @@ use crate::telemetry::metrics::{
     MESSAGES_REFUSED, MESSAGES_RELEASED, Metrics,
 };
 use crate::telemetry::{Milestone, What, chain};
-
-/// Polling fails.
-pub struct ReceiveFailing<'a> {
-    /// How.
-    pub class: ErrorClass,
-    /// Why.
-    pub error: &'a dyn StdError,
-    /// What is to be logged.
-    pub phase: Phase,
-}
-
-impl Event for ReceiveFailing<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        fails!(
-            error,
-            self.phase,
-            error.class = self.class.code(),
-            error = chain(self.error),
-            "receiving fails; trying again with backoff"
-        );
-    }
-}
-
-/// Polling works again.
-pub struct ReceiveRecovered {
-    /// How many receives failed.
-    pub failures: u32,
-    /// For how long they did.
-    pub took: Duration,
-}
-
-impl Event for ReceiveRecovered {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            receive.failures = self.failures,
-            took_ms = ms(self.took),
-            "receiving works again"
-        );
-    }
-}
 
 /// A receive returned messages.
 pub struct MessagesReceived {
@@ -100,24 +57,6 @@ impl Event for MessageDeleted<'_> {
     }
 }
 
-/// A message could not be deleted. It comes back, and is then a duplicate of a job that is done.
-pub struct DeleteFailed<'a> {
-    /// The message.
-    pub message_id: &'a str,
-    /// Why.
-    pub error: &'a dyn StdError,
-}
-
-impl Event for DeleteFailed<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            message.id = self.message_id,
-            error = chain(self.error),
-            "the message could not be deleted; it will come back and be deleted then"
-        );
-    }
-}
-
 /// A message goes back to the queue, to come again.
 pub struct MessageReleased<'a> {
     /// The message.
@@ -147,71 +86,6 @@ impl Event for MessageReleased<'_> {
             true => released!(debug),
         }
         metrics.add_by_reason(MESSAGES_RELEASED, self.reason);
-    }
-}
-
-/// There is no room left for other messages: some of the largest crowd's are hidden for a while.
-pub struct CrowdStepsBack<'a> {
-    /// The parameter that names the production distribution, its region and the role; of a program, the pipeline
-    /// execution.
-    pub crowd: &'a str,
-    /// How many messages of it wait.
-    pub held: usize,
-}
-
-impl Event for CrowdStepsBack<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            crowd = self.crowd,
-            messages = self.held,
-            "as many messages wait as may be held; those of the largest crowd are hidden for fifteen minutes \
-             each, so that others are received"
-        );
-    }
-}
-
-/// As many jobs work as may, and others wait for one to end or to wait itself.
-pub struct PlacesShort {
-    /// How many wait.
-    pub waiting: usize,
-    /// For how long there was always one that waited.
-    pub since: Duration,
-}
-
-impl Event for PlacesShort {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            jobs = self.waiting,
-            took_ms = ms(self.since),
-            "jobs wait: as many work as queue.max_in_flight allows"
-        );
-    }
-}
-
-/// No job waits any more for others to end, or none has for long.
-pub struct PlacesEnough;
-
-impl Event for PlacesEnough {
-    fn record(&self, _metrics: &Metrics) {
-        info!("no job waits for long any more for others to end");
-    }
-}
-
-/// A message could not be released. It comes back when its visibility timeout ends.
-pub struct ReleaseFailed<'a> {
-    /// The message.
-    pub message_id: &'a str,
-    /// Why.
-    pub error: &'a dyn StdError,
-}
-
-impl Event for ReleaseFailed<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            message.id = self.message_id,
-            error = chain(self.error),
-            "the message could not be released; it comes back when its visibility timeout ends"
-        );
     }
 }
 
@@ -245,26 +119,6 @@ impl Event for MessageRefused<'_> {
         if self.news == News::First {
             metrics.add_by_reason(MESSAGES_REFUSED, self.reason);
         }
-    }
-}
-
-/// A stage or a pipeline of a target failed as a whole, and its event came: the rule asks for the wrong kind.
-pub struct WrongKindOfEvent<'a> {
-    /// The pipeline.
-    pub pipeline: &'a PipelineArn,
-    /// The event's `detail-type`.
-    pub detail_type: &'static str,
-}
-
-impl Event for WrongKindOfEvent<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            pipeline = self.pipeline.name,
-            event.account = self.pipeline.account,
-            event.detail_type = self.detail_type,
-            "the rule asks for the wrong kind of event: this one says no rejection and is deleted; set the rule's \
-             detail-type to `{ACTION_DETAIL_TYPE}`"
-        );
     }
 }
 
@@ -339,41 +193,5 @@ impl Event for HeartbeatFailed<'_> {
             "the message's visibility could not be extended; trying again"
         );
         metrics.add(HEARTBEAT_FAILURES, 1);
-    }
-}
-
-/// An extension was confirmed after others were not.
-pub struct HeartbeatRecovered<'a> {
-    /// The message.
-    pub message_id: &'a str,
-    /// For how long they were not.
-    pub took: Duration,
-}
-
-impl Event for HeartbeatRecovered<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            message.id = self.message_id,
-            took_ms = ms(self.took),
-            "the message's visibility is extended again"
-        );
-    }
-}
-
-/// A message is no longer ours.
-pub struct LeaseLost<'a> {
-    /// The message.
-    pub message_id: &'a str,
-    /// A bounded code.
-    pub reason: &'static str,
-}
-
-impl Event for LeaseLost<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            message.id = self.message_id,
-            reason = self.reason,
-            "lease ended; the job stops at its next step boundary"
-        );
     }
 }
