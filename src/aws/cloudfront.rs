@@ -47,6 +47,12 @@ impl Sighting {
     pub fn distribution(&self) -> Option<&Distribution> {
         self.found.as_ref().map(|reading| &reading.distribution)
     }
+
+    /// When the distribution was last modified, if it exists and that is shown.
+    #[must_use]
+    pub fn modified_at(&self) -> Option<Timestamp> {
+        self.found.as_ref()?.modified_at
+    }
 }
 
 /// What GetDistribution says of a distribution.
