@@ -26,6 +26,7 @@ use super::limiter::{Gate, Kind, Turn};
 use super::reply::timestamp;
 pub use inventory::{Listed, ListedPolicy};
 
+use crate::domain::binding::Modified;
 use crate::domain::decision::{Deletable, Detachable, Disableable, Distribution, Policy};
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
@@ -64,6 +65,17 @@ pub struct Reading {
     pub modified_at: Option<Timestamp>,
     /// Its `Comment`.
     pub comment: String,
+}
+
+impl Reading {
+    /// What shows whether anybody modifies the distribution from now on; `None` if no time is shown.
+    #[must_use]
+    pub fn modified(&self) -> Option<Modified> {
+        Some(Modified {
+            at: self.modified_at?,
+            etag: self.distribution.etag.clone(),
+        })
+    }
 }
 
 /// A change of one element of a distribution's configuration, ready to be sent.

@@ -15,7 +15,7 @@ use super::listing::Listing;
 use super::run::Run;
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
-use crate::domain::binding::Binding;
+use crate::domain::binding::{Binding, Modified};
 use crate::domain::decision::{Distribution, Observed, Policy};
 use crate::telemetry::chain;
 
@@ -101,6 +101,12 @@ impl Lookout {
     /// When a distribution was last modified, as far as was seen.
     pub(super) fn modified_at(&self, id: &str) -> Option<Timestamp> {
         self.seen.get(id)?.sighting.modified_at()
+    }
+
+    /// The same with its ETag then.
+    pub(super) fn modified(&self, id: &str) -> Option<Modified> {
+        let reading = self.seen.get(id)?.sighting.found.as_ref()?;
+        reading.modified()
     }
 
     /// A distribution as it was seen no longer ago than that.
@@ -250,6 +256,7 @@ impl Run<'_> {
             observed.listed_gone = self.lookout.contradiction.is_none();
             self.lookout.listed_gone = observed.listed_gone;
         }
+        self.learn_put_back(&observed).await?;
         Ok(observed)
     }
 
