@@ -231,7 +231,7 @@ impl Worker {
             ground: match subject.is_some_and(|it| it.by_hand) {
                 true => Ground::Person {
                     named: None,
-                    modified_at: None,
+                    shown: None,
                 },
                 false => Ground::Execution(cause),
             },

@@ -21,6 +21,7 @@
 //! | `program` | the target's program, after the cleanup or instead of one |
 //! | `retry` | each call: again where that may help, none after a stop |
 //! | `ended` | how a run ends |
+//! | `fallen_away` | an end half way: what was done by then, and what is left |
 //! | `place` | how many jobs work at once |
 //! | `accounts` | the clients of each account, and what its jobs share |
 //! | `listing` | one listing of an account's distributions for all of its jobs |
@@ -44,6 +45,7 @@ mod bind;
 mod delay;
 pub mod dry_run;
 mod ended;
+mod fallen_away;
 mod hold;
 mod job;
 mod listing;
