@@ -49,15 +49,16 @@ pub(crate) struct Executions {
 
 impl Executions {
     pub(crate) fn definition(&self) -> Definition {
-        let mut usual = Definition::default().in_mode(self.mode);
-        if let Some(in_stage) = self.check {
-            usual = with_check(usual, in_stage);
+        let mut definition = Definition::default().in_mode(self.mode);
+        if self.tested {
+            let test = [ActionDefinition::build("Test", Work::Nothing)];
+            let stage = StageDefinition::new("Test", test);
+            definition = definition.with_stage_before(APPROVE, stage);
         }
-        if !self.tested {
-            return usual;
+        match self.check {
+            Some(in_stage) => with_check(definition, in_stage),
+            None => definition,
         }
-        let test = [ActionDefinition::build("Test", Work::Nothing)];
-        usual.with_stage_before(APPROVE, StageDefinition::new("Test", test))
     }
 }
 
