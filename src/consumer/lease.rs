@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -438,19 +439,7 @@ impl Inner {
                             }
                         }
                         Err(error) => {
-                            let mut state = held.state.lock();
-                            state.lease.failed(now, &mut rng);
-                            let phase = state.failing.failed();
-                            if error.handle_lost {
-                                state.lease.lost(now);
-                            }
-                            drop(state);
-                            let message_id = &held.message_id;
-                            self.telemetry.emit(events::HeartbeatFailed {
-                                message_id,
-                                error: &error,
-                                phase,
-                            });
+                            self.not_extended(held, &error, error.handle_lost, &mut rng);
                         }
                     }
                 }
@@ -459,21 +448,34 @@ impl Inner {
                 for (held, _, _) in &locked {
                     let span = held.span();
                     let _about = span.enter();
-                    let mut state = held.state.lock();
-                    state.lease.failed(now, &mut rng);
-                    let phase = state.failing.failed();
-                    drop(state);
-                    let message_id = &held.message_id;
-                    self.telemetry.emit(events::HeartbeatFailed {
-                        message_id,
-                        error: &error,
-                        phase,
-                    });
+                    self.not_extended(held, &error, false, &mut rng);
                 }
             }
         }
         drop(locked);
         self.changed.notify_one();
+    }
+
+    fn not_extended(
+        &self,
+        held: &Held,
+        error: &(dyn StdError + 'static),
+        handle_lost: bool,
+        rng: &mut fastrand::Rng,
+    ) {
+        let now = Instant::now();
+        let mut state = held.state.lock();
+        state.lease.failed(now, rng);
+        if handle_lost {
+            state.lease.lost(now);
+        }
+        let phase = state.failing.failed();
+        drop(state);
+        self.telemetry.emit(events::HeartbeatFailed {
+            message_id: &held.message_id,
+            error,
+            phase,
+        });
     }
 }
 
