@@ -852,6 +852,12 @@ impl Truth {
         };
         if distribution.staging {
             let number = self.whose(life, resource)?;
+            let named_policy = text_between(old, "<ContinuousDeploymentPolicyId>", "</");
+            let filled = format!("<ContinuousDeploymentPolicyId>{named_policy}</");
+            // The id of a policy that is gone may go with it.
+            let is_emptied = !new.contains(&filled) && aws.policy(&named_policy).is_none();
+            let emptied = old.replacen(&filled, "<ContinuousDeploymentPolicyId></", 1);
+            let old = if is_emptied { &emptied } else { old };
             only_difference(old, new, "Enabled", "true", "false")?;
             if before.policy_exists {
                 return Err("disabled before its policy was gone".to_owned());
