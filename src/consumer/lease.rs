@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -414,7 +415,6 @@ impl Inner {
         let sent_at = Instant::now();
         let reply = self.queue.change_visibility(&entries).await;
         let now = Instant::now();
-        let mut rng = fastrand::Rng::new();
         match reply {
             Ok(results) => {
                 for ((held, by, _), result) in locked.iter().zip(results) {
@@ -437,21 +437,7 @@ impl Inner {
                                 );
                             }
                         }
-                        Err(error) => {
-                            let mut state = held.state.lock();
-                            state.lease.failed(now, &mut rng);
-                            let phase = state.failing.failed();
-                            if error.handle_lost {
-                                state.lease.lost(now);
-                            }
-                            drop(state);
-                            let message_id = &held.message_id;
-                            self.telemetry.emit(events::HeartbeatFailed {
-                                message_id,
-                                error: &error,
-                                phase,
-                            });
-                        }
+                        Err(error) => self.not_extended(held, now, &error, error.handle_lost),
                     }
                 }
             }
@@ -459,21 +445,28 @@ impl Inner {
                 for (held, _, _) in &locked {
                     let span = held.span();
                     let _about = span.enter();
-                    let mut state = held.state.lock();
-                    state.lease.failed(now, &mut rng);
-                    let phase = state.failing.failed();
-                    drop(state);
-                    let message_id = &held.message_id;
-                    self.telemetry.emit(events::HeartbeatFailed {
-                        message_id,
-                        error: &error,
-                        phase,
-                    });
+                    self.not_extended(held, now, &error, false);
                 }
             }
         }
         drop(locked);
         self.changed.notify_one();
+    }
+
+    fn not_extended(&self, held: &Held, now: Instant, error: &dyn Error, handle_lost: bool) {
+        let mut state = held.state.lock();
+        state.lease.failed(now, &mut fastrand::Rng::new());
+        let phase = state.failing.failed();
+        if handle_lost {
+            state.lease.lost(now);
+        }
+        drop(state);
+        let message_id = &held.message_id;
+        self.telemetry.emit(events::HeartbeatFailed {
+            message_id,
+            error,
+            phase,
+        });
     }
 }
 

@@ -117,7 +117,6 @@ impl Told {
 /// A message that may have been received for the last time.
 #[derive(Clone, Copy, Debug)]
 pub struct LastReceive<'a> {
-    /// The message.
     pub message_id: &'a str,
     /// How often it was received, this time included.
     pub receive_count: u32,

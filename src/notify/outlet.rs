@@ -42,7 +42,6 @@ pub(super) trait Outlet: Send + Sync {
     async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), NotTaken>>;
 }
 
-/// An event bus.
 pub(super) struct Bus {
     pub(super) events: EventBridge,
     /// By name or ARN.

@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use super::question::Answer;
 use super::run::Run;
@@ -345,10 +346,10 @@ impl Run<'_> {
             },
             left.join(", ")
         );
-        self.context.telemetry.emit(events::LeftHalfway {
-            outcome,
-            detail: &detail,
-        });
+        warn!(
+            outcome = outcome.code(),
+            detail, "the rejection fell away half way"
+        );
         self.binding.evidence.left = Some(detail.clone());
         // For `history`; whether it can be kept, the end of the job tells.
         let _ = self.try_store().await;

@@ -46,16 +46,13 @@ pub enum NotPolling {
 /// One job in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The pipeline execution.
     pub execution_id: String,
-    /// What it does.
     pub doing: Sign,
 }
 
 /// A ledger that answers, and not at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerTrouble {
-    /// The table.
     pub table: String,
     /// What is wrong with it.
     pub what: Trouble,

@@ -161,8 +161,7 @@ impl Play<'_> {
             let cleaning = async {
                 let ledger = means.ledger().await?;
                 let tasks = Tasks::default();
-                let accounts =
-                    daemon::accounts(&config, &means.connector, &means.telemetry, &tasks);
+                let accounts = daemon::accounts(&config, &means.connector, &tasks);
                 let by_hand = ByHand {
                     ledger: ledger.clone(),
                     reconciler: daemon::reconciler(
