@@ -26,6 +26,7 @@ use super::limiter::{Gate, Kind, Turn};
 use super::reply::timestamp;
 pub use inventory::{Listed, ListedPolicy};
 
+use crate::domain::binding::Modified;
 use crate::domain::decision::{Deletable, Detachable, Disableable, Distribution, Policy};
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
@@ -47,6 +48,12 @@ impl Sighting {
     pub fn distribution(&self) -> Option<&Distribution> {
         self.found.as_ref().map(|reading| &reading.distribution)
     }
+
+    /// When the distribution was last modified, if it exists and that is shown.
+    #[must_use]
+    pub fn modified_at(&self) -> Option<Timestamp> {
+        self.found.as_ref()?.modified_at
+    }
 }
 
 /// What GetDistribution says of a distribution.
@@ -57,6 +64,17 @@ pub struct Reading {
     /// When its configuration was last changed.
     pub modified_at: Option<Timestamp>,
     pub comment: String,
+}
+
+impl Reading {
+    /// What shows whether anybody modifies the distribution from now on; `None` if no time is shown.
+    #[must_use]
+    pub fn modified(&self) -> Option<Modified> {
+        Some(Modified {
+            at: self.modified_at?,
+            etag: self.distribution.etag.clone(),
+        })
+    }
 }
 
 /// A change of one element of a distribution's configuration, ready to be sent.

@@ -16,6 +16,7 @@ use super::setup::{Setup, TargetArgument, load};
 use super::terminal::{self, Style, describe, moment, print, print_json};
 use super::width::Width;
 use super::{FATAL, open_job, plan};
+use crate::aws::cloudfront::Reading;
 use crate::daemon::signals::{Request, Requests};
 use crate::domain::binding::Slot;
 use crate::domain::history::{self, State, usual_propagation};
@@ -197,13 +198,13 @@ fn order(
     forecast: &Forecast,
 ) -> Option<Order> {
     let named = named.clone();
-    let modified_at = found.staging.as_ref().and_then(|it| it.modified_at);
+    let shown = found.staging.as_ref().and_then(Reading::modified);
     if let Some(open) = resumes {
         return Some(Order {
             named,
             staging_id: open.binding.staging_id.clone(),
             version: open.binding.evidence.version,
-            modified_at,
+            shown,
             resumes: Some(open),
         });
     }
@@ -214,7 +215,7 @@ fn order(
             named,
             staging_id: id.to_owned(),
             version: parameter.version,
-            modified_at,
+            shown,
             resumes: None,
         }),
         Slot::Vacant | Slot::Secure | Slot::Invalid => None,

@@ -1,5 +1,6 @@
 //! How a run of a job ended: what is reported of it, and what becomes of its messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consumer::jobs::Handle;
@@ -16,28 +17,31 @@ use crate::telemetry::events::{self, Work};
 /// The reason of a job that panicked.
 pub(super) const PANICKED: &str = "panicked";
 
+/// The reason of a job whose production distribution another one holds.
+const PRODUCTION_BUSY: &str = "production_busy";
+
 /// One run of a job, to report how it ends.
-pub(super) struct Conclusion<'a> {
-    telemetry: &'a Telemetry,
-    ledger: &'a LedgerHealth,
-    assignment: &'a Assignment,
-    handle: &'a Handle,
+pub(super) struct Conclusion {
+    telemetry: Arc<Telemetry>,
+    ledger: Arc<LedgerHealth>,
+    assignment: Arc<Assignment>,
+    handle: Handle,
     /// What was reported of the job before.
     told: Told,
 }
 
-impl<'a> Conclusion<'a> {
+impl Conclusion {
     pub(super) fn new(
-        telemetry: &'a Telemetry,
-        ledger: &'a LedgerHealth,
-        assignment: &'a Assignment,
-        handle: &'a Handle,
+        telemetry: &Arc<Telemetry>,
+        ledger: &Arc<LedgerHealth>,
+        assignment: &Arc<Assignment>,
+        handle: &Handle,
     ) -> Self {
         Self {
-            telemetry,
-            ledger,
-            assignment,
-            handle,
+            telemetry: Arc::clone(telemetry),
+            ledger: Arc::clone(ledger),
+            assignment: Arc::clone(assignment),
+            handle: handle.clone(),
             told: Told::default(),
         }
     }
@@ -56,27 +60,60 @@ impl<'a> Conclusion<'a> {
         self.handle.started.elapsed()
     }
 
-    pub(super) fn of(&self, ended: Ended) -> Disposition {
+    /// The job ends before it has begun.
+    pub(super) fn of(&self, ended: &Ended) -> Disposition {
+        self.report(ended);
+        Self::disposition(ended)
+    }
+
+    /// Reports how the job ended.
+    pub(super) fn report(&self, ended: &Ended) {
         match ended {
             Ended::Succeeded(Done { outcome, detail }) => {
                 self.telemetry.emit(events::JobSucceeded {
                     work: self.work(),
                     execution_id: self.assignment.execution_id(),
-                    outcome,
+                    outcome: *outcome,
                     // What was left half way is a warning of its own.
-                    detail: detail.as_deref().filter(|_| outcome == Outcome::Observed),
+                    detail: detail.as_deref().filter(|_| *outcome == Outcome::Observed),
                     took: self.took(),
                 });
-                Disposition::Delete {
-                    reason: outcome.code(),
-                }
             }
             Ended::Refused(Refused { refusal, detail }) => {
-                self.refused(self.work(), refusal.code(), detail)
+                self.refused(self.work(), refusal.code(), detail);
             }
             Ended::ProgramFailed { status } => {
-                let detail = format!("the program's exit status is {status}");
-                self.refused(Work::Program, PROGRAM_FAILED, detail)
+                self.refused(Work::Program, PROGRAM_FAILED, &program_failed(*status));
+            }
+            Ended::Stopped(reason) => self.stopped(reason.code()),
+            Ended::ProductionBusy { .. } => self.stopped(PRODUCTION_BUSY),
+            Ended::Failed(failure) => self.failed(failure),
+        }
+    }
+
+    /// What becomes of the messages of a job that ended so.
+    pub(super) fn disposition(ended: &Ended) -> Disposition {
+        let (delay, reason) = match ended {
+            Ended::Succeeded(Done { outcome, .. }) => {
+                return Disposition::Delete {
+                    reason: outcome.code(),
+                };
+            }
+            Ended::Refused(Refused { refusal, detail }) => {
+                return Disposition::Refuse {
+                    reason: refusal.code(),
+                    detail: detail.clone(),
+                    // What AWS shows may lag.
+                    quick: false,
+                };
+            }
+            Ended::ProgramFailed { status } => {
+                return Disposition::Refuse {
+                    reason: PROGRAM_FAILED,
+                    detail: program_failed(*status),
+                    // What a program says is final.
+                    quick: true,
+                };
             }
             Ended::Stopped(reason) => {
                 let delay = match reason {
@@ -86,42 +123,36 @@ impl<'a> Conclusion<'a> {
                     | StopReason::LeaseLost
                     | StopReason::VisibilityCeiling => Delay::None,
                 };
-                self.stopped(reason.code(), delay)
+                (delay, reason.code())
             }
-            Ended::ProductionBusy { until } => self.stopped("production_busy", Delay::Until(until)),
-            Ended::Failed(failure) => self.failed(&failure),
-        }
+            Ended::ProductionBusy { until } => (Delay::Until(*until), PRODUCTION_BUSY),
+            Ended::Failed(failure) => (Delay::Backoff, failure.code()),
+        };
+        Disposition::Release { delay, reason }
     }
 
-    fn stopped(&self, reason: &'static str, delay: Delay) -> Disposition {
+    fn stopped(&self, reason: &'static str) {
         self.telemetry.emit(events::JobStopped {
             work: self.work(),
             execution_id: self.assignment.execution_id(),
             reason,
             took: self.took(),
         });
-        Disposition::Release { delay, reason }
     }
 
-    fn refused(&self, work: Work, reason: &'static str, detail: String) -> Disposition {
+    fn refused(&self, work: Work, reason: &'static str, detail: &str) {
         self.telemetry.emit(events::JobRefused {
             work,
             execution_id: self.assignment.execution_id(),
             reason,
-            detail: &detail,
+            detail,
             took: self.took(),
             news: self.told.refusal(reason),
         });
-        Disposition::Refuse {
-            reason,
-            detail,
-            // What AWS shows may lag; what a program says is final.
-            quick: reason == PROGRAM_FAILED,
-        }
     }
 
     /// It failed for now.
-    pub(super) fn failed(&self, failure: &Failure) -> Disposition {
+    fn failed(&self, failure: &Failure) {
         let reason = failure.code();
         let mut news = self.told.failure(reason);
         if let Failure::Ledger(error) = failure
@@ -141,10 +172,6 @@ impl<'a> Conclusion<'a> {
             took: self.took(),
             news,
         });
-        Disposition::Release {
-            delay: Delay::Backoff,
-            reason,
-        }
     }
 
     pub(super) fn panicked(&self, detail: &str) -> Disposition {
@@ -160,4 +187,8 @@ impl<'a> Conclusion<'a> {
             reason: PANICKED,
         }
     }
+}
+
+fn program_failed(status: i32) -> String {
+    format!("the program's exit status is {status}")
 }

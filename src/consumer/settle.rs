@@ -200,6 +200,7 @@ impl Settler {
                     self.telemetry.emit(events::MessageRefused {
                         message_id: &held.message_id,
                         receive_count: held.receive_count,
+                        max_receive_count: self.notifier.max_receives(),
                         reason,
                         detail: &detail,
                         news,

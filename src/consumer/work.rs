@@ -102,7 +102,7 @@ impl Worker {
         handle.activity.rest("waiting_for_room");
         tokio::select! {
             biased;
-            reason = handle.stop.stopped() => return conclusion.of(Ended::Stopped(reason)),
+            reason = handle.stop.stopped() => return conclusion.of(&Ended::Stopped(reason)),
             () = handle.place.take() => {}
         }
         handle.activity.set("claiming");
@@ -123,7 +123,7 @@ impl Worker {
             }
             Ok(Claim::Leased { until }) => {
                 return match handle.stop.reason() {
-                    Some(reason) => conclusion.of(Ended::Stopped(reason)),
+                    Some(reason) => conclusion.of(&Ended::Stopped(reason)),
                     // Whoever works on it finishes it.
                     None => Disposition::Release {
                         delay: Delay::Until(until),
@@ -131,7 +131,7 @@ impl Worker {
                     },
                 };
             }
-            Err(error) => return conclusion.failed(&Failure::Ledger(error)),
+            Err(error) => return conclusion.of(&Ended::Failed(Failure::Ledger(error))),
         };
         self.ledger_health.worked();
         let grant = GrantedJob::new(Arc::clone(&self.ledger), grant, past.clone());
@@ -150,7 +150,7 @@ impl Worker {
             mode: assignment.target.mode,
         });
         let job = self.job(&origin, assignment, &handle, grant, binding);
-        self.run(job, claimed_at, &conclusion).await
+        self.run(job, claimed_at, Arc::new(conclusion)).await
     }
 
     /// What becomes of the messages of a job that was granted and is not begun; `None` if it is to be begun.
@@ -231,7 +231,7 @@ impl Worker {
             ground: match subject.is_some_and(|it| it.by_hand) {
                 true => Ground::Person {
                     named: None,
-                    modified_at: None,
+                    shown: None,
                 },
                 false => Ground::Execution(cause),
             },
@@ -244,12 +244,14 @@ impl Worker {
     }
 
     /// Runs the job, and renews its grant beside it.
-    async fn run(&self, job: Job, claimed_at: Instant, conclusion: &Conclusion<'_>) -> Disposition {
+    async fn run(&self, job: Job, claimed_at: Instant, conclusion: Arc<Conclusion>) -> Disposition {
         let (grant, stop) = (job.grant.clone(), job.stop.clone());
         let assignment = Arc::clone(&job.assignment);
         let reconciler = self.reconciler.clone();
         // A task of its own, so that a panic ends this job and no other.
-        let task = async move { reconciler.run(&job).await };
+        let reporter = Arc::clone(&conclusion);
+        let report = move |ended: &Ended| reporter.report(ended);
+        let task = async move { reconciler.run(&job, report).await };
         let task = self.tasks.spawn(task.in_current_span());
         let on_renewed = |renewed: Result<(), &LedgerError>| match renewed {
             Ok(()) => self.ledger_health.worked(),
@@ -259,7 +261,7 @@ impl Worker {
         };
         let holder = self.holder(&stop);
         match holder.keeping(&grant, claimed_at, on_renewed, task).await {
-            Ok(Some(ended)) => conclusion.of(ended),
+            Ok(Some(ended)) => Conclusion::disposition(&ended),
             // The daemon has ended, and this task with it.
             Ok(None) => Disposition::Release {
                 delay: Delay::None,

@@ -274,7 +274,7 @@ impl Daemon {
             () = self.write_metrics() => {}
             () = self.prune_ledger() => {}
             () = self.finish_jobs() => {}
-            () = self.learn_redrive(max_receives.is_none()) => {}
+            () = self.refresh_redrive_policy(max_receives.is_none()) => {}
         }
         let gauges = self.consumer.gauges();
         // Jobs that have not ended have used up the grace period.
@@ -344,12 +344,9 @@ impl Daemon {
         }
     }
 
-    /// Asks the queue again when its messages become dead letters, where that is of use: its redrive policy
-    /// may be changed, or the queue did not answer at first.
-    async fn learn_redrive(&self, soon: bool) {
-        if !self.notifier.is_on() {
-            return std::future::pending().await;
-        }
+    /// Asks the queue again when its messages become dead letters: its redrive policy may be changed, or the queue
+    /// did not answer at first.
+    async fn refresh_redrive_policy(&self, soon: bool) {
         let mut next = if soon { SOON } else { PRUNE_INTERVAL };
         loop {
             tokio::time::sleep(next).await;

@@ -69,6 +69,8 @@ pub struct Evidence {
     /// `LastModifiedTime` of the staging distribution when the job was bound. Milliseconds since the Unix
     /// epoch.
     pub modified_at_ms: Option<i64>,
+    /// Its ETag then: as long as it is the same, nobody has modified the distribution, whatever its time says.
+    pub etag: Option<String>,
     /// What was done, and what is left, where the rejection fell away half way.
     pub left: Option<String>,
     /// What the job is about: enough to finish it without its message.
@@ -85,6 +87,24 @@ pub struct Staged {
     pub policy_id: Option<String>,
     /// As [`Evidence::version`].
     pub version: i64,
+    /// As [`Evidence::modified_at_ms`].
+    #[serde(default)]
+    pub modified_at_ms: Option<i64>,
+    /// As [`Evidence::etag`].
+    #[serde(default)]
+    pub etag: Option<String>,
+    /// As [`Evidence::detaching`].
+    #[serde(default)]
+    pub detaching: bool,
+}
+
+/// What shows whether anybody has modified a distribution since it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Modified {
+    /// When it had last been modified.
+    pub at: Timestamp,
+    /// Its ETag.
+    pub etag: String,
 }
 
 /// What a job is about, as the ledger keeps it.
@@ -150,6 +170,13 @@ impl Evidence {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// The last version of the staging parameter that is known to name the staging distribution and to be nobody
+    /// else's.
+    #[must_use]
+    pub fn known_version(&self) -> i64 {
+        self.version.max(self.restored.unwrap_or(0))
+    }
+
     /// Reads what [`Evidence::text`] wrote; `None` for anything else.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
@@ -176,9 +203,48 @@ impl Binding {
             view.staging_domain = staged.domain.clone();
             view.policy_id = staged.policy_id.clone();
             view.evidence.version = staged.version;
-            view.evidence.modified_at_ms = None;
+            view.evidence.modified_at_ms = staged.modified_at_ms;
+            view.evidence.etag = staged.etag.clone();
+            view.evidence.detaching = staged.detaching;
         }
         view
+    }
+
+    /// A later version of the staging parameter names one of them, and is nobody else's.
+    pub fn name(&mut self, index: usize, version: i64) {
+        match index.checked_sub(1) {
+            None => self.evidence.version = version,
+            Some(index) => {
+                if let Some(staged) = self.evidence.more.get_mut(index) {
+                    staged.version = version;
+                }
+            }
+        }
+    }
+
+    /// One of them was looked at.
+    pub fn see(&mut self, index: usize, modified: &Modified) {
+        let (at_ms, etag) = match index.checked_sub(1) {
+            None => (&mut self.evidence.modified_at_ms, &mut self.evidence.etag),
+            Some(index) => match self.evidence.more.get_mut(index) {
+                Some(staged) => (&mut staged.modified_at_ms, &mut staged.etag),
+                None => return,
+            },
+        };
+        *at_ms = Some(modified.at.as_millisecond());
+        *etag = Some(modified.etag.clone());
+    }
+
+    /// The policy of one of them is about to be taken off production.
+    pub fn detach(&mut self, index: usize) {
+        match index.checked_sub(1) {
+            None => self.evidence.detaching = true,
+            Some(index) => {
+                if let Some(staged) = self.evidence.more.get_mut(index) {
+                    staged.detaching = true;
+                }
+            }
+        }
     }
 
     /// Takes over what was learned of one of them.

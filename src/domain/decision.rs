@@ -231,10 +231,7 @@ pub fn owner(binding: &Binding, parameter: Option<&ParameterVersion>) -> Owner {
     let Some(parameter) = parameter else {
         return Owner::Nobody;
     };
-    let known = binding
-        .evidence
-        .version
-        .max(binding.evidence.restored.unwrap_or(0));
+    let known = binding.evidence.known_version();
     match Slot::read(&parameter.value) {
         Slot::Vacant => Owner::Nobody,
         Slot::Distribution(id) if id != binding.staging_id => Owner::SomeoneNewer,

@@ -354,6 +354,24 @@ impl Notes {
         self.trail.note(note, at);
     }
 
+    /// The notes of a record that keeps beside the trail who asked. An older stagesweep writes the trail alone, as
+    /// during a rolling update: a trail that is newer than what stands beside it tells by itself.
+    #[must_use]
+    pub fn kept(trail: Trail, asked: Option<Asked>) -> Self {
+        let of_trail = Self::of_trail(trail);
+        let is_current = match (asked, of_trail.asked) {
+            (Some(kept), Some(told)) => {
+                kept.at_ms >= told.at_ms && kept.last_receive == told.last_receive
+            }
+            (Some(_), None) => of_trail.trail.about.is_none(),
+            (None, told) => told.is_none(),
+        };
+        match is_current {
+            true => Self { asked, ..of_trail },
+            false => of_trail,
+        }
+    }
+
     /// The notes of a record that an older stagesweep wrote, which kept nothing but the trail.
     #[must_use]
     pub fn of_trail(trail: Trail) -> Self {

@@ -164,3 +164,44 @@ fn a_wait_is_a_span_and_what_was_cut_off_says_so() {
         ]
     );
 }
+
+#[test]
+fn who_asked_is_told_by_the_trail_where_that_is_newer_than_what_stands_beside_it() {
+    let noted = |unasked, last_receive, at_ms| {
+        let about = About {
+            execution_id: "execution".to_owned(),
+            pipeline_arn: String::new(),
+            stage: String::new(),
+            action: String::new(),
+            target: String::new(),
+            comment: None,
+            rejected_at_ms: 1,
+            unasked,
+            last_receive,
+        };
+        let mut notes = Notes::default();
+        let at = Timestamp::from_millisecond(at_ms).unwrap();
+        notes.note(Note::Began(about), at);
+        notes
+    };
+    let all = [
+        noted(false, false, 10),
+        noted(false, true, 20),
+        noted(true, false, 30),
+    ];
+    for newest in &all {
+        for beside in &all {
+            // One that is written with the trail, or before it.
+            let is_older = beside.trail.entries[0].at_ms <= newest.trail.entries[0].at_ms;
+            if is_older {
+                let kept = Notes::kept(newest.trail.clone(), beside.asked);
+                assert_eq!(kept, *newest);
+            }
+        }
+    }
+    // What is no entry of the trail moves the time beside it alone.
+    let mut notes = all[0].clone();
+    let later = Timestamp::from_millisecond(15).unwrap();
+    notes.note(Note::Why("words".to_owned()), later);
+    assert_eq!(Notes::kept(notes.trail.clone(), notes.asked), notes);
+}

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use crate::domain::assignment::Assignment;
 use crate::domain::attribution::OwnStaging;
-use crate::domain::binding::{Binding, Subject};
+use crate::domain::binding::{Binding, Modified, Subject};
 use crate::domain::event::{JobKey, Rejection};
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::lookup::Named;
@@ -60,8 +60,8 @@ pub struct Order {
     pub staging_id: String,
     /// The parameter's version that does.
     pub version: i64,
-    /// When the staging distribution had last been modified as it was shown.
-    pub modified_at: Option<Timestamp>,
+    /// The staging distribution as it was shown, if it exists.
+    pub shown: Option<Modified>,
     /// The open job that is gone on with: the parameter may say `deleted` already.
     pub resumes: Option<Unfinished>,
 }
@@ -143,7 +143,7 @@ impl ByHand {
         };
         let work = async |grant, binding| {
             let job = self.job(order, rejection, grant, binding, stop);
-            self.reconciler.run(&job).await
+            self.reconciler.run(&job, |_| {}).await
         };
         holder.under_grant(&key, &pipeline, work).await
     }
@@ -164,7 +164,7 @@ impl ByHand {
                     id: order.staging_id.clone(),
                     version: order.version,
                 }),
-                modified_at: order.modified_at,
+                shown: order.shown.clone(),
             },
             false => Ground::Execution(match subject.is_some_and(|subject| subject.ended) {
                 true => Cause::EndedExecution,

@@ -31,7 +31,7 @@ impl Run<'_> {
         self.job.activity.set(step.name());
         self.about_to_change(true).await?;
         if !self.staging_is(observed).await? {
-            return Ok(false);
+            return self.defer().await;
         }
         self.sent = true;
         let cloudfront = &self.clients.cloudfront;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tracing::info;
 
 use super::run::Run;
-use super::{Ended, Failure, Halt, Refused};
+use super::{Ended, Failure, Halt};
 use crate::config::OnTimeout;
 use crate::domain::attribution::{
     Attribution, Candidate, Evidence as Writes, MAX_OTHERS, NARROW, Others, OwnStaging,
@@ -37,8 +37,14 @@ pub(super) struct Attributed {
     versions: Vec<ParameterChange>,
     /// Those that stagesweep wrote.
     ours: BTreeSet<i64>,
-    /// When the distributions that exist were last modified.
-    modified: BTreeMap<String, Option<Timestamp>>,
+}
+
+impl Attributed {
+    /// The number of the staging parameter's newest version.
+    pub(super) fn newest_version(&self) -> i64 {
+        let newest = self.versions.last();
+        newest.map_or(0, |change| change.version.version)
+    }
 }
 
 impl Run<'_> {
@@ -83,7 +89,6 @@ impl Run<'_> {
             attribution,
             versions,
             ours,
-            modified,
         } = self.attributed().await?;
         if let Attribution::Own {
             staging,
@@ -96,8 +101,12 @@ impl Run<'_> {
                 Slot::read(&newest.version.value) == Slot::Vacant
                     && ours.contains(&newest.version.version)
             });
-            let at = modified.get(&binding.staging_id).copied().flatten();
-            binding.evidence.modified_at_ms = at.map(Timestamp::as_millisecond);
+            for index in 0..binding.count() {
+                let seen = self.lookout.modified(&binding.about(index).staging_id);
+                if let Some(modified) = seen {
+                    binding.see(index, &modified);
+                }
+            }
             return Ok(binding);
         }
         if let Some(begun) = self.begun_before(production_id).await? {
@@ -151,7 +160,6 @@ impl Run<'_> {
                         attribution,
                         versions,
                         ours,
-                        modified,
                     });
                 }
             };
@@ -190,6 +198,7 @@ impl Run<'_> {
                 touched: true,
                 detaching: begun.evidence.detaching,
                 modified_at_ms: begun.evidence.modified_at_ms,
+                etag: begun.evidence.etag,
                 restored: begun.evidence.restored,
                 withdrawn: true,
                 ..Evidence::default()
@@ -244,7 +253,7 @@ impl Run<'_> {
     }
 
     /// The versions that stagesweep wrote, by the role of whoever wrote them.
-    async fn written_by_us(&self, versions: &[ParameterChange]) -> BTreeSet<i64> {
+    pub(super) async fn written_by_us(&self, versions: &[ParameterChange]) -> BTreeSet<i64> {
         let mut ours = BTreeSet::new();
         for change in versions {
             // A build is told by its UUID; nobody need ask whether it is stagesweep.
@@ -375,10 +384,6 @@ impl Run<'_> {
         self.refuse(refusal, self.place().undecidable(why))
     }
 
-    pub(super) fn refuse(&self, refusal: Refusal, detail: String) -> Halt {
-        Ended::Refused(Refused { refusal, detail }).into()
-    }
-
     /// By the start of the approval: what the parameter held then.
     async fn by_time(&mut self, production_id: &str) -> Result<Binding, Halt> {
         let changes = self.versions().await?;
@@ -472,6 +477,9 @@ pub(crate) fn bound_to(production_id: &str, staging: &[OwnStaging]) -> Binding {
         domain: None,
         policy_id: None,
         version: own.version,
+        modified_at_ms: None,
+        etag: None,
+        detaching: false,
     };
     let (newest, more) = match staging {
         [newest, more @ ..] => (Some(newest), more),

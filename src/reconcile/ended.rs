@@ -115,6 +115,15 @@ impl Failure {
 }
 
 impl Ended {
+    /// Whether nothing was found that is the execution's own.
+    pub(super) fn found_nothing(&self) -> bool {
+        match self {
+            Self::Succeeded(done) => done.outcome == Outcome::AlreadyClean,
+            Self::Refused(why) => why.refusal == Refusal::StagingNotWrittenByExecution,
+            _ => false,
+        }
+    }
+
     /// What there is to tell of it. `None`: it means something to the daemon alone, and the job goes on.
     #[must_use]
     pub fn to_tell(&self) -> Option<End> {

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::orphan::Removal;
 use super::place::Place;
 use crate::domain::assignment::Assignment;
 use crate::domain::attribution::OwnStaging;
-use crate::domain::binding::Binding;
+use crate::domain::binding::{Binding, Modified};
 use crate::domain::event::Rejection;
 use crate::domain::targets::{Neighbour, ResolvedTarget};
 use crate::domain::verdict::Cause;
@@ -60,8 +58,8 @@ pub enum Ground {
         /// The staging distribution that the person was shown, and the version that names it; `None` of a job that
         /// is gone on with.
         named: Option<OwnStaging>,
-        /// When that had last been modified as it was shown.
-        modified_at: Option<Timestamp>,
+        /// What that was as it was shown.
+        shown: Option<Modified>,
     },
     /// Nobody owns the staging distribution: it is taken down instead of what a rejection left.
     Orphan(Removal),
@@ -121,10 +119,10 @@ impl Job {
         }
     }
 
-    /// When the staging distribution had last been modified as a person was shown it.
-    pub(super) fn shown_modified_at(&self) -> Option<Timestamp> {
-        match self.ground {
-            Ground::Person { modified_at, .. } => modified_at,
+    /// The staging distribution as a person was shown it.
+    pub(super) fn shown(&self) -> Option<&Modified> {
+        match &self.ground {
+            Ground::Person { shown, .. } => shown.as_ref(),
             Ground::Execution(_) | Ground::Orphan(_) => None,
         }
     }

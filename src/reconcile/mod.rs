@@ -21,6 +21,7 @@
 //! | `program` | the target's program, after the cleanup or instead of one |
 //! | `retry` | each call: again where that may help, none after a stop |
 //! | `ended` | how a run ends |
+//! | `fallen_away` | an end half way: what was done by then, and what is left |
 //! | `place` | how many jobs work at once |
 //! | `accounts` | the clients of each account, and what its jobs share |
 //! | `listing` | one listing of an account's distributions for all of its jobs |
@@ -44,6 +45,7 @@ mod bind;
 mod delay;
 pub mod dry_run;
 mod ended;
+mod fallen_away;
 mod hold;
 mod job;
 mod listing;
@@ -147,8 +149,9 @@ impl Reconciler {
         self
     }
 
-    /// Works on a job until it ends, and tells the ledger how.
-    pub async fn run(&self, job: &Job) -> Ended {
+    /// Works on a job until it ends, and tells the ledger how. `report` comes before the ledger keeps that an
+    /// end which is no success was reported: a process that is killed in between reports once more.
+    pub async fn run(&self, job: &Job, report: impl Fn(&Ended)) -> Ended {
         let began = Instant::now();
         let about = About {
             unasked: job.asked_by == AskedBy::CatchUp,
@@ -183,10 +186,16 @@ impl Reconciler {
         let notice = ended
             .to_tell()
             .and_then(|end| self.notifier.of_run(&job.assignment, run, &end, took));
-        self.close(job, ended, notice).await
+        self.close(job, ended, notice, report).await
     }
 
-    async fn close(&self, job: &Job, ended: Ended, notice: Option<Notice>) -> Ended {
+    async fn close(
+        &self,
+        job: &Job,
+        ended: Ended,
+        notice: Option<Notice>,
+        report: impl Fn(&Ended),
+    ) -> Ended {
         let ends = |code| Note::Entry(Kind::Ended, code);
         let (reason, note) = match &ended {
             Ended::Succeeded(Done { outcome, .. }) => {
@@ -201,10 +210,12 @@ impl Reconciler {
                     // Where it failed, it may be recorded all the same: nobody would tell of it later.
                     (Ok(()) | Err(_), Some(notice)) => self.notifier.send(notice),
                 }
-                return match completed {
+                let ended = match completed {
                     Ok(()) => ended,
                     Err(error) => Ended::Failed(Failure::Ledger(error)),
                 };
+                report(&ended);
+                return ended;
             }
             Ended::Refused(refused) => {
                 let reason = refused.refusal.code();
@@ -215,6 +226,7 @@ impl Reconciler {
             Ended::ProductionBusy { .. } => ("production_busy", ends("production_busy")),
             Ended::Failed(failure) => (failure.code(), Note::Failed(failure.code())),
         };
+        report(&ended);
         job.grant.note(note);
         if let Some(words) = ended
             .to_tell()
@@ -225,16 +237,20 @@ impl Reconciler {
         if let Some(notice) = notice {
             self.notifier.tell(notice);
         }
-        match job.grant.release(reason).await {
-            Ok(()) => ended,
-            Err(error) => match ended {
-                // A ledger that fails must be heard of; what else was known is in the log.
+        match (job.grant.release(reason).await, ended) {
+            // What else was known is in the log.
+            (
+                Err(error),
                 Ended::Stopped(_)
                 | Ended::ProductionBusy { .. }
                 | Ended::Refused(_)
-                | Ended::ProgramFailed { .. } => Ended::Failed(Failure::Ledger(error)),
-                ended => ended,
-            },
+                | Ended::ProgramFailed { .. },
+            ) => {
+                let ended = Ended::Failed(Failure::Ledger(error));
+                report(&ended);
+                ended
+            }
+            (_, ended) => ended,
         }
     }
 }

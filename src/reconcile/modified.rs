@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use super::Halt;
 use super::questioned::A_MOMENT;
 use super::run::Run;
-use crate::domain::attribution::{Attribution, Candidate, Undecidable};
+use crate::domain::attribution::{Attribution, Candidate, Undecidable, WhyNothing};
+use crate::domain::binding::Modified;
 use crate::domain::decision::{Observed, Outcome};
 use crate::domain::found::took_effect;
 use crate::domain::refusal::Refusal;
@@ -31,12 +32,13 @@ impl Run<'_> {
             }
             return Ok(false);
         }
-        if self.index > 0 || self.has_changed_cloudfront(observed) {
+        if self.has_changed_cloudfront(observed) {
             return Ok(false);
         }
-        let Some((bound_at, now)) = self.modified_since_bound() else {
+        let Some((bound_at, modified)) = self.modified_since_bound() else {
             return Ok(false);
         };
+        let now = modified.at;
         if self.job.is_by_hand() {
             return Err(self.is_not_as_shown(bound_at, now).await?);
         }
@@ -50,22 +52,25 @@ impl Run<'_> {
         if !self.is_still_ours(other, bound_at, now).await? {
             if let Some(other) = other {
                 self.context.telemetry.emit(events::TakenOver {
-                    staging_id: &self.binding.staging_id,
+                    staging_id: &self.binding.about(self.index).staging_id,
                     execution_id: &other.execution_id,
                 });
             }
             return Ok(true);
         }
-        self.binding.evidence.modified_at_ms = Some(now.as_millisecond());
+        self.binding.see(self.index, &modified);
         Ok(false)
     }
 
-    /// When the staging distribution had been modified as the job was bound, and when it was since. An older time is
-    /// that of a stale answer.
-    pub(super) fn modified_since_bound(&self) -> Option<(Timestamp, Timestamp)> {
-        let bound_at = Timestamp::from_millisecond(self.binding.evidence.modified_at_ms?).ok()?;
-        let now = self.lookout.modified_at(&self.binding.staging_id)?;
-        (now.as_millisecond() > bound_at.as_millisecond()).then_some((bound_at, now))
+    /// When the staging distribution had been modified as the job was bound, and how it was since. An older time is
+    /// that of a stale answer; a newer one with the same ETag that of the end of a propagation.
+    pub(super) fn modified_since_bound(&self) -> Option<(Timestamp, Modified)> {
+        let view = self.binding.about(self.index);
+        let bound_at = Timestamp::from_millisecond(view.evidence.modified_at_ms?).ok()?;
+        let now = self.lookout.modified(&view.staging_id)?;
+        let is_later = now.at.as_millisecond() > bound_at.as_millisecond();
+        let is_another = view.evidence.etag.as_ref() != Some(&now.etag);
+        (is_later && is_another).then_some((bound_at, now))
     }
 
     /// Attributes anew. Where nothing but the modification has shown that the distribution is the execution's, the
@@ -76,26 +81,40 @@ impl Run<'_> {
         bound_at: Timestamp,
         now: Timestamp,
     ) -> Result<bool, Halt> {
-        match self.attributed().await?.attribution {
+        let view = self.binding.about(self.index);
+        let attributed = self.attributed().await?;
+        let newest = attributed.newest_version();
+        let why = match attributed.attribution {
             Attribution::Own { staging, .. } => {
-                let ours = &self.binding.staging_id;
-                Ok(staging.iter().any(|own| own.id == *ours))
+                return Ok(staging.iter().any(|own| own.id == view.staging_id));
             }
-            Attribution::Refused(Undecidable::NotWritten { .. }) if other.is_some() => Ok(false),
-            Attribution::Refused(why @ Undecidable::NotWritten { .. }) => {
-                let since = self.others(bound_at, now).await?;
-                match since.any_between(bound_at, now, self.context.settings.grace) {
-                    true => Err(self.undecidable(&why)),
-                    false => Ok(true),
+            Attribution::Refused(why @ Undecidable::NotWritten { .. }) => why,
+            // Of an earlier execution, by which the job's own found the distribution.
+            Attribution::Nothing(WhyNothing::SlotOf(execution_id))
+                if newest <= view.evidence.version =>
+            {
+                Undecidable::NotWritten {
+                    value: view.staging_id,
+                    by: format!("a build of execution {execution_id}"),
                 }
             }
-            Attribution::Refused(why) => Err(self.undecidable(&why)),
-            _ => Ok(false),
+            Attribution::Refused(why) => return Err(self.undecidable(&why)),
+            Attribution::Superseded
+            | Attribution::Nothing(WhyNothing::SlotOf(_) | WhyNothing::RanNothing)
+            | Attribution::AskOthers { .. } => return Ok(false),
+        };
+        if other.is_some() {
+            return Ok(false);
+        }
+        let since = self.others(bound_at, now).await?;
+        match since.any_between(bound_at, now, self.context.settings.grace) {
+            true => Err(self.undecidable(&why)),
+            false => Ok(true),
         }
     }
 
     /// Whether a change of CloudFront of the job's own has taken effect.
-    fn has_changed_cloudfront(&self, observed: &Observed) -> bool {
+    pub(super) fn has_changed_cloudfront(&self, observed: &Observed) -> bool {
         let binding = self.binding.about(self.index);
         self.progress.changed_cloudfront() || self.sent && took_effect(&binding, observed)
     }
@@ -108,19 +127,25 @@ impl Run<'_> {
         let id = self.binding.about(self.index).staging_id;
         let before = self.lookout.modified_at(&id);
         let seen = self.look_since(&id, A_MOMENT).await?;
+        // A stale answer tells nothing of this moment.
+        let same = seen.modified_at() == before;
         self.lookout.see(&id, seen);
-        Ok(self.lookout.modified_at(&id) == before)
+        Ok(same)
     }
 
-    /// A person was shown something else. What the record withdrew is named again, so that nothing is left of the job.
+    /// A person was shown something else. What the record withdrew is named again, so that nothing is left of the job;
+    /// unless a change of CloudFront was sent whose answer is not known. That one may still show, and the ledger
+    /// finishes the job then.
     async fn is_not_as_shown(&mut self, shown: Timestamp, now: Timestamp) -> Result<Halt, Halt> {
-        self.name_again().await?;
-        let evidence = &mut self.binding.evidence;
-        if evidence.changed {
-            (evidence.changed, evidence.touched, evidence.detaching) = (false, false, false);
-            evidence.recorded = None;
-            self.binding.overwriting = None;
-            self.store().await?;
+        if !self.unanswered {
+            self.name_again().await?;
+            let evidence = &mut self.binding.evidence;
+            if evidence.changed {
+                (evidence.changed, evidence.touched, evidence.detaching) = (false, false, false);
+                evidence.recorded = None;
+                self.binding.overwriting = None;
+                self.store().await?;
+            }
         }
         let staging_id = &self.binding.staging_id;
         let detail = self.place().modified(staging_id, shown, now);
@@ -135,12 +160,9 @@ impl Run<'_> {
 
     /// Names the staging distribution again, if the record has withdrawn its name.
     async fn name_again(&mut self) -> Result<(), Halt> {
-        if let Some(version) = self.binding.overwriting {
+        if self.binding.overwriting.is_some() {
             self.hold_production().await?;
-            if self.binding.evidence.recorded.is_none() {
-                self.restore_overwritten(version).await?;
-            }
-            if let Some(recorded) = self.binding.evidence.recorded {
+            if let Some(recorded) = self.withdrawn().await? {
                 self.restore_own(recorded).await?;
             }
         }

@@ -15,7 +15,7 @@ use super::listing::Listing;
 use super::run::Run;
 use crate::aws;
 use crate::aws::cloudfront::Sighting;
-use crate::domain::binding::Binding;
+use crate::domain::binding::{Binding, Modified};
 use crate::domain::decision::{Distribution, Observed, Policy};
 use crate::telemetry::chain;
 
@@ -26,13 +26,20 @@ const FRESH: Duration = Duration::from_secs(5);
 /// What a run has seen of one staging distribution and of production, as far as it still holds.
 #[derive(Default)]
 pub(super) struct Lookout {
-    /// The last look at each distribution that still holds, by id.
-    seen: BTreeMap<String, Sighting>,
+    /// The last look at each distribution, by id.
+    seen: BTreeMap<String, Look>,
     search: Search,
     /// A listing has confirmed that the staging distribution is gone.
     listed_gone: bool,
     /// What the last look found against its being gone.
     contradiction: Option<Contradiction>,
+}
+
+/// A look at one distribution.
+struct Look {
+    sighting: Sighting,
+    /// Nothing that this run did or met says that it holds no longer.
+    holds: bool,
 }
 
 /// What contradicts a reading that shows no staging distribution.
@@ -63,30 +70,50 @@ impl Lookout {
         self.contradiction.clone().unwrap_or(Contradiction::Listed)
     }
 
-    /// A distribution was seen.
+    /// A distribution was seen. A reading that is older than one before, by when the distribution was last modified,
+    /// is a stale answer.
     pub(super) fn see(&mut self, id: &str, sighting: Sighting) {
-        self.seen.insert(id.to_owned(), sighting);
+        let known = self.modified_at(id);
+        let is_stale = sighting.modified_at().is_some_and(|at| Some(at) < known);
+        if !is_stale {
+            let look = Look {
+                sighting,
+                holds: true,
+            };
+            self.seen.insert(id.to_owned(), look);
+        }
     }
 
     /// What was seen of a distribution holds no longer.
     pub(super) fn forget(&mut self, id: &str) {
-        self.seen.remove(id);
+        if let Some(look) = self.seen.get_mut(id) {
+            look.holds = false;
+        }
     }
 
     /// What was seen of any distribution holds no longer.
     pub(super) fn forget_all(&mut self) {
-        self.seen.clear();
+        for look in self.seen.values_mut() {
+            look.holds = false;
+        }
     }
 
-    /// When a distribution was last modified, as it was last seen.
+    /// When a distribution was last modified, as far as was seen.
     pub(super) fn modified_at(&self, id: &str) -> Option<Timestamp> {
-        let reading = self.seen.get(id)?.found.as_ref()?;
-        reading.modified_at
+        self.seen.get(id)?.sighting.modified_at()
+    }
+
+    /// The same with its ETag then.
+    pub(super) fn modified(&self, id: &str) -> Option<Modified> {
+        let reading = self.seen.get(id)?.sighting.found.as_ref()?;
+        reading.modified()
     }
 
     /// A distribution as it was seen no longer ago than that.
     fn seen_within(&self, id: &str, ago: Duration) -> Option<&Sighting> {
-        self.seen.get(id).filter(|seen| seen.at.elapsed() < ago)
+        let look = self.seen.get(id).filter(|look| look.holds);
+        look.map(|look| &look.sighting)
+            .filter(|seen| seen.at.elapsed() < ago)
     }
 
     /// Some policy lists the staging distribution: it is searched for, if it is not among those that were read.
@@ -229,6 +256,7 @@ impl Run<'_> {
             observed.listed_gone = self.lookout.contradiction.is_none();
             self.lookout.listed_gone = observed.listed_gone;
         }
+        self.learn_put_back(&observed).await?;
         Ok(observed)
     }
 
@@ -271,6 +299,42 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::cloudfront::Reading;
+
+    #[test]
+    fn a_stale_answer_does_not_undo_what_was_seen() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let sighting = |modified_at: Option<Timestamp>| Sighting {
+            at: Instant::now(),
+            found: modified_at.map(|at| Reading {
+                distribution: Distribution {
+                    id: "staging".to_owned(),
+                    domain: String::new(),
+                    etag: String::new(),
+                    deployed: true,
+                    enabled: true,
+                    staging: true,
+                    aliases: 0,
+                    policy_id: None,
+                },
+                modified_at: Some(at),
+                comment: String::new(),
+            }),
+        };
+        let mut lookout = Lookout::default();
+        lookout.see("staging", sighting(Some(at(20))));
+        lookout.see("staging", sighting(Some(at(10))));
+        assert_eq!(lookout.modified_at("staging"), Some(at(20)));
+        lookout.forget_all();
+        assert!(lookout.seen_within("staging", FRESH).is_none());
+        lookout.see("staging", sighting(Some(at(10))));
+        assert_eq!(lookout.modified_at("staging"), Some(at(20)));
+        assert!(lookout.seen_within("staging", FRESH).is_none());
+        lookout.see("staging", sighting(Some(at(20))));
+        assert!(lookout.seen_within("staging", FRESH).is_some());
+        lookout.see("staging", sighting(None));
+        assert_eq!(lookout.modified_at("staging"), None);
+    }
 
     #[test]
     fn what_contradicts_that_a_distribution_is_gone_is_named() {

@@ -15,18 +15,16 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-use tracing::warn;
-
 use super::question::Answer;
 use super::run::Run;
-use super::{Done, Ended, Failure, Halt};
+use super::{Ended, Failure, Halt};
+use crate::aws::AwsError;
 use crate::aws::cloudfront::PreparedUpdate;
 use crate::aws::limiter::Turn;
 use crate::domain::at_work::Scope;
-use crate::domain::binding::Binding;
-use crate::domain::decision::{Observed, Owner, Progress, Step, owner};
+use crate::domain::decision::{Observed, Owner, Step, owner};
 use crate::telemetry::events;
+use tokio::time::{Instant, timeout};
 
 /// For so long an answer of CodePipeline counts.
 const STAYS_TRUE: Duration = Duration::from_secs(5);
@@ -65,8 +63,7 @@ impl Run<'_> {
                     step: name,
                     conflict: None,
                 });
-                self.look_again().await?;
-                return Ok(false);
+                return self.defer().await;
             }
             let prepared = match self.prepare(&step).await {
                 Ok(prepared) => prepared,
@@ -77,13 +74,15 @@ impl Run<'_> {
                 Err(halt) => return Err(halt),
             };
             if !self.production_is(&step, observed).await? {
-                return Ok(false);
+                return self.defer().await;
             }
             // The first part of an answer is as old as the question.
             let asked_at = Instant::now();
-            if !self.may(name, scope).await? || !self.is_unchanged(&step, observed, read_at).await?
-            {
+            if !self.may(name, scope).await? {
                 return Ok(false);
+            }
+            if !self.is_unchanged(&step, observed, read_at).await? {
+                return self.defer().await;
             }
             let turn = self.change_turn(&step).await?;
             if let Some(asked) = self.asked(scope)
@@ -103,7 +102,10 @@ impl Run<'_> {
                 }
                 match timeout(UNDER_TURN, self.is_unchanged(&step, observed, read_at)).await {
                     Ok(Ok(true)) => {}
-                    Ok(Ok(false)) => return Ok(false),
+                    Ok(Ok(false)) => {
+                        drop(turn);
+                        return self.defer().await;
+                    }
                     Ok(Err(_)) | Err(_) => continue,
                 }
             }
@@ -161,8 +163,9 @@ impl Run<'_> {
 
     async fn note_change(&mut self, step: &Step) -> Result<(), Halt> {
         let Step::RecordDeleted { version } = step else {
-            if matches!(step, Step::Detach(_)) && !self.binding.evidence.detaching {
-                self.binding.evidence.detaching = true;
+            let is_noted = self.binding.about(self.index).evidence.detaching;
+            if matches!(step, Step::Detach(_)) && !is_noted {
+                self.binding.detach(self.index);
                 // Noted once more, if a change of another kind was noted.
                 self.binding.evidence.touched = false;
             }
@@ -174,6 +177,8 @@ impl Run<'_> {
             return Ok(());
         }
         evidence.changed = true;
+        // What an earlier record came to says nothing of this one.
+        evidence.recorded = None;
         self.binding.overwriting = Some(*version);
         self.store().await
     }
@@ -224,26 +229,6 @@ impl Run<'_> {
         Ok(same)
     }
 
-    /// Names our own staging distribution again, unless production is detached from it by now.
-    async fn restore_before_detach(&mut self, recorded: i64) -> Result<bool, Halt> {
-        if self.sent {
-            let Binding {
-                production_id,
-                policy_id,
-                ..
-            } = &self.binding;
-            let production = self
-                .calls
-                .call(|| self.clients.cloudfront.distribution(production_id))
-                .await?;
-            let attached = production.and_then(|production| production.policy_id);
-            if attached.is_none() || attached != *policy_id {
-                return Ok(false);
-            }
-        }
-        self.restore_own(recorded).await
-    }
-
     async fn prepare(&self, step: &Step) -> Result<Prepared, Halt> {
         let cloudfront = &self.clients.cloudfront;
         let update = match step {
@@ -276,7 +261,10 @@ impl Run<'_> {
         let sent = match prepared {
             Prepared::Update(update) => {
                 self.sent = true;
-                self.clients.cloudfront.update(update, turn).await
+                let sent = self.clients.cloudfront.update(update, turn).await;
+                let lost = |error: &AwsError| error.class.is_transient();
+                self.unanswered = sent.as_ref().is_err_and(lost);
+                sent
             }
             Prepared::Record { read } => self.record_deleted(read, turn).await?,
         };
@@ -291,69 +279,5 @@ impl Run<'_> {
                 self.refused(&step, error).await.map(|()| false)
             }
         }
-    }
-
-    /// The rejection does not stand any more. What the record withdrew is named again, as long as nothing of
-    /// CloudFront was changed; what was done, and what is left, is told.
-    pub(super) async fn fall_away(&mut self, ended: Ended) -> Halt {
-        let Ended::Succeeded(Done { outcome, .. }) = ended else {
-            return ended.into();
-        };
-        if !self.binding.evidence.changed {
-            return Ended::from(outcome).into();
-        }
-        let mut done = Vec::new();
-        let mut restored = false;
-        if let Some(recorded) = self.binding.evidence.recorded {
-            restored = match self.restore_before_detach(recorded).await {
-                Ok(restored) => restored,
-                Err(halt) => return halt,
-            };
-            let name = &self.parameters.staging;
-            done.push(match restored {
-                true => {
-                    format!("{name} said `deleted` for a while and names the distribution again")
-                }
-                false => format!("{name} says `deleted`"),
-            });
-        }
-        if self.progress.detached.is_some() {
-            done.push(format!(
-                "policy detached from {}",
-                self.binding.production_id
-            ));
-        }
-        if let Some(policy_id) = &self.progress.policy_deleted {
-            done.push(format!("policy {policy_id} deleted"));
-        }
-        if self.sent && self.progress == Progress::default() && !restored {
-            done.push("CloudFront was changed by an earlier run".to_owned());
-        }
-        let mut left: Vec<String> = Vec::new();
-        for index in self.index..self.binding.count() {
-            let view = self.binding.about(index);
-            left.push(format!("staging distribution {}", view.staging_id));
-            let policy_id = view
-                .policy_id
-                .filter(|id| self.progress.policy_deleted.as_ref() != Some(id));
-            left.extend(policy_id.map(|id| format!("policy {id}")));
-        }
-        let detail = format!(
-            "the rejection does not stand any more; done by then: {}; left: {}",
-            match done.is_empty() {
-                true => "nothing".to_owned(),
-                false => done.join(", "),
-            },
-            left.join(", ")
-        );
-        warn!(
-            outcome = outcome.code(),
-            detail, "the rejection fell away half way"
-        );
-        self.binding.evidence.left = Some(detail.clone());
-        // For `history`; whether it can be kept, the end of the job tells.
-        let _ = self.try_store().await;
-        let detail = Some(detail);
-        Ended::Succeeded(Done { outcome, detail }).into()
     }
 }

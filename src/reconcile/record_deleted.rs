@@ -18,6 +18,7 @@ use super::{Ended, Failure, Halt};
 use crate::aws::AwsError;
 use crate::aws::limiter::Turn;
 use crate::domain::binding::{DELETED, Form, ParameterChange, ParameterVersion, Slot};
+use crate::domain::decision::{Observed, Owner, owner};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::refusal::Refusal;
 
@@ -73,13 +74,11 @@ impl Run<'_> {
             return Ok(());
         };
         let number = newest.version.version;
-        if number == read + 1 {
-            if self.binding.evidence.recorded.is_none() && self.is_ours(newest).await {
+        let Some(theirs) = overwritten(&history, read, number) else {
+            let unknown = number > read && self.binding.evidence.recorded.is_none();
+            if unknown && self.is_ours(newest).await {
                 self.binding.evidence.recorded = Some(number);
             }
-            return Ok(());
-        }
-        let Some(theirs) = overwritten(&history, read, number) else {
             return Ok(());
         };
         let value = theirs.version.value.clone();
@@ -100,6 +99,53 @@ impl Run<'_> {
         }
         let form = self.form().await?;
         self.put_back(&history, &value, &form, number).await
+    }
+
+    /// Another job of the same distribution has put its id back since this one was bound, as its own rejection fell
+    /// away: such versions are nobody's, and the id is ours as before.
+    pub(super) async fn learn_put_back(&mut self, observed: &Observed) -> Result<(), Halt> {
+        let view = self.binding.about(self.index);
+        let Some(now) = &observed.parameter else {
+            return Ok(());
+        };
+        if owner(&view, Some(now)) != Owner::Rewritten {
+            return Ok(());
+        }
+        let name = &self.parameters.staging;
+        let mut since = self.calls.call(|| self.clients.ssm.changes(name)).await?;
+        let known = view.evidence.known_version();
+        since.retain(|it| it.version.version > known && it.version.value.trim() == view.staging_id);
+        let ours = self.written_by_us(&since).await;
+        if ours.len() == since.len() && ours.contains(&now.version) {
+            self.binding.name(self.index, now.version);
+        }
+        Ok(())
+    }
+
+    /// The version over which a record was sent whose answer is not known, if the parameter may hold by now what it
+    /// wrote. It is answered once for each version that is seen.
+    pub(super) fn unknown_record(&mut self, observed: &Observed) -> Option<i64> {
+        let read = self.binding.overwriting?;
+        let seen = observed.parameter.as_ref()?;
+        let may_be_ours = self.binding.evidence.recorded.is_none()
+            && seen.value == DELETED
+            && seen.version > read;
+        let is_new = may_be_ours && self.traced.replace(seen.version) != Some(seen.version);
+        is_new.then_some(read)
+    }
+
+    /// The version by which the job has withdrawn the name of the staging distribution that is worked on.
+    pub(super) async fn withdrawn(&mut self) -> Result<Option<i64>, Halt> {
+        let named = self.binding.about(self.index).evidence.version;
+        let read = self.binding.overwriting;
+        // The record may have been that of another one of the job's.
+        let Some(read) = read.filter(|read| self.index == 0 || *read <= named) else {
+            return Ok(None);
+        };
+        if self.binding.evidence.recorded.is_none() {
+            self.restore_overwritten(read).await?;
+        }
+        Ok(self.binding.evidence.recorded)
     }
 
     /// Whether another job set out to withdraw the name of `staging_id` over version `named`, or a later one.

@@ -55,6 +55,10 @@ pub(super) struct Run<'a> {
     pub(super) shown: BTreeSet<&'static str>,
     /// A change of CloudFront was sent, by this run or an earlier one: it may have taken effect.
     pub(super) sent: bool,
+    /// The answer to this run's last change of CloudFront was lost: it may still take effect.
+    pub(super) unanswered: bool,
+    /// The version of the parameter that was looked into for a record whose answer was lost.
+    pub(super) traced: Option<i64>,
     /// When this run's last change was accepted.
     pub(super) changed_at: Option<Timestamp>,
     /// Our turn at the production distribution.
@@ -81,6 +85,8 @@ impl<'a> Run<'a> {
             form: None,
             shown: BTreeSet::new(),
             sent: false,
+            unanswered: false,
+            traced: None,
             changed_at: None,
             turn: None,
         }
@@ -100,17 +106,16 @@ impl Run<'_> {
             self.lookout.forget_all();
             self.binding = match self.resolve().await {
                 // Where only the last modification had shown whose it is, that is looked at before the first change.
-                Err(Halt::Ended(Ended::Refused(why)))
-                    if why.refusal == Refusal::StagingNotWrittenByExecution
-                        && self.modified_since_bound().is_some() =>
+                Err(Halt::Ended(ended))
+                    if ended.found_nothing() && self.modified_since_bound().is_some() =>
                 {
                     self.binding.clone()
                 }
                 resolved => resolved?,
             };
         }
-        if let Some(at) = self.job.shown_modified_at() {
-            self.binding.evidence.modified_at_ms = Some(at.as_millisecond());
+        if let Some(shown) = self.job.shown() {
+            self.binding.see(0, shown);
         }
         self.cleared.delayed = true;
         Ok(())
@@ -224,12 +229,10 @@ impl Run<'_> {
                     "bound"
                 );
                 bound = true;
-                if let Some(version) = self.binding.overwriting
-                    && self.index == 0
-                {
-                    self.restore_overwritten(version).await?;
-                    continue;
-                }
+            }
+            if bound && let Some(read) = self.unknown_record(&observed) {
+                self.restore_overwritten(read).await?;
+                continue;
             }
             if decision != Decision::Wait(Wait::Evidence) {
                 self.evidence_agrees();

@@ -195,6 +195,11 @@ impl Run<'_> {
         self.pause().await
     }
 
+    /// The same of a step that is not taken now.
+    pub(super) async fn defer(&mut self) -> Result<bool, Halt> {
+        self.look_again().await.map(|()| false)
+    }
+
     /// A moment, longer each time in a row.
     async fn pause(&mut self) -> Result<(), Halt> {
         let fruitless = self.patience.fruitless();

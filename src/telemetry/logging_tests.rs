@@ -182,6 +182,7 @@ fn the_lines_of_a_message_carry_its_id_and_a_reason_that_is_a_code() {
         telemetry.emit(events::MessageRefused {
             message_id: MESSAGE,
             receive_count: 3,
+            max_receive_count: Some(10),
             reason: "no_target",
             detail: "no target for it",
             news: News::First,
@@ -210,8 +211,8 @@ fn the_lines_of_a_message_carry_its_id_and_a_reason_that_is_a_code() {
         }),
         json!({
             "level": "ERROR", "message": "message refused; it is left to the redrive policy",
-            "message.id": MESSAGE, "message.receive_count": 3, "reason": "no_target",
-            "detail": "no target for it",
+            "message.id": MESSAGE, "message.receive_count": 3,
+            "queue.max_receive_count": 10, "reason": "no_target", "detail": "no target for it",
         }),
         // Counted each time, told at its begin and while it lasts.
         json!({
@@ -313,6 +314,16 @@ fn for_people_an_event_is_a_short_line_with_its_job_once_and_a_level_that_is_not
             reason: "throttled",
             again: false,
         });
+        for max_receive_count in [Some(10), None] {
+            telemetry.emit(events::MessageRefused {
+                message_id: MESSAGE,
+                receive_count: 3,
+                max_receive_count,
+                reason: "no_target",
+                detail: "no target for it",
+                news: News::First,
+            });
+        }
         tracing::warn!(target: "aws_config::profile", "no such profile");
     });
     let bytes = written.0.lock().unwrap().clone();
@@ -332,6 +343,14 @@ fn for_people_an_event_is_a_short_line_with_its_job_once_and_a_level_that_is_not
             ),
             format!(
                 "{job}  message released (throttled)  message.id=0a1b2c3d message.visible_in=12s"
+            ),
+            format!(
+                "  ERROR{job}  message refused, receive 3 of 10 before the dead-letter queue (no_target): \
+                 no target for it  message.id=0a1b2c3d"
+            ),
+            format!(
+                "  ERROR{job}  message refused; it is left to the redrive policy (no_target): no target for it  \
+                 message.id=0a1b2c3d message.receive_count=3"
             ),
             format!("  WARN{job}  aws_config: no such profile"),
         ]

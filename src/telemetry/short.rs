@@ -102,6 +102,13 @@ impl Words {
                 take("wait").map(|wait| format!("waited for {}", describe(&wait)))
             }
             "program wrote" => take("line").map(|line| format!("program: {line}")),
+            "message refused; it is left to the redrive policy" => take("queue.max_receive_count")
+                .map(|most| {
+                    let count = take("message.receive_count").unwrap_or_default();
+                    format!(
+                        "message refused, receive {count} of {most} before the dead-letter queue"
+                    )
+                }),
             _ => None,
         }
         .unwrap_or(message);

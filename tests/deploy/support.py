@@ -148,9 +148,9 @@ class Embedded(Client):
 
 
 @contextlib.contextmanager
-def embedded(directory):
+def embedded(directory, services=1, propagation="300ms"):
     log = pathlib.Path(directory, "embedded.log")
-    command = [BINARY, "rehearse", "--serve", "127.0.0.1:0", "--propagation", "300ms"]
+    command = [BINARY, "rehearse", "--serve", "127.0.0.1:0", "--propagation", propagation, "--services", services]
     with process(command, {}, log):
 
         def exported():

@@ -20,6 +20,9 @@ import support
 
 EXCHANGES = support.ROOT / "target" / "tmp" / "aws-exchanges"
 
+# Has the codes that are in a class, by operation.
+CLASSED = support.ROOT / "src" / "aws" / "error_tests.rs"
+
 # In the model of no operation: what any call of a service may come to. "Common errors" of the API references.
 COMMON_ERRORS = {
     "AccessDenied",
@@ -297,7 +300,35 @@ def faults_of(exchange):
     return faults
 
 
+def classed():
+    """The operations that are called, each with the codes of it that the unit tests find a class for."""
+    table = CLASSED.read_text().partition("const MODELS")[2].partition("\n];")[0]
+    rows = re.findall(r'\(\s*"(\w+)",\s*&\[([^\]]*)\]', table)
+    return {operation: set(re.findall(r'"([^"]+)"', codes)) for operation, codes in rows}
+
+
+def codes_of(operation):
+    """Every error code of an operation's model, as it is on the wire."""
+    for shape in operation.error_shapes:
+        code = shape.metadata.get("error", {}).get("code")
+        # Of SQS, which has two protocols, the other one's too.
+        if operation.service_model.protocol == "json" or not code:
+            yield shape.name
+        if code:
+            yield code
+
+
 class ServiceModels(unittest.TestCase):
+    def test_every_error_of_every_call_is_in_a_class(self):
+        """The unit tests walk the table of codes in CLASSED; here the table is held against the models."""
+        table = classed()
+        called = {(it["service"], it["operation"]) for it in exchanges()}
+        self.assertEqual({operation for _, operation in called} - set(table), set())
+        for service, name in sorted(called):
+            with self.subTest(operation=name):
+                codes = set(codes_of(model_of(service).operation_model(name)))
+                self.assertEqual(sorted(codes - table[name]), [])
+
     def test_every_exchange_is_as_the_models_say(self):
         faults, seen = set(), set()
         for exchange in exchanges():

@@ -261,6 +261,30 @@ async fn what_the_configuration_asks_of_codepipeline_and_whom_it_tells_is_looked
 }
 
 #[tokio::test]
+async fn a_parameter_that_cannot_be_read_or_may_not_say_deleted_is_found_and_no_ciphertext_shown() {
+    let world = World::new().await;
+    let [secure, pattern] = ["shop", "blog"].map(|name| world.service(name));
+    world.aws.secure_parameter(&secure.staging_parameter);
+    let name = &pattern.staging_parameter;
+    world.aws.allow_in_parameter(name, "^E[A-Z0-9]+$");
+    let report = document(&world, &["doctor", "--json"], 1).await;
+    for (service, words) in [
+        (&secure, "SecureString"),
+        (&pattern, "AllowedPattern \"^E[A-Z0-9]+$\""),
+    ] {
+        let found = of(&report, "parameter", &service.staging_parameter);
+        assert_eq!(found["outcome"], "failure", "{found}");
+        assert!(found["detail"].as_str().unwrap().contains(words), "{found}");
+    }
+    let ended = ends(&world, &["plan", PIPELINE], 1).await;
+    let said = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(said.contains("SecureString"), "{said}");
+    for shown in [report.to_string(), said] {
+        assert!(!shown.contains("AQICAH"), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn pipelines_of_a_pattern_are_known_by_their_parameters() {
     let world = World::new().await;
     let shop = world.service("shop");

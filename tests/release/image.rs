@@ -7,8 +7,19 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::desk::Desk;
 use crate::harness::{NEVER, TARGET, World};
-use crate::{output, released, succeed, text, until};
+use crate::{AUTHORITY, HOST, behind, output, released, succeed, text, until};
+
+/// What mounts the configuration of a world.
+fn configured(world: &World) -> String {
+    let config = std::fs::read_to_string(world.write_config("config.toml", TARGET)).unwrap();
+    let here = world.path("ledger.db").display().to_string();
+    let config = config.replace(&here, "/var/lib/stagesweep/ledger.db");
+    let path = world.path("container.toml");
+    std::fs::write(&path, config).unwrap();
+    format!("--volume={}:/etc/stagesweep/config.toml:ro", path.display())
+}
 
 /// A store of images and containers of its own, and the tools that use it.
 struct Store(TempDir);
@@ -110,13 +121,7 @@ async fn the_daemon_in_the_image_says_how_it_is_and_drains_as_pid_1() {
     let world = World::with(NEVER).await;
     let shop = world.service("shop");
     world.reject(&shop);
-    let config = std::fs::read_to_string(world.write_config("config.toml", TARGET)).unwrap();
-    let here = world.path("ledger.db").display().to_string();
-    let config = config.replace(&here, "/var/lib/stagesweep/ledger.db");
-    let path = world.path("container.toml");
-    std::fs::write(&path, config).unwrap();
-
-    let config = format!("--volume={}:/etc/stagesweep/config.toml:ro", path.display());
+    let config = configured(&world);
     let endpoint = format!("--env=AWS_ENDPOINT_URL={}", world.endpoint_url());
     let start = [
         "--detach",
@@ -160,4 +165,26 @@ async fn the_daemon_in_the_image_says_how_it_is_and_drains_as_pid_1() {
     world.aws.settle();
     world.settled().await;
     world.assert_cleaned_once(&shop);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daemon_in_the_image_goes_out_through_a_proxy_and_trusts_the_authority_that_is_named() {
+    let store = Store::new();
+    let image = store.build("");
+    let world = World::new().await;
+    let desk = Desk::open(&world).await;
+    let shop = world.service("shop");
+    world.reject(&shop);
+    let authority = "/etc/stagesweep/authority.pem";
+    let environment = behind(&desk, authority).map(|variable| format!("--env={variable}"));
+    let (config, authority) = (
+        configured(&world),
+        format!("--volume={AUTHORITY}:{authority}:ro"),
+    );
+    let mut drain = vec!["--rm", "--volume=ledger:/var/lib/stagesweep"];
+    drain.extend(environment.iter().map(String::as_str));
+    drain.extend([&*config, &authority, &image, "run", "--drain"]);
+    succeed(&mut store.run(&drain));
+    world.assert_cleaned_once(&shop);
+    assert_eq!(desk.hosts().into_iter().collect::<Vec<_>>(), [HOST]);
 }

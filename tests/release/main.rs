@@ -8,6 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 #[allow(dead_code, reason = "shared with the tests of the process")]
+#[path = "../process/desk.rs"]
+mod desk;
+#[allow(dead_code, reason = "shared with the tests of the process")]
 #[path = "../process/harness.rs"]
 mod harness;
 #[allow(dead_code, reason = "shared with the tests of the process")]
@@ -22,7 +25,30 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use crate::desk::Desk;
 use crate::harness::PATIENCE;
+
+/// The authority that a desk's certificate is of.
+const AUTHORITY: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/process/certificates/authority.pem"
+);
+
+/// A host that only a desk leads to, as a proxy, and whose certificate is of [`AUTHORITY`].
+const HOST: &str = "aws.test";
+
+/// The variables of somebody behind a desk: its proxy, and the authority where it is named `authority`.
+fn behind(desk: &Desk, authority: &str) -> [String; 6] {
+    [
+        format!("AWS_ENDPOINT_URL=https://{HOST}"),
+        format!("HTTPS_PROXY={}", desk.url()),
+        format!("AWS_CA_BUNDLE={authority}"),
+        "AWS_REGION=ap-northeast-1".to_owned(),
+        // The desk takes it for a key that holds until 2100.
+        "AWS_ACCESS_KEY_ID=AKIATESTU4102444800".to_owned(),
+        "AWS_SECRET_ACCESS_KEY=test".to_owned(),
+    ]
+}
 
 /// Where `./deploy/release` puts what it makes.
 fn dist() -> PathBuf {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use embedded_aws::{Action, Rule, Service};
 use tokio::time::Instant;
 
+use crate::desk::Desk;
 use crate::harness::{NEVER, PROPAGATION, SAFE_ORDER, TARGET, World, noticed};
 use crate::machine::{Machine, UNIT};
-use crate::{released, text, until};
+use crate::{AUTHORITY, HOST, behind, released, text, until};
 
 /// What is stopped or found out without waiting for anything.
 const PROMPT: Duration = Duration::from_secs(8);
@@ -29,6 +30,7 @@ async fn the_package_from_its_installation_to_its_removal() {
     a_bad_configuration_is_not_tried_again(&machine).await;
     is_ready_when_the_queue_has_answered(&machine).await;
     cleans_up_in_its_sandbox_and_reloads(&machine).await;
+    goes_out_through_a_proxy_and_trusts_the_authority_that_is_named(&machine).await;
     hands_its_log_and_metrics_to_agents(&machine).await;
     survives_being_frozen_and_killed(&machine).await;
     stops_in_mid_wait_and_loses_nothing(&machine).await;
@@ -43,15 +45,23 @@ fn say(chapter: &str) {
 
 /// Configures the machine for a world.
 fn configure(machine: &Machine, world: &World, more: &str) {
+    let endpoint = format!("AWS_ENDPOINT_URL={}", world.endpoint_url());
+    let environment = [
+        &*endpoint,
+        "AWS_REGION=ap-northeast-1",
+        "AWS_ACCESS_KEY_ID=test",
+        "AWS_SECRET_ACCESS_KEY=test",
+    ];
+    configure_with(machine, world, more, &environment.join("\n"));
+}
+
+/// The same, with another environment.
+fn configure_with(machine: &Machine, world: &World, more: &str, environment: &str) {
     let config = std::fs::read_to_string(world.write_config("config.toml", more)).unwrap();
     let here = world.path("ledger.db").display().to_string();
     let config = config.replace(&here, "/var/lib/stagesweep/ledger.db");
     machine.write(CONFIG, config.as_bytes());
-    let environment = format!(
-        "AWS_ENDPOINT_URL={}\nAWS_REGION=ap-northeast-1\nAWS_ACCESS_KEY_ID=test\n\
-         AWS_SECRET_ACCESS_KEY=test\n",
-        world.endpoint_url()
-    );
+    let environment = format!("{environment}\n");
     machine.write("/etc/stagesweep/environment", environment.as_bytes());
 }
 
@@ -230,6 +240,40 @@ async fn cleans_up_in_its_sandbox_and_reloads(machine: &Machine) {
     world.settled().await;
     world.assert_cleaned_once(&blog);
     machine.systemctl(&["stop", UNIT]);
+}
+
+async fn goes_out_through_a_proxy_and_trusts_the_authority_that_is_named(machine: &Machine) {
+    say("it goes out through a proxy, and trusts the authority that its environment names");
+    anew(machine);
+    let world = World::new().await;
+    let desk = Desk::open(&world).await;
+    let shop = world.service("shop");
+    world.reject(&shop);
+    // As the environment file that is shipped has it.
+    let authority = "/etc/stagesweep/authority.pem";
+    machine.write(authority, &std::fs::read(AUTHORITY).unwrap());
+    let environment = behind(&desk, authority).join("\n");
+    configure_with(machine, &world, TARGET, &environment);
+    machine.systemctl(&["start", UNIT]);
+    world.settled().await;
+    world.assert_cleaned_once(&shop);
+    assert_eq!(desk.hosts().into_iter().collect::<Vec<_>>(), [HOST]);
+    machine.systemctl(&["stop", UNIT]);
+
+    // Without the authority nobody is trusted who shows that certificate.
+    anew(machine);
+    let untrusting = environment.replace("AWS_CA_BUNDLE", "UNUSED");
+    configure_with(machine, &world, TARGET, &untrusting);
+    machine.systemctl(&["start", "--no-block", UNIT]);
+    let failing = "receiving fails; trying again with backoff";
+    let line = says(machine, failing, 1).await;
+    let error = line["error"].to_string();
+    assert!(
+        error.contains("not trusted") && error.contains("AWS_CA_BUNDLE"),
+        "{error}"
+    );
+    machine.systemctl(&["stop", UNIT]);
+    machine.must(&["rm", authority]);
 }
 
 async fn hands_its_log_and_metrics_to_agents(machine: &Machine) {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embedded_aws::{
-    Action, ActionDefinition, Definition, Review, Rule, Service, StageDefinition, Work,
+    Action, ActionDefinition, Definition, Failure, Review, Rule, Service, StageDefinition, Work,
 };
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use stagesweep::aws::Connector;
 use stagesweep::config::Config;
 use stagesweep::daemon;
-use stagesweep::domain::binding::Binding;
+use stagesweep::domain::binding::{Binding, Modified};
 use stagesweep::domain::decision::{Orphan, Outcome};
 use stagesweep::domain::event::JobKey;
 use stagesweep::domain::history::Notes;
@@ -91,7 +91,10 @@ impl Person {
             named: lookup::find(&self.config.targets, wanted, &home).unwrap(),
             staging_id: service.staging_id.clone(),
             version: history.last().unwrap().version.try_into().unwrap(),
-            modified_at: shown.map(|it| it.modified),
+            shown: shown.map(|it| Modified {
+                at: it.modified,
+                etag: it.etag,
+            }),
             resumes: None,
         };
         let by_hand = ByHand {
@@ -252,6 +255,55 @@ async fn clean_leaves_what_somebody_modifies_while_it_waits() {
         assert!(is_done, "{cleaned:?}");
         assert_clean(&world, &service);
     }
+}
+
+/// `LastModifiedTime` moves when the change is everywhere, or not.
+#[tokio::test(start_paused = true)]
+async fn clean_takes_down_what_was_shown_in_progress() {
+    for moves in [false, true] {
+        let world = World::with(|settings| settings.switches.modified_when_deployed = moves);
+        let service = world.service("shop");
+        world.start(LEDGER).stop().await;
+        let id = &service.staging_id;
+        world.aws.edit_distribution(id, "Comment", "shown").unwrap();
+        let shown = world.aws.distribution(id).unwrap();
+        let cleaned = Person::new(&world).clean(&world, &service).await;
+        let is_done = matches!(cleaned, Cleaned::Ran(Ended::Succeeded(_)));
+        assert!(is_done, "{moves}, {shown:?}: {cleaned:?}");
+        assert_clean(&world, &service);
+    }
+}
+
+/// The answer to the detach is lost, somebody modifies the staging distribution, and the detach shows after that.
+#[tokio::test(start_paused = true)]
+async fn a_clean_that_is_refused_with_a_detach_under_way_is_finished_by_the_ledger() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.start(LEDGER).stop().await;
+    let id = service.staging_id.clone();
+    let modifies = Action::before(move |aws, _| {
+        aws.edit_distribution(&id, "Comment", "newer").unwrap();
+    });
+    let lost = Action::Refuse(Failure::new(503, "ServiceUnavailable", "Try again."));
+    for action in [modifies, lost] {
+        let rule = Rule::on("UpdateDistribution").nth(1).then(action);
+        world.aws.add_rule(rule);
+    }
+    let cleaned = Person::new(&world).clean(&world, &service).await;
+    let Cleaned::Ran(Ended::Refused(refused)) = cleaned else {
+        panic!("{cleaned:?}");
+    };
+    let withdrawn = format!("{} says `deleted`", service.staging_parameter);
+    assert!(refused.detail.contains(&withdrawn), "{}", refused.detail);
+    let (production, none) = (&service.production_id, "");
+    let shows = world
+        .aws
+        .edit_distribution(production, "ContinuousDeploymentPolicyId", none);
+    shows.unwrap();
+    let daemon = world.start(LEDGER);
+    tokio::time::sleep(Duration::from_secs(60 * 60)).await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -124,6 +124,30 @@ async fn a_job_that_an_event_began_is_not_begun_again() {
     daemon.stop().await;
 }
 
+/// It was purged, or expired, before anything was changed: neither the queue nor the ledger brings it back.
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_message_is_gone_is_taken_up_once_the_message_cannot_come_back() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.aws.deny("GetParameterHistory");
+    world.reject(&service);
+    let daemon = world.start_with("ledger.db", CATCH_UP, false);
+    while daemon.telemetry.metrics().count("MessagesReleased") < 2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.aws.purge(&world.queues.url).unwrap();
+    world.aws.calm();
+    // It might be hidden for so long.
+    tokio::time::sleep(60 * MINUTE).await;
+    assert_untouched(&world, &service);
+    let began = tokio::time::Instant::now();
+    cleaned(&world, &service).await;
+    assert!(began.elapsed() < 60 * MINUTE, "{:?}", began.elapsed());
+    assert_clean(&world, &service);
+    assert_eq!(world.dead_letters(), 0);
+    daemon.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_instances_that_both_look_clean_once() {
     let world = World::new();

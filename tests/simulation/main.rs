@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod accounts;
+mod approvals;
 mod bindings;
 mod by_hand;
 mod catch_up;
@@ -23,6 +24,7 @@ mod notify;
 mod observe;
 mod programs;
 mod propagation;
+mod races;
 mod reports;
 mod seeds;
 mod stories;

@@ -1,8 +1,9 @@
 //! One cause is one report, however often it is met, and by whom.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use embedded_aws::Service;
+use embedded_aws::{Action, Rule, Service};
 use serde_json::Value;
 
 use crate::harness::{Instance, Log, World};
@@ -81,6 +82,33 @@ async fn whatever_is_wrong_is_one_error_and_counts_once_over_five_receives() {
         world.settled().await;
         assert_eq!(world.dead_letters(), 1, "{reason}");
         assert_one_report(&log, &[&daemon], metric, reason);
+        daemon.stop().await;
+    }
+}
+
+/// A process that is killed in between reports it once more, rather than never.
+#[tokio::test(start_paused = true)]
+async fn an_end_is_logged_before_the_ledger_keeps_that_it_was() {
+    for (metric, reason, trouble) in TROUBLES.into_iter().filter(|it| it.0 != MESSAGES) {
+        let world = World::new();
+        world.aws.create_table(TABLE, "pk");
+        let service = world.service("shop");
+        let (log, _listening) = Log::listen();
+        trouble(&world, &service);
+        let logged: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let count = {
+            let (log, logged) = (log.clone(), Arc::clone(&logged));
+            Action::before(move |_, _| logged.lock().unwrap().push(errors(&log).len()))
+        };
+        world.aws.add_rule(Rule::on("UpdateItem").then(count));
+        let daemon = world.start_in_table(TABLE, "").await;
+        let released = |it: &Value| it["message"] == "message released";
+        while lines(&log, released).is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let logged = logged.lock().unwrap().clone();
+        assert_eq!(logged.first(), Some(&0), "{metric}, {reason}: its claim");
+        assert_eq!(logged.last(), Some(&1), "{metric}, {reason}: its end");
         daemon.stop().await;
     }
 }

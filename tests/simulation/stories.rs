@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use embedded_aws::{
     Action, ActionDefinition, Decision, Definition, EmbeddedAws, Failure, Mode, Pattern, Retry,
-    Rule, Service, Work,
+    Rule, Service, StageDefinition, Work,
 };
 
 use crate::harness::{Instance, Log, PATIENCE, World, assert_clean, assert_gone, assert_untouched};
@@ -97,6 +97,74 @@ async fn an_execution_that_waited_before_its_approval_is_not_taken_for_the_one_t
         assert_untouched(&world, &b);
         assert_serves(&world, &b);
         assert_eq!((world.dead_letters(), count(&daemon, "superseded")), (0, 1));
+        daemon.stop().await;
+    }
+}
+
+/// A pipeline that leads to the same parameters as the service's own.
+const HOTFIX: &str = r#"
+[[targets]]
+pipeline = "{service}-hotfix-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{service}/cloudfront/cfcd-production"
+staging_parameter = "/{service}/cloudfront/cfcd-staging"
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deployed_between_a_deployment_and_its_approval_is_not_taken_for_the_rejected() {
+    // What keeps A from its approval: a test, an approval before it, or its own build.
+    for story in ["test", "approval", "pipeline"] {
+        let mut world = World::new();
+        world.target = HOTFIX.to_owned();
+        let first = world.service("shop");
+        let waits_for = match story {
+            "test" => ActionDefinition::build("Test", Work::Nothing),
+            _ => ActionDefinition::approval("Test"),
+        };
+        let before = StageDefinition::new("Test", [waits_for]);
+        let definition = Definition::default().with_stage_before("Approve", before);
+        if story != "pipeline" {
+            world.aws.define_pipeline(&first.pipeline, definition);
+        }
+        world.aws.approve(&first).unwrap();
+        let started = async |of: &Service| {
+            tokio::time::sleep(30 * MINUTE).await;
+            let execution = world.aws.start_execution(of);
+            tokio::time::sleep(5 * SECOND).await;
+            execution
+        };
+        let a = started(&first).await;
+        let (a, b) = if story == "pipeline" {
+            world.aws.run_to(&a, "Deploy").unwrap();
+            let a = half_deployed(&world, &a);
+            let mut other = first.clone();
+            other.pipeline = "shop-hotfix-pipeline".to_owned();
+            let usual = Definition::default();
+            world.aws.define_pipeline(&other.pipeline, usual);
+            let b = deployed(&world, &other).await;
+            (a, b)
+        } else {
+            let a = world.aws.run_to(&a, "Test").unwrap();
+            let b = started(&first).await;
+            let b = world.aws.run_to(&b, "Test").unwrap();
+            (a, b)
+        };
+        tokio::time::sleep(10 * MINUTE).await;
+        match story {
+            "approval" => drop(world.aws.approve(&a).unwrap()),
+            _ => world.aws.finish(&a),
+        }
+        tokio::time::sleep(10 * MINUTE).await;
+        world.send(&world.aws.reject(&a).unwrap());
+        let daemon = world.start("ledger.db");
+        world.settled().await;
+        let gone = world.aws.distribution(&a.staging_id);
+        assert!(gone.is_none(), "{story}: A's own stays");
+        assert_untouched(&world, &b);
+        assert_serves(&world, &b);
+        let ended = (world.dead_letters(), count(&daemon, "superseded"));
+        assert_eq!(ended, (0, 1), "{story}");
         daemon.stop().await;
     }
 }

@@ -75,13 +75,13 @@ pub(super) fn past(job: &Item) -> Option<Past> {
     let notes = match job.number("asked") {
         // An older stagesweep wrote the trail alone.
         None => Notes::of_trail(trail),
-        Some(at_ms) => Notes {
-            trail,
-            asked: (at_ms > 0).then(|| Asked {
+        Some(at_ms) => {
+            let asked = (at_ms > 0).then(|| Asked {
                 at_ms,
                 last_receive: job.number("last_receive") == Some(1),
-            }),
-        },
+            });
+            Notes::kept(trail, asked)
+        }
     };
     Some(Past {
         first_claimed_at: Timestamp::from_millisecond(job.number("first_seen")?).ok()?,

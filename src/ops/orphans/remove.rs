@@ -95,7 +95,7 @@ impl Remover {
         };
         let work = async |grant: GrantedJob, _| {
             let job = Job::of_removal(removal, grant, stop, self.clock.now());
-            self.reconciler.run(&job).await
+            self.reconciler.run(&job, |_| {}).await
         };
         Removed::Left(match holder.under_grant(&key, "", work).await {
             Ok(Claimed::Ran(ended)) => match ended {

@@ -89,6 +89,8 @@ pub struct MessageRefused<'a> {
     pub message_id: &'a str,
     /// How often it was received.
     pub receive_count: u32,
+    /// After so many receives it is a dead letter, by the queue's redrive policy where that is known.
+    pub max_receive_count: Option<u32>,
     /// A bounded code.
     pub reason: &'static str,
     /// What a person needs to know.
@@ -103,6 +105,7 @@ impl Event for MessageRefused<'_> {
             self.news,
             message.id = self.message_id,
             message.receive_count = self.receive_count,
+            queue.max_receive_count = self.max_receive_count,
             reason = self.reason,
             detail = self.detail,
             "message refused; it is left to the redrive policy"

@@ -8,8 +8,29 @@ use embedded_aws::{
 
 use super::scenario::{Happening, MINUTE, Meddling, SECOND, Scenario, pick, within};
 
-/// The stage and the action of the approval.
+/// The stage and the action of the approval; of two, the last one.
 pub(crate) const APPROVE: &str = "Approve";
+
+/// The action of an approval in front of it, and its stage, where it has one of its own.
+pub(crate) const CHECK: &str = "Check";
+
+/// A pipeline with an approval in front of its approval: in the same stage, or in one of its own.
+pub(crate) fn with_check(mut definition: Definition, in_stage: bool) -> Definition {
+    let check = ActionDefinition::approval(CHECK);
+    if !in_stage {
+        return definition.with_stage_before(APPROVE, StageDefinition::new(CHECK, [check]));
+    }
+    let mut stages = definition.stages.iter_mut();
+    if let Some(stage) = stages.find(|stage| stage.name == APPROVE) {
+        stage.actions = vec![check, ActionDefinition::approval(APPROVE).after(2)];
+    }
+    definition
+}
+
+/// The stage of that approval.
+pub(crate) fn stage_of_check(in_stage: bool) -> &'static str {
+    if in_stage { APPROVE } else { CHECK }
+}
 
 /// How the pipelines of a world are made and go about their work.
 #[derive(Clone, Debug)]
@@ -22,16 +43,22 @@ pub(crate) struct Executions {
     pub(crate) another: bool,
     /// The target names the stage that deploys.
     pub(crate) deploy_stage: bool,
+    /// Another approval comes before the approval: in the same stage, or not.
+    pub(crate) check: Option<bool>,
 }
 
 impl Executions {
     pub(crate) fn definition(&self) -> Definition {
-        let usual = Definition::default().in_mode(self.mode);
-        if !self.tested {
-            return usual;
+        let mut definition = Definition::default().in_mode(self.mode);
+        if self.tested {
+            let test = [ActionDefinition::build("Test", Work::Nothing)];
+            let stage = StageDefinition::new("Test", test);
+            definition = definition.with_stage_before(APPROVE, stage);
         }
-        let test = [ActionDefinition::build("Test", Work::Nothing)];
-        usual.with_stage_before(APPROVE, StageDefinition::new("Test", test))
+        match self.check {
+            Some(in_stage) => with_check(definition, in_stage),
+            None => definition,
+        }
     }
 }
 
@@ -64,6 +91,8 @@ pub(crate) enum InPipeline {
     Forged { minutes: i64 },
     /// An operator writes an id back that stood in the parameter before.
     WritesBack,
+    /// Somebody disables the transition into a stage, or enables it.
+    Transition { stage: &'static str, enabled: bool },
 }
 
 impl Scenario {
@@ -89,6 +118,7 @@ impl Scenario {
             tested: rng.u32(..4) == 0,
             another: rng.u32(..4) == 0,
             deploy_stage: rng.bool(),
+            check: None,
         });
         self.verify = true;
         self.services = self.services.min(6);
@@ -131,6 +161,32 @@ impl Scenario {
                     copies: 1,
                     older_form: false,
                 };
+                self.happenings
+                    .push((at, Happening::InPipeline { service, what }));
+            }
+        }
+    }
+
+    /// In some of those worlds an approval follows another one, and in some transitions are disabled for a while. Drawn
+    /// from a generator of its own, as [`Scenario::retries`] is.
+    pub(super) fn stages(&mut self, seed: u64) {
+        let mut rng = fastrand::Rng::with_seed(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7374_6167_6573_0000,
+        );
+        let rng = &mut rng;
+        let Some(executions) = &mut self.executions else {
+            return;
+        };
+        executions.check = pick(rng, &[None, None, None, Some(true), Some(false)]);
+        if rng.u32(..4) > 0 {
+            return;
+        }
+        for service in 0..self.services {
+            let stage = pick(rng, &["Deploy", APPROVE, "Promote"]);
+            let from = within(rng, self.calm_at);
+            let until = from + within(rng, self.calm_at - from);
+            for (at, enabled) in [(from, false), (until, true)] {
+                let what = InPipeline::Transition { stage, enabled };
                 self.happenings
                     .push((at, Happening::InPipeline { service, what }));
             }

@@ -17,7 +17,7 @@
 //! | `sabotage`, `misreadings` | mistakes that the checker must catch |
 
 mod checker;
-mod executions;
+pub(crate) mod executions;
 mod ledger;
 mod misreadings;
 mod notices;

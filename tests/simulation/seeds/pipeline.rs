@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use embedded_aws::{
-    Category, Decision, EventOptions, ExecutionView, Form, Outcome, Pattern, Retry, Script,
-    Service, Shape, Writer,
+    ActionView, Category, Decision, EventOptions, ExecutionView, Form, Outcome, Pattern, Retry,
+    Script, Service, Shape, Writer,
 };
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::checker::Kind;
-use super::executions::{APPROVE, InPipeline};
+use super::executions::{APPROVE, CHECK, InPipeline};
 use super::run::{Next, Play, Story};
 
 impl Play<'_> {
@@ -75,8 +75,8 @@ impl Play<'_> {
             InPipeline::Retries => {
                 for number in self.services[service].deployments.iter().rev() {
                     let of = &deployments[*number].service;
-                    let refused = self.aws.retry(of, APPROVE, Retry::FailedActions);
-                    if refused.is_ok() {
+                    let retried = |stage| self.aws.retry(of, stage, Retry::FailedActions).is_ok();
+                    if [APPROVE, CHECK].into_iter().any(retried) {
                         self.note(|| format!("retried: {}", of.execution_id));
                         break;
                     }
@@ -109,6 +109,10 @@ impl Play<'_> {
                 }
             }
             InPipeline::Forged { minutes } => self.forged(service, minutes),
+            InPipeline::Transition { stage, enabled } => {
+                self.note(|| format!("transition into {stage} enabled: {enabled}"));
+                self.aws.set_transition(&first.pipeline, stage, enabled);
+            }
             InPipeline::WritesBack => {
                 let history = self.aws.parameter_history(&first.staging_parameter);
                 let now = self.aws.parameter(&first.staging_parameter);
@@ -131,7 +135,7 @@ impl Play<'_> {
     fn runs(&self, service: &Service) -> bool {
         let execution = self.aws.execution(service);
         execution.is_some_and(|it| {
-            let works = |run: &&embedded_aws::ActionView| {
+            let works = |run: &&ActionView| {
                 run.status == "InProgress" && run.category != Category::Approval
             };
             it.actions.iter().any(|run| works(&run))
@@ -148,12 +152,16 @@ impl Play<'_> {
         older_form: bool,
     ) {
         let deployments = self.checker.deployments();
-        let waits = |number: &usize| -> Option<(Timestamp, usize)> {
+        let waits = |number: &usize| -> Option<(Timestamp, usize, ActionView)> {
             let view = self.aws.execution(&deployments[*number].service)?;
-            Some((waiting_since(&view)?, *number))
+            let approval = waiting(&view)?.clone();
+            Some((approval.started, *number, approval))
         };
         let numbers = self.services[service].deployments.iter();
-        let Some((opened, number)) = numbers.filter_map(waits).min() else {
+        let first = numbers
+            .filter_map(waits)
+            .min_by_key(|(opened, number, _)| (*opened, *number));
+        let Some((opened, number, approval)) = first else {
             return;
         };
         // Of the older form only the first is told from a duplicate.
@@ -161,7 +169,7 @@ impl Play<'_> {
         let attempts = view.map_or(0, |it| {
             it.actions
                 .iter()
-                .filter(|run| run.action == APPROVE)
+                .filter(|run| run.action == approval.action)
                 .count()
         });
         let older_form = older_form && attempts < 2;
@@ -180,13 +188,15 @@ impl Play<'_> {
                 form: Form::Older,
                 outcome,
                 start_time: Some(opened),
-                approval: Some((APPROVE.to_owned(), APPROVE.to_owned())),
+                approval: Some((approval.stage.clone(), approval.action.clone())),
                 ..EventOptions::default()
             };
             body = self.aws.rejection_event(&of, &options);
         }
         self.note(|| format!("{decision:?}: {}", of.execution_id));
-        self.checker.decided(number, decision);
+        if *decision != Decision::Approved || approval.action == APPROVE {
+            self.checker.decided(number, decision);
+        }
         let kind = match decision {
             Decision::Approved => Kind::Harmless,
             _ => Kind::Rejection(number),
@@ -224,9 +234,8 @@ pub(super) fn another(name: &str) -> String {
     format!("{name}-hotfix-pipeline")
 }
 
-/// Since when an approval of the execution waits for a reviewer.
-fn waiting_since(view: &ExecutionView) -> Option<Timestamp> {
+/// The approval of the execution that waits for a reviewer.
+fn waiting(view: &ExecutionView) -> Option<&ActionView> {
     let mut runs = view.actions.iter();
-    let waits = runs.find(|it| it.category == Category::Approval && it.status == "InProgress");
-    waits.map(|it| it.started)
+    runs.find(|it| it.category == Category::Approval && it.status == "InProgress")
 }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::checker::{Checker, Figures, Kind};
+use super::executions::{APPROVE, CHECK, stage_of_check};
 use super::ledger::SimulatedLedger;
 use super::notices::{BUS, Outlet, Teller, Trouble};
 use super::pipeline::another;
@@ -37,15 +38,20 @@ const TIME_TO_TELL: Duration = Duration::from_secs(5 * 60);
 /// The table of a shared ledger that is one.
 const TABLE: &str = "ledger";
 
-/// Another pipeline that leads to the same parameters.
-const ANOTHER: &str = r#"
+/// A target: an approval of one of the pipelines that lead to the parameters of a service.
+fn target(pipeline: &str, stage: &str, action: &str, more: &str) -> String {
+    format!(
+        r#"
 [[targets]]
-pipeline = "{service}-hotfix-pipeline"
-stage = "Approve"
-action = "Approve"
-production_parameter = "/{service}/cloudfront/cfcd-production"
-staging_parameter = "/{service}/cloudfront/cfcd-staging"
-"#;
+pipeline = "{{service}}-{pipeline}-pipeline"
+stage = "{stage}"
+action = "{action}"
+production_parameter = "/{{service}}/cloudfront/cfcd-production"
+staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
+{more}
+"#
+    )
+}
 
 /// The attempt that a retry makes: none that a rejection has.
 const RETRY: u32 = 7;
@@ -547,10 +553,17 @@ impl<'a> Play<'a> {
             true => "deploy_stage = \"Deploy\"",
             false => "",
         };
-        let another = match executions.is_some_and(|it| it.another) {
-            true => ANOTHER,
-            false => "",
-        };
+        let mut approvals = vec![(APPROVE, APPROVE)];
+        if let Some(in_stage) = executions.and_then(|it| it.check) {
+            approvals.push((stage_of_check(in_stage), CHECK));
+        }
+        let mut targets = String::new();
+        for (stage, action) in approvals {
+            targets.push_str(&target("frontend", stage, action, deploys));
+            if executions.is_some_and(|it| it.another) {
+                targets.push_str(&target("hotfix", stage, action, ""));
+            }
+        }
         let text = format!(
             r#"
 [verify]
@@ -567,14 +580,7 @@ url = "{}"
 max_in_flight = {}
 [events]
 allowed_accounts = []
-[[targets]]
-pipeline = "{{service}}-frontend-pipeline"
-stage = "Approve"
-action = "Approve"
-production_parameter = "/{{service}}/cloudfront/cfcd-production"
-staging_parameter = "/{{service}}/cloudfront/cfcd-staging"
-{deploys}
-{another}
+{targets}
 "#,
             self.scenario.verify,
             if self.scenario.observes {

@@ -126,6 +126,7 @@ impl Scenario {
     pub(crate) fn of(seed: u64) -> Self {
         let mut scenario = Self::without_executions(seed);
         scenario.executions(seed);
+        scenario.stages(seed);
         scenario.waits(seed);
         scenario.observes(seed);
         scenario.happenings.sort_by_key(|(at, _)| *at);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use embedded_aws::Faults;
 use stagesweep::daemon;
-use stagesweep::domain::lease_terms::Terms;
+use stagesweep::domain::binding::Modified;
 use stagesweep::domain::targets::lookup::{self, Home, Wanted};
 use stagesweep::ops::clean::{ByHand, Order};
 use stagesweep::runtime::stop::Stop;
@@ -13,7 +13,7 @@ use stagesweep::runtime::tasks::Tasks;
 use tokio_util::sync::CancellationToken;
 
 use super::checker::Kind;
-use super::executions::InPipeline;
+use super::executions::{APPROVE, InPipeline};
 use super::run::Play;
 use super::scenario::{Happening, SECOND, Scenario, pick, within};
 use super::wire::{Fate, Life};
@@ -128,21 +128,22 @@ impl Play<'_> {
         let config = self.config();
         let wanted = Wanted {
             pipeline: &newest.pipeline,
-            stage: None,
-            action: None,
+            stage: Some(APPROVE),
+            action: Some(APPROVE),
         };
         let home = Home {
             region: newest.region.clone(),
             account: newest.account.clone(),
         };
+        let shown = self.aws.distribution(&newest.staging_id);
         let order = Order {
             named: lookup::find(&config.targets, wanted, &home).unwrap(),
             staging_id: newest.staging_id.clone(),
             version: version.version.try_into().unwrap(),
-            modified_at: self
-                .aws
-                .distribution(&newest.staging_id)
-                .map(|it| it.modified),
+            shown: shown.map(|it| Modified {
+                at: it.modified,
+                etag: it.etag,
+            }),
             resumes: None,
         };
         let life = Arc::new(Life {
@@ -174,10 +175,7 @@ impl Play<'_> {
                     ),
                     targets: Arc::new(config.targets.clone()),
                     clock: clock.clone(),
-                    terms: Terms {
-                        visibility_timeout: config.queue.visibility_timeout,
-                        heartbeat_interval: config.queue.heartbeat_interval,
-                    },
+                    terms: config.queue.terms(),
                 };
                 anyhow::Ok(by_hand.clean(&order, &Stop::default()).await?)
             };

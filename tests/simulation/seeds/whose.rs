@@ -249,10 +249,11 @@ impl Truth {
     }
 }
 
-/// When a rejection was taken back: the approval's newest attempt is another than a failed one.
+/// When a rejection was taken back: the newest attempt of an approval is another than a failed one.
 pub(crate) fn taken_back(aws: &EmbeddedAws, service: &Service) -> Option<Timestamp> {
     let execution = aws.execution(service)?;
-    let latest = execution.latest(APPROVE)?;
+    let mut runs = execution.actions.iter();
+    let latest = runs.rfind(|it| it.category == Category::Approval)?;
     match latest.status {
         "InProgress" => Some(latest.started),
         "Succeeded" => Some(latest.started),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::services::by::By;
 use crate::services::codepipeline::definition::{Category, Work};
-use crate::services::codepipeline::execution::{ActionExecution, Execution, action_id};
+use crate::services::codepipeline::execution::{ActionExecution, Execution, SUCCEEDED, action_id};
 use crate::services::codepipeline::flow::Ending;
 use crate::services::codepipeline::script::Review;
 use crate::services::codepipeline::service::Service;
@@ -143,12 +143,23 @@ impl State {
         approval: &ActionExecution,
         at: Timestamp,
     ) -> Vec<(String, String)> {
-        let definition = self.pipeline(key).definition.clone();
+        let pipeline = self.pipeline(key);
+        let definition = pipeline.definition.clone();
         let place = definition.place_of(&approval.stage);
-        let next = place.and_then(|place| definition.stages.get(place + 1));
-        let (Some(next), Some(execution)) = (next, self.execution(key, id)) else {
+        let next = place.and_then(|place| Some((place + 1, definition.stages.get(place + 1)?)));
+        let is_disabled = next.is_some_and(|(place, _)| pipeline.is_disabled(place));
+        let (Some((place, next)), Some(execution)) = (next, self.execution(key, id)) else {
             return Vec::new();
         };
+        let passed = execution.stage_status(&definition.stages[place - 1], at);
+        if passed != Some(SUCCEEDED) {
+            // Another approval of the stage waits.
+            return Vec::new();
+        }
+        if is_disabled {
+            execution.waits = Some((place, at));
+            return Vec::new();
+        }
         let begin = next.actions.iter().map(|action| {
             let run = execution.begin(&next.name, action, approval.attempt, at);
             (id.to_owned(), run.id.clone())

@@ -1,7 +1,10 @@
 //! How executions move through the stages of a pipeline.
 //!
 //! After "How pipeline executions work" of the CodePipeline user guide. A stage is locked by the execution
-//! that runs in it, until that has succeeded, failed or been stopped there. Transitions are never disabled.
+//! that runs in it, until that has succeeded, failed or been stopped there. Where the transition into a stage is disabled,
+//! executions wait in front of it although it is free; a retry of the stage is no transition.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -17,6 +20,8 @@ pub(crate) struct Pipeline {
     pub(crate) definition: Definition,
     /// In the order in which they started.
     pub(crate) executions: Vec<Execution>,
+    /// The stages into which the transition is disabled.
+    pub(crate) disabled: BTreeSet<String>,
 }
 
 /// Which actions of a failed stage run again.
@@ -162,6 +167,12 @@ impl Pipeline {
         })
     }
 
+    /// Whether executions wait in front of this stage for as long as somebody wants.
+    pub(crate) fn is_disabled(&self, stage: usize) -> bool {
+        let stage = self.definition.stages.get(stage);
+        stage.is_some_and(|it| self.disabled.contains(&it.name))
+    }
+
     fn waiters(&self, stage: usize) -> Vec<usize> {
         let waits = |it: &&(usize, &Execution)| it.1.waits.is_some_and(|(at, _)| at == stage);
         let mut all: Vec<_> = self
@@ -177,7 +188,8 @@ impl Pipeline {
     /// An execution comes in front of a stage.
     fn arrive(&mut self, index: usize, stage: usize, at: Timestamp) -> Vec<Begun> {
         let waiters = self.waiters(stage);
-        if waiters.is_empty() && !self.is_taken(stage, index, at) {
+        let is_open = !self.is_disabled(stage) && !self.is_taken(stage, index, at);
+        if waiters.is_empty() && is_open {
             return self.enter(index, stage, at);
         }
         self.executions[index].waits = Some((stage, at));
@@ -230,7 +242,7 @@ impl Pipeline {
         let mut begun = Vec::new();
         for stage in 0..self.definition.stages.len() {
             for waiter in self.waiters(stage) {
-                if !self.is_taken(stage, waiter, at) {
+                if !self.is_disabled(stage) && !self.is_taken(stage, waiter, at) {
                     begun.extend(self.enter(waiter, stage, at));
                 }
             }

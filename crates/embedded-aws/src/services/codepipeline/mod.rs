@@ -142,9 +142,10 @@ impl Pipeline {
             json!({ "pipelineExecutionId": it.id, "status": IN_PROGRESS, "type": it.kind.name() })
         });
         let inbound: Vec<_> = inbound.collect();
+        let enabled = !self.disabled.contains(&stage.name);
         let mut state = json!({
             "stageName": stage.name,
-            "inboundTransitionState": { "enabled": true },
+            "inboundTransitionState": { "enabled": enabled },
         });
         if let Some(first) = inbound.first() {
             state["inboundExecution"] = first.clone();

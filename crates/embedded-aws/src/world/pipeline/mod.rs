@@ -12,6 +12,7 @@
 //! | the same step by step | `EmbeddedAws::copy_staging`, `EmbeddedAws::deploy_policy`, `EmbeddedAws::deploy_attach` or `EmbeddedAws::deploy_attach_with` an older ETag, `EmbeddedAws::deploy_record` |
 //! | its running actions end | `EmbeddedAws::finish`, `EmbeddedAws::fail` |
 //! | its approval is decided; answers the event's body | `EmbeddedAws::reject`, `EmbeddedAws::approve`, `EmbeddedAws::decide` |
+//! | the transition into a stage is disabled, or enabled | `EmbeddedAws::set_transition` |
 //! | a failed stage runs again | `EmbeddedAws::retry` with [`Retry`](crate::Retry) |
 //! | a stage is rolled back | `EmbeddedAws::roll_back`, `EmbeddedAws::play_rollback` |
 //! | it is stopped; or abandoned, and its build goes on | `EmbeddedAws::stop` |

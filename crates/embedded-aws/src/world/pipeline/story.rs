@@ -70,6 +70,26 @@ impl EmbeddedAws {
         self.changed();
     }
 
+    /// Somebody disables the transition into a stage of a pipeline here, or enables it again: then whoever waits in front
+    /// of the stage enters it, as its mode has it.
+    pub fn set_transition(&self, pipeline: &str, stage: &str, enabled: bool) {
+        let now = self.now();
+        let key = Key {
+            place: self.place.clone(),
+            name: pipeline.to_owned(),
+        };
+        let mut state = self.state();
+        let found = state.pipeline(&key);
+        match enabled {
+            true => found.disabled.remove(stage),
+            false => found.disabled.insert(stage.to_owned()),
+        };
+        let begun = found.admit(now);
+        state.schedule(&key, begun, now);
+        drop(state);
+        self.changed();
+    }
+
     /// Starts an execution of a service's pipeline that goes on by itself as time goes. The answer has
     /// deployed nothing yet.
     pub fn play(&self, service: &Service, script: Script) -> Service {

@@ -511,3 +511,28 @@ async fn a_firewall_manager_modifies_at_any_time() {
         assert_eq!(later.modified > after.modified, moves);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn executions_wait_in_front_of_a_stage_whose_transition_is_disabled() {
+    let (aws, idle) = idle(Definition::default());
+    aws.set_transition(&idle.pipeline, "Approve", false);
+    let started = async || {
+        advance(SECOND).await;
+        let execution = aws.start_execution(&idle);
+        aws.run_to(&execution, "Approve").unwrap()
+    };
+    let a = started().await;
+    let waits = (Some("Deploy".to_owned()), Some("Approve".to_owned()));
+    assert_eq!(place(&aws, &a), waits);
+    let state = pipeline(&aws, "GetPipelineState", None).await;
+    let stages = &state["stageStates"];
+    assert_eq!(stages[2]["inboundTransitionState"]["enabled"], true);
+    assert_eq!(stages[3]["inboundTransitionState"]["enabled"], false);
+    let waiting = &stages[3]["inboundExecutions"][0]["pipelineExecutionId"];
+    assert_eq!(*waiting, a.execution_id.as_str());
+    // The newer one takes its place.
+    let b = started().await;
+    assert_eq!(status(&aws, &a), "Superseded");
+    aws.set_transition(&idle.pipeline, "Approve", true);
+    assert_eq!(place(&aws, &b), at("Approve"));
+}
