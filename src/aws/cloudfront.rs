@@ -248,23 +248,33 @@ impl CloudFront {
         production: &Detachable,
     ) -> Result<PreparedUpdate, AwsError> {
         let edit = Edit::detach(production.policy_id());
-        self.prepare(production.id(), production.etag(), edit).await
+        self.prepare(production.id(), production.etag(), &[edit])
+            .await
     }
 
-    /// As [`CloudFront::prepare_detach`], for a staging distribution that is to be disabled.
+    /// As [`CloudFront::prepare_detach`], for a staging distribution that is to be disabled. With `policy_is_gone` the id
+    /// of a policy that it still names is emptied too.
     ///
     /// # Errors
     /// As [`CloudFront::prepare_detach`].
-    pub async fn prepare_disable(&self, staging: &Disableable) -> Result<PreparedUpdate, AwsError> {
-        self.prepare(staging.id(), staging.etag(), Edit::disable())
-            .await
+    pub async fn prepare_disable(
+        &self,
+        staging: &Disableable,
+        policy_is_gone: bool,
+    ) -> Result<PreparedUpdate, AwsError> {
+        let named = staging.policy_id().filter(|_| policy_is_gone);
+        let edits: Vec<_> = [Edit::disable()]
+            .into_iter()
+            .chain(named.map(Edit::detach))
+            .collect();
+        self.prepare(staging.id(), staging.etag(), &edits).await
     }
 
     async fn prepare(
         &self,
         id: &str,
         etag: &str,
-        edit: Edit<'_>,
+        edits: &[Edit<'_>],
     ) -> Result<PreparedUpdate, AwsError> {
         const READ: &str = "GetDistributionConfig";
         let _turn = self.1.turn(Kind::Read, READ).await?;
@@ -284,8 +294,10 @@ impl CloudFront {
                 "the ETag is not the one that was decided upon",
             ));
         }
-        let xml = raw.take().ok_or_else(|| lacking(READ, "body"))?;
-        let body = edit::apply(&xml, edit).map_err(|error| AwsError::unusable(READ, error))?;
+        let mut body = raw.take().ok_or_else(|| lacking(READ, "body"))?;
+        for edit in edits {
+            body = edit::apply(&body, *edit).map_err(|error| AwsError::unusable(READ, error))?;
+        }
         Ok(PreparedUpdate {
             id: id.to_owned(),
             etag: etag.to_owned(),

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::error::Error;
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -415,6 +415,7 @@ impl Inner {
         let sent_at = Instant::now();
         let reply = self.queue.change_visibility(&entries).await;
         let now = Instant::now();
+        let mut rng = fastrand::Rng::new();
         match reply {
             Ok(results) => {
                 for ((held, by, _), result) in locked.iter().zip(results) {
@@ -437,7 +438,9 @@ impl Inner {
                                 );
                             }
                         }
-                        Err(error) => self.not_extended(held, now, &error, error.handle_lost),
+                        Err(error) => {
+                            self.not_extended(held, &error, error.handle_lost, &mut rng);
+                        }
                     }
                 }
             }
@@ -445,7 +448,7 @@ impl Inner {
                 for (held, _, _) in &locked {
                     let span = held.span();
                     let _about = span.enter();
-                    self.not_extended(held, now, &error, false);
+                    self.not_extended(held, &error, false, &mut rng);
                 }
             }
         }
@@ -453,17 +456,23 @@ impl Inner {
         self.changed.notify_one();
     }
 
-    fn not_extended(&self, held: &Held, now: Instant, error: &dyn Error, handle_lost: bool) {
+    fn not_extended(
+        &self,
+        held: &Held,
+        error: &(dyn StdError + 'static),
+        handle_lost: bool,
+        rng: &mut fastrand::Rng,
+    ) {
+        let now = Instant::now();
         let mut state = held.state.lock();
-        state.lease.failed(now, &mut fastrand::Rng::new());
-        let phase = state.failing.failed();
+        state.lease.failed(now, rng);
         if handle_lost {
             state.lease.lost(now);
         }
+        let phase = state.failing.failed();
         drop(state);
-        let message_id = &held.message_id;
         self.telemetry.emit(events::HeartbeatFailed {
-            message_id,
+            message_id: &held.message_id,
             error,
             phase,
         });

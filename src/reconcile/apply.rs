@@ -131,6 +131,7 @@ impl Run<'_> {
             ErrorClass::NotFound
                 if step.is_questioned() && error.code.as_deref() == Some(NO_SUCH_POLICY) =>
             {
+                self.policy_is_gone = matches!(step, Step::DisableStaging(_));
                 self.refused_though_fresh(step, error).await
             }
             ErrorClass::NotFound => {

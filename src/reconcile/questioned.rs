@@ -238,7 +238,7 @@ impl Run<'_> {
                 self.calls.call(prepare).await?
             }
             Step::DisableStaging(staging) => {
-                let prepare = || cloudfront.prepare_disable(staging);
+                let prepare = || cloudfront.prepare_disable(staging, self.policy_is_gone);
                 self.calls.call(prepare).await?
             }
             Step::DeletePolicy { .. } | Step::DeleteStaging(_) => {

@@ -57,6 +57,8 @@ pub(super) struct Run<'a> {
     pub(super) sent: bool,
     /// The answer to this run's last change of CloudFront was lost: it may still take effect.
     pub(super) unanswered: bool,
+    /// CloudFront says that the policy which the staging distribution names does not exist.
+    pub(super) policy_is_gone: bool,
     /// The version of the parameter that was looked into for a record whose answer was lost.
     pub(super) traced: Option<i64>,
     /// When this run's last change was accepted.
@@ -86,6 +88,7 @@ impl<'a> Run<'a> {
             shown: BTreeSet::new(),
             sent: false,
             unanswered: false,
+            policy_is_gone: false,
             traced: None,
             changed_at: None,
             turn: None,

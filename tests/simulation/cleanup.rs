@@ -154,7 +154,7 @@ fn is_subsequence(part: &[String], whole: &[&str]) -> bool {
 #[tokio::test(start_paused = true)]
 async fn every_undocumented_behaviour_of_cloudfront_is_borne() {
     let lag = Duration::from_secs(20);
-    let switches: [(&str, Switch); 14] = [
+    let switches: [(&str, Switch); 15] = [
         ("policy delete during the detach", |s, _| {
             s.policy_delete_waits_for_detach = false
         }),
@@ -185,6 +185,10 @@ async fn every_undocumented_behaviour_of_cloudfront_is_borne() {
         }),
         ("staging keeps the deleted policy's id", |s, _| {
             s.staging_after_policy_delete = StagingAfterPolicyDelete::StaleId;
+        }),
+        ("and looks it up when staging is updated", |s, _| {
+            s.staging_after_policy_delete = StagingAfterPolicyDelete::StaleId;
+            s.staging_policy_is_looked_up = true;
         }),
         ("staging update needs the policy id", |s, _| {
             s.staging_update_needs_policy_id = true

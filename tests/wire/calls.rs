@@ -257,7 +257,7 @@ async fn disable(cloudfront: &CloudFront, id: &str, etag: &str) -> Result<(), Aw
     let Step::DisableStaging(disableable) = step else {
         panic!("{step:?}");
     };
-    let update = cloudfront.prepare_disable(&disableable).await?;
+    let update = cloudfront.prepare_disable(&disableable, false).await?;
     cloudfront
         .update(update, cloudfront.change_turn().await?)
         .await

@@ -97,6 +97,7 @@ impl Detachable {
 pub struct Disableable {
     id: String,
     etag: String,
+    policy_id: Option<String>,
 }
 
 impl Disableable {
@@ -107,6 +108,7 @@ impl Disableable {
         disableable.then(|| Self {
             id: distribution.id.clone(),
             etag: distribution.etag.clone(),
+            policy_id: distribution.policy_id.clone(),
         })
     }
 
@@ -120,6 +122,12 @@ impl Disableable {
     #[must_use]
     pub fn etag(&self) -> &str {
         &self.etag
+    }
+
+    /// The policy that the configuration names, if any.
+    #[must_use]
+    pub fn policy_id(&self) -> Option<&str> {
+        self.policy_id.as_deref()
     }
 }
 

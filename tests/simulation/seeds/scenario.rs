@@ -489,6 +489,7 @@ fn switches(rng: &mut fastrand::Rng) -> Switches {
         } else {
             usual.staging_after_policy_delete
         },
+        staging_policy_is_looked_up: stale_id && old,
         staging_update_needs_policy_id: usual.staging_update_needs_policy_id != needed,
         unchanged_put_is_a_change: usual.unchanged_put_is_a_change != unchanged,
         listed_staging_delete_refused: usual.listed_staging_delete_refused != listed,

@@ -78,6 +78,9 @@ pub struct Switches {
     /// An update of a staging distribution that leaves out the policy id it shows is refused with
     /// `IllegalUpdate` (true), or keeps it (false).
     pub staging_update_needs_policy_id: bool,
+    /// An update of a staging distribution that names a deleted policy, as it shows it, is refused with
+    /// `NoSuchContinuousDeploymentPolicy`.
+    pub staging_policy_is_looked_up: bool,
     /// An update that changes nothing still yields a new ETag and propagates again.
     pub unchanged_put_is_a_change: bool,
     /// Deleting a staging distribution that a policy lists is refused with `ResourceInUse`.
@@ -118,6 +121,7 @@ impl Default for Switches {
             staging_shows_policy: true,
             staging_after_policy_delete: StagingAfterPolicyDelete::Empty,
             staging_update_needs_policy_id: false,
+            staging_policy_is_looked_up: false,
             unchanged_put_is_a_change: false,
             listed_staging_delete_refused: true,
             policy_update_redeploys_primary: true,

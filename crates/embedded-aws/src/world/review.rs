@@ -151,7 +151,9 @@ impl State {
         let (Some((place, next)), Some(execution)) = (next, self.execution(key, id)) else {
             return Vec::new();
         };
-        let passed = execution.stage_status(&definition.stages[place - 1], at);
+        // A loose execution's approval may begin a moment ahead.
+        let seen = at.max(approval.started);
+        let passed = execution.stage_status(&definition.stages[place - 1], seen);
         if passed != Some(SUCCEEDED) {
             // Another approval of the stage waits.
             return Vec::new();

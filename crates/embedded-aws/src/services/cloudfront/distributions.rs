@@ -228,7 +228,14 @@ impl CloudFront {
                 Err(not_supported_here())
             }
             None => Ok(old.policy_id.clone()),
-            Some(given) if given == shown => Ok(old.policy_id.clone()),
+            Some(given)
+                if given == shown
+                    && (given.is_empty()
+                        || !switches.staging_policy_is_looked_up
+                        || self.policies.contains_key(given)) =>
+            {
+                Ok(old.policy_id.clone())
+            }
             Some("") if listing.is_none() => Ok(String::new()),
             Some(given) if !given.is_empty() && !self.policies.contains_key(given) => {
                 Err(no_such_policy())
