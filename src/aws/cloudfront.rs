@@ -63,7 +63,6 @@ pub struct Reading {
     pub distribution: Distribution,
     /// When its configuration was last changed.
     pub modified_at: Option<Timestamp>,
-    /// Its `Comment`.
     pub comment: String,
 }
 

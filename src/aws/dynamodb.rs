@@ -29,7 +29,6 @@ pub const KEY: &str = "pk";
 /// A value of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Text (`S`).
     Text(String),
     /// A whole number (`N`).
     Number(i64),
@@ -71,7 +70,6 @@ impl Item {
         })
     }
 
-    /// A number.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<i64> {
         match self.0.get(name)? {
@@ -204,7 +202,6 @@ impl Intercept for FeelPulse {
     }
 }
 
-/// One table.
 #[derive(Clone, Debug)]
 pub struct Table {
     client: aws_sdk_dynamodb::Client,

@@ -72,7 +72,6 @@ pub enum EditError {
     /// The element does not hold what was decided upon.
     #[error("the configuration's {element} is not {expected:?}")]
     Wrong {
-        /// The element.
         element: &'static str,
         /// What it should hold.
         expected: String,

@@ -20,7 +20,6 @@ use crate::domain::error_class::{Conflict, ErrorClass};
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.happened())]
 pub struct AwsError {
-    /// The API operation.
     pub operation: &'static str,
     /// What it means.
     pub class: ErrorClass,

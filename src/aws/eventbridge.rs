@@ -20,10 +20,8 @@ pub const MAX_ENTRIES: usize = 10;
 /// entry size"), and so the most that one may have.
 pub const MAX_BYTES: usize = 256 * 1024;
 
-/// A rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Its ARN.
     pub arn: String,
     /// It is not disabled.
     pub enabled: bool,
@@ -51,9 +49,7 @@ pub struct RuleTarget {
 pub struct Event {
     /// The bus, by name or ARN.
     pub bus: String,
-    /// `source`.
     pub source: String,
-    /// `detail-type`.
     pub detail_type: String,
     /// `detail`, a JSON object.
     pub detail: String,

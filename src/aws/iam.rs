@@ -40,14 +40,12 @@ impl Question {
 pub struct Decision {
     /// Its ARN.
     pub resource: String,
-    /// The verdict.
     pub verdict: Verdict,
 }
 
 /// Whether it is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is.
     Allowed,
     /// It may be: these condition keys decide, and the simulator was not told of them.
     Depends(Vec<String>),

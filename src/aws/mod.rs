@@ -81,9 +81,7 @@ const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 /// The clients of everything that a cleanup looks at and changes.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// CloudFront.
     pub cloudfront: cloudfront::CloudFront,
-    /// SSM Parameter Store.
     pub ssm: ssm::ParameterStore,
     /// CodePipeline, which a cleanup only asks.
     pub codepipeline: codepipeline::CodePipeline,

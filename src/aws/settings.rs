@@ -32,16 +32,13 @@ const SERVICES: [&str; 8] = [
 /// What the command line asks for, before the environment and the profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// `--profile`.
     pub profile: Option<String>,
-    /// `--region`.
     pub region: Option<String>,
 }
 
 /// A value, and who says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// The value.
     pub value: String,
     /// A variable, an option, or a key of the profile.
     pub from: String,

@@ -26,7 +26,6 @@ pub struct Message {
     pub message_id: String,
     /// Belongs to this receive; an older one may no longer delete the message.
     pub receipt_handle: String,
-    /// The body.
     pub body: String,
     /// How often the message was received, this time included. From 1.
     pub receive_count: u32,
@@ -75,7 +74,6 @@ pub fn beside(url: &str, arn: &str) -> String {
     }
 }
 
-/// The queue.
 #[derive(Clone, Debug)]
 pub struct Queue {
     clients: Clients,
@@ -224,12 +222,8 @@ impl Queue {
             request = request.entries(entry);
         }
         let output = request.send().await.map_err(from_sdk(OPERATION))?;
-        let confirmed = output
-            .successful
-            .into_iter()
-            .map(|entry| entry.id)
-            .collect();
-        Ok(results(OPERATION, entries.len(), &confirmed, output.failed))
+        let confirmed = output.successful.into_iter().map(|entry| entry.id);
+        Ok(results(OPERATION, entries.len(), confirmed, output.failed))
     }
 
     /// Sends a message (SendMessage).
@@ -268,15 +262,11 @@ impl Queue {
             request = request.entries(entry);
         }
         let output = request.send().await.map_err(from_sdk(OPERATION))?;
-        let confirmed = output
-            .successful
-            .into_iter()
-            .map(|entry| entry.id)
-            .collect();
+        let confirmed = output.successful.into_iter().map(|entry| entry.id);
         Ok(results(
             OPERATION,
             receipt_handles.len(),
-            &confirmed,
+            confirmed,
             output.failed,
         ))
     }
@@ -290,9 +280,10 @@ fn entry_id(index: usize) -> String {
 fn results(
     operation: &'static str,
     entries: usize,
-    confirmed: &HashSet<String>,
+    confirmed: impl Iterator<Item = String>,
     failed: Vec<BatchResultErrorEntry>,
 ) -> BatchResult {
+    let confirmed: HashSet<String> = confirmed.collect();
     let mut failed: BTreeMap<_, _> = failed
         .into_iter()
         .map(|entry| (entry.id.clone(), entry))

@@ -17,11 +17,9 @@ use super::terminal::{self, Style, describe, moment, print, print_json};
 use super::width::Width;
 use super::{FATAL, open_job, plan};
 use crate::aws::cloudfront::Reading;
-use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
 use crate::domain::binding::Slot;
 use crate::domain::history::{self, State, usual_propagation};
-use crate::domain::lease_terms::Terms;
 use crate::domain::targets::Mode;
 use crate::domain::targets::lookup::Named;
 use crate::ledger::{Ledger, Unfinished};
@@ -30,7 +28,6 @@ use crate::reconcile::accounts::Accounts;
 use crate::reconcile::dry_run::{End, Forecast, Found, look};
 use crate::reconcile::{Done, Ended, Refused};
 use crate::runtime::clock::Clock;
-use crate::runtime::programs::Processes;
 use crate::runtime::stop::{Stop, StopReason};
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::{Milestone, What};
@@ -274,21 +271,11 @@ fn confirmed(order: &Order) -> anyhow::Result<bool> {
 
 fn by_hand(setup: &Setup, accounts: Accounts, ledger: Arc<dyn Ledger>) -> ByHand {
     ByHand {
-        reconciler: daemon::reconciler(
-            &setup.config,
-            accounts,
-            Arc::clone(&ledger),
-            Arc::clone(&setup.telemetry),
-            Arc::new(Processes),
-            setup.clock.clone(),
-        ),
+        reconciler: setup.reconciler(accounts, Arc::clone(&ledger)),
         ledger,
         targets: Arc::new(setup.config.targets.clone()),
         clock: setup.clock.clone(),
-        terms: Terms {
-            visibility_timeout: setup.config.queue.visibility_timeout,
-            heartbeat_interval: setup.config.queue.heartbeat_interval,
-        },
+        terms: setup.config.queue.terms(),
     }
 }
 
@@ -376,26 +363,29 @@ struct Verdict {
     detail: String,
 }
 
+impl Verdict {
+    fn new(clean: bool, code: &str, detail: String) -> Self {
+        Self {
+            clean,
+            code: code.to_owned(),
+            detail,
+        }
+    }
+}
+
 async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, halfway: &str) -> Verdict {
     let staging = &order.staging_id;
     let ended = match cleaned {
         Cleaned::Before(outcome) => {
-            return Verdict {
-                clean: true,
-                code: outcome.code().to_owned(),
-                detail: format!("{staging} was taken down before; nothing was changed."),
-            };
+            let detail = format!("{staging} was taken down before; nothing was changed.");
+            return Verdict::new(true, outcome.code(), detail);
         }
         Cleaned::Elsewhere { until } => {
-            return Verdict {
-                clean: false,
-                code: "leased_elsewhere".to_owned(),
-                detail: format!(
-                    "{staging} is being taken down elsewhere; should that have been \
-                     killed, try again after {}",
-                    moment(until)
-                ),
-            };
+            let detail = format!(
+                "{staging} is being taken down elsewhere; should that have been killed, try again after {}",
+                moment(until)
+            );
+            return Verdict::new(false, "leased_elsewhere", detail);
         }
         Cleaned::Ran(ended) => ended,
     };
@@ -450,11 +440,7 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, halfway: &str) 
             format!("{}; failed {halfway}", failure.detail()),
         ),
     };
-    Verdict {
-        clean,
-        code: code.to_owned(),
-        detail,
-    }
+    Verdict::new(clean, code, detail)
 }
 
 /// The job of the target's pipeline that somebody works on now: the parameter may say `deleted` already.

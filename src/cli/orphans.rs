@@ -19,18 +19,15 @@ use super::terminal::{
 use super::usage::duration;
 use super::width::Width;
 use super::{FATAL, Invocation, history, json};
-use crate::daemon;
 use crate::daemon::signals::{Request, Requests};
 use crate::domain::decision::Orphan;
 use crate::domain::executions::MIN_AGE;
-use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{Access, Neighbour, Parameters};
 use crate::domain::words::counted;
 use crate::ledger::{LedgerError, OpenError};
 use crate::ops::orphans::{
     QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge, removed_by,
 };
-use crate::runtime::programs::Processes;
 use crate::runtime::stop::{Stop, StopReason};
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::{Milestone, What};
@@ -217,7 +214,6 @@ fn tell(milestone: &Milestone) {
 
 /// What takes orphans down, as the daemon would take down what a rejection left.
 async fn remover(setup: &Arc<Setup>, survey: Survey, tasks: &Tasks) -> anyhow::Result<Remover> {
-    let config = &setup.config;
     let reader = Arc::clone(setup);
     let access = Access {
         role: None,
@@ -228,24 +224,14 @@ async fn remover(setup: &Arc<Setup>, survey: Survey, tasks: &Tasks) -> anyhow::R
         neighbours: neighbours(&survey, &access).await?,
         access,
         survey,
-        reconciler: daemon::reconciler(
-            config,
-            setup.accounts(tasks),
-            Arc::clone(&ledger),
-            Arc::clone(&setup.telemetry),
-            Arc::new(Processes),
-            setup.clock.clone(),
-        ),
+        reconciler: setup.reconciler(setup.accounts(tasks), Arc::clone(&ledger)),
         ledger,
         records: Arc::new(move || {
             let reader = Arc::clone(&reader);
             async move { reader.history().await }.boxed()
         }),
         clock: setup.clock.clone(),
-        terms: Terms {
-            visibility_timeout: config.queue.visibility_timeout,
-            heartbeat_interval: config.queue.heartbeat_interval,
-        },
+        terms: setup.config.queue.terms(),
     })
 }
 

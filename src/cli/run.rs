@@ -128,7 +128,7 @@ async fn serve(
 
     let stop = CancellationToken::new();
     let running = daemon.run(stop.clone(), drain);
-    let answering = answer_how_it_is(&config, &daemon);
+    let answering = serve_health(&config, &daemon);
     tokio::pin!(running, answering);
     let mut systemd = Systemd::from_environment();
     let mut current = config.clone();
@@ -163,7 +163,7 @@ async fn serve(
 }
 
 /// Answers those who ask for the daemon's health, for ever. It works without that, too.
-async fn answer_how_it_is(config: &Config, daemon: &Daemon) {
+async fn serve_health(config: &Config, daemon: &Daemon) {
     let address = Address::of(config);
     let fresh = health::freshness(config.queue.wait_time, RECEIVE_MARGIN);
     let mut failed = false;

@@ -12,8 +12,10 @@ use crate::daemon;
 use crate::domain::history::Record;
 use crate::domain::targets::lookup::{self, Home, Named, Wanted};
 use crate::ledger::{DynamoDbLedger, EmbeddedLedger, Ledger, LedgerError, OpenError, Store};
+use crate::reconcile::Reconciler;
 use crate::reconcile::accounts::Accounts;
 use crate::runtime::clock::Clock;
+use crate::runtime::programs::Processes;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::Telemetry;
 
@@ -185,7 +187,19 @@ impl Setup {
 
     /// The accounts that jobs work in. What is done there beside them belongs to `tasks`.
     pub(super) fn accounts(&self, tasks: &Tasks) -> Accounts {
-        daemon::accounts(&self.config, &self.connector, &self.telemetry, tasks)
+        daemon::accounts(&self.config, &self.connector, tasks)
+    }
+
+    /// What carries out jobs, as the daemon would.
+    pub(super) fn reconciler(&self, accounts: Accounts, ledger: Arc<dyn Ledger>) -> Reconciler {
+        daemon::reconciler(
+            &self.config,
+            accounts,
+            ledger,
+            Arc::clone(&self.telemetry),
+            Arc::new(Processes),
+            self.clock.clone(),
+        )
     }
 
     /// That there is no file of the ledger yet, where it is one.

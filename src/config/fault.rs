@@ -8,11 +8,8 @@ use std::path::PathBuf;
 pub enum Place {
     /// At a line and a column of the file, both counted from one; columns in characters.
     At {
-        /// The configuration file.
         file: PathBuf,
-        /// The line.
         line: usize,
-        /// The column.
         column: usize,
     },
     /// The file as a whole: something is missing, or the file cannot be read.
@@ -26,7 +23,6 @@ pub enum Place {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it is.
     pub place: Place,
     /// The dotted key it is about; `None` where it is about the file.
     pub key: Option<String>,

@@ -29,6 +29,7 @@ pub use self::fault::{Fault, Faults, Place};
 pub use self::variables::without_effect;
 
 use crate::domain::arn::Arn;
+use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{Mode, Targets};
 use crate::telemetry::MetricsDetail;
 use crate::telemetry::logging::LogFormat;
@@ -148,6 +149,17 @@ pub struct Queue {
     pub heartbeat_interval: Duration,
     /// How many jobs work at once: 1 to 1000. Ten times as many messages may wait.
     pub max_in_flight: usize,
+}
+
+impl Queue {
+    /// How the leases of messages and of jobs are kept.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            visibility_timeout: self.visibility_timeout,
+            heartbeat_interval: self.heartbeat_interval,
+        }
+    }
 }
 
 /// When a cleanup begins, and how propagation is waited for.

@@ -63,7 +63,6 @@ use tracing::{info, warn};
 use crate::aws::sqs::Queue;
 use crate::config::Config;
 use crate::domain::error_class::ErrorClass;
-use crate::domain::lease_terms::Terms;
 use crate::domain::targets::{NotAtHome, Targets};
 use crate::ledger::{Ledger, LedgerError};
 use crate::notify::Notifier;
@@ -113,10 +112,7 @@ impl Consumer {
     #[must_use]
     pub fn new(parts: Parts, config: Config) -> Arc<Self> {
         let config = Arc::new(config);
-        let terms = Terms {
-            visibility_timeout: config.queue.visibility_timeout,
-            heartbeat_interval: config.queue.heartbeat_interval,
-        };
+        let terms = config.queue.terms();
         let (telemetry, tasks) = (Arc::clone(&parts.telemetry), parts.tasks.clone());
         let leases = Leases::new(parts.queue.clone(), terms, telemetry, tasks);
         let intake = Arc::new(Intake::new(Arc::clone(&config)));
@@ -271,7 +267,7 @@ impl Consumer {
     }
 }
 
-fn backoff(config: &Config) -> Backoff {
+pub(crate) fn backoff(config: &Config) -> Backoff {
     Backoff {
         initial: config.retry.initial_backoff,
         max: config.retry.max_backoff,

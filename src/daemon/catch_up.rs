@@ -34,7 +34,6 @@ use crate::domain::verdict::{Cause, Verdict, judge};
 /// Which approvals of a pipeline are looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Approvals<'a> {
-    /// The pipeline.
     pub pipeline: &'a PipelineArn,
     /// The stage that holds them; any, if there is none.
     pub stage: Option<&'a str>,

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::aws::identity::Identity;
 use crate::aws::{AwsError, Connector};
 use crate::config::Config;
-use crate::consumer::{Consumer, Parts};
+use crate::consumer::{self, Consumer, Parts};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::targets::NotAtHome;
 use crate::ledger::{Ledger, Outbox, Store};
@@ -25,7 +25,6 @@ use crate::notify::Notifier;
 use crate::reconcile::accounts::Accounts;
 use crate::reconcile::watch::pace::Pace;
 use crate::reconcile::{Reconciler, Settings};
-use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Failing;
 use crate::runtime::programs::Programs;
@@ -71,7 +70,6 @@ pub enum CannotStart {
     /// SQS does not know the queue.
     #[error("there is no queue {queue_url}; check queue.url, the region and the account")]
     NoSuchQueue {
-        /// The queue's URL.
         queue_url: String,
         /// What SQS says.
         source: AwsError,
@@ -84,23 +82,12 @@ pub enum CannotStart {
 /// The accounts that the jobs of a configuration work in. What is done there beside the jobs belongs to
 /// `tasks`.
 #[must_use]
-pub fn accounts(
-    config: &Config,
-    connector: &Connector,
-    telemetry: &Arc<Telemetry>,
-    tasks: &Tasks,
-) -> Accounts {
+pub fn accounts(config: &Config, connector: &Connector, tasks: &Tasks) -> Accounts {
     let pace = Pace {
         min: config.cleanup.poll_interval_min,
         max: config.cleanup.poll_interval_max,
     };
-    Accounts::new(
-        connector.clone(),
-        &config.queue.url,
-        pace,
-        Arc::clone(telemetry),
-        tasks.clone(),
-    )
+    Accounts::new(connector.clone(), &config.queue.url, pace, tasks.clone())
 }
 
 /// What carries out the jobs of a configuration.
@@ -115,10 +102,7 @@ pub fn reconciler(
 ) -> Reconciler {
     let settings = Settings {
         propagation_timeout: config.cleanup.propagation_timeout,
-        backoff: Backoff {
-            initial: config.retry.initial_backoff,
-            max: config.retry.max_backoff,
-        },
+        backoff: consumer::backoff(config),
         grace_period: config.shutdown.grace_period,
         verify: config
             .verify
@@ -161,7 +145,7 @@ impl Daemon {
         let ledger: Arc<dyn Ledger> = store.clone();
         let outbox: Arc<dyn Outbox> = store;
         let tasks = Tasks::default();
-        let accounts = accounts(&config, connector, &telemetry, &tasks);
+        let accounts = accounts(&config, connector, &tasks);
         let notifier = Notifier::new(
             &config.notify,
             connector,
@@ -290,7 +274,7 @@ impl Daemon {
             () = self.write_metrics() => {}
             () = self.prune_ledger() => {}
             () = self.finish_jobs() => {}
-            () = self.learn_redrive(max_receives.is_none()) => {}
+            () = self.refresh_redrive_policy(max_receives.is_none()) => {}
         }
         let gauges = self.consumer.gauges();
         // Jobs that have not ended have used up the grace period.
@@ -362,7 +346,7 @@ impl Daemon {
 
     /// Asks the queue again when its messages become dead letters: its redrive policy may be changed, or the queue
     /// did not answer at first.
-    async fn learn_redrive(&self, soon: bool) {
+    async fn refresh_redrive_policy(&self, soon: bool) {
         let mut next = if soon { SOON } else { PRUNE_INTERVAL };
         loop {
             tokio::time::sleep(next).await;

@@ -45,7 +45,6 @@ impl Assignment {
         &self.rejection.key
     }
 
-    /// The pipeline execution's id.
     #[must_use]
     pub fn execution_id(&self) -> &str {
         &self.rejection.execution_id

@@ -36,7 +36,6 @@ pub enum Scope {
 pub struct Question<'a> {
     /// The execution that the job is about: its own actions do not count.
     pub execution_id: Option<&'a str>,
-    /// The approval's stage.
     pub approval_stage: Option<&'a str>,
     /// The one stage that deploys, where the target names it.
     pub deploy_stage: Option<&'a str>,
@@ -49,7 +48,6 @@ pub struct Question<'a> {
 /// An execution that is at work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Busy {
-    /// The execution.
     pub execution_id: String,
     /// The stage in which it is at work.
     pub stage: String,
@@ -75,7 +73,6 @@ impl Busy {
 pub struct Activities {
     /// Its stages, in their order.
     pub stages: Vec<Stage>,
-    /// Its mode.
     pub mode: Mode,
     /// Of a pipeline in [`Mode::Parallel`], the newest actions of all executions.
     pub newest: Vec<Attempt>,

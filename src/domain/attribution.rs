@@ -79,7 +79,6 @@ pub struct Evidence<'a> {
 /// A staging distribution of A.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnStaging {
-    /// Its id.
     pub id: String,
     /// The last version of the parameter that names it and is A's.
     pub version: i64,
@@ -133,7 +132,6 @@ pub enum Undecidable {
         own: String,
         /// The other's action.
         other: String,
-        /// The other execution.
         execution_id: String,
     },
     /// No write is A's, although A ran something that could deploy.
@@ -145,7 +143,6 @@ pub enum Undecidable {
     NotWritten {
         /// What the slot holds.
         value: String,
-        /// Who wrote it.
         by: String,
     },
     /// The history does not reach back to A's first candidate.
@@ -162,7 +159,6 @@ pub enum Undecidable {
 /// Whose a write is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Writer {
-    /// A's.
     Own,
     /// Not A's: of this execution, where that is known.
     Other(Option<String>),

@@ -24,7 +24,6 @@ pub const DELETED: &str = "deleted";
 /// What a job is bound to from its first claim on, through every restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
-    /// The production distribution.
     pub production_id: String,
     /// The staging distribution that the rejected execution made.
     pub staging_id: String,
@@ -81,7 +80,6 @@ pub struct Evidence {
 /// A further staging distribution of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staged {
-    /// Its id.
     pub id: String,
     /// As [`Binding::staging_domain`].
     pub domain: Option<String>,
@@ -118,9 +116,7 @@ pub struct Subject {
     pub execution_id: String,
     /// The approval's attempt.
     pub action_execution_id: Option<String>,
-    /// The approval's stage.
     pub stage: String,
-    /// The approval's action.
     pub action: String,
     /// When the event was emitted. Milliseconds since the Unix epoch.
     pub rejected_at_ms: i64,
@@ -272,7 +268,6 @@ impl Binding {
 /// One version of an SSM parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterVersion {
-    /// The value.
     pub value: String,
     /// The version's number, from 1.
     pub version: i64,
@@ -303,7 +298,6 @@ impl Form {
 /// A version of a parameter, and who wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterChange {
-    /// The version.
     pub version: ParameterVersion,
     /// The ARN of whoever wrote it (`LastModifiedUser`).
     pub by: Option<String>,

@@ -62,7 +62,6 @@ pub struct Event {
 /// asks for the wrong kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// The pipeline.
     pub pipeline: PipelineArn,
     /// The stage, where the event is about a stage.
     pub stage: Option<String>,
@@ -127,13 +126,11 @@ pub struct Rejection {
     pub key: JobKey,
     /// The pipeline, with its account and region.
     pub pipeline: PipelineArn,
-    /// The pipeline execution's id.
     pub execution_id: String,
     /// The id of the approval action's execution; older events carry none.
     pub action_execution_id: Option<String>,
     /// The stage that holds the approval.
     pub stage: String,
-    /// The approval action.
     pub action: String,
     /// When the rejected approval began to wait; for older events, which carry no start time, when
     /// the event was emitted. The staging parameter's value as of this moment is the job's.

@@ -29,9 +29,7 @@ pub struct Seen {
 pub enum Status {
     /// It runs, or waits for a reviewer.
     InProgress,
-    /// It failed.
     Failed,
-    /// It succeeded.
     Succeeded,
     /// It was abandoned, stopped, superseded or skipped.
     Ended,
@@ -44,17 +42,12 @@ pub enum Status {
 /// One run of one action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// The pipeline execution.
     pub execution_id: String,
     /// The action execution's id.
     pub id: Option<String>,
-    /// The stage.
     pub stage: String,
-    /// The action.
     pub action: String,
-    /// Its category.
     pub category: Category,
-    /// Its status.
     pub status: Status,
     /// When it began.
     pub started_at: Option<Timestamp>,
@@ -64,7 +57,6 @@ pub struct Attempt {
     pub by: Option<String>,
     /// CodePipeline's summary of its result, or the reviewer's comment.
     pub summary: Option<String>,
-    /// The code of its error.
     pub error_code: Option<String>,
     /// The id that the action's provider gave it; of CodeBuild `PROJECT:UUID`.
     pub external_id: Option<String>,
@@ -103,20 +95,17 @@ pub(crate) fn at_work(status: Status, updated_at: Option<Timestamp>, now: Timest
 /// A stage of the pipeline as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// Its name.
     pub name: String,
     /// The execution that was in it last, and the stage's status for it.
     pub latest: Option<(String, Status)>,
     /// The executions that wait to enter it.
     pub inbound: Vec<String>,
-    /// Its actions.
     pub actions: Vec<StageAction>,
 }
 
 /// An action of a stage as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageAction {
-    /// Its name.
     pub name: String,
     /// The id of its latest execution.
     pub id: Option<String>,
@@ -141,9 +130,7 @@ pub enum Mode {
 /// One execution of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
-    /// Its id.
     pub id: String,
-    /// Its status.
     pub status: Status,
     /// When it began.
     pub started_at: Option<Timestamp>,

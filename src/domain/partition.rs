@@ -3,7 +3,6 @@
 //! Source: `partitions.json` of the AWS SDKs (region patterns and DNS suffixes); "Amazon SQS endpoints and
 //! quotas" and "Interface VPC endpoints for Amazon SQS" for the hosts.
 
-/// One partition.
 struct Partition {
     id: &'static str,
     /// How the codes of its regions begin; of `aws`, which has many, nothing.

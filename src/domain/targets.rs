@@ -48,7 +48,6 @@ use self::template::{OF_THE_EVENT, Template, Values, check_parameter_name};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// It is.
     #[default]
     Act,
     /// It is only told what would be.

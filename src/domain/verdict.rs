@@ -30,7 +30,6 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Whether a rejection still stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does.
     Stands,
     /// It does, and nobody rejected: the approval was not given in time.
     Expired {
@@ -102,7 +101,6 @@ pub enum Doubt {
     /// The pipeline has no such stage, or nothing was in it.
     #[error("CodePipeline shows nothing of the approval's stage")]
     NoSuchStage,
-    /// The stage has not failed.
     #[error("CodePipeline does not say that the approval's stage failed")]
     StageNotFailed,
 }

@@ -3,11 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | `notice` | what is told of which end, and in which words |
-//! | `courier` | carries notices to one outlet until each is taken |
-//! | `outlet` | the event bus, and the program |
+//! | `dispatcher` | carries notices to one sink until each is taken |
+//! | `sink` | the event bus, and the program |
 //!
 //! **Guarantees.** At least once: a notice is in the ledger before the end that it tells of is (the job is
-//! recorded as done, or the message given back), and leaves it when every outlet has taken it. What a
+//! recorded as done, or the message given back), and leaves it when every sink has taken it. What a
 //! crash leaves is sent at the next start. Nothing here blocks or fails a job: a ledger that does not take
 //! a notice is logged, and the notice is carried from memory alone.
 //!
@@ -20,9 +20,9 @@
 //! **Not handled.** A message that becomes a dead letter because its last receiver died: nobody is left to
 //! tell. The alarm on the dead-letter queue does.
 
-mod courier;
+mod dispatcher;
 mod notice;
-mod outlet;
+mod sink;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -33,9 +33,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::{Instrument, warn};
 
-pub use courier::MAX_WAITING;
+pub use dispatcher::MAX_WAITING;
 pub use notice::{End, Notice, Run};
-pub use outlet::{DETAIL_TYPE, PROGRAM_TIMEOUT};
+pub use sink::{DETAIL_TYPE, PROGRAM_TIMEOUT};
 
 use crate::aws::Connector;
 use crate::config::Notify as Settings;
@@ -47,8 +47,8 @@ use crate::runtime::clock::Clock;
 use crate::runtime::programs::Programs;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::{Telemetry, chain};
-use courier::Courier;
-use outlet::{Bus, Outlet, Program};
+use dispatcher::Dispatcher;
+use sink::{Bus, Program, Sink};
 
 /// So many refusals and failures are remembered, so that each is told once.
 const MAX_TOLD: usize = 4096;
@@ -71,14 +71,14 @@ struct Inner {
     outbox: Arc<dyn Outbox>,
     clock: Clock,
     tasks: Tasks,
-    couriers: Vec<Arc<Courier>>,
+    dispatchers: Vec<Arc<Dispatcher>>,
     open: Arc<Open>,
-    /// Notices that every courier is done with, to be forgotten.
+    /// Notices that every dispatcher is done with, to be forgotten.
     settled: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
     told: Mutex<Told>,
 }
 
-/// The notices on their way: by id, how many couriers still have it; none, until the ledger has forgotten it.
+/// The notices on their way: by id, how many dispatchers still have it; none, until the ledger has forgotten it.
 #[derive(Default)]
 struct Open {
     notices: Mutex<BTreeMap<String, usize>>,
@@ -117,7 +117,6 @@ impl Told {
 /// A message that may have been received for the last time.
 #[derive(Clone, Copy, Debug)]
 pub struct LastReceive<'a> {
-    /// The message.
     pub message_id: &'a str,
     /// How often it was received, this time included.
     pub receive_count: u32,
@@ -146,28 +145,28 @@ impl Notifier {
         programs: Arc<dyn Programs>,
         tasks: Tasks,
     ) -> Self {
-        let mut outlets: Vec<Box<dyn Outlet>> = Vec::new();
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         if !settings.event_bus.is_empty() {
-            outlets.push(Box::new(Bus {
+            sinks.push(Box::new(Bus {
                 events: connector.events(settings.region()),
                 bus: settings.event_bus.clone(),
                 source: settings.source.clone(),
             }));
         }
         if let Some((path, arguments)) = settings.program.split_first() {
-            outlets.push(Box::new(Program {
+            sinks.push(Box::new(Program {
                 programs,
                 path: path.into(),
                 arguments: arguments.to_vec(),
                 telemetry,
             }));
         }
-        if outlets.is_empty() {
+        if sinks.is_empty() {
             return Self::default();
         }
         let open: Arc<Open> = Arc::default();
         let (sender, receiver) = mpsc::unbounded_channel();
-        let couriers = outlets.into_iter().map(|outlet| {
+        let dispatchers = sinks.into_iter().map(|sink| {
             let (open, sender) = (Arc::clone(&open), sender.clone());
             let done = Box::new(move |id: &str| {
                 let mut open = open.notices.lock();
@@ -181,15 +180,15 @@ impl Notifier {
                     let _ = sender.send(id.to_owned());
                 }
             });
-            Arc::new(Courier::new(outlet, done))
+            Arc::new(Dispatcher::new(sink, done))
         });
-        let couriers = couriers.collect();
+        let dispatchers = dispatchers.collect();
         Self(
             Some(Arc::new(Inner {
                 outbox,
                 clock,
                 tasks,
-                couriers,
+                dispatchers,
                 open,
                 settled: Mutex::new(Some(receiver)),
                 told: Mutex::default(),
@@ -304,7 +303,7 @@ impl Notifier {
             return std::future::pending().await;
         };
         let settled = inner.settled.lock().take();
-        let carry = futures_util::future::join_all(inner.couriers.iter().map(|it| it.carry()));
+        let carry = futures_util::future::join_all(inner.dispatchers.iter().map(|it| it.carry()));
         tokio::join!(carry, self.take_up(), inner.forget(settled));
     }
 
@@ -356,14 +355,14 @@ impl Inner {
         if open.contains_key(&notice.id) {
             return false;
         }
-        open.insert(notice.id.clone(), self.couriers.len());
+        open.insert(notice.id.clone(), self.dispatchers.len());
         true
     }
 
     fn hand(&self, notice: Notice) {
         let notice = Arc::new(notice);
-        for courier in &self.couriers {
-            courier.hand(&notice);
+        for dispatcher in &self.dispatchers {
+            dispatcher.hand(&notice);
         }
     }
 

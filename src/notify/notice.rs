@@ -71,7 +71,6 @@ pub enum End {
         reason: &'static str,
         /// The same in words, where there is more to say.
         detail: Option<String>,
-        /// The message.
         message_id: String,
         /// How often it was received.
         receive_count: u32,
@@ -85,7 +84,6 @@ pub enum End {
 pub struct Run {
     /// Which run of the job it was.
     pub number: i64,
-    /// How long it took.
     pub took: Option<Duration>,
 }
 

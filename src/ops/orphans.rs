@@ -66,7 +66,6 @@ pub struct Past {
 pub enum Verdict {
     /// Nobody owns it.
     Orphan,
-    /// It is kept.
     Kept(Reason),
 }
 
@@ -75,16 +74,10 @@ pub enum Verdict {
 pub enum Reason {
     /// A parameter names it.
     #[error("{parameter} names it")]
-    Named {
-        /// The parameter.
-        parameter: String,
-    },
+    Named { parameter: String },
     /// Its policy is attached.
     #[error("its policy is attached to {production_id}")]
-    Attached {
-        /// The production distribution.
-        production_id: String,
-    },
+    Attached { production_id: String },
     /// A job is bound to it.
     #[error("the open job {key} is bound to it")]
     Bound {

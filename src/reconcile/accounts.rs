@@ -21,7 +21,6 @@ use crate::reconcile::listing::SharedListing;
 use crate::reconcile::watch::Watcher;
 use crate::reconcile::watch::pace::Pace;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::Telemetry;
 
 /// How many accounts' clients are kept for later while nobody uses them. A client takes some 50 KB, and
 /// an account as a role sees it has four. Beyond that, a role is assumed again when it is needed.
@@ -41,7 +40,6 @@ struct Inner {
     home: Option<String>,
     session_name: String,
     pace: Pace,
-    telemetry: Arc<Telemetry>,
     tasks: Tasks,
     kept: Mutex<Kept>,
     /// The ARN of the daemon's own credentials, once it is known.
@@ -85,13 +83,7 @@ impl Accounts {
     /// Makes clients as they are needed. `queue_url` is what the daemon consumes: roles are assumed in
     /// its name.
     #[must_use]
-    pub fn new(
-        connector: Connector,
-        queue_url: &str,
-        pace: Pace,
-        telemetry: Arc<Telemetry>,
-        tasks: Tasks,
-    ) -> Self {
+    pub fn new(connector: Connector, queue_url: &str, pace: Pace, tasks: Tasks) -> Self {
         Self(Arc::new(Inner {
             connector,
             home: queue_url
@@ -101,7 +93,6 @@ impl Accounts {
                 .map(str::to_owned),
             session_name: session_name(queue_url),
             pace,
-            telemetry,
             tasks,
             kept: Mutex::default(),
             own_arn: tokio::sync::OnceCell::new(),
@@ -172,12 +163,7 @@ impl Accounts {
                     None => inner.connector.own(),
                 };
                 let cloudfront = principal.cloudfront(&access.region);
-                let watcher = Watcher::new(
-                    cloudfront.clone(),
-                    inner.pace,
-                    Arc::clone(&inner.telemetry),
-                    inner.tasks.clone(),
-                );
+                let watcher = Watcher::new(cloudfront.clone(), inner.pace, inner.tasks.clone());
                 (principal, cloudfront, watcher, Arc::default())
             }
         };
@@ -243,25 +229,21 @@ mod tests {
 
     use super::*;
     use crate::runtime::clock::Clock;
+    use crate::telemetry::Telemetry;
 
     #[test]
     fn what_is_kept_is_bounded_and_what_is_in_use_stays() {
         let clock = Clock::system();
         let telemetry = Arc::new(Telemetry::new(clock.clone()));
-        let connector = Connector::to_endpoint(
-            "http://127.0.0.1:9",
-            "us-east-1",
-            None,
-            &clock,
-            Arc::clone(&telemetry),
-        );
+        let connector =
+            Connector::to_endpoint("http://127.0.0.1:9", "us-east-1", None, &clock, telemetry);
         let pace = Pace {
             min: Duration::from_secs(2),
             max: Duration::from_secs(15),
         };
         let url = "http://127.0.0.1:9/123456789012/a-queue-whose-name-is-as-long-as-names-may-be-\
                    which-is-eighty-characters-";
-        let accounts = Accounts::new(connector, url, pace, telemetry, Tasks::default());
+        let accounts = Accounts::new(connector, url, pace, Tasks::default());
         assert_eq!(accounts.0.session_name.len(), MAX_SESSION_NAME);
 
         let access = |n: usize| Access {

@@ -181,12 +181,7 @@ impl Run<'_> {
                 if failures >= CALL_TRIES {
                     return Err(error.into());
                 }
-                let delay = self.calls.delay(failures);
-                self.context.telemetry.emit(events::CallRetried {
-                    error: &error,
-                    delay,
-                });
-                self.calls.unless_stopped(tokio::time::sleep(delay)).await
+                self.calls.pause(&error, failures).await
             }
             _ => Err(error.into()),
         }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
+use tracing::info;
 
 use super::run::Run;
 use super::{Ended, Failure, Halt};
@@ -28,7 +29,6 @@ use crate::domain::refusal::{Place, Which};
 use crate::domain::targets::Neighbour;
 use crate::domain::verdict::{self, Doubt};
 use crate::ledger::Bound;
-use crate::telemetry::events;
 
 /// An attribution, and what it goes by.
 pub(super) struct Attributed {
@@ -364,13 +364,14 @@ impl Run<'_> {
                 return Ok(self.refuse(Refusal::StagingNotWrittenByExecution, detail));
             }
         }
-        self.context.telemetry.emit(events::NothingToClean {
-            parameter: &self.parameters.staging,
-            owner: match why {
+        info!(
+            parameter = self.parameters.staging,
+            owner.execution.id = match why {
                 WhyNothing::RanNothing => None,
                 WhyNothing::SlotOf(execution_id) => Some(execution_id),
             },
-        });
+            "the rejected execution made no staging distribution"
+        );
         Ok(Ended::from(Outcome::AlreadyClean).into())
     }
 

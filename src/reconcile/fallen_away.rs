@@ -4,10 +4,11 @@
 //! **Guarantees.** What the record withdrew is named again where the rejection falls away, as long as no change of
 //! CloudFront has taken effect. Where a job is refused, which may pass, it is not: the words say that it is withdrawn.
 
+use tracing::warn;
+
 use super::run::Run;
 use super::{Done, Ended, Halt, Refused};
 use crate::domain::decision::{Progress, Refusal};
-use crate::telemetry::events;
 
 impl Run<'_> {
     /// The rejection does not stand any more. What the record withdrew is named again, as long as nothing of
@@ -32,10 +33,10 @@ impl Run<'_> {
             },
             self.left().join(", ")
         );
-        self.context.telemetry.emit(events::LeftHalfway {
-            outcome,
-            detail: &detail,
-        });
+        warn!(
+            outcome = outcome.code(),
+            detail, "the rejection fell away half way"
+        );
         self.binding.evidence.left = Some(detail.clone());
         // For `history`; whether it can be kept, the end of the job tells.
         let _ = self.try_store().await;

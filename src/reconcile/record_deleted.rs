@@ -11,6 +11,8 @@
 //! **Not guaranteed.** That anyone puts a value back whose covering no ledger knows of: the ledger
 //! was lost, or the process that resumes has another one.
 
+use tracing::warn;
+
 use super::run::Run;
 use super::{Ended, Failure, Halt};
 use crate::aws::AwsError;
@@ -19,7 +21,6 @@ use crate::domain::binding::{DELETED, Form, ParameterChange, ParameterVersion, S
 use crate::domain::decision::{Observed, Owner, owner};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::refusal::Refusal;
-use crate::telemetry::events;
 
 impl Run<'_> {
     /// Writes `deleted` to the staging parameter, whose version `read` holds our staging distribution's id;
@@ -203,10 +204,11 @@ impl Run<'_> {
             }
             Err(error) => return Err(error.into()),
         }
-        self.context.telemetry.emit(events::ParameterRestored {
-            parameter: name,
-            value: &id,
-        });
+        warn!(
+            parameter = name,
+            value = id,
+            "staging distribution named again: the rejection fell away"
+        );
         Ok(true)
     }
 
@@ -259,10 +261,12 @@ impl Run<'_> {
             let turn = ssm.change_turn().await?;
             ssm.overwrite(name, theirs, form, turn).await?;
         }
-        self.context.telemetry.emit(events::ParameterRaced {
-            parameter: name,
-            restored: covered.then_some(theirs),
-        });
+        warn!(
+            parameter = name,
+            restored = covered.then_some(theirs),
+            "the staging parameter was written by someone else at the same moment; their value \
+             stands"
+        );
         Ok(())
     }
 }

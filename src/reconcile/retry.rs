@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::{Ended, Halt, Job, Reconciler};
 use crate::aws::AwsError;
 use crate::domain::error_class::{Conflict, ErrorClass};
-use crate::telemetry::events;
+use crate::telemetry::{chain, ms};
 
 /// Tries of one call within a job, each of which the SDK tries three times by itself. After that
 /// the message is released, so that the redrive policy can end what never ends by itself.
@@ -38,11 +40,17 @@ impl Calls<'_> {
         }
     }
 
-    /// The pause after so many failures in a row.
-    pub(super) fn delay(&self, failures: u32) -> Duration {
+    /// Waits after so many failures in a row, of which this is the last.
+    pub(super) async fn pause(&self, error: &AwsError, failures: u32) -> Result<(), Halt> {
         let backoff = self.context.settings.backoff;
         let delay = backoff.delay(failures, &mut fastrand::Rng::new());
-        delay.min(MAX_CALL_PAUSE)
+        let delay = delay.min(MAX_CALL_PAUSE);
+        warn!(
+            error = chain(error),
+            retry.in_ms = ms(delay),
+            "call failed; trying again"
+        );
+        self.unless_stopped(tokio::time::sleep(delay)).await
     }
 
     /// Makes a call, and again after a pause if it failed in a way that the next try may not.
@@ -67,12 +75,7 @@ impl Calls<'_> {
             if !again || failures == CALL_TRIES {
                 return Err(error.into());
             }
-            let delay = self.delay(failures);
-            self.context.telemetry.emit(events::CallRetried {
-                error: &error,
-                delay,
-            });
-            self.unless_stopped(tokio::time::sleep(delay)).await?;
+            self.pause(&error, failures).await?;
         }
     }
 }

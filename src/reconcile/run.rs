@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
+use tracing::info;
 
 use super::accounts::Account;
 use super::bind::complete;
@@ -25,7 +27,7 @@ use crate::domain::decision::{
 use crate::domain::history::{Kind, Note};
 use crate::domain::targets::Parameters;
 use crate::runtime::lasting::Lasting;
-use crate::telemetry::events;
+use crate::telemetry::{ms, report};
 
 /// One run of one job.
 pub(super) struct Run<'a> {
@@ -164,21 +166,22 @@ impl Run<'_> {
             None => {
                 self.rest("waiting_for_its_turn");
                 let production_id = &self.binding.production_id;
-                let telemetry = &self.context.telemetry;
-                let say = |since| {
-                    telemetry.emit(events::HeldForTurn {
-                        production_id,
-                        since,
-                    });
+                let say = |since: Option<Duration>| {
+                    info!(
+                        production.id = production_id,
+                        took_ms = since.map(ms),
+                        "held: another job has its turn at the production distribution"
+                    );
                 };
                 say(None);
                 let mut waiting = Lasting::begin();
                 let turn = waiting.until(turn, |took| say(Some(took)));
                 let turn = self.calls.unless_stopped(turn).await?;
-                telemetry.emit(events::TurnTaken {
-                    production_id,
-                    took: waiting.took(),
-                });
+                info!(
+                    production.id = production_id,
+                    took_ms = ms(waiting.took()),
+                    "the job has its turn"
+                );
                 self.go_on().await?;
                 Some(turn)
             }
@@ -223,10 +226,11 @@ impl Run<'_> {
             if !bound && !matches!(decision, Decision::Refuse(_)) {
                 complete(&mut self.binding, self.index, &observed);
                 self.hold_production().await?;
-                self.context.telemetry.emit(events::JobBound {
-                    production_id: &self.binding.production_id,
-                    staging_id: &self.binding.about(self.index).staging_id,
-                });
+                info!(
+                    production.id = self.binding.production_id,
+                    staging.id = &self.binding.about(self.index).staging_id,
+                    "bound"
+                );
                 bound = true;
             }
             if bound && let Some(read) = self.unknown_record(&observed) {
@@ -267,10 +271,12 @@ impl Run<'_> {
         if refusal == Refusal::ProductionDisabled {
             let trail = self.job.grant.trail();
             let news = trail.told.refusal(refusal.code());
-            self.context.telemetry.emit(events::ProductionSwitchedOff {
-                production_id: &binding.production_id,
+            report!(
                 news,
-            });
+                production.id = binding.production_id,
+                "production was switched off while this job ran; viewers get errors. The job takes no further \
+             step. Enable the distribution and find out who disabled it"
+            );
         }
         let detail = self.place().fence(refusal, &binding, observed);
         self.refuse(refusal, detail)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::info;
 
 use super::run::Run;
 use super::{Ended, Failure, Halt};
@@ -19,7 +20,7 @@ use crate::domain::history::Kind;
 use crate::reconcile::watch::{self, Until};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::lasting::Lasting;
-use crate::telemetry::events;
+use crate::telemetry::{events, fails, ms};
 
 /// Answers that contradict each other for longer are no lag, nor is a policy's use by nobody who is seen.
 const CONTRADICTS_AT_MOST: Duration = Duration::from_secs(10 * 60);
@@ -130,11 +131,14 @@ impl Run<'_> {
             })
             .into());
         }
-        self.context.telemetry.emit(events::EvidenceContradicts {
-            staging_id: &staging_id,
-            contradiction: &contradiction,
+        fails!(
+            warn,
             phase,
-        });
+            staging.id = staging_id,
+            found = contradiction.to_string(),
+            "CloudFront's answers contradict each other: by one there is no such staging distribution; nothing \
+             is taken for done"
+        );
         self.job.activity.set(Wait::Evidence.name());
         self.pause().await
     }
@@ -142,7 +146,10 @@ impl Run<'_> {
     /// The evidence does not contradict itself, or not any more.
     pub(super) fn evidence_agrees(&mut self) {
         if let Some(took) = self.patience.contradicted.over() {
-            self.context.telemetry.emit(events::EvidenceAgrees { took });
+            info!(
+                took_ms = ms(took),
+                "CloudFront's answers agree with each other again"
+            );
         }
     }
 
@@ -157,11 +164,14 @@ impl Run<'_> {
             let detail = self.place().policy_in_use(policy_id, &binding);
             return Err(self.refuse(Refusal::PolicyAttachedElsewhere, detail));
         }
-        self.context.telemetry.emit(events::PolicyInUse {
-            policy_id,
-            production_id: &binding.production_id,
+        fails!(
+            warn,
             phase,
-        });
+            policy.id = policy_id,
+            production.id = binding.production_id,
+            "the policy is in use, and production does not name it: detach it from the distribution that names \
+             it, such as the one that the production parameter named before"
+        );
         self.job.activity.set("policy_unused");
         self.pause().await
     }
@@ -169,7 +179,10 @@ impl Run<'_> {
     /// Something moved: the policy is not waited for any more.
     pub(super) fn policy_is_unused(&mut self) {
         if let Some(took) = self.patience.in_use.over() {
-            self.context.telemetry.emit(events::PolicyUnused { took });
+            info!(
+                took_ms = ms(took),
+                "the policy that was in use is not waited for any more"
+            );
         }
     }
 

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
+use tracing::info;
 
 use crate::aws::AwsError;
 use crate::aws::cloudfront::{CloudFront, Sighting};
@@ -31,7 +32,7 @@ use crate::runtime::activity::Activity;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::lasting::Failing;
 use crate::runtime::tasks::Tasks;
-use crate::telemetry::{Telemetry, events};
+use crate::telemetry::{chain, fails, ms};
 use looks::{Ask, Looks, Waiting};
 pub use until::Until;
 
@@ -46,7 +47,6 @@ pub struct Watcher {
 #[derive(Debug)]
 struct Inner {
     cloudfront: CloudFront,
-    telemetry: Arc<Telemetry>,
     pace: Pace,
     looks: Mutex<Looks>,
     /// Someone joined: the next look may be sooner.
@@ -103,15 +103,9 @@ pub struct Seen {
 impl Watcher {
     /// Looks through `cloudfront`, which is one account's, at the given pace.
     #[must_use]
-    pub fn new(
-        cloudfront: CloudFront,
-        pace: Pace,
-        telemetry: Arc<Telemetry>,
-        tasks: Tasks,
-    ) -> Self {
+    pub fn new(cloudfront: CloudFront, pace: Pace, tasks: Tasks) -> Self {
         let inner = Inner {
             cloudfront,
-            telemetry,
             pace,
             looks: Mutex::new(Looks::new(pace)),
             joined: Notify::new(),
@@ -268,10 +262,11 @@ impl Inner {
                 let failed = self.failing.lock().remove(&ask.id);
                 if let Some(took) = failed.and_then(|mut it| it.recovered()) {
                     let distribution_id = &ask.id;
-                    self.telemetry.emit(events::LookRecovered {
-                        distribution_id,
-                        took,
-                    });
+                    info!(
+                        distribution.id = distribution_id,
+                        took_ms = ms(took),
+                        "the distribution can be looked at again"
+                    );
                 }
                 self.looks.lock().seen(&ask, &sighting);
             }
@@ -280,11 +275,13 @@ impl Inner {
                 let now = Instant::now();
                 self.looks.lock().failed_for_now(&ask, began, pause, now);
                 let mut failing = self.failing.lock();
-                self.telemetry.emit(events::LookFailing {
-                    distribution_id: &ask.id,
-                    error: &error,
-                    phase: failing.entry(ask.id.clone()).or_default().failed(),
-                });
+                fails!(
+                    warn,
+                    failing.entry(ask.id.clone()).or_default().failed(),
+                    distribution.id = ask.id,
+                    error = chain(&error),
+                    "the distribution cannot be looked at; trying again with backoff"
+                );
             }
             Err(error) => {
                 // Its job fails, and says so.

@@ -5,6 +5,7 @@ use super::*;
 use crate::aws::Connector;
 use crate::domain::error_class::ErrorClass;
 use crate::runtime::clock::Clock;
+use crate::telemetry::Telemetry;
 use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Service, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,10 +38,10 @@ impl Rig {
             "ap-northeast-1",
             Some(aws.http_client()),
             &clock,
-            Arc::clone(&telemetry),
+            telemetry,
         )
         .account();
-        let watcher = Watcher::new(account.cloudfront, PACE, telemetry, Tasks::default());
+        let watcher = Watcher::new(account.cloudfront, PACE, Tasks::default());
         Self {
             aws,
             service,

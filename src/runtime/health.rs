@@ -46,16 +46,13 @@ pub enum NotPolling {
 /// One job in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The pipeline execution.
     pub execution_id: String,
-    /// What it does.
     pub doing: Sign,
 }
 
 /// A ledger that answers, and not at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerTrouble {
-    /// The table.
     pub table: String,
     /// What is wrong with it.
     pub what: Trouble,
@@ -103,7 +100,7 @@ impl fmt::Display for Trouble {
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ailment {
+pub enum Unhealthy {
     /// The poll loop makes no progress.
     PollStuck(Sign),
     /// A job makes no progress.
@@ -124,7 +121,7 @@ pub enum Ailment {
     },
 }
 
-impl Ailment {
+impl Unhealthy {
     /// A bounded code.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -143,7 +140,7 @@ fn seconds(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 
-impl fmt::Display for Ailment {
+impl fmt::Display for Unhealthy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fails = |class: &Option<&'static str>| match class {
             Some(class) => format!(": receiving fails ({class})"),
@@ -186,29 +183,29 @@ pub fn freshness(wait_time: Duration, margin: Duration) -> Duration {
 impl Vitals {
     /// What makes no progress, if anything does not.
     #[must_use]
-    pub fn stuck(&self) -> Option<Ailment> {
+    pub fn stuck(&self) -> Option<Unhealthy> {
         if self.polling.is_stuck() {
-            return Some(Ailment::PollStuck(self.polling));
+            return Some(Unhealthy::PollStuck(self.polling));
         }
         let stuck = self.jobs.iter().find(|job| job.doing.is_stuck());
-        stuck.cloned().map(Ailment::JobStuck)
+        stuck.cloned().map(Unhealthy::JobStuck)
     }
 
     /// What keeps the daemon from its work, if anything does. `fresh` is how old the last completed
     /// poll may be.
     #[must_use]
-    pub fn ailment(&self, fresh: Duration) -> Option<Ailment> {
+    pub fn unhealthy(&self, fresh: Duration) -> Option<Unhealthy> {
         let class = self.receiving_fails;
         if let Some(stuck) = self.stuck() {
             return Some(stuck);
         }
         if self.ledger_fails {
-            return Some(Ailment::LedgerFails);
+            return Some(Unhealthy::LedgerFails);
         }
         match self.polled {
             _ if self.not_polling.is_some() => None,
-            None => Some(Ailment::NotPolledYet { class }),
-            Some(ago) if ago > fresh => Some(Ailment::PollStale { ago, class }),
+            None => Some(Unhealthy::NotPolledYet { class }),
+            Some(ago) if ago > fresh => Some(Unhealthy::PollStale { ago, class }),
             Some(_) => None,
         }
     }
@@ -216,16 +213,16 @@ impl Vitals {
     /// What a daemon answers when it is asked how it is.
     #[must_use]
     pub fn report(&self, fresh: Duration) -> Report {
-        let ailment = self.ailment(fresh);
+        let unhealthy = self.unhealthy(fresh);
         Report {
-            healthy: ailment.is_none(),
-            reason: match (&ailment, &self.ledger_trouble) {
-                (Some(ailment), _) => Some(ailment.code().to_owned()),
+            healthy: unhealthy.is_none(),
+            reason: match (&unhealthy, &self.ledger_trouble) {
+                (Some(unhealthy), _) => Some(unhealthy.code().to_owned()),
                 (None, Some(trouble)) => Some(format!("ledger_{}", trouble.what.code())),
                 (None, None) => None,
             },
-            detail: match &ailment {
-                Some(ailment) => ailment.to_string(),
+            detail: match &unhealthy {
+                Some(unhealthy) => unhealthy.to_string(),
                 None => self.summary(),
             },
             mode: Some(self.mode.to_owned()),
@@ -329,7 +326,7 @@ mod tests {
     }
 
     fn code(vitals: &Vitals) -> Option<&'static str> {
-        vitals.ailment(FRESH).as_ref().map(Ailment::code)
+        vitals.unhealthy(FRESH).as_ref().map(Unhealthy::code)
     }
 
     #[test]
@@ -352,7 +349,7 @@ mod tests {
         vitals.polled = Some(FRESH + Duration::from_secs(1));
         assert_eq!(code(&vitals), Some("poll_stale"));
         vitals.receiving_fails = Some("access_denied");
-        let line = vitals.ailment(FRESH).unwrap().to_string();
+        let line = vitals.unhealthy(FRESH).unwrap().to_string();
         assert!(
             line.contains("56s ago") && line.contains("access_denied"),
             "{line}"

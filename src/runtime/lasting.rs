@@ -18,7 +18,6 @@ pub struct Lasting {
 }
 
 impl Lasting {
-    /// It begins.
     #[must_use]
     pub fn begin() -> Self {
         let began = Instant::now();
@@ -84,7 +83,6 @@ impl Phase {
 pub struct Failing(Option<Lasting>);
 
 impl Failing {
-    /// It has failed.
     pub fn failed(&mut self) -> Phase {
         match &mut self.0 {
             Some(lasting) => lasting.again().map_or(Phase::Quiet, Phase::Lasts),

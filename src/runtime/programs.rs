@@ -44,7 +44,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub struct Invocation {
     /// The program's file.
     pub path: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
     /// Names of variables that it is given from the daemon's environment, where they are set there.
     pub pass_environment: Vec<String>,
@@ -105,9 +104,7 @@ pub enum Finish {
 /// Which of its two outputs a program wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
@@ -126,7 +123,6 @@ impl Output {
 /// most [`MAX_LINES`] lines are told, and then how many more there were.
 pub type Listener<'a> = &'a (dyn Fn(Output, &str) + Send + Sync);
 
-/// Runs programs.
 #[async_trait]
 pub trait Programs: Send + Sync + fmt::Debug {
     /// Runs one to its end. A stop ends it; one for a shutdown only after [`Invocation::after_stop`].

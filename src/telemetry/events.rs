@@ -1,6 +1,5 @@
-//! Every event of the daemon: its log line, its counters and its milestone in one place.
+//! The events that count, or that somebody watches: log line, counters and milestone in one place.
 
-mod account;
 mod daemon;
 mod evidence;
 mod jobs;
@@ -8,7 +7,6 @@ mod messages;
 
 use std::time::Duration;
 
-pub use self::account::*;
 pub use self::daemon::*;
 pub use self::evidence::*;
 pub use self::jobs::*;
@@ -40,7 +38,7 @@ macro_rules! report {
         }
     };
 }
-use report;
+pub(crate) use report;
 
 /// Logs what fails: its begin at `$level`, and every five minutes as a `WARN` with its duration.
 macro_rules! fails {

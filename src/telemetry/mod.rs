@@ -1,5 +1,6 @@
-//! Logs, metrics, and the progress that a person watches: one struct an event
-//! ([`events`]), whose log line, counters and milestone stand in one place.
+//! Logs, metrics, and the progress that a person watches. An event that counts, or that somebody watches, is a
+//! struct ([`events`]): its log line, counters and milestone stand in one place. A line that only tells is a plain
+//! one, where it happens.
 //!
 //! Lines about a job, or about a message of it, carry `pipeline`, `execution.id` and `target`
 //! (`job_span`). Log fields are dotted (`message.id`), units are part of a name (`job.duration_ms`), reasons are
@@ -29,7 +30,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::lasting::Failing;
 
 pub use emf::Form;
-pub(crate) use events::{fails, ms};
+pub(crate) use events::{fails, ms, report};
 pub(crate) use line::{job_span, span_of};
 pub use metrics::{Gauges, Metrics, MetricsDetail};
 
@@ -74,9 +75,7 @@ impl fmt::Debug for Telemetry {
 /// A step on the way of a job that someone may be watching.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Milestone {
-    /// The pipeline execution.
     pub execution_id: String,
-    /// What happened.
     pub what: What,
 }
 
@@ -84,10 +83,7 @@ pub struct Milestone {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// Work began or was resumed.
-    Started {
-        /// The pipeline's name.
-        pipeline: String,
-    },
+    Started { pipeline: String },
     /// A change was accepted by AWS.
     Applied {
         /// The step's name.
@@ -112,7 +108,6 @@ pub enum What {
     Waited {
         /// The wait's name.
         wait: &'static str,
-        /// How long it took.
         took: Duration,
     },
     /// The job came to its end.

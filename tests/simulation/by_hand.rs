@@ -64,11 +64,8 @@ impl Person {
         let instance = uuid::Uuid::new_v4().to_string();
         let ledger = EmbeddedLedger::open_beside(&path, &instance, world.clock.clone()).unwrap();
         Self {
-            accounts: daemon::accounts(&config, &connector, &telemetry, &tasks),
-            terms: Terms {
-                visibility_timeout: config.queue.visibility_timeout,
-                heartbeat_interval: config.queue.heartbeat_interval,
-            },
+            accounts: daemon::accounts(&config, &connector, &tasks),
+            terms: config.queue.terms(),
             config,
             connector,
             telemetry,

@@ -16,7 +16,7 @@ fn vitals(instance: &Instance) -> Vitals {
 
 fn reason(vitals: &Vitals) -> Option<&'static str> {
     let fresh = freshness(Duration::from_secs(20), RECEIVE_MARGIN);
-    vitals.ailment(fresh).as_ref().map(|it| it.code())
+    vitals.unhealthy(fresh).as_ref().map(|it| it.code())
 }
 
 /// Looks every second, and counts for how many of them it was unwell. It must never be stuck.

@@ -46,7 +46,7 @@ fn rig() -> Rig {
         "ap-northeast-1",
         Some(wire.http_client()),
         &clock,
-        Arc::clone(&telemetry),
+        telemetry,
     );
     let pace = Pace {
         min: Duration::from_secs(2),
@@ -56,7 +56,6 @@ fn rig() -> Rig {
         connector.clone(),
         "https://sqs.ap-northeast-1.amazonaws.com/123456789012/work",
         pace,
-        telemetry,
         Tasks::default(),
     );
     Rig {

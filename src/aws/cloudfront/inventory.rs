@@ -22,24 +22,19 @@ const MAX_DISTRIBUTION_PAGES: usize = 1000;
 /// A distribution as the list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its id.
     pub id: String,
     /// Its `*.cloudfront.net` domain name.
     pub domain: String,
-    /// `Staging`.
     pub staging: bool,
-    /// `Enabled`.
     pub enabled: bool,
     /// When its configuration was last changed.
     pub modified_at: Option<Timestamp>,
-    /// Its `Comment`.
     pub comment: String,
 }
 
 /// A policy as the list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedPolicy {
-    /// Its id.
     pub id: String,
     /// `StagingDistributionDnsNames`.
     pub staging_domains: Vec<String>,

@@ -66,7 +66,6 @@ pub struct Settings {
 /// Looks for lost rejections.
 #[derive(Clone)]
 pub struct CatchUp {
-    /// How.
     pub settings: Settings,
     /// Where clients are to be had.
     pub accounts: Accounts,

@@ -20,7 +20,6 @@ const SSO_ROLE: &str = "AWSReservedSSO_";
 /// One action that may have made, or changed, a staging distribution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The execution.
     pub execution_id: String,
     /// Stage and action, for people.
     pub place: String,

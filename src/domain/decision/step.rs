@@ -184,10 +184,7 @@ pub enum Wait {
     /// A state that forbade the last step to pass, or a reading that lags behind to catch up.
     LookAgain,
     /// Our policy to be in use nowhere: production does not name it.
-    PolicyUnused {
-        /// The policy.
-        policy_id: String,
-    },
+    PolicyUnused { policy_id: String },
     /// Evidence that contradicts itself to agree: one reading shows no staging distribution, and another
     /// source does not bear that out.
     Evidence,

@@ -32,13 +32,11 @@ pub struct Wanted<'a> {
 /// A target applied to the pipeline that was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
-    /// The pipeline.
     pub pipeline: PipelineArn,
     /// The stage that holds the approval; any, if there is none.
     pub stage: Option<String>,
     /// The approval action; any, if there is none.
     pub action: Option<String>,
-    /// Its target.
     pub target: ResolvedTarget,
 }
 
@@ -94,7 +92,6 @@ pub enum NotNamed {
     /// A target's pattern was named, and not a pipeline.
     #[error("{pattern:?} is a pattern; name one pipeline that it matches, such as {example:?}")]
     Pattern {
-        /// The pattern.
         pattern: String,
         /// A name that it matches.
         example: String,
@@ -107,7 +104,6 @@ pub enum NotNamed {
     Several {
         /// What was named.
         pipeline: String,
-        /// The targets.
         targets: Vec<String>,
     },
     /// One target matches, and cannot be used.
@@ -115,7 +111,6 @@ pub enum NotNamed {
     Unusable {
         /// What was named.
         pipeline: String,
-        /// Why.
         error: ResolveError,
     },
 }

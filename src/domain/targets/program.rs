@@ -62,7 +62,6 @@ pub struct Program {
 pub struct OptionArgument {
     /// Its place in `run`.
     place: usize,
-    /// As written.
     written: String,
     /// Filled in.
     text: String,

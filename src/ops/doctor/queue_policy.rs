@@ -1,8 +1,8 @@
 //! A queue's policy: whether EventBridge may send, from which rules, and who else may. Pure: no I/O.
 //!
-//! After "Policy evaluation logic" and "IAM JSON policy elements" of IAM's guide. The policy is asked about
-//! requests: of a rule that it names, of made-up rules, principals and callers without credentials. `None` says
-//! that an answer cannot be told.
+//! After "Policy evaluation logic" and "IAM JSON policy elements" of IAM's guide. Two questions: may EventBridge
+//! send, by every `Allow` and `Deny`; and does an `Allow` let in anyone who is not bound by account, organization
+//! or ARN. `None` says that an answer cannot be told.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::Status;
 use super::statement::{
-    EVENTS, PRINCIPAL_ARN, Request, SOURCE_ACCOUNT, SOURCE_ARN, Who, conditions, is_for,
-    is_for_everyone, is_root, listed, many, part, principals, readable, test, text, values,
+    EVENTS, SOURCE_ACCOUNT, SOURCE_ARN, Who, binds, conditions, is_for, is_for_everyone, is_root,
+    listed, many, part, principals, readable, test, text, values,
 };
 use crate::aws::sqs::QueueAttributes;
 use crate::ops::doctor::event_pattern::{all, any};
@@ -19,8 +19,7 @@ use crate::ops::doctor::wildcard::fits_iam;
 
 const ACTION: &str = "sqs:SendMessage";
 
-/// An account that no policy means, and a name for what is of any name.
-const STRANGER: &str = "000000000000";
+/// A name for what is of any name.
 const ANY: &str = "any-name-at-all";
 
 /// What a policy comes to.
@@ -30,7 +29,6 @@ pub(super) struct Verdict {
     pub(super) said: String,
 }
 
-/// The policy of one queue.
 pub(super) struct QueuePolicy {
     statements: Vec<Value>,
     queue: String,
@@ -53,20 +51,20 @@ impl QueuePolicy {
 
     /// Whether a statement may allow `principal` this action, whatever its conditions.
     pub(super) fn may_grant(&self, action: &str, principal: &str) -> bool {
-        let who = Who::Caller(principal.to_owned());
-        let mut allow = self.statements.iter().filter(|it| it["Effect"] == "Allow");
+        let who = Who::Caller(principal);
+        let mut allow = self.those("Allow");
         allow.any(|it| all([self.is_about(it, action), is_for(it, &who)]) != Some(false))
     }
 
-    /// Whether the rule with this ARN may send.
+    /// Whether the rule with this ARN may send: allowed by a statement, and denied by none.
     pub(super) fn admits(&self, rule: &str) -> Option<bool> {
-        self.decide(&Request::rule(rule))
+        let denied = self.some("Deny", rule);
+        all([self.some("Allow", rule), denied.map(|denied| !denied)])
     }
 
     /// The ARNs, maybe with `*`, of the rules that it is about.
     pub(super) fn sources(&self) -> Vec<&str> {
-        let allow = self.statements.iter().filter(|it| it["Effect"] == "Allow");
-        let arns = allow.flat_map(|it| values(it, SOURCE_ARN));
+        let arns = self.those("Allow").flat_map(|it| values(it, SOURCE_ARN));
         arns.filter(|arn| fits_iam(part(arn, 2), "events"))
             .collect()
     }
@@ -78,31 +76,26 @@ impl QueuePolicy {
         let may = any(own.iter().map(|arn| self.admits(arn)));
         match may {
             Some(true) => {}
-            Some(false) if own.iter().any(|arn| self.only_denied(&Request::rule(arn))) => {
-                let said = "EventBridge may not send to the queue: a Deny is for it too";
-                found.push((Status::Failure, said.to_owned()));
-            }
             Some(false) => {
-                let said = "EventBridge may not send to the queue";
-                found.push((Status::Failure, said.to_owned()));
+                let denied = own.iter().any(|arn| self.some("Allow", arn) == Some(true));
+                let more = if denied { ": a Deny is for it too" } else { "" };
+                let said = format!("EventBridge may not send to the queue{more}");
+                found.push((Status::Failure, said));
             }
-            None => {
-                let asked: Vec<Request> = own.iter().map(|arn| Request::rule(arn)).collect();
-                found.push(self.untold("whether EventBridge may send", &asked));
-            }
+            None => found.push(untold(
+                "whether EventBridge may send",
+                self.untold_of_rules(&own),
+            )),
         }
-        let anyone = self.strangers();
-        let open = any(anyone.iter().map(|it| self.decide(it)));
-        match open {
-            Some(true) => {
-                found.push((Status::Failure, "anyone may send to the queue".to_owned()));
-            }
-            Some(false) => {}
-            None => found.push(self.untold("whether anyone may send", &anyone)),
+        let open = self.open_to_anyone();
+        match &open {
+            Ok(true) => found.push((Status::Failure, "anyone may send to the queue".to_owned())),
+            Ok(false) => {}
+            Err(why) => found.push(untold("whether anyone may send", why.clone())),
         }
-        if open != Some(true) {
+        if open != Ok(true) {
             found.extend(self.unnamed_rules(may));
-            let others: Vec<String> = self.others(open).into_iter().collect();
+            let others: Vec<String> = self.others().into_iter().collect();
             if !others.is_empty() {
                 let said = format!("besides EventBridge may send: {}", others.join(", "));
                 found.push((Status::Warning, said));
@@ -119,32 +112,59 @@ impl QueuePolicy {
         }
     }
 
-    /// The rules of the queue's account, and those of others that are named without a wildcard.
+    /// A rule of the queue's account that nobody named, and those that are named: one of each pattern.
     fn own_rules(&self) -> Vec<String> {
         let own = part(&self.queue, 4);
-        let patterns = self.patterns(SOURCE_ARN).into_iter();
-        let named = patterns.filter_map(|it| self.instance(it, "events", own, false));
+        let named = self.patterns(SOURCE_ARN).into_iter();
+        let named = named.map(|it| self.rule_like(it));
         named.chain([self.any_rule(own)]).collect()
+    }
+
+    /// A rule that `pattern` fits; where the pattern says nothing, one of the queue's account and region.
+    fn rule_like(&self, pattern: &str) -> String {
+        let name = |pattern: &str| pattern.replace('*', ANY).replace('?', "0");
+        let parts: Vec<&str> = pattern.splitn(6, ':').collect();
+        let [_, partition, _, region, account, resource] = parts[..] else {
+            let resource = pattern.rsplit_once('/').map_or(ANY, |(_, it)| it);
+            let any = self.any_rule(part(&self.queue, 4));
+            return any.replace(ANY, &name(resource));
+        };
+        let or = |said: &str, place| match said.contains(['*', '?']) {
+            true => part(&self.queue, place).to_owned(),
+            false => said.to_owned(),
+        };
+        let resource = match resource {
+            "*" => format!("rule/{ANY}"),
+            resource => name(resource),
+        };
+        let (partition, region, account) = (or(partition, 1), or(region, 3), or(account, 4));
+        format!("arn:{partition}:events:{region}:{account}:{resource}")
+    }
+
+    fn any_rule(&self, account: &str) -> String {
+        let (partition, region) = (part(&self.queue, 1), part(&self.queue, 3));
+        format!("arn:{partition}:events:{region}:{account}:rule/{ANY}")
     }
 
     /// Rules that may send although nobody named them.
     fn unnamed_rules(&self, may: Option<bool>) -> Option<(Status, String)> {
-        let patterns = self.patterns(SOURCE_ARN).into_iter();
-        let foreign: Vec<Request> = patterns
-            .filter_map(|it| self.instance(it, "events", STRANGER, true))
-            .chain([self.any_rule(STRANGER)])
-            .map(|arn| Request::rule(&arn))
-            .collect();
-        match any(foreign.iter().map(|it| self.decide(it))) {
-            Some(true) => {
-                let said = "any EventBridge rule may send to the queue, of other accounts too";
-                return Some((Status::Warning, said.to_owned()));
+        let for_events = |it: &&Value| {
+            all([self.is_for_sending(it), is_for(it, &Who::EventBridge)]) == Some(true)
+        };
+        let mut why = BTreeSet::new();
+        for statement in self.those("Allow").filter(for_events) {
+            match bound(statement, "events") {
+                Ok(true) => {}
+                Ok(false) if may == Some(false) => {}
+                Ok(false) => {
+                    let said = "any EventBridge rule may send to the queue, of other accounts too";
+                    return Some((Status::Warning, said.to_owned()));
+                }
+                Err(untold) => why.extend(untold),
             }
-            None if may == Some(true) => {
-                let what = "whether rules of other accounts may send";
-                return Some(self.untold(what, &foreign));
-            }
-            Some(false) | None => {}
+        }
+        if may == Some(true) && !why.is_empty() {
+            return Some(untold("whether rules of other accounts may send", why));
         }
         let mut accounts = BTreeSet::from([part(&self.queue, 4)]);
         accounts.extend(self.patterns(SOURCE_ACCOUNT));
@@ -157,120 +177,59 @@ impl QueuePolicy {
         (!open.is_empty()).then_some((Status::Warning, said))
     }
 
-    /// Requests of whom no policy means: without credentials, with those of some account, and through a
-    /// service that sends what one likes.
-    fn strangers(&self) -> Vec<Request> {
-        let partition = part(&self.queue, 1);
-        let role = format!("arn:{partition}:iam::{STRANGER}:role/{ANY}");
-        let mut requests = vec![Request::anonymous(), Request::stranger(&role)];
-        let arns = self.patterns(PRINCIPAL_ARN).into_iter();
-        let arns = arns.filter_map(|it| self.instance(it, "iam", STRANGER, true));
-        requests.extend(arns.map(|arn| Request::stranger(&arn)));
-        let topic = format!(
-            "arn:{partition}:sns:{}:{STRANGER}:{ANY}",
-            part(&self.queue, 3)
-        );
-        let topics = self.patterns(SOURCE_ARN).into_iter();
-        let topics = topics.filter_map(|it| self.instance(it, "sns", STRANGER, true));
-        let sns = |arn| Request::service("sns.amazonaws.com", Some(arn));
-        // Where SNS itself is named, it is one of the others.
-        let names_sns =
-            |it: &Value| many(&it["Principal"]["Service"]).contains(&&"sns.amazonaws.com".into());
-        if !self.statements.iter().any(names_sns) {
-            requests.extend(topics.chain([topic]).map(sns));
+    /// Whether an `Allow` for everyone binds nobody, SNS included, which sends what one likes. An error is what
+    /// that depends on.
+    fn open_to_anyone(&self) -> Result<bool, BTreeSet<String>> {
+        let mut why = BTreeSet::new();
+        let hedged = |it: &Value| self.is_for_sending(it) != Some(false) && !is_on_tls_alone(it);
+        for statement in self.those("Allow").filter(|it| is_for_everyone(it)) {
+            match (self.is_for_sending(statement), bound(statement, "sns")) {
+                (Some(false), _) | (_, Ok(true)) => {}
+                (_, Err(untold)) => why.extend(untold),
+                (None, _) => {
+                    why.insert("its Resource".to_owned());
+                }
+                _ if self.those("Deny").any(hedged) => {
+                    why.insert("a Deny".to_owned());
+                }
+                _ => return Ok(true),
+            }
         }
-        requests
+        if why.is_empty() { Ok(false) } else { Err(why) }
     }
 
-    /// Who else is named, and may or might send.
-    fn others(&self, open: Option<bool>) -> BTreeSet<String> {
+    /// Who else is let in: by name, by ARN, or by a condition of a statement for everyone.
+    fn others(&self) -> BTreeSet<String> {
         let mut others = BTreeSet::new();
-        let might = |request: &Request| self.decide(request) != Some(false);
-        for statement in self.statements.iter().filter(|it| it["Effect"] == "Allow") {
-            if self.is_for_sending(statement) == Some(false) {
-                continue;
-            }
-            for (kind, name) in principals(statement) {
-                let request = match (kind, name) {
-                    (_, "*") | ("Service", EVENTS) => continue,
-                    ("Service", name) => Request::service(name, None),
-                    // The account's own policies decide, as they do without this.
-                    ("AWS", name) if is_root(name, part(&self.queue, 4)) => continue,
-                    (_, name) => Request::caller(name),
-                };
-                if might(&request) {
-                    others.insert(name.to_owned());
-                }
-            }
+        let own = part(&self.queue, 4);
+        let allow = self.those("Allow");
+        for statement in allow.filter(|it| self.is_for_sending(it) != Some(false)) {
+            let named = principals(statement).filter(|(kind, name)| match (*kind, *name) {
+                (_, "*") | ("Service", EVENTS) => false,
+                // The account's own policies decide, as they do without this.
+                ("AWS", name) => !is_root(name, own),
+                _ => true,
+            });
+            others.extend(named.map(|(_, name)| name.to_owned()));
             if !is_for_everyone(statement) {
                 continue;
             }
-            for arn in values(statement, SOURCE_ARN) {
-                let service = part(arn, 2);
-                let request =
-                    Request::service(&format!("{service}.amazonaws.com"), Some(arn.to_owned()));
-                if !fits_iam(service, "events") && might(&request) {
-                    others.insert(arn.to_owned());
-                }
-            }
-            let somebody = Request::caller("");
-            if open == Some(false)
-                && self.applies(statement, &somebody) != Some(false)
-                && might(&somebody)
-            {
-                let keys = conditions(statement).filter(|(operator, key, values)| {
-                    test(operator, key, values, &somebody).is_none()
-                });
-                let keys = keys.map(|(_, key, values)| {
-                    let values: Vec<String> = many(values).into_iter().map(text).collect();
-                    format!("{key} {}", values.join(" or "))
-                });
-                let keys: Vec<String> = keys.collect();
-                others.insert(format!("whoever has {}", keys.join(" and ")));
+            let arns: Vec<&str> = values(statement, SOURCE_ARN).collect();
+            let foreign = arns.iter().filter(|it| !fits_iam(part(it, 2), "events"));
+            others.extend(foreign.map(|it| (*it).to_owned()));
+            let bounds = conditions(statement).filter(|(operator, key, values)| {
+                binds(operator, key, values, "sns") == Some(true)
+            });
+            let bounds = bounds.map(|(_, key, values)| {
+                let values: Vec<String> = many(values).into_iter().map(text).collect();
+                format!("{key} {}", values.join(" or "))
+            });
+            let bounds: Vec<String> = bounds.collect();
+            if arns.is_empty() && !bounds.is_empty() {
+                others.insert(format!("whoever has {}", bounds.join(" and ")));
             }
         }
         others
-    }
-
-    fn any_rule(&self, account: &str) -> String {
-        let (partition, region) = (part(&self.queue, 1), part(&self.queue, 3));
-        format!("arn:{partition}:events:{region}:{account}:rule/{ANY}")
-    }
-
-    /// An ARN that fits `pattern`, of the service and, where the pattern allows that, of the account. With
-    /// `only`, none of another account.
-    fn instance(&self, pattern: &str, service: &str, owner: &str, only: bool) -> Option<String> {
-        let mut pattern = pattern.to_owned();
-        // A wildcard may stand for several parts.
-        while pattern.split(':').count() < 6
-            && let Some(at) = pattern.find('*')
-        {
-            pattern.replace_range(at..=at, "*:*");
-        }
-        let parts: Vec<&str> = pattern.splitn(6, ':').collect();
-        let [arn, partition, of, region, account, resource] = parts[..] else {
-            return None;
-        };
-        if !fits_iam(of, service) || (only && !account.contains(['*', '?'])) {
-            return None;
-        }
-        let wanted = match service {
-            "events" => format!("rule/{ANY}"),
-            "iam" => format!("role/{ANY}"),
-            _ => ANY.to_owned(),
-        };
-        Some(format!(
-            "{}:{}:{service}:{}:{}:{}",
-            fill(arn, "arn", ""),
-            fill(partition, part(&self.queue, 1), ""),
-            fill(region, part(&self.queue, 3), ""),
-            fill(
-                account,
-                owner,
-                &"0".repeat(13_usize.saturating_sub(account.len()))
-            ),
-            fill(resource, &wanted, ANY),
-        ))
     }
 
     /// The values of every condition on `key`.
@@ -279,33 +238,28 @@ impl QueuePolicy {
         statements.flat_map(|it| values(it, key)).collect()
     }
 
-    /// Whether the request is allowed by a statement, and denied by none.
-    fn decide(&self, request: &Request) -> Option<bool> {
-        let denied = self.some("Deny", request);
-        all([self.some("Allow", request), denied.map(|denied| !denied)])
+    fn those(&self, effect: &'static str) -> impl Iterator<Item = &Value> {
+        let statements = self.statements.iter();
+        statements.filter(move |it| it["Effect"] == effect)
     }
 
-    fn only_denied(&self, request: &Request) -> bool {
-        self.some("Allow", request) == Some(true)
+    /// Whether a statement of this effect applies to what the rule sends.
+    fn some(&self, effect: &'static str, rule: &str) -> Option<bool> {
+        any(self.those(effect).map(|it| self.applies(it, rule)))
     }
 
-    fn some(&self, effect: &str, request: &Request) -> Option<bool> {
-        let statements = self.statements.iter().filter(|it| it["Effect"] == effect);
-        any(statements.map(|it| self.applies(it, request)))
-    }
-
-    fn applies(&self, statement: &Value, request: &Request) -> Option<bool> {
+    fn applies(&self, statement: &Value, rule: &str) -> Option<bool> {
         let conditions = match &statement["Condition"] {
             Value::Null => Some(true),
             Value::Object(operators) if operators.values().all(Value::is_object) => {
                 all(conditions(statement)
-                    .map(|(operator, key, values)| test(operator, key, values, request)))
+                    .map(|(operator, key, values)| test(operator, key, values, rule)))
             }
             _ => None,
         };
         all([
             self.is_for_sending(statement),
-            is_for(statement, &request.who),
+            is_for(statement, &Who::EventBridge),
             conditions,
         ])
     }
@@ -327,38 +281,49 @@ impl QueuePolicy {
         ])
     }
 
-    /// What keeps the answer to some requests from being known.
-    fn untold(&self, what: &str, requests: &[Request]) -> (Status, String) {
+    /// The conditions that keep it from being known whether these rules may send.
+    fn untold_of_rules(&self, rules: &[String]) -> BTreeSet<String> {
         let mut why = BTreeSet::new();
-        for request in requests.iter().filter(|it| self.decide(it).is_none()) {
-            for statement in &self.statements {
-                if self.applies(statement, request).is_some() {
-                    continue;
-                }
-                let untold = conditions(statement).filter(|(operator, key, values)| {
-                    test(operator, key, values, request).is_none()
-                });
+        for rule in rules.iter().filter(|it| self.admits(it).is_none()) {
+            let statements = self.statements.iter();
+            for statement in statements.filter(|it| self.applies(it, rule).is_none()) {
+                let untold = conditions(statement)
+                    .filter(|(operator, key, values)| test(operator, key, values, rule).is_none());
                 why.extend(untold.map(|(operator, key, _)| format!("{operator} {key}")));
             }
         }
-        let why: Vec<String> = why.into_iter().collect();
-        let why = match why.is_empty() {
-            true => "a statement is not understood".to_owned(),
-            false => format!("it depends on {}", why.join(", ")),
-        };
-        (Status::Warning, format!("{what} cannot be told: {why}"))
+        why
     }
 }
 
-/// `wanted` if it fits, else something that does.
-fn fill(pattern: &str, wanted: &str, star: &str) -> String {
-    match fits_iam(pattern, wanted) {
-        true => wanted.to_owned(),
-        false => pattern
-            .replacen('*', star, 1)
-            .replace('*', "")
-            .replace('?', "0"),
-    }
+/// Whether a statement is about what is not sent over TLS, and nothing else.
+fn is_on_tls_alone(statement: &Value) -> bool {
+    let mut keys = conditions(statement).map(|(_, key, _)| key);
+    let first = keys.next();
+    first.is_some_and(|it| it.eq_ignore_ascii_case("aws:SecureTransport")) && keys.next().is_none()
+}
+
+/// Whether the conditions of a statement bind whom it is for; an error is those on which that depends.
+fn bound(statement: &Value, service: &str) -> Result<bool, Vec<String>> {
+    let binds: Vec<(String, Option<bool>)> = conditions(statement)
+        .map(|(operator, key, values)| {
+            let binds = binds(operator, key, values, service);
+            (format!("{operator} {key}"), binds)
+        })
+        .collect();
+    any(binds.iter().map(|it| it.1)).ok_or_else(|| {
+        let untold = binds.into_iter().filter(|it| it.1.is_none());
+        untold.map(|it| it.0).collect()
+    })
+}
+
+fn untold(what: &str, why: BTreeSet<String>) -> (Status, String) {
+    let why: Vec<String> = why.into_iter().collect();
+    let why = match why.is_empty() {
+        true => "a statement is not understood".to_owned(),
+        false => format!("it depends on {}", why.join(", ")),
+    };
+    (Status::Warning, format!("{what} cannot be told: {why}"))
 }
 
 #[cfg(test)]

@@ -454,6 +454,20 @@ fn what_cannot_be_told_is_never_ok() {
                 "aws:SourceOrgID",
             ),
             (
+                beside(
+                    json!({ "Condition": { "DateLessThan": { "aws:CurrentTime": "2030-01-01T00:00:00Z" } } }),
+                ),
+                "whether rules of other accounts may send cannot be told: it depends on DateLessThan",
+            ),
+            (
+                json!([
+                    good(),
+                    with(json!({ "Principal": "*", "Condition": null })),
+                    denied(json!({ "Principal": { "AWS": "999999999999" } }))[1],
+                ]),
+                "whether anyone may send cannot be told: it depends on a Deny",
+            ),
+            (
                 on(json!({ "ArnEquals": { "aws:SourceArn": "${aws:PrincipalTag/rule}" } })),
                 "ArnEquals aws:SourceArn",
             ),

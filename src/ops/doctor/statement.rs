@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::ops::doctor::event_pattern::any;
+use crate::ops::doctor::event_pattern::{all, any};
 use crate::ops::doctor::wildcard::fits_iam;
 
 /// Whose the rules are that send.
@@ -14,18 +14,21 @@ pub(super) const EVENTS: &str = "events.amazonaws.com";
 
 pub(super) const SOURCE_ARN: &str = "aws:sourcearn";
 pub(super) const SOURCE_ACCOUNT: &str = "aws:sourceaccount";
-pub(super) const PRINCIPAL_ARN: &str = "aws:principalarn";
+const PRINCIPAL_ARN: &str = "aws:principalarn";
 
-/// Keys of a request that only an AWS service has, when it calls for a resource.
-pub(super) const OF_SERVICES: [&str; 4] = [
+/// Keys, by their beginning, that say whose a sender is.
+const OF_OWNERS: [&str; 6] = [
     SOURCE_ARN,
     SOURCE_ACCOUNT,
     "aws:sourceorg",
-    "aws:principalservicename",
+    PRINCIPAL_ARN,
+    "aws:principalaccount",
+    "aws:principalorg",
 ];
 
-/// Keys, by their beginning, of a request with someone's credentials, which a service itself has not.
-pub(super) const OF_CALLERS: [&str; 10] = [
+/// Keys, by their beginning, that a service has not: of someone's credentials, of an endpoint in a VPC, of
+/// what a service forwards.
+const OF_CALLERS: [&str; 13] = [
     PRINCIPAL_ARN,
     "aws:principalaccount",
     "aws:principalorg",
@@ -36,106 +39,35 @@ pub(super) const OF_CALLERS: [&str; 10] = [
     "aws:tokenissuetime",
     "aws:sourceidentity",
     "aws:federatedprovider",
+    "aws:sourcevpc",
+    "aws:vpcsourceip",
+    "aws:calledvia",
 ];
 
-/// Keys, by their beginning, of a request through an endpoint in a VPC, or that a service forwards.
-pub(super) const OF_NETWORKS: [&str; 3] = ["aws:sourcevpc", "aws:vpcsourceip", "aws:calledvia"];
-
 /// Who sends.
-pub(super) enum Who {
-    Service(String),
+pub(super) enum Who<'a> {
+    EventBridge,
     /// A principal: an account's id, an ARN or another id.
-    Caller(String),
-    Anonymous,
-}
-
-/// A message to be sent over TLS.
-pub(super) struct Request {
-    pub(super) who: Who,
-    /// What is known of it, by key in lower case. `None`: it has the key, with an unknown value.
-    keys: Vec<(&'static str, Option<String>)>,
+    Caller(&'a str),
 }
 
 /// A request's value of a key.
-pub(super) enum Found<'a> {
+enum Found<'a> {
     Absent,
     Unknown,
     Is(&'a str),
 }
 
-impl Request {
-    /// A service calls for the resource that `arn` names; for one that is not known, without.
-    pub(super) fn service(name: &str, arn: Option<String>) -> Self {
-        let account = arn.as_deref().map(|arn| part(arn, 4).to_owned());
-        Self {
-            who: Who::Service(name.to_owned()),
-            keys: vec![
-                (SOURCE_ARN, arn),
-                (SOURCE_ACCOUNT, account),
-                ("aws:principalisawsservice", Some("true".to_owned())),
-                ("aws:viaawsservice", Some("false".to_owned())),
-                ("aws:principalservicename", Some(name.to_owned())),
-                ("aws:principalservicenameslist", Some(name.to_owned())),
-            ],
-        }
-    }
-
-    pub(super) fn rule(arn: &str) -> Self {
-        Self::service(EVENTS, Some(arn.to_owned()))
-    }
-
-    pub(super) fn caller(principal: &str) -> Self {
-        let mut keys = vec![("aws:principalisawsservice", Some("false".to_owned()))];
-        if let Some(account) = account(principal) {
-            keys.push(("aws:principalaccount", Some(account.to_owned())));
-        }
-        if !part(principal, 5).is_empty() && part(principal, 5) != "root" {
-            keys.push((PRINCIPAL_ARN, Some(principal.to_owned())));
-        }
-        Self {
-            who: Who::Caller(principal.to_owned()),
-            keys,
-        }
-    }
-
-    /// Someone of an account and an organization that no policy means.
-    pub(super) fn stranger(arn: &str) -> Self {
-        let mut it = Self::caller(arn);
-        for (key, value) in [
-            ("aws:principalorgid", "o-elsewhere"),
-            ("aws:principalorgpaths", "o-elsewhere/r-else/ou-else/"),
-        ] {
-            it.keys.push((key, Some(value.to_owned())));
-        }
-        it
-    }
-
-    pub(super) fn anonymous() -> Self {
-        Self {
-            who: Who::Anonymous,
-            keys: vec![("aws:principalisawsservice", Some("false".to_owned()))],
-        }
-    }
-
-    /// `key` is in lower case.
-    pub(super) fn value(&self, key: &str) -> Found<'_> {
-        if key == "aws:securetransport" {
-            return Found::Is("true");
-        }
-        if let Some((_, value)) = self.keys.iter().find(|(it, _)| *it == key) {
-            return value.as_deref().map_or(Found::Unknown, Found::Is);
-        }
-        let begins = |keys: &[&str]| keys.iter().any(|it| key.starts_with(it));
-        let absent = match self.who {
-            Who::Service(_) => begins(&OF_CALLERS) || begins(&OF_NETWORKS),
-            Who::Caller(_) => begins(&OF_SERVICES),
-            Who::Anonymous => begins(&OF_SERVICES) || begins(&OF_CALLERS),
-        };
-        if absent {
-            Found::Absent
-        } else {
-            Found::Unknown
-        }
+/// The value of a key, in lower case, where EventBridge sends over TLS for the rule with this ARN.
+fn of_rule<'a>(rule: &'a str, key: &str) -> Found<'a> {
+    match key {
+        SOURCE_ARN => Found::Is(rule),
+        SOURCE_ACCOUNT => Found::Is(part(rule, 4)),
+        "aws:securetransport" | "aws:principalisawsservice" => Found::Is("true"),
+        "aws:viaawsservice" => Found::Is("false"),
+        "aws:principalservicename" | "aws:principalservicenameslist" => Found::Is(EVENTS),
+        key if OF_CALLERS.iter().any(|it| key.starts_with(it)) => Found::Absent,
+        _ => Found::Unknown,
     }
 }
 
@@ -166,7 +98,7 @@ pub(super) fn is_for(statement: &Value, who: &Who) -> Option<bool> {
     }
 }
 
-pub(super) fn is_among(principal: &Value, who: &Who) -> Option<bool> {
+fn is_among(principal: &Value, who: &Who) -> Option<bool> {
     let Value::Object(kinds) = principal else {
         return (principal == "*").then_some(true);
     };
@@ -177,10 +109,10 @@ pub(super) fn is_among(principal: &Value, who: &Who) -> Option<bool> {
                 // A service is somebody, too.
                 ("AWS", _) if name == "*" => true,
                 ("AWS", Who::Caller(caller)) => {
-                    name == caller || account(caller).is_some_and(|it| is_root(name, it))
+                    name == *caller || account(caller).is_some_and(|it| is_root(name, it))
                 }
-                ("Service", Who::Service(service)) => name == "*" || name == service,
-                (_, Who::Caller(caller)) => name == caller,
+                ("Service", Who::EventBridge) => name == "*" || name == EVENTS,
+                (_, Who::Caller(caller)) => name == *caller,
                 _ => false,
             })
         })
@@ -220,15 +152,46 @@ pub(super) fn values<'a>(statement: &'a Value, key: &str) -> impl Iterator<Item 
     on.flat_map(|(_, _, values)| many(values).into_iter().filter_map(Value::as_str))
 }
 
-/// Whether one condition holds.
-pub(super) fn test(operator: &str, key: &str, values: &Value, request: &Request) -> Option<bool> {
+/// Whether a condition keeps out everyone who is not of a certain account, organization or ARN; `service` is the
+/// one whose ARNs are looked for. A condition on nothing but TLS does not.
+pub(super) fn binds(operator: &str, key: &str, values: &Value, service: &str) -> Option<bool> {
+    let (operator, key) = (operator.to_ascii_lowercase(), key.to_ascii_lowercase());
+    if key == "aws:securetransport" {
+        return Some(false);
+    }
+    if operator == "null" || !OF_OWNERS.iter().any(|it| key.starts_with(it)) {
+        return None;
+    }
+    // EventBridge always says which rule sends.
+    let is_there = service == "events" && [SOURCE_ARN, SOURCE_ACCOUNT].contains(&&*key);
+    let holds_without = operator.ends_with("ifexists") || operator.starts_with("forallvalues:");
+    let holds_for_others = operator.contains("not") || holds_without && !is_there;
+    if holds_for_others {
+        return Some(false);
+    }
+    let of_one = |value: String| {
+        let value = readable(&value)?;
+        let of_another = !part(value, 2).is_empty() && !fits_iam(part(value, 2), service);
+        Some(match key.as_str() {
+            SOURCE_ARN if of_another => true,
+            SOURCE_ARN | PRINCIPAL_ARN => {
+                value.split(':').count() >= 6 && !part(value, 4).contains(['*', '?'])
+            }
+            _ => !value.contains('*'),
+        })
+    };
+    all(many(values).into_iter().map(text).map(of_one))
+}
+
+/// Whether one condition holds where the rule with this ARN sends.
+pub(super) fn test(operator: &str, key: &str, values: &Value, rule: &str) -> Option<bool> {
     let operator = operator.to_ascii_lowercase();
     let (of, operator) = operator.split_once(':').unwrap_or(("", &operator));
     let (operator, if_exists) = match operator.strip_suffix("ifexists") {
         Some(operator) => (operator, true),
         None => (operator, false),
     };
-    let found = request.value(&key.to_ascii_lowercase());
+    let found = of_rule(rule, &key.to_ascii_lowercase());
     let values = many(values).into_iter().map(text);
     if operator == "null" {
         let absent = match found {

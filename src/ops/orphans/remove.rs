@@ -59,7 +59,6 @@ pub struct Remover {
 /// How the removal of one orphan ended.
 #[derive(Debug)]
 pub enum Removed {
-    /// It is gone.
     Gone,
     /// It was left, or left half way: why.
     Left(String),

@@ -17,7 +17,6 @@ const AT_ONCE: usize = 4;
 /// Reads an account for one configuration.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    /// The account.
     pub account: Account,
     /// Whose parameters are looked at.
     pub targets: Targets,

@@ -11,7 +11,6 @@ use crate::telemetry::metrics::{LEDGER_FAILURES, LOG_LINES_DROPPED, METRICS_DROP
 
 /// The ledger failed. Nothing is processed or deleted until it works again.
 pub struct LedgerFailing<'a> {
-    /// Why.
     pub error: &'a dyn StdError,
     /// What is to be logged.
     pub phase: Phase,

@@ -1,23 +1,18 @@
 //! What a job finds out about its distributions, and whom it waits for.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::{Event, fails, ms, report};
+use super::{Event, ms};
 use crate::domain::at_work::Busy;
-use crate::domain::decision::Outcome;
-use crate::domain::history::News;
 use crate::domain::verdict::Verdict;
-use crate::runtime::lasting::Phase;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{Milestone, What};
 
 /// CodePipeline was asked whether a rejection still stands.
 pub struct RejectionChecked<'a> {
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// The step that hangs on the answer.
     pub before: &'static str,
@@ -66,29 +61,9 @@ impl Event for RejectionChecked<'_> {
     }
 }
 
-/// Nothing is the rejected execution's, and nothing need be.
-pub struct NothingToClean<'a> {
-    /// The staging parameter.
-    pub parameter: &'a str,
-    /// The execution whose build wrote the parameter; `None` if the rejected one ran nothing that deploys.
-    pub owner: Option<&'a String>,
-}
-
-impl Event for NothingToClean<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            parameter = self.parameter,
-            owner.execution.id = self.owner,
-            "the rejected execution made no staging distribution"
-        );
-    }
-}
-
 /// Somebody else deploys into the staging distribution by now.
 pub struct TakenOver<'a> {
-    /// The staging distribution.
     pub staging_id: &'a str,
-    /// The other execution.
     pub execution_id: &'a str,
 }
 
@@ -102,144 +77,12 @@ impl Event for TakenOver<'_> {
     }
 }
 
-/// One reading shows no staging distribution, and something else contradicts that.
-pub struct EvidenceContradicts<'a> {
-    /// The staging distribution.
-    pub staging_id: &'a str,
-    /// What does.
-    pub contradiction: &'a dyn StdError,
-    /// What is to be logged.
-    pub phase: Phase,
-}
-
-impl Event for EvidenceContradicts<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        fails!(
-            warn,
-            self.phase,
-            staging.id = self.staging_id,
-            found = self.contradiction.to_string(),
-            "CloudFront's answers contradict each other: by one there is no such staging distribution; nothing \
-             is taken for done"
-        );
-    }
-}
-
-/// They agree.
-pub struct EvidenceAgrees {
-    /// For how long they did not.
-    pub took: Duration,
-}
-
-impl Event for EvidenceAgrees {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            took_ms = ms(self.took),
-            "CloudFront's answers agree with each other again"
-        );
-    }
-}
-
-/// CloudFront has the job's policy in use, and production does not name it.
-pub struct PolicyInUse<'a> {
-    /// The policy.
-    pub policy_id: &'a str,
-    /// Production.
-    pub production_id: &'a str,
-    /// What is to be logged.
-    pub phase: Phase,
-}
-
-impl Event for PolicyInUse<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        fails!(
-            warn,
-            self.phase,
-            policy.id = self.policy_id,
-            production.id = self.production_id,
-            "the policy is in use, and production does not name it: detach it from the distribution that names \
-             it, such as the one that the production parameter named before"
-        );
-    }
-}
-
-/// It is not waited for any more.
-pub struct PolicyUnused {
-    /// How long it was in use.
-    pub took: Duration,
-}
-
-impl Event for PolicyUnused {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            took_ms = ms(self.took),
-            "the policy that was in use is not waited for any more"
-        );
-    }
-}
-
-/// A rejection fell away after something was changed for it.
-pub struct LeftHalfway<'a> {
-    /// How the job ends.
-    pub outcome: Outcome,
-    /// What was done, and what is left.
-    pub detail: &'a str,
-}
-
-impl Event for LeftHalfway<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            outcome = self.outcome.code(),
-            detail = self.detail,
-            "the rejection fell away half way"
-        );
-    }
-}
-
-/// The id that the record withdrew stands in the parameter again.
-pub struct ParameterRestored<'a> {
-    /// The parameter.
-    pub parameter: &'a str,
-    /// The id.
-    pub value: &'a str,
-}
-
-impl Event for ParameterRestored<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            parameter = self.parameter,
-            value = self.value,
-            "staging distribution named again: the rejection fell away"
-        );
-    }
-}
-
-/// Production was switched off while a job ran.
-pub struct ProductionSwitchedOff<'a> {
-    /// The production distribution.
-    pub production_id: &'a str,
-    /// Whether it was reported before.
-    pub news: News,
-}
-
-impl Event for ProductionSwitchedOff<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        report!(
-            self.news,
-            production.id = self.production_id,
-            "production was switched off while this job ran; viewers get errors. The job takes no further \
-             step. Enable the distribution and find out who disabled it"
-        );
-    }
-}
-
 /// Another execution is at work: the job waits, without its turn.
 pub struct HeldForExecution<'a> {
     /// The execution that the job is about.
     pub job: &'a str,
     /// The step that waits.
     pub step: &'static str,
-    /// The pipeline.
     pub pipeline: &'a str,
     /// The execution, and where it is.
     pub busy: &'a Busy,
@@ -276,7 +119,6 @@ pub struct HeldForDelay<'a> {
     pub job: &'a str,
     /// The target's delay.
     pub delay: Duration,
-    /// What is left of it.
     pub left: Duration,
     /// For how long it has been waited for; `None` at the begin.
     pub since: Option<Duration>,
@@ -304,7 +146,6 @@ impl Event for HeldForDelay<'_> {
 pub struct HeldForProduction<'a> {
     /// The execution that the job is about.
     pub job: &'a str,
-    /// The production distribution.
     pub production_id: &'a str,
     /// When the other's lease ends, unless it is renewed.
     pub until: Timestamp,
@@ -332,49 +173,11 @@ impl Event for HeldForProduction<'_> {
     }
 }
 
-/// Another job of this process works on the production distribution: the job waits for its turn.
-pub struct HeldForTurn<'a> {
-    /// The production distribution.
-    pub production_id: &'a str,
-    /// For how long it has been waited for; `None` at the begin.
-    pub since: Option<Duration>,
-}
-
-impl Event for HeldForTurn<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            production.id = self.production_id,
-            took_ms = self.since.map(ms),
-            "held: another job has its turn at the production distribution"
-        );
-    }
-}
-
-/// The job has its turn.
-pub struct TurnTaken<'a> {
-    /// The production distribution.
-    pub production_id: &'a str,
-    /// How long it was waited for.
-    pub took: Duration,
-}
-
-impl Event for TurnTaken<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            production.id = self.production_id,
-            took_ms = ms(self.took),
-            "the job has its turn"
-        );
-    }
-}
-
 /// What a job was held for is over.
 pub struct HoldEnded<'a> {
     /// The execution that the job is about.
     pub job: &'a str,
-    /// What was waited for.
     pub waiting_for: &'static str,
-    /// How long it took.
     pub took: Duration,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Event, ms, report};
 use crate::domain::decision::Outcome;
@@ -51,9 +51,7 @@ impl fmt::Display for Work {
 
 /// Work on a rejection begins, or is resumed.
 pub struct JobStarted<'a> {
-    /// Whose it is.
     pub work: Work,
-    /// The rejection.
     pub rejection: &'a Rejection,
     /// How long ago the event was emitted.
     pub event_age: Duration,
@@ -94,29 +92,9 @@ impl Event for JobStarted<'_> {
     }
 }
 
-/// The job knows which distributions it is about.
-pub struct JobBound<'a> {
-    /// The production distribution.
-    pub production_id: &'a str,
-    /// The staging distribution.
-    pub staging_id: &'a str,
-}
-
-impl Event for JobBound<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        info!(
-            production.id = self.production_id,
-            staging.id = self.staging_id,
-            "bound"
-        );
-    }
-}
-
 /// AWS accepted a change.
 pub struct StepApplied<'a> {
-    /// The pipeline execution.
     pub execution_id: &'a str,
-    /// The step.
     pub step: &'static str,
 }
 
@@ -135,7 +113,6 @@ impl Event for StepApplied<'_> {
 
 /// A step met a state that forbids it for now, or a newer configuration. The job looks again.
 pub struct StepDeferred {
-    /// The step.
     pub step: &'static str,
     /// What it met; `None`: the configuration had changed since it was read.
     pub conflict: Option<Conflict>,
@@ -153,9 +130,7 @@ impl Event for StepDeferred {
 
 /// A step is found done: by an earlier run, by somebody else, or by a change whose answer was lost.
 pub struct StepFound<'a> {
-    /// The pipeline execution.
     pub execution_id: &'a str,
-    /// The step.
     pub step: &'static str,
 }
 
@@ -174,9 +149,7 @@ impl Event for StepFound<'_> {
 
 /// The job waits.
 pub struct WaitStarted<'a> {
-    /// The pipeline execution.
     pub execution_id: &'a str,
-    /// What for.
     pub wait: &'static str,
 }
 
@@ -195,7 +168,6 @@ impl Event for WaitStarted<'_> {
 
 /// The job still waits, or its program still runs.
 pub struct WaitLasts {
-    /// What for.
     pub wait: &'static str,
     /// For how long by now.
     pub took: Duration,
@@ -213,9 +185,7 @@ impl Event for WaitLasts {
 
 /// What the job waited for is so.
 pub struct WaitEnded<'a> {
-    /// The pipeline execution.
     pub execution_id: &'a str,
-    /// What for.
     pub wait: &'static str,
     /// How long the wait took.
     pub took: Duration,
@@ -247,28 +217,8 @@ impl Event for WaitEnded<'_> {
     }
 }
 
-/// Someone wrote the parameter between our reading and our writing it.
-pub struct ParameterRaced<'a> {
-    /// The parameter.
-    pub parameter: &'a str,
-    /// The value that was put back, if there was one to put back.
-    pub restored: Option<&'a str>,
-}
-
-impl Event for ParameterRaced<'_> {
-    fn record(&self, _metrics: &Metrics) {
-        warn!(
-            parameter = self.parameter,
-            restored = self.restored,
-            "the staging parameter was written by someone else at the same moment; their value \
-             stands"
-        );
-    }
-}
-
 /// The target's program begins to run.
 pub struct ProgramStarted<'a> {
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// Its path.
     pub program: &'a str,
@@ -291,7 +241,6 @@ impl Event for ProgramStarted<'_> {
 
 /// The target's program wrote a line.
 pub struct ProgramOutput<'a> {
-    /// Where to.
     pub output: &'static str,
     /// The line, of bounded length.
     pub line: &'a str,
@@ -309,7 +258,6 @@ impl Event for ProgramOutput<'_> {
 
 /// The target's program ended.
 pub struct ProgramEnded<'a> {
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// How; `None` if it was never started.
     pub finish: Option<&'a Finish>,
@@ -347,9 +295,7 @@ impl Event for ProgramEnded<'_> {
 
 /// The job is done.
 pub struct JobSucceeded<'a> {
-    /// Whose it is.
     pub work: Work,
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// How.
     pub outcome: Outcome,
@@ -397,13 +343,10 @@ impl Event for JobSucceeded<'_> {
 
 /// The job must not be done.
 pub struct JobRefused<'a> {
-    /// Whose it is.
     pub work: Work,
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// A bounded code.
     pub reason: &'static str,
-    /// Why.
     pub detail: &'a str,
     /// How long the work took in this process.
     pub took: Duration,
@@ -437,9 +380,7 @@ impl Event for JobRefused<'_> {
 
 /// The job failed for now; its message will bring it back.
 pub struct JobFailed<'a> {
-    /// Whose it is.
     pub work: Work,
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// A bounded code.
     pub reason: &'static str,
@@ -474,11 +415,8 @@ impl Event for JobFailed<'_> {
 
 /// The job was stopped at a step boundary; it goes on under a new receive.
 pub struct JobStopped<'a> {
-    /// Whose it is.
     pub work: Work,
-    /// The pipeline execution.
     pub execution_id: &'a str,
-    /// Why.
     pub reason: &'static str,
     /// How long the work took in this process.
     pub took: Duration,
@@ -517,9 +455,7 @@ fn ended(execution_id: &str, code: &'static str, took: Duration, success: bool) 
 
 /// A job panicked. Its message is released; the others go on.
 pub struct JobPanicked<'a> {
-    /// Whose it is.
     pub work: Work,
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// The panic's message.
     pub detail: &'a str,

@@ -16,7 +16,6 @@ use crate::telemetry::{Milestone, What, chain};
 
 /// A receive returned messages.
 pub struct MessagesReceived {
-    /// How many.
     pub count: usize,
 }
 
@@ -27,9 +26,7 @@ impl Event for MessagesReceived {
     }
 }
 
-/// A message was deleted.
 pub struct MessageDeleted<'a> {
-    /// The message.
     pub message_id: &'a str,
     /// The pipeline execution of its job, if it had one.
     pub execution_id: Option<&'a str>,
@@ -59,11 +56,9 @@ impl Event for MessageDeleted<'_> {
 
 /// A message goes back to the queue, to come again.
 pub struct MessageReleased<'a> {
-    /// The message.
     pub message_id: &'a str,
     /// When it becomes visible again.
     pub delay: Duration,
-    /// Why.
     pub reason: &'static str,
     /// It was released for that before.
     pub again: bool,
@@ -91,7 +86,6 @@ impl Event for MessageReleased<'_> {
 
 /// A message is refused, as is its job if it has one: it is on its way to the dead-letter queue.
 pub struct MessageRefused<'a> {
-    /// The message.
     pub message_id: &'a str,
     /// How often it was received.
     pub receive_count: u32,
@@ -124,9 +118,7 @@ impl Event for MessageRefused<'_> {
 
 /// A message asks for work that is being done, or is done.
 pub struct DuplicateSuppressed<'a> {
-    /// The message.
     pub message_id: &'a str,
-    /// The pipeline execution.
     pub execution_id: &'a str,
     /// `running` or `done`.
     pub job: &'static str,
@@ -146,7 +138,6 @@ impl Event for DuplicateSuppressed<'_> {
 
 /// A message came back while its job was still running: its lease had run out.
 pub struct MessageRedelivered<'a> {
-    /// The message.
     pub message_id: &'a str,
 }
 
@@ -160,7 +151,6 @@ impl Event for MessageRedelivered<'_> {
     }
 }
 
-/// A lease was extended.
 pub struct LeaseExtended {
     /// How much of it was left when the extension was confirmed.
     pub margin: Duration,
@@ -175,9 +165,7 @@ impl Event for LeaseExtended {
 
 /// An extension was not confirmed; it is tried again until the safety margin.
 pub struct HeartbeatFailed<'a> {
-    /// The message.
     pub message_id: &'a str,
-    /// Why.
     pub error: &'a dyn StdError,
     /// What is to be logged.
     pub phase: Phase,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use embedded_aws::Faults;
 use stagesweep::daemon;
 use stagesweep::domain::binding::Modified;
-use stagesweep::domain::lease_terms::Terms;
 use stagesweep::domain::targets::lookup::{self, Home, Wanted};
 use stagesweep::ops::clean::{ByHand, Order};
 use stagesweep::runtime::stop::Stop;
@@ -163,8 +162,7 @@ impl Play<'_> {
             let cleaning = async {
                 let ledger = means.ledger().await?;
                 let tasks = Tasks::default();
-                let accounts =
-                    daemon::accounts(&config, &means.connector, &means.telemetry, &tasks);
+                let accounts = daemon::accounts(&config, &means.connector, &tasks);
                 let by_hand = ByHand {
                     ledger: ledger.clone(),
                     reconciler: daemon::reconciler(
@@ -177,10 +175,7 @@ impl Play<'_> {
                     ),
                     targets: Arc::new(config.targets.clone()),
                     clock: clock.clone(),
-                    terms: Terms {
-                        visibility_timeout: config.queue.visibility_timeout,
-                        heartbeat_interval: config.queue.heartbeat_interval,
-                    },
+                    terms: config.queue.terms(),
                 };
                 anyhow::Ok(by_hand.clean(&order, &Stop::default()).await?)
             };

@@ -157,7 +157,6 @@ impl<W> Rule<W> {
         self
     }
 
-    /// What to do.
     #[must_use]
     pub fn then(mut self, action: Action<W>) -> Self {
         self.action = action;

@@ -68,7 +68,6 @@ impl std::fmt::Display for AwsService {
 /// One request, identified.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The service it is for.
     pub service: AwsService,
     /// The operation's name in the API, `UpdateDistribution` for instance.
     pub operation: String,
@@ -97,7 +96,6 @@ impl Call {
 /// A refusal: HTTP status, AWS error code and text. Written to the wire as the service does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// HTTP status.
     pub status: u16,
     /// The error's code without a namespace, `PreconditionFailed` for instance.
     pub code: String,

@@ -20,7 +20,6 @@ pub struct Entry {
     pub number: u64,
     /// When it took effect, or was refused.
     pub at: Timestamp,
-    /// What was called.
     pub call: Call,
     /// What the caller got to see.
     pub seen: Seen,

@@ -17,9 +17,7 @@ use crate::wire::settings::Settings;
 /// A distribution as it is, whatever reads may show.
 #[derive(Clone, Debug)]
 pub struct DistributionView {
-    /// Its id.
     pub id: String,
-    /// Its ARN.
     pub arn: String,
     /// Its own name under `cloudfront.net`.
     pub domain_name: String,
@@ -27,9 +25,7 @@ pub struct DistributionView {
     pub deployed: bool,
     /// When it has propagated, or will have.
     pub deployed_at: Timestamp,
-    /// `Enabled`.
     pub enabled: bool,
-    /// `Staging`.
     pub staging: bool,
     /// The names it serves besides its own.
     pub aliases: Vec<String>,
@@ -41,9 +37,7 @@ pub struct DistributionView {
     pub modified: Timestamp,
     /// The configuration exactly as GetDistributionConfig answers it.
     pub config: String,
-    /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// Who made it.
     pub made_by: By,
     /// Who wrote it last.
     pub modified_by: By,
@@ -54,17 +48,14 @@ pub struct DistributionView {
 /// A continuous deployment policy.
 #[derive(Clone, Debug)]
 pub struct PolicyView {
-    /// Its id.
     pub id: String,
     /// The ETag that a write has to match.
     pub etag: String,
-    /// `Enabled`.
     pub enabled: bool,
     /// The domain names of the staging distributions that it lists.
     pub staging_domains: Vec<String>,
     /// The primary distributions that it is attached to.
     pub attached_to: Vec<String>,
-    /// Who made it.
     pub made_by: By,
 }
 
@@ -73,7 +64,6 @@ pub struct PolicyView {
 pub struct Inventory {
     /// Distributions that have not been deleted.
     pub distributions: Vec<DistributionView>,
-    /// Policies.
     pub policies: Vec<PolicyView>,
     /// Parameters and what they hold now.
     pub parameters: BTreeMap<String, String>,

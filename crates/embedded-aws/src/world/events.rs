@@ -55,7 +55,6 @@ pub enum Form {
 pub struct EventOptions {
     /// What it is about.
     pub level: Level,
-    /// How it ended.
     pub outcome: Outcome,
     /// Which schema.
     pub form: Form,

@@ -8,16 +8,13 @@ use crate::services::by::By;
 use crate::services::codepipeline::execution::Execution;
 use crate::services::ssm::SECURE;
 
-/// One version of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterVersion {
     /// Counts from 1.
     pub version: u64,
-    /// What it holds.
     pub value: String,
     /// When it was written.
     pub at: Timestamp,
-    /// Who wrote it.
     pub by: By,
 }
 

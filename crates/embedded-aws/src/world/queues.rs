@@ -22,13 +22,10 @@ pub struct Queues {
 /// A message in a queue, whether or not it is visible.
 #[derive(Clone, Debug)]
 pub struct MessageView {
-    /// Its id.
     pub id: String,
-    /// Its body.
     pub body: String,
     /// How often it has been received.
     pub receives: u32,
-    /// When it was sent.
     pub sent: Timestamp,
 }
 

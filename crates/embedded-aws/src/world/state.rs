@@ -104,7 +104,6 @@ impl State {
         pipelines.entry(key.name.clone()).or_default()
     }
 
-    /// A pipeline that there is.
     pub(crate) fn known_pipeline(&self, key: &Key) -> Option<&Pipeline> {
         let account = self.accounts.get(&key.place.account)?;
         account.pipeline(&key.place.region, &key.name)

@@ -106,7 +106,6 @@ pub(crate) struct Distribution {
     pub(crate) past_etags: Vec<String>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) deleted_at: Option<Timestamp>,
-    /// Who made it.
     pub(crate) made_by: By,
     /// The last build of a deployment that wrote it.
     pub(crate) deployed_by: By,
@@ -121,7 +120,6 @@ pub(crate) struct Policy {
     pub(crate) modified: Timestamp,
     /// Until when the last detach from a primary still propagates.
     pub(crate) held_until: Timestamp,
-    /// Who made it.
     pub(crate) made_by: By,
 }
 

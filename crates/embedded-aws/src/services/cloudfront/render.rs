@@ -125,6 +125,20 @@ fn page_size(query: &BTreeMap<String, String>) -> Result<usize, Failure> {
     }
 }
 
+/// The marker of the next page, if another follows that ends with `last`.
+fn next(last: Option<&str>) -> String {
+    let marker = |last| format!("<NextMarker>{last}</NextMarker>");
+    last.map(marker).unwrap_or_default()
+}
+
+/// A list has no `Items` where there are none.
+fn in_items(items: &str) -> String {
+    match items {
+        "" => String::new(),
+        items => format!("<Items>{items}</Items>"),
+    }
+}
+
 pub(super) fn list_distributions(
     cloudfront: &CloudFront,
     context: &Context<'_>,
@@ -154,15 +168,8 @@ pub(super) fn list_distributions(
         }
         items.push_str("</DistributionSummary>");
     }
-    let next = match all.last() {
-        Some((last, _)) if truncated => format!("<NextMarker>{}</NextMarker>", last.id),
-        _ => String::new(),
-    };
-    let items = if all.is_empty() {
-        items
-    } else {
-        format!("<Items>{items}</Items>")
-    };
+    let last = all.last().filter(|_| truncated).map(|(last, _)| &*last.id);
+    let (next, items) = (next(last), in_items(&items));
     Ok(Reply::new(
         200,
         xml(&format!(
@@ -188,10 +195,7 @@ pub(super) fn list_policies(
         .collect();
     let truncated = all.len() > size;
     all.truncate(size);
-    let next = match all.last() {
-        Some(last) if truncated => format!("<NextMarker>{}</NextMarker>", last.id),
-        _ => String::new(),
-    };
+    let last = all.last().filter(|_| truncated).map(|last| &*last.id);
     let items: String = all
         .iter()
         .map(|policy| policy_element(policy, ""))
@@ -199,11 +203,7 @@ pub(super) fn list_policies(
             format!("<ContinuousDeploymentPolicySummary>{it}</ContinuousDeploymentPolicySummary>")
         })
         .collect();
-    let items = if all.is_empty() {
-        items
-    } else {
-        format!("<Items>{items}</Items>")
-    };
+    let (next, items) = (next(last), in_items(&items));
     Ok(Reply::new(
         200,
         xml(&format!(

@@ -62,15 +62,12 @@ pub enum Work {
 /// An action of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionDefinition {
-    /// Its name.
     pub name: String,
-    /// What it is for.
     pub category: Category,
     /// Who carries it out: `CodeBuild`, `Manual`, `S3` for instance.
     pub provider: String,
     /// The actions of a stage with the lowest number run first, all of them at once.
     pub run_order: u32,
-    /// What it does.
     pub work: Work,
 }
 
@@ -91,7 +88,6 @@ impl ActionDefinition {
         Self::new(name, Category::Source, "S3", Work::Nothing)
     }
 
-    /// A build that does this.
     #[must_use]
     pub fn build(name: &str, work: Work) -> Self {
         Self::new(name, Category::Build, "CodeBuild", work)
@@ -114,9 +110,7 @@ impl ActionDefinition {
 /// A stage of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageDefinition {
-    /// Its name.
     pub name: String,
-    /// Its actions.
     pub actions: Vec<ActionDefinition>,
 }
 

@@ -75,7 +75,6 @@ impl ActionExecution {
     }
 }
 
-/// One execution.
 #[derive(Clone, Debug)]
 pub(crate) struct Execution {
     pub(crate) id: String,
@@ -94,7 +93,6 @@ pub(crate) struct Execution {
     pub(crate) floors: BTreeMap<String, u32>,
     /// What it deploys; the newest of what it deployed.
     pub(crate) service: Service,
-    /// Where that is.
     pub(crate) things: Place,
     /// Its stages are entered when somebody says so, whoever else is in them.
     pub(crate) loose: bool,

@@ -72,7 +72,6 @@ pub struct Depth {
     pub delayed: usize,
 }
 
-/// A queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) arn: String,

@@ -23,15 +23,15 @@ pub const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a notice did not go out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NotTaken {
+pub(super) struct DeliveryError {
     pub(super) why: String,
     /// It would be refused again, whatever is mended around it.
-    pub(super) for_good: bool,
+    pub(super) permanent: bool,
 }
 
 /// Takes notices.
 #[async_trait]
-pub(super) trait Outlet: Send + Sync {
+pub(super) trait Sink: Send + Sync {
     /// Its name in the log.
     fn name(&self) -> &'static str;
 
@@ -39,10 +39,9 @@ pub(super) trait Outlet: Send + Sync {
     fn at_once(&self, notices: &[Arc<Notice>]) -> usize;
 
     /// Tries once. The result of each, in their order.
-    async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), NotTaken>>;
+    async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), DeliveryError>>;
 }
 
-/// An event bus.
 pub(super) struct Bus {
     pub(super) events: EventBridge,
     /// By name or ARN.
@@ -63,7 +62,7 @@ impl Bus {
 }
 
 #[async_trait]
-impl Outlet for Bus {
+impl Sink for Bus {
     fn name(&self) -> &'static str {
         "event_bus"
     }
@@ -77,17 +76,17 @@ impl Outlet for Bus {
         fit.count().max(1)
     }
 
-    async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), NotTaken>> {
+    async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), DeliveryError>> {
         let put: Vec<Event> = notices.iter().map(|notice| self.event(notice)).collect();
         results(self.events.put(&put).await, notices.len())
     }
 }
 
 /// What became of each of `count` events. A call that is refused as a whole says nothing of each.
-fn results(put: Result<PutResult, AwsError>, count: usize) -> Vec<Result<(), NotTaken>> {
-    let not_taken = |error: &AwsError, alone: bool| NotTaken {
+fn results(put: Result<PutResult, AwsError>, count: usize) -> Vec<Result<(), DeliveryError>> {
+    let not_taken = |error: &AwsError, alone: bool| DeliveryError {
         why: chain(error),
-        for_good: alone && error.class == ErrorClass::Rejected,
+        permanent: alone && error.class == ErrorClass::Rejected,
     };
     match put {
         Ok(results) => results
@@ -107,7 +106,7 @@ pub(super) struct Program {
 }
 
 #[async_trait]
-impl Outlet for Program {
+impl Sink for Program {
     fn name(&self) -> &'static str {
         "program"
     }
@@ -116,7 +115,7 @@ impl Outlet for Program {
         1
     }
 
-    async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), NotTaken>> {
+    async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), DeliveryError>> {
         let mut results = Vec::new();
         for notice in notices {
             let invocation = Invocation {
@@ -145,8 +144,8 @@ impl Outlet for Program {
                 Ok(Finish::Stopped(_)) => Some("it was stopped".to_owned()),
                 Err(error) => Some(chain(&error)),
             };
-            let for_good = false;
-            results.push(why.map_or(Ok(()), |why| Err(NotTaken { why, for_good })));
+            let permanent = false;
+            results.push(why.map_or(Ok(()), |why| Err(DeliveryError { why, permanent })));
         }
         results
     }

@@ -1,8 +1,8 @@
-//! Carries notices to one outlet, in their order, until each is taken.
+//! Carries notices to one sink, in their order, until each is taken.
 //!
 //! **Guarantees.** A notice that is not taken is tried again with backoff, for as long as the process lives;
 //! one that would be refused for ever is dropped and logged. At most [`MAX_WAITING`] wait: beyond that the
-//! oldest is dropped and logged. Nothing that an outlet does holds up whoever hands a notice over.
+//! oldest is dropped and logged. Nothing that a sink does holds up whoever hands a notice over.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 use super::notice::Notice;
-use super::outlet::{NotTaken, Outlet};
+use super::sink::{DeliveryError, Sink};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::lasting::Failing;
 use crate::telemetry::{fails, ms};
 
-/// So many notices wait for an outlet at most.
+/// So many notices wait for a sink at most.
 pub const MAX_WAITING: usize = 1000;
 
 /// Between two tries.
@@ -27,20 +27,20 @@ const BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(5 * 60),
 };
 
-/// Told of each notice that this courier is done with: taken, or dropped.
+/// Told of each notice that this dispatcher is done with: taken, or dropped.
 pub(super) type Done = Box<dyn Fn(&str) + Send + Sync>;
 
-pub(super) struct Courier {
-    outlet: Box<dyn Outlet>,
+pub(super) struct Dispatcher {
+    sink: Box<dyn Sink>,
     waiting: Mutex<VecDeque<Arc<Notice>>>,
     handed: Notify,
     done: Done,
 }
 
-impl Courier {
-    pub(super) fn new(outlet: Box<dyn Outlet>, done: Done) -> Self {
+impl Dispatcher {
+    pub(super) fn new(sink: Box<dyn Sink>, done: Done) -> Self {
         Self {
-            outlet,
+            sink,
             waiting: Mutex::default(),
             handed: Notify::new(),
             done,
@@ -71,7 +71,7 @@ impl Courier {
         let mut failing = Failing::default();
         loop {
             let batch = self.batch(failures).await;
-            let results = self.outlet.take(&batch).await;
+            let results = self.sink.take(&batch).await;
             let mut failed = None;
             for (notice, result) in batch.iter().zip(results) {
                 match result {
@@ -79,23 +79,23 @@ impl Courier {
                         let span = notice.span();
                         let _about = span.enter();
                         info!(
-                            notify.outlet = self.outlet.name(),
+                            notify.outlet = self.sink.name(),
                             notify.id = notice.id,
                             "outcome notified"
                         );
                         self.settle(notice);
                     }
-                    Err(NotTaken {
+                    Err(DeliveryError {
                         why,
-                        for_good: true,
+                        permanent: true,
                     }) => self.drop(notice, &why),
-                    Err(NotTaken { why, .. }) => failed = Some(why),
+                    Err(DeliveryError { why, .. }) => failed = Some(why),
                 }
             }
             let Some(why) = failed else {
                 if let Some(took) = failing.recovered() {
                     info!(
-                        notify.outlet = self.outlet.name(),
+                        notify.outlet = self.sink.name(),
                         took_ms = ms(took),
                         "outcomes can be notified again"
                     );
@@ -108,7 +108,7 @@ impl Courier {
             fails!(
                 warn,
                 failing.failed(),
-                notify.outlet = self.outlet.name(),
+                notify.outlet = self.sink.name(),
                 notify.waiting = self.waiting.lock().len(),
                 retry.delay_ms = ms(delay),
                 detail = why,
@@ -126,7 +126,7 @@ impl Courier {
                 let waiting = waiting.make_contiguous();
                 if !waiting.is_empty() {
                     let count = match failures {
-                        0 => self.outlet.at_once(waiting),
+                        0 => self.sink.at_once(waiting),
                         _ => 1,
                     };
                     return waiting[..count].to_vec();
@@ -145,7 +145,7 @@ impl Courier {
         let span = notice.span();
         let _about = span.enter();
         error!(
-            notify.outlet = self.outlet.name(),
+            notify.outlet = self.sink.name(),
             notify.id = notice.id,
             detail = why,
             "an outcome is not notified"
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Outlet for Picky {
+    impl Sink for Picky {
         fn name(&self) -> &'static str {
             "picky"
         }
@@ -176,13 +176,13 @@ mod tests {
             notices.len().min(3)
         }
 
-        async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), NotTaken>> {
+        async fn take(&self, notices: &[Arc<Notice>]) -> Vec<Result<(), DeliveryError>> {
             let ids: Vec<String> = notices.iter().map(|it| it.id.clone()).collect();
             let bad = ids.iter().any(|id| id == "bad");
             self.tried.lock().push(ids);
-            let refused = NotTaken {
+            let refused = DeliveryError {
                 why: "malformed".to_owned(),
-                for_good: notices.len() == 1,
+                permanent: notices.len() == 1,
             };
             match bad {
                 true => vec![Err(refused); notices.len()],
@@ -201,28 +201,28 @@ mod tests {
 
     type Log<T> = Arc<Mutex<Vec<T>>>;
 
-    /// A courier, what it tries at once, and what it is done with.
-    fn courier() -> (Courier, Log<Vec<String>>, Log<String>) {
-        let outlet = Picky::default();
+    /// A dispatcher, what it tries at once, and what it is done with.
+    fn dispatcher() -> (Dispatcher, Log<Vec<String>>, Log<String>) {
+        let sink = Picky::default();
         let (tried, done) = (
-            Arc::clone(&outlet.tried),
+            Arc::clone(&sink.tried),
             Arc::<Mutex<Vec<String>>>::default(),
         );
         let ended = Arc::clone(&done);
-        let courier = Courier::new(
-            Box::new(outlet),
+        let dispatcher = Dispatcher::new(
+            Box::new(sink),
             Box::new(move |id| ended.lock().push(id.to_owned())),
         );
-        (courier, tried, done)
+        (dispatcher, tried, done)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_for_good_is_told_from_the_rest_and_dropped() {
-        let (courier, tried, done) = courier();
+        let (dispatcher, tried, done) = dispatcher();
         for id in ["one", "bad", "two", "three", "one"] {
-            courier.hand(&notice(id));
+            dispatcher.hand(&notice(id));
         }
-        let carried = tokio::time::timeout(Duration::from_secs(60), courier.carry());
+        let carried = tokio::time::timeout(Duration::from_secs(60), dispatcher.carry());
         assert!(carried.await.is_err(), "it carries for ever");
         assert_eq!(*done.lock(), ["one", "bad", "two", "three"]);
         let tried = tried.lock();
@@ -233,11 +233,11 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_wait_and_the_oldest_go() {
-        let (courier, _, done) = courier();
+        let (dispatcher, _, done) = dispatcher();
         for n in 0..MAX_WAITING + 2 {
-            courier.hand(&notice(&n.to_string()));
+            dispatcher.hand(&notice(&n.to_string()));
         }
         assert_eq!(*done.lock(), ["0", "1"]);
-        assert_eq!(courier.waiting.lock().len(), MAX_WAITING);
+        assert_eq!(dispatcher.waiting.lock().len(), MAX_WAITING);
     }
 }
