@@ -7,10 +7,9 @@
 //! limit that nobody knows, about one call in half a minute is throttled, however many ask.
 //!
 //! Not all throttling depends on the rate of these calls: others may use the account up, and a service
-//! in trouble throttles by chance. A limit that throttles a rate lets less than half of the calls
-//! through at twice that rate, and less than a quarter at four times that rate; so on the way down to a
-//! limit hardly two are answered. Where `UNRELATED` were and a call is throttled all the same, slowing
-//! down makes no difference: for `RELIEF` calls are not paced, unless most of them are throttled.
+//! in trouble throttles by chance. Where no limit explains which calls were throttled ([`evidence`]), slowing down
+//! makes no difference: for [`RELIEF`] calls are not paced, unless most of them are throttled. Then the evidence
+//! was misleading, and is not gone by for [`MISLED`].
 //!
 //! **Guarantees.** First come, first served, reads and changes apart. One change at a time, and
 //! `READS` reads. Whoever waits here has not begun its call: it may go away, and a job that is
@@ -19,16 +18,18 @@
 //! **Not handled.** Attempts that the SDK makes by itself are not held back here: there are two more
 //! for a call at the most, with its own pauses before them.
 
-use std::collections::VecDeque;
+mod evidence;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
+use self::evidence::Evidence;
 use super::error::AwsError;
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
@@ -50,25 +51,18 @@ const RECOVERY: Duration = Duration::from_secs(30);
 /// for both kinds together.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(64);
 
-/// So many calls answered on the way down, at rates well above the one that is still throttled, are
-/// twice as many as a limit would have let through.
-const UNRELATED: usize = 4;
-
-/// A rate is well above another by so many halvings.
-const WELL_ABOVE: f64 = 0.75;
-
-/// After so many calls answered in a row, slowing down has helped, whatever happened before.
-const HELPED: usize = 12;
-
-/// For so long an answer tells something about a call that is throttled later.
-const MEMORY: Duration = Duration::from_secs(60);
-
-/// A call that follows the one before it within so many intervals shows what its rate brings. One that
-/// comes later would have come no earlier at any rate.
-const PACED: f64 = 6.0;
-
 /// How long calls are not paced after slowing down has made no difference. Then it is tried again.
 const RELIEF: Duration = Duration::from_secs(60);
+
+/// While calls are not paced, so many more may be throttled than are answered: where three of ten are by chance,
+/// that hardly ever happens.
+const MORE_THROTTLED: usize = 8;
+
+/// How long calls are paced whatever the evidence, after most of those that were not were throttled.
+const MISLED: Duration = Duration::from_secs(600);
+
+/// While no limit explains what is throttled, that is said again after this.
+const SAY_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// What a call is to the limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,20 +106,12 @@ struct Pressure {
     throttled: Option<(Instant, f64)>,
     /// When the last read and the last change were begun.
     begun: [Option<Instant>; 2],
-    /// When the last attempts of those that have been answered or throttled were sent.
-    sent: [Option<Instant>; 2],
-    /// What became of the reads and of the changes since slowing down last helped.
-    since: [Since; 2],
+    evidence: Evidence,
     relief: Option<Relief>,
-}
-
-/// Calls of one kind that were answered.
-#[derive(Debug, Default)]
-struct Since {
-    /// Those of late that were paced: when each was sent, and the halvings then.
-    paced: VecDeque<(Instant, f64)>,
-    /// How many there were since the last throttled call that counted.
-    in_a_row: usize,
+    /// When most calls were last throttled although, by the evidence, no limit did it.
+    misled: Option<Instant>,
+    /// When it was last said that calls are not paced.
+    said: Option<Instant>,
 }
 
 /// Calls are not paced, because slowing down has made no difference.
@@ -142,7 +128,10 @@ enum Lesson {
     /// Calls are paced from now on.
     SlowDown,
     /// Calls are no longer paced: slowing down has made no difference.
-    Unrelated,
+    Unrelated {
+        /// It is to be said.
+        is_news: bool,
+    },
 }
 
 impl Pressure {
@@ -164,29 +153,18 @@ impl Pressure {
     }
 
     /// A call that was sent at `sent` was answered.
-    fn answered(&mut self, kind: Kind, sent: Instant) {
-        let before = self.sent[kind as usize].replace(sent);
+    fn answered(&mut self, kind: Kind, sent: Instant, now: Instant) -> Option<Lesson> {
+        self.evidence.answered(kind, sent, now);
         if let Some(relief) = &mut self.relief {
             relief.answered[kind as usize] += 1;
         }
-        if self.is_late(sent) {
-            return;
-        }
-        let halvings = self.halvings(sent);
-        let since = &mut self.since[kind as usize];
-        since.in_a_row += 1;
-        if let (Some(halvings), Some(before)) = (halvings, before)
-            && sent.duration_since(before) < Self::interval(kind, halvings).mul_f64(PACED)
-        {
-            since.paced.push_back((sent, halvings));
-            let old = since.paced.partition_point(|(at, _)| *at + MEMORY < sent);
-            since.paced.drain(..old);
-        }
+        self.halvings(now)?;
+        self.is_unrelated(now).then(|| self.relieve(now))
     }
 
     /// A call that was sent at `sent` was throttled.
     fn throttled(&mut self, kind: Kind, sent: Instant, now: Instant) -> Option<Lesson> {
-        self.sent[kind as usize] = Some(sent);
+        self.evidence.throttled(kind, sent, now);
         if self.is_late(sent) {
             return None;
         }
@@ -195,36 +173,41 @@ impl Pressure {
         {
             let throttled = &mut relief.throttled[kind as usize];
             *throttled += 1;
-            if *throttled <= relief.answered[kind as usize] + UNRELATED {
+            if *throttled <= relief.answered[kind as usize] + MORE_THROTTLED {
                 return None;
             }
+            self.misled = Some(now);
+            self.relief = None;
         }
         let before = self.halvings(now);
+        if self.is_unrelated(now) {
+            return Some(self.relieve(now));
+        }
         let halvings = before.unwrap_or(0.0);
-        let since = &self.since[kind as usize];
-        let well_above =
-            |(at, then): &&(Instant, f64)| now < *at + MEMORY && then + WELL_ABOVE <= halvings;
-        let faster = since.paced.iter().filter(well_above).count();
-        if since.in_a_row < HELPED && faster >= UNRELATED {
-            self.since = Default::default();
-            self.throttled = None;
-            self.relief = Some(Relief {
-                until: now + RELIEF,
-                answered: [0; 2],
-                throttled: [0; 2],
-            });
-            return Some(Lesson::Unrelated);
-        }
-        for since in &mut self.since {
-            if since.in_a_row >= HELPED || before.is_none() {
-                *since = Since::default();
-            }
-            since.in_a_row = 0;
-        }
         let lower = halvings.max((halvings + 1.0).min(kind.most_halvings()));
         self.throttled = Some((now, lower));
-        self.relief = None;
         before.is_none().then_some(Lesson::SlowDown)
+    }
+
+    /// Whether no limit explains what was throttled.
+    fn is_unrelated(&mut self, now: Instant) -> bool {
+        let misled = self.misled.is_some_and(|at| now < at + MISLED);
+        !misled && self.evidence.refutes_a_limit(now)
+    }
+
+    /// Calls are not paced for a while.
+    fn relieve(&mut self, now: Instant) -> Lesson {
+        self.throttled = None;
+        self.relief = Some(Relief {
+            until: now + RELIEF,
+            answered: [0; 2],
+            throttled: [0; 2],
+        });
+        let is_news = self.said.is_none_or(|said| said + SAY_AGAIN <= now);
+        if is_news {
+            self.said = Some(now);
+        }
+        Lesson::Unrelated { is_news }
     }
 
     /// When the next call of a kind may begin, as things stand at `now`.
@@ -255,6 +238,8 @@ struct Inner {
     slots: [Arc<Semaphore>; 2],
     /// For each kind, the one who is next. Fair.
     front: [tokio::sync::Mutex<()>; 2],
+    /// Calls are not paced any more.
+    relieved: Notify,
 }
 
 /// Leave to make one call; to be kept until it has been answered.
@@ -271,29 +256,41 @@ impl Limiter {
             pressure: Mutex::default(),
             slots: [READS, 1].map(|slots| Arc::new(Semaphore::new(slots))),
             front: Default::default(),
+            relieved: Notify::new(),
         }))
     }
 
     /// An attempt that was sent at `sent` has been answered, and not throttled.
     pub(super) fn answered(&self, operation: &str, sent: Instant) {
-        self.0.pressure.lock().answered(Kind::of(operation), sent);
+        let kind = Kind::of(operation);
+        let lesson = self.0.pressure.lock().answered(kind, sent, Instant::now());
+        self.learned(lesson, operation);
     }
 
     /// An attempt that was sent at `sent` has been throttled.
     pub(super) fn throttled(&self, operation: &str, sent: Instant) {
         let kind = Kind::of(operation);
         let lesson = self.0.pressure.lock().throttled(kind, sent, Instant::now());
+        self.learned(lesson, operation);
+    }
+
+    fn learned(&self, lesson: Option<Lesson>, operation: &str) {
         match lesson {
             Some(Lesson::SlowDown) => warn!(
                 aws.service = self.0.service,
                 aws.operation = operation,
                 "throttled; all calls of the account to this service slow down"
             ),
-            Some(Lesson::Unrelated) => warn!(
-                aws.service = self.0.service,
-                aws.operation = operation,
-                "throttled whatever the rate; calls of the account to this service do not slow down"
-            ),
+            Some(Lesson::Unrelated { is_news }) => {
+                self.0.relieved.notify_waiters();
+                if is_news {
+                    warn!(
+                        aws.service = self.0.service,
+                        aws.operation = operation,
+                        "throttled whatever the rate; calls of the account to this service do not slow down"
+                    );
+                }
+            }
             None => {}
         }
     }
@@ -305,6 +302,7 @@ impl Limiter {
         let slot = slots.acquire_owned().await.ok();
         let _front = self.0.front[kind as usize].lock().await;
         loop {
+            let relieved = self.0.relieved.notified();
             let now = Instant::now();
             let next = {
                 let mut pressure = self.0.pressure.lock();
@@ -316,7 +314,7 @@ impl Limiter {
                 next
             };
             // Whether it has been throttled again meanwhile shows afterwards.
-            sleep_until(next).await;
+            let _ = timeout_at(next, relieved).await;
         }
     }
 }

@@ -100,11 +100,12 @@ async fn a_throttled_account_slows_down_and_everything_is_cleaned_up() {
     }
 }
 
+/// `WORLDS=100` for more of them.
 #[tokio::test(start_paused = true)]
 async fn throttling_that_no_rate_explains_slows_down_nobody_for_long() {
-    const WORLDS: u64 = 25;
-    let mut late = 0;
-    for seed in 0..WORLDS {
+    let worlds = std::env::var("WORLDS").map_or(25, |worlds| worlds.parse().unwrap());
+    let mut took = Vec::new();
+    for seed in 0..worlds {
         // The SDK's jitter draws from this thread's generator.
         fastrand::seed(seed);
         let world = World::with(|settings| {
@@ -120,13 +121,19 @@ async fn throttling_that_no_rate_explains_slows_down_nobody_for_long() {
             tokio::time::sleep(Duration::from_secs(45)).await;
             world.aws.calm();
         };
-        let ((took, _), ()) = tokio::join!(clean(&world, &services), storm);
-        println!("seed {seed}: {took:?}");
-        assert!(took <= Duration::from_secs(300), "seed {seed}: {took:?}");
-        late += u64::from(took > Duration::from_secs(75));
+        let ((in_all, _), ()) = tokio::join!(clean(&world, &services), storm);
+        println!("seed {seed}: {in_all:?}");
+        took.push(in_all);
     }
+    let longest = took.iter().max().unwrap();
+    let late = took
+        .iter()
+        .filter(|it| **it > Duration::from_secs(75))
+        .count() as u64;
     // Whether the few calls show in time that no rate is the reason is by chance.
-    assert!(late <= WORLDS / 3, "{late} of {WORLDS}");
+    println!("{late} of {worlds} are late; the longest takes {longest:?}");
+    assert!(late <= worlds / 5, "{late} of {worlds}");
+    assert!(longest <= &Duration::from_secs(300), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
