@@ -30,7 +30,7 @@ impl Run<'_> {
     pub(super) async fn apply(&mut self, step: Step, observed: &Observed) -> Result<bool, Halt> {
         self.job.activity.set(step.name());
         self.about_to_change(true).await?;
-        if !self.staging_is(observed).await? {
+        if !self.staging_is(observed).await? || !self.production_is_on().await? {
             return Ok(false);
         }
         self.sent = true;
@@ -220,6 +220,8 @@ impl Run<'_> {
             Step::DeleteStaging(staging) => {
                 self.progress.staging_deleted = true;
                 self.lookout.forget(staging.id());
+                // Success goes by a look at production after the last change.
+                self.lookout.forget(&self.binding.production_id);
             }
         }
         self.moved();
