@@ -369,7 +369,7 @@ fn fences<'a>(
     if production.staging {
         return Err(Refusal::ProductionIsStaging);
     }
-    if binding.evidence.production_enabled && !production.enabled {
+    if is_switched_off(binding, observed) {
         return Err(Refusal::ProductionDisabled);
     }
     if let Some(staging) = &observed.staging {
@@ -391,6 +391,13 @@ fn fences<'a>(
         return Err(Refusal::PolicyShared);
     }
     Ok((production, own))
+}
+
+/// Whether production was on when the job was bound, and is not any more.
+#[must_use]
+pub fn is_switched_off(binding: &Binding, observed: &Observed) -> bool {
+    let production = observed.production.as_ref();
+    binding.evidence.production_enabled && production.is_some_and(|it| !it.enabled)
 }
 
 fn may_be_taken_down(staging: &Distribution) -> Result<(), Refusal> {

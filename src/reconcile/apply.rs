@@ -33,6 +33,9 @@ impl Run<'_> {
         if !self.staging_is(observed).await? {
             return self.defer().await;
         }
+        if !self.production_is_on().await? {
+            return Ok(false);
+        }
         self.sent = true;
         let cloudfront = &self.clients.cloudfront;
         let result = match &step {
@@ -216,6 +219,8 @@ impl Run<'_> {
             Step::DeleteStaging(staging) => {
                 self.progress.staging_deleted = true;
                 self.lookout.forget(staging.id());
+                // Success goes by a look at production after the last change.
+                self.lookout.forget(&self.binding.production_id);
             }
         }
         self.moved();

@@ -73,9 +73,6 @@ impl Run<'_> {
                 }
                 Err(halt) => return Err(halt),
             };
-            if !self.production_is(&step, observed).await? {
-                return self.defer().await;
-            }
             // The first part of an answer is as old as the question.
             let asked_at = Instant::now();
             if !self.may(name, scope).await? {
@@ -194,9 +191,9 @@ impl Run<'_> {
         Ok(now.as_ref().map(seen) == observed.parameter.as_ref().map(seen))
     }
 
-    /// Before the record and the detach, on which AWS sets no condition that is about the staging distribution:
-    /// whether all is as it was observed, where CodePipeline's answer took its time. Whoever was at work before
-    /// the question has written before it.
+    /// Whether all is as it was observed, where CodePipeline's answer took its time: of the staging distribution before
+    /// the record and the detach, of production before the record and the disable. On these AWS sets no condition.
+    /// Whoever was at work before the question has written before it.
     async fn is_unchanged(
         &mut self,
         step: &Step,
@@ -208,15 +205,17 @@ impl Run<'_> {
             return Ok(false);
         }
         match step {
-            Step::DisableStaging(_) => Ok(true),
+            Step::RecordDeleted { .. } => {
+                Ok(self.staging_is(observed).await? && self.production_is_on().await?)
+            }
+            Step::DisableStaging(_) => self.production_is(observed).await,
             _ => self.staging_is(observed).await,
         }
     }
 
-    /// Before a disable, which comes long after the last look at production: whether production is as it was
-    /// observed.
-    async fn production_is(&mut self, step: &Step, observed: &Observed) -> Result<bool, Halt> {
-        if !matches!(step, Step::DisableStaging(_)) || self.job.removal().is_some() {
+    /// Whether production is as it was observed, long before the disable.
+    async fn production_is(&mut self, observed: &Observed) -> Result<bool, Halt> {
+        if self.job.removal().is_some() {
             return Ok(true);
         }
         let id = self.binding.production_id.clone();

@@ -22,7 +22,7 @@ use super::{Ended, Reconciler};
 use crate::aws;
 use crate::domain::binding::{Binding, Form};
 use crate::domain::decision::{
-    Decision, Goal, Observed, Outcome, Progress, Refusal, Step, Wait, decide,
+    Decision, Goal, Observed, Outcome, Progress, Refusal, Step, Wait, decide, is_switched_off,
 };
 use crate::domain::history::{Kind, Note};
 use crate::domain::targets::Parameters;
@@ -214,10 +214,13 @@ impl Run<'_> {
                     self.observe().await?
                 }
             };
+            let binding = self.binding.about(self.index);
+            if self.job.removal().is_none() && is_switched_off(&binding, &observed) {
+                return Err(self.fence(Refusal::ProductionDisabled, &observed));
+            }
             if self.is_modified_by_others(&observed).await? {
                 return self.give_way().await;
             }
-            let binding = self.binding.about(self.index);
             let goal = match self.job.removal() {
                 Some(removal) => Goal::Orphan(&removal.orphan),
                 None => Goal::Rejection(&binding),

@@ -1,7 +1,8 @@
 //! Waiting: for a propagation, for someone else, or a moment before the next look.
 //!
 //! **Guarantees.** A stop ends any wait. A job for which nothing has moved for the propagation timeout
-//! gives up, and is resumed on its next receive.
+//! gives up, and is resumed on its next receive. Production that is switched off meanwhile ends a wait, at the latest a
+//! minute later.
 //!
 //! **Not handled here.** When to look at what, and how often ([`crate::reconcile::watch`]).
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::questioned::A_MOMENT;
 use super::run::Run;
 use super::{Ended, Failure, Halt};
 use crate::aws::AwsError;
+use crate::aws::cloudfront::Sighting;
 use crate::domain::binding::Binding;
 use crate::domain::decision::{Refusal, Wait};
 use crate::domain::history::Kind;
@@ -24,6 +27,17 @@ use crate::telemetry::{events, fails, ms};
 
 /// Answers that contradict each other for longer are no lag, nor is a policy's use by nobody who is seen.
 const CONTRADICTS_AT_MOST: Duration = Duration::from_secs(10 * 60);
+
+/// Between two looks at production while only the staging distribution is waited for.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
+
+/// What cuts a wait off.
+enum Cut {
+    /// A look failed for good.
+    Failed(Arc<AwsError>),
+    /// Production is switched off.
+    Off(Sighting),
+}
 
 impl Run<'_> {
     /// Waits for what the core waits for, and remembers what was seen in the end.
@@ -62,13 +76,20 @@ impl Run<'_> {
         let deadline = self
             .patience
             .ends(self.context.settings.propagation_timeout);
-        let (production, staging) = tokio::select! {
+        let ended = tokio::select! {
             biased;
             reason = self.job.stop.stopped() => return Err(Ended::Stopped(reason).into()),
-            ended = waiting.until(self.watch(&binding, &wait, changed_at), lasts) => {
-                ended.map_err(|error| Ended::Failed(Failure::Call(error)))?
-            }
+            ended = waiting.until(self.watch(&binding, &wait, changed_at), lasts) => ended,
             () = tokio::time::sleep_until(deadline) => return Err(self.gave_up(wait.name()).into()),
+        };
+        let (production, staging) = match ended {
+            Ok(ended) => ended,
+            Err(Cut::Failed(error)) => return Err(Ended::Failed(Failure::Call(error)).into()),
+            Err(Cut::Off(seen)) => {
+                // The next decision goes by it.
+                self.lookout.see(&binding.production_id, seen);
+                return Ok(());
+            }
         };
         let ours = changed_at.and_then(|_| production.as_ref().or(staging.as_ref()));
         let propagation = ours.map(|ended| ended.seen);
@@ -92,13 +113,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Watches production, the staging distribution, or both, until what is waited for is seen there.
+    /// Watches production, the staging distribution, or both, until what is waited for is seen there, or production
+    /// is switched off.
     async fn watch(
         &self,
         binding: &Binding,
         wait: &Wait,
         changed_at: Option<Instant>,
-    ) -> Result<(Option<watch::Ended>, Option<watch::Ended>), Arc<AwsError>> {
+    ) -> Result<(Option<watch::Ended>, Option<watch::Ended>), Cut> {
         let (production, staging) = match wait.clone() {
             Wait::BothDeployed => (Some(Until::Deployed), Some(Until::Deployed)),
             Wait::Detached { policy_id } => (Some(Until::Detached { policy_id }), None),
@@ -108,14 +130,61 @@ impl Run<'_> {
             Wait::LookAgain | Wait::PolicyUnused { .. } | Wait::Evidence => (None, None),
         };
         let watcher = &self.account.watcher.for_job(&self.job.activity);
-        let ended = async |id, until| match until {
-            Some(until) => watcher.wait(id, changed_at, until).await.map(Some),
-            None => Ok(None),
+        let ended = async |id, until| {
+            let ended = watcher.wait(id, changed_at, until).await;
+            ended.map(Some).map_err(Cut::Failed)
         };
-        tokio::try_join!(
-            ended(&binding.production_id, production),
-            ended(&binding.staging_id, staging)
-        )
+        let production_id = &binding.production_id;
+        let was_on = binding.evidence.production_enabled;
+        let production = async {
+            let Some(until) = production else {
+                return Ok(None);
+            };
+            let until = match was_on {
+                true => Until::OrOff(Box::new(until)),
+                false => until,
+            };
+            match ended(production_id, until).await? {
+                Some(seen) if was_on && is_off(&seen.sighting) => Err(Cut::Off(seen.sighting)),
+                seen => Ok(seen),
+            }
+        };
+        let Some(staging) = staging else {
+            return Ok((production.await?, None));
+        };
+        let both = async { tokio::try_join!(production, ended(&binding.staging_id, staging)) };
+        tokio::select! {
+            both = both => both,
+            off = self.production_off(production_id), if was_on && *wait != Wait::BothDeployed => {
+                Err(Cut::Off(off))
+            }
+        }
+    }
+
+    /// Production, once it is seen switched off. A look that fails tells nothing; another one follows before the next
+    /// change.
+    async fn production_off(&self, production_id: &str) -> Sighting {
+        loop {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            match self.clients.cloudfront.look(production_id).await {
+                Ok(seen) if is_off(&seen) => return seen,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether production is on, seen no longer ago than a moment, if it was on when the job was bound. A change of this
+    /// run that was just accepted shows that, too: it was looked at before.
+    pub(super) async fn production_is_on(&mut self) -> Result<bool, Halt> {
+        let just_changed = |at| self.context.clock.since(at) < A_MOMENT;
+        if !self.binding.evidence.production_enabled || self.changed_at.is_some_and(just_changed) {
+            return Ok(true);
+        }
+        let id = self.binding.production_id.clone();
+        let seen = self.look_since(&id, A_MOMENT).await?;
+        let is_on = !is_off(&seen);
+        self.lookout.see(&id, seen);
+        Ok(is_on)
     }
 
     /// Evidence contradicts itself: looks again for a while, then fails for now.
@@ -226,4 +295,9 @@ impl Run<'_> {
             after: self.context.settings.propagation_timeout,
         })
     }
+}
+
+/// Whether a distribution is disabled.
+fn is_off(seen: &Sighting) -> bool {
+    seen.distribution().is_some_and(|it| !it.enabled)
 }

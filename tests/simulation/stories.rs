@@ -447,6 +447,62 @@ async fn production_that_is_switched_off_during_a_job_stops_it() {
     daemon.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn production_that_is_switched_off_in_a_wait_is_reported_at_once() {
+    // Of the detach, whose every look is at production; and of the disable, which looks there once a minute.
+    for (accepted, within, changes) in [(1, 20 * SECOND, 2), (2, 65 * SECOND, 4)] {
+        let world = World::new();
+        let service = world.service("shop");
+        world.send(&world.aws.reject(&service).unwrap());
+        let (log, _listening) = Log::listen();
+        let daemon = world.start("ledger.db");
+        let updated = |aws: &EmbeddedAws| {
+            aws.journal().calls("UpdateDistribution", None) == accepted
+                && aws
+                    .journal()
+                    .calls("DeleteContinuousDeploymentPolicy", None)
+                    >= accepted - 1
+        };
+        world.aws.wait_until(updated, PATIENCE).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        let id = &service.production_id;
+        world.aws.edit_distribution(id, "Enabled", "false").unwrap();
+        tokio::time::sleep(within).await;
+        let said = log.with("production was switched off while this job ran");
+        assert_eq!(said.first().unwrap()["level"], "ERROR", "{accepted}");
+        dead(&world, 1).await;
+        assert_eq!(world.changes().len(), changes, "{:?}", world.changes());
+        assert!(world.aws.distribution(&service.staging_id).is_some());
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn production_that_is_switched_off_before_the_last_change_is_no_success() {
+    // After the last look that ends the wait for the disable; after the deletion itself.
+    for operation in ["GetDistribution", "DeleteDistribution"] {
+        let world = World::new();
+        let service = world.service("shop");
+        let (staging_id, id) = (service.staging_id.clone(), service.production_id.clone());
+        let switch_off = Action::after(move |aws, _| {
+            let staging = aws.distribution(&staging_id);
+            let serves = aws.distribution(&id).is_some_and(|it| it.enabled);
+            if serves && staging.is_none_or(|it| !it.enabled && it.deployed) {
+                aws.edit_distribution(&id, "Enabled", "false").unwrap();
+            }
+        });
+        let rule = Rule::on(operation).about(&service.staging_id);
+        world.aws.add_rule(rule.then(switch_off));
+        world.send(&world.aws.reject(&service).unwrap());
+        let daemon = world.start("ledger.db");
+        dead(&world, 1).await;
+        let staging = world.aws.distribution(&service.staging_id);
+        assert_eq!(staging.is_some(), operation == "GetDistribution");
+        assert_eq!(count(&daemon, "cleaned"), 0, "{operation}");
+        daemon.stop().await;
+    }
+}
+
 // ---- it believed what it should not ----
 
 #[tokio::test(start_paused = true)]

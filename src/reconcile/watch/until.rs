@@ -18,6 +18,8 @@ pub enum Until {
     Disabled,
     /// It does not exist.
     Gone,
+    /// That, or it is disabled: production that is switched off ends the wait.
+    OrOff(Box<Self>),
 }
 
 impl Until {
@@ -31,6 +33,7 @@ impl Until {
             Self::Replaced { policy_id } => it.policy_id.as_ref() != Some(policy_id),
             Self::Disabled => it.deployed && !it.enabled,
             Self::Gone => false,
+            Self::OrOff(until) => !it.enabled || until.is_so(found),
         })
     }
 }
