@@ -126,14 +126,12 @@ async fn throttling_that_no_rate_explains_slows_down_nobody_for_long() {
         took.push(in_all);
     }
     let longest = took.iter().max().unwrap();
-    let late = took
-        .iter()
-        .filter(|it| **it > Duration::from_secs(75))
-        .count() as u64;
+    let late = |it: &&Duration| **it > Duration::from_secs(75);
+    let late = took.iter().filter(late).count();
     // Whether the few calls show in time that no rate is the reason is by chance.
     println!("{late} of {worlds} are late; the longest takes {longest:?}");
-    assert!(late <= worlds / 5, "{late} of {worlds}");
-    assert!(longest <= &Duration::from_secs(300), "{longest:?}");
+    assert!(late <= took.len() / 20, "{late} of {worlds}");
+    assert!(longest <= &Duration::from_secs(200), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
