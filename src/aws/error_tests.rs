@@ -3,7 +3,7 @@ use std::io::ErrorKind;
 use super::*;
 
 /// What the API model of each call that is made lists as its errors, by the codes on the wire; of SQS, which
-/// has two protocols, in both.
+/// has two protocols, in both. `tests/deploy/test_service_models.py` holds it against the models.
 const MODELS: &[(&str, &[&str])] = &[
     ("GetDistribution", &["AccessDenied", "NoSuchDistribution"]),
     (

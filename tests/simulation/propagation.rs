@@ -104,7 +104,6 @@ async fn a_throttled_account_slows_down_and_everything_is_cleaned_up() {
 #[tokio::test(start_paused = true)]
 async fn throttling_that_no_rate_explains_slows_down_nobody_for_long() {
     let worlds = std::env::var("WORLDS").map_or(25, |worlds| worlds.parse().unwrap());
-    let mut took = Vec::new();
     for seed in 0..worlds {
         // The SDK's jitter draws from this thread's generator.
         fastrand::seed(seed);
@@ -121,19 +120,11 @@ async fn throttling_that_no_rate_explains_slows_down_nobody_for_long() {
             tokio::time::sleep(Duration::from_secs(45)).await;
             world.aws.calm();
         };
-        let ((in_all, _), ()) = tokio::join!(clean(&world, &services), storm);
-        println!("seed {seed}: {in_all:?}");
-        took.push(in_all);
+        let ((took, _), ()) = tokio::join!(clean(&world, &services), storm);
+        println!("seed {seed}: {took:?}");
+        // Done under it, or soon after it.
+        assert!(took <= Duration::from_secs(75), "seed {seed}: {took:?}");
     }
-    let longest = took.iter().max().unwrap();
-    let late = took
-        .iter()
-        .filter(|it| **it > Duration::from_secs(75))
-        .count() as u64;
-    // Whether the few calls show in time that no rate is the reason is by chance.
-    println!("{late} of {worlds} are late; the longest takes {longest:?}");
-    assert!(late <= worlds / 5, "{late} of {worlds}");
-    assert!(longest <= &Duration::from_secs(300), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]

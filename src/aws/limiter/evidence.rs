@@ -3,7 +3,8 @@
 //! A limit throttles a call where as many as it allows were answered within its window before, and answers one
 //! where fewer were. In a window that is a little longer than the limit's own, at most twice as many are answered
 //! as before a call that is throttled. Of a bucket that refills that holds for the time in which it fills up: the
-//! burst, and what refills meanwhile. So a window in which more were answered is not that of a limit; and where no
+//! burst, and what refills meanwhile. After a call that is throttled, no more are answered than have left the window
+//! since, or have refilled the bucket. So a window in which more were answered is not that of a limit; and where no
 //! window is left, the rate of these calls is not why they are throttled.
 //!
 //! **Guarantees.** Pure, and bounded in memory.
@@ -22,6 +23,9 @@ use super::Kind;
 /// which keeps a limit of two a minute.
 const SHORTEST: Duration = Duration::from_millis(125);
 const WINDOWS: u8 = 37;
+
+/// So many times the one before is each window.
+const LONGER: f64 = 1.19;
 
 /// For so long a call that was throttled counts. Then what the limit was may not be so any more.
 const MEMORY: Duration = Duration::from_secs(64);
@@ -122,6 +126,10 @@ impl Evidence {
             // Those that were sent meanwhile may have been answered before it was throttled.
             least = least.min(up_to(*known) - from.map_or(0, up_to));
         }
+        let first = throttled.iter().min();
+        if first.is_some_and(|first| refills_too_soon(window, answered, *first)) {
+            return false;
+        }
         let mut from = 0;
         for (index, at) in answered.iter().enumerate() {
             while answered[from] + window <= *at {
@@ -133,6 +141,26 @@ impl Evidence {
         }
         true
     }
+}
+
+/// Whether more was answered after a throttled call than what has left the window since, or has refilled a bucket.
+fn refills_too_soon(
+    window: Duration,
+    answered: &[Instant],
+    (sent, known): (Instant, Instant),
+) -> bool {
+    let up_to =
+        |then: Option<Instant>| then.map_or(0, |then| answered.partition_point(|at| *at <= then));
+    // The limit's own window is shorter, by this at the most.
+    let least = window.div_f64(LONGER);
+    let (begins, full) = (up_to(sent.checked_sub(window)), up_to(Some(known)));
+    let refills = LONGER * (full - begins) as f64 / window.as_secs_f64();
+    let after = answered[full..].iter().take_while(|at| **at < sent + least);
+    after.enumerate().any(|(index, at)| {
+        let left = up_to(at.checked_sub(least)).saturating_sub(begins);
+        let refilled = (*at - sent).as_secs_f64() * refills;
+        index as f64 > left as f64 + 1.0 + refilled
+    })
 }
 
 /// Twice as many as were answered before a throttled call, the call itself counted, and a fifth for the window.
