@@ -100,7 +100,12 @@ impl<'a> Conclusion<'a> {
             reason,
             took: self.took(),
         });
-        Disposition::Release { delay, reason }
+        let detail = None;
+        Disposition::Release {
+            delay,
+            reason,
+            detail,
+        }
     }
 
     fn refused(&self, work: Work, reason: &'static str, detail: String) -> Disposition {
@@ -133,17 +138,19 @@ impl<'a> Conclusion<'a> {
             Failure::Program(_) => Work::Program,
             _ => self.work(),
         };
+        let detail = failure.detail();
         self.telemetry.emit(events::JobFailed {
             work,
             execution_id: self.assignment.execution_id(),
             reason,
-            detail: &failure.detail(),
+            detail: &detail,
             took: self.took(),
             news,
         });
         Disposition::Release {
             delay: Delay::Backoff,
             reason,
+            detail: Some(detail),
         }
     }
 
@@ -158,6 +165,7 @@ impl<'a> Conclusion<'a> {
         Disposition::Release {
             delay: Delay::Backoff,
             reason: PANICKED,
+            detail: Some(detail.to_owned()),
         }
     }
 }

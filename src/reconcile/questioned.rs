@@ -24,7 +24,7 @@ use crate::aws::cloudfront::PreparedUpdate;
 use crate::aws::limiter::Turn;
 use crate::domain::at_work::Scope;
 use crate::domain::binding::Binding;
-use crate::domain::decision::{Observed, Owner, Progress, Step, owner};
+use crate::domain::decision::{Observed, Owner, Step, owner};
 use crate::telemetry::events;
 
 /// For so long an answer of CodePipeline counts.
@@ -301,49 +301,16 @@ impl Run<'_> {
         if !self.binding.evidence.changed {
             return Ended::from(outcome).into();
         }
-        let mut done = Vec::new();
-        let mut restored = false;
-        if let Some(recorded) = self.binding.evidence.recorded {
-            restored = match self.restore_before_detach(recorded).await {
+        let restored = match self.binding.evidence.recorded {
+            Some(recorded) => match self.restore_before_detach(recorded).await {
                 Ok(restored) => restored,
                 Err(halt) => return halt,
-            };
-            let name = &self.parameters.staging;
-            done.push(match restored {
-                true => {
-                    format!("{name} said `deleted` for a while and names the distribution again")
-                }
-                false => format!("{name} says `deleted`"),
-            });
-        }
-        if self.progress.detached.is_some() {
-            done.push(format!(
-                "policy detached from {}",
-                self.binding.production_id
-            ));
-        }
-        if let Some(policy_id) = &self.progress.policy_deleted {
-            done.push(format!("policy {policy_id} deleted"));
-        }
-        if self.sent && self.progress == Progress::default() && !restored {
-            done.push("CloudFront was changed by an earlier run".to_owned());
-        }
-        let mut left: Vec<String> = Vec::new();
-        for index in self.index..self.binding.count() {
-            let view = self.binding.about(index);
-            left.push(format!("staging distribution {}", view.staging_id));
-            let policy_id = view
-                .policy_id
-                .filter(|id| self.progress.policy_deleted.as_ref() != Some(id));
-            left.extend(policy_id.map(|id| format!("policy {id}")));
-        }
-        let detail = format!(
-            "the rejection does not stand any more; done by then: {}; left: {}",
-            match done.is_empty() {
-                true => "nothing".to_owned(),
-                false => done.join(", "),
             },
-            left.join(", ")
+            None => false,
+        };
+        let detail = format!(
+            "the rejection does not stand any more; {}",
+            self.halfway(restored).unwrap_or_default()
         );
         self.context.telemetry.emit(events::LeftHalfway {
             outcome,
