@@ -9,9 +9,10 @@
 use jiff::Timestamp;
 
 use super::Halt;
+use super::bind::left_to;
 use super::questioned::A_MOMENT;
 use super::run::Run;
-use crate::domain::attribution::{Attribution, Candidate, Undecidable};
+use crate::domain::attribution::{Attribution, Candidate, TakenOver, Undecidable};
 use crate::domain::decision::{Observed, Outcome};
 use crate::domain::found::took_effect;
 use crate::domain::refusal::Refusal;
@@ -49,10 +50,19 @@ impl Run<'_> {
         // somebody else's.
         if !self.is_still_ours(other, bound_at, now).await? {
             if let Some(other) = other {
-                self.context.telemetry.emit(events::TakenOver {
-                    staging_id: &self.binding.staging_id,
-                    execution_id: &other.execution_id,
-                });
+                let taken = TakenOver {
+                    id: self.binding.staging_id.clone(),
+                    execution_id: other.execution_id.clone(),
+                    modified_at: now,
+                };
+                let policy = observed.production.as_ref();
+                let policy = policy.and_then(|it| it.policy_id.as_deref());
+                let pipeline = &self.job.rejection().pipeline.name;
+                let detail = left_to(&[taken], policy, pipeline);
+                self.context
+                    .telemetry
+                    .emit(events::LeftToOthers { detail: &detail });
+                self.binding.evidence.left = Some(detail);
             }
             return Ok(true);
         }
