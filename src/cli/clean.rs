@@ -437,7 +437,7 @@ async fn verdict(setup: &Setup, order: &Order, cleaned: Cleaned, halfway: &str) 
         Ended::Failed(failure) => (
             false,
             failure.code(),
-            format!("{}; failed {halfway}", failure.detail()),
+            format!("{}; failed {halfway}", failure.cause().detail()),
         ),
     };
     Verdict::new(clean, code, detail)

@@ -344,10 +344,11 @@ pub(super) fn item(record: &Record, now: Timestamp) -> Value {
         State::Open(_) => "open",
     };
     let ids = record.ids();
+    let said = record.trail.why.as_ref().or(record.evidence.left.as_ref());
     let came = json::came(
         outcome(record),
         Some(record.state.code()),
-        record.evidence.left.as_deref(),
+        said.map(String::as_str),
     );
     let entries = record.trail.entries.iter();
     let rest = json!({

@@ -93,6 +93,7 @@ impl Conclusion {
 
     /// What becomes of the messages of a job that ended so.
     pub(super) fn disposition(ended: &Ended) -> Disposition {
+        let mut said = None;
         let (delay, reason) = match ended {
             Ended::Succeeded(Done { outcome, .. }) => {
                 return Disposition::Delete {
@@ -126,9 +127,16 @@ impl Conclusion {
                 (delay, reason.code())
             }
             Ended::ProductionBusy { until } => (Delay::Until(*until), PRODUCTION_BUSY),
-            Ended::Failed(failure) => (Delay::Backoff, failure.code()),
+            Ended::Failed(failure) => {
+                said = Some(failure.detail());
+                (Delay::Backoff, failure.code())
+            }
         };
-        Disposition::Release { delay, reason }
+        Disposition::Release {
+            delay,
+            reason,
+            detail: said,
+        }
     }
 
     fn stopped(&self, reason: &'static str) {
@@ -164,11 +172,12 @@ impl Conclusion {
             Failure::Program(_) => Work::Program,
             _ => self.work(),
         };
+        let detail = failure.detail();
         self.telemetry.emit(events::JobFailed {
             work,
             execution_id: self.assignment.execution_id(),
             reason,
-            detail: &failure.detail(),
+            detail: &detail,
             took: self.took(),
             news,
         });
@@ -185,6 +194,7 @@ impl Conclusion {
         Disposition::Release {
             delay: Delay::Backoff,
             reason: PANICKED,
+            detail: Some(detail.to_owned()),
         }
     }
 }

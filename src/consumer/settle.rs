@@ -76,6 +76,8 @@ pub(super) enum Disposition {
     Release {
         delay: Delay,
         reason: &'static str,
+        /// The same in words, where there is more to say.
+        detail: Option<String>,
     },
     /// To the dead-letter queue, by way of the redrive policy.
     Refuse {
@@ -177,7 +179,11 @@ impl Settler {
             let _about = span.enter();
             match disposition {
                 Disposition::Delete { reason } => deletions.push(Deletion { held, job, reason }),
-                Disposition::Release { delay, reason } => {
+                Disposition::Release {
+                    delay,
+                    reason,
+                    detail,
+                } => {
                     let delay = match delay {
                         Delay::None => Duration::ZERO,
                         Delay::Backoff => self
@@ -188,7 +194,8 @@ impl Settler {
                         Delay::Crowded if self.stopping.is_cancelled() => Duration::ZERO,
                         Delay::Crowded => CROWDED,
                     };
-                    let notice = self.dead_letter(&held, job.as_deref(), reason, None);
+                    let detail = detail.as_deref();
+                    let notice = self.dead_letter(&held, job.as_deref(), reason, detail);
                     self.release(held, delay, reason, notice);
                 }
                 Disposition::Refuse {

@@ -128,6 +128,7 @@ impl Worker {
                     None => Disposition::Release {
                         delay: Delay::Until(until),
                         reason: "leased_elsewhere",
+                        detail: None,
                     },
                 };
             }
@@ -170,6 +171,7 @@ impl Worker {
                     return Some(Disposition::Release {
                         delay: Delay::Backoff,
                         reason: "asked_for",
+                        detail: None,
                     });
                 }
                 if past.notes.trail.about.is_none() {
@@ -266,6 +268,7 @@ impl Worker {
             Ok(None) => Disposition::Release {
                 delay: Delay::None,
                 reason: StopReason::ShuttingDown.code(),
+                detail: None,
             },
             Err(error) => {
                 let detail = panic_message(error);

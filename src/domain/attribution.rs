@@ -84,6 +84,18 @@ pub struct OwnStaging {
     pub version: i64,
 }
 
+/// A staging distribution of A that another execution is taken to have deployed into, since it ran when that was
+/// modified last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The distribution's id.
+    pub id: String,
+    /// The other execution.
+    pub execution_id: String,
+    /// The last modification.
+    pub modified_at: Timestamp,
+}
+
 /// What the evidence comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attribution {
@@ -93,9 +105,14 @@ pub enum Attribution {
         staging: Vec<OwnStaging>,
         /// Another one was A's, and somebody else deploys into it by now.
         superseded: bool,
+        /// Those of which only the last modification says so.
+        taken: Vec<TakenOver>,
     },
     /// What was A's, somebody else deploys into by now: nothing is touched.
-    Superseded,
+    Superseded {
+        /// Those of which only the last modification says so.
+        taken: Vec<TakenOver>,
+    },
     /// Nothing is A's, and nothing need be.
     Nothing(WhyNothing),
     /// The executions that were open up to then must be asked about first.
@@ -194,6 +211,7 @@ pub fn attribute(evidence: &Evidence<'_>) -> Attribution {
         evidence,
         versions,
         unknown: None,
+        taken: Vec::new(),
     }
     .decide()
 }
@@ -220,6 +238,7 @@ struct Case<'a> {
     versions: Vec<&'a ParameterChange>,
     /// The latest write that only the others can tell of.
     unknown: Option<Timestamp>,
+    taken: Vec<TakenOver>,
 }
 
 impl<'a> Case<'a> {
@@ -249,9 +268,10 @@ impl<'a> Case<'a> {
             (false, all) => Attribution::Own {
                 superseded: own.len() < all,
                 staging: own,
+                taken: self.taken,
             },
             (true, 0) => self.nothing(),
-            (true, _) => Attribution::Superseded,
+            (true, _) => Attribution::Superseded { taken: self.taken },
         }
     }
 
@@ -412,7 +432,14 @@ impl<'a> Case<'a> {
             return Ok(false);
         }
         let runs = self.evidence.own.iter().find(|it| it.narrowly(at));
-        if runs.is_none() && self.evidence.other_at(at).is_some() {
+        if runs.is_none()
+            && let Some(other) = self.evidence.other_at(at)
+        {
+            self.taken.push(TakenOver {
+                id: own.id.clone(),
+                execution_id: other.execution_id.clone(),
+                modified_at: at,
+            });
             return Ok(true);
         }
         match wrote.or(runs) {

@@ -123,6 +123,7 @@ impl World {
             Attribution::Own {
                 staging,
                 superseded,
+                ..
             } => (staging.into_iter().map(|own| own.id).collect(), superseded),
             other => panic!("{other:?}"),
         }
@@ -279,8 +280,9 @@ fn who_writes_the_same_id_later_deploys_into_it() {
             version(3, "EAAAAAAA", seconds, by),
         ])
     };
-    assert_eq!(with(&by_build(B), 900).decide(), Attribution::Superseded);
-    assert_eq!(with(PERSON, 900).decide(), Attribution::Superseded);
+    let by_a_write = || Attribution::Superseded { taken: Vec::new() };
+    assert_eq!(with(&by_build(B), 900).decide(), by_a_write());
+    assert_eq!(with(PERSON, 900).decide(), by_a_write());
     // Its own second write, and a value that stagesweep has put back.
     assert_eq!(with(&by_build(A), 160).is_own(), ids(&["EAAAAAAA"]));
     match with(SWEEP, 900).decide() {
@@ -387,7 +389,8 @@ fn what_another_wrote_before_the_deployment_began_was_found_and_not_written_late
     };
     assert_eq!(written(90, 140, 150).is_own(), ids(&["ESHARED1"]));
     // By then A may have deployed: what was written since is a later version of the same id.
-    assert_eq!(written(205, 210, 212).decide(), Attribution::Superseded);
+    let by_a_write = Attribution::Superseded { taken: Vec::new() };
+    assert_eq!(written(205, 210, 212).decide(), by_a_write);
 }
 
 /// Sessions name no build that CodePipeline shows, and B's build began just before A's deployment ended.
@@ -416,7 +419,13 @@ fn what_another_deployed_into_last_is_superseded() {
         Attribution::AskOthers { until: at(950) }
     );
     let b = || vec![candidate("b", 900, Some(1000), None)];
-    assert_eq!(modified(950).others(b()).decide(), Attribution::Superseded);
+    let taken = vec![TakenOver {
+        id: "EAAAAAAA".to_owned(),
+        execution_id: "b".to_owned(),
+        modified_at: at(950),
+    }];
+    let by_its_modification = Attribution::Superseded { taken };
+    assert_eq!(modified(950).others(b()).decide(), by_its_modification);
     // A firewall manager modifies whatever, whenever.
     assert_eq!(
         modified(5000).others(Vec::new()).is_own(),

@@ -21,7 +21,7 @@ const MAX_ENTRIES: usize = 128;
 const MAX_COMMENT_CHARS: usize = 500;
 
 /// What is said of a run's end is kept up to this many characters.
-const MAX_WHY_CHARS: usize = 600;
+const MAX_WHY_CHARS: usize = 1000;
 
 /// What a job is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

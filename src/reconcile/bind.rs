@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use tracing::info;
 
 use super::run::Run;
-use super::{Ended, Failure, Halt};
+use super::{Done, Ended, Failure, Halt};
 use crate::config::OnTimeout;
 use crate::domain::attribution::{
-    Attribution, Candidate, Evidence as Writes, MAX_OTHERS, NARROW, Others, OwnStaging,
+    Attribution, Candidate, Evidence as Writes, MAX_OTHERS, NARROW, Others, OwnStaging, TakenOver,
     Undecidable, WhyNothing, attribute, build_of, others_candidates, own_candidates,
 };
 use crate::domain::binding::{
@@ -29,6 +29,28 @@ use crate::domain::refusal::{Place, Which};
 use crate::domain::targets::Neighbour;
 use crate::domain::verdict::{self, Doubt};
 use crate::ledger::Bound;
+use crate::telemetry::events;
+
+/// In words: what is left, to whom, and what to do if it is not his. `policy_id`: what production names.
+pub(super) fn left_to(taken: &[TakenOver], policy_id: Option<&str>, pipeline: &str) -> String {
+    let each = taken.iter().map(|it| {
+        format!(
+            "staging distribution {} was last modified at {:.0}, while execution {} was at work, which is taken for \
+             the one that deployed into it",
+            it.id, it.modified_at, it.execution_id
+        )
+    });
+    let ids = taken
+        .iter()
+        .map(|it| format!("staging distribution {}", it.id));
+    let policy = policy_id.map(|id| format!("policy {id}, which production names"));
+    format!(
+        "{}; left: {}; if nobody deployed into it, `stagesweep clean {pipeline}` takes it down, and \
+         `stagesweep orphans` lists what no parameter names",
+        each.collect::<Vec<_>>().join("; "),
+        ids.chain(policy).collect::<Vec<_>>().join(", ")
+    )
+}
 
 /// An attribution, and what it goes by.
 pub(super) struct Attributed {
@@ -93,9 +115,11 @@ impl Run<'_> {
         if let Attribution::Own {
             staging,
             superseded,
+            taken,
         } = attribution
         {
             let mut binding = bound_to(production_id, &staging);
+            binding.evidence.left = self.left_to_others(production_id, &taken).await?;
             binding.evidence.superseded = superseded;
             binding.evidence.withdrawn = versions.last().is_some_and(|newest| {
                 Slot::read(&newest.version.value) == Slot::Vacant
@@ -115,8 +139,38 @@ impl Run<'_> {
         Err(match attribution {
             Attribution::Nothing(why) => self.nothing(production_id, &versions, &why).await?,
             Attribution::Refused(undecidable) => self.undecidable(&undecidable),
-            _ => Ended::from(Outcome::Superseded).into(),
+            Attribution::Superseded { taken } => Ended::Succeeded(Done {
+                outcome: Outcome::Superseded,
+                detail: self.left_to_others(production_id, &taken).await?,
+            })
+            .into(),
+            Attribution::Own { .. } | Attribution::AskOthers { .. } => {
+                Ended::from(Outcome::Superseded).into()
+            }
         })
+    }
+
+    /// Says of what is left because others are taken to have deployed into it, that it is: it may be the
+    /// execution's after all, and nobody else takes it down then.
+    async fn left_to_others(
+        &self,
+        production_id: &str,
+        taken: &[TakenOver],
+    ) -> Result<Option<String>, Halt> {
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        let production = self
+            .calls
+            .call(|| self.clients.cloudfront.distribution(production_id))
+            .await?;
+        let policy = production.and_then(|production| production.policy_id);
+        let pipeline = &self.job.rejection().pipeline.name;
+        let detail = left_to(taken, policy.as_deref(), pipeline);
+        self.context
+            .telemetry
+            .emit(events::LeftToOthers { detail: &detail });
+        Ok(Some(detail))
     }
 
     /// What, of what is there, is the execution's own.

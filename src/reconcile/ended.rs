@@ -62,8 +62,8 @@ impl From<Outcome> for Ended {
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A call failed, and was tried often enough.
-    #[error("an AWS call failed")]
-    Call(#[source] Arc<AwsError>),
+    #[error(transparent)]
+    Call(Arc<AwsError>),
     /// Nothing moved for the propagation timeout.
     #[error("nothing changed for {} while waiting: {waiting_for}", humantime::format_duration(*after))]
     PropagationTimeout {
@@ -90,6 +90,13 @@ pub enum Failure {
     /// The target's program did not succeed, and is run again.
     #[error(transparent)]
     Program(ProgramFailure),
+    /// It failed after the job had changed something.
+    #[error("{failure}; {left}", failure = failure.detail())]
+    Halfway {
+        failure: Box<Failure>,
+        /// What was done, and what is left.
+        left: String,
+    },
 }
 
 impl Failure {
@@ -104,6 +111,16 @@ impl Failure {
             Self::Ledger(LedgerError::NotOwner { .. }) => "ledger_not_owner",
             Self::Ledger(_) => "ledger_failed",
             Self::Program(failure) => failure.code(),
+            Self::Halfway { failure, .. } => failure.code(),
+        }
+    }
+
+    /// Without what was done, and what is left.
+    #[must_use]
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Halfway { failure, .. } => failure,
+            other => other,
         }
     }
 
@@ -121,6 +138,27 @@ impl Ended {
             Self::Succeeded(done) => done.outcome == Outcome::AlreadyClean,
             Self::Refused(why) => why.refusal == Refusal::StagingNotWrittenByExecution,
             _ => false,
+        }
+    }
+
+    /// The same, saying what the job has done and what it leaves, where it may end as a dead letter.
+    pub(super) fn leaving(self, left: Option<String>) -> Self {
+        match (self, left) {
+            // Its words say what is left already.
+            (Self::Refused(why), _) if why.refusal == Refusal::PolicyAttachedElsewhere => {
+                Self::Refused(why)
+            }
+            (Self::Refused(Refused { refusal, detail }), Some(left)) => Self::Refused(Refused {
+                refusal,
+                detail: format!(
+                    "{detail}; {left}; once it may, the job goes on by itself within fifteen minutes"
+                ),
+            }),
+            (Self::Failed(failure), Some(left)) if !matches!(failure, Failure::Ledger(_)) => {
+                let failure = Box::new(failure);
+                Self::Failed(Failure::Halfway { failure, left })
+            }
+            (ended, _) => ended,
         }
     }
 

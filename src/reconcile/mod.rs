@@ -15,13 +15,14 @@
 //! | `questioned` | a step before which CodePipeline is asked, and its turn |
 //! | `delay` | holding a rejection for second thoughts, before anything is changed |
 //! | `orphan` | a job that takes down what nobody owns |
+//! | `halfway` | what a run that ends early has done, and what it leaves |
 //! | `hold` | waiting for somebody who is rightly at work, without the turn |
 //! | `wait` | a wait for a propagation, or a pause before the next look |
 //! | `record_deleted` | the first step: `deleted` in the staging parameter, and putting a value back |
 //! | `program` | the target's program, after the cleanup or instead of one |
 //! | `retry` | each call: again where that may help, none after a stop |
 //! | `ended` | how a run ends |
-//! | `fallen_away` | an end half way: what was done by then, and what is left |
+//! | `fallen_away` | the rejection does not stand any more: what was withdrawn is named again |
 //! | `place` | how many jobs work at once |
 //! | `accounts` | the clients of each account, and what its jobs share |
 //! | `listing` | one listing of an account's distributions for all of its jobs |
@@ -46,6 +47,7 @@ mod delay;
 pub mod dry_run;
 mod ended;
 mod fallen_away;
+mod halfway;
 mod hold;
 mod job;
 mod listing;
@@ -167,7 +169,10 @@ impl Reconciler {
                 let observed = self.observe(job, run.as_mut()).await;
                 observed.unwrap_or_else(Ended::from)
             }
-            (Mode::Act, Some(run)) => run.work().await.unwrap_or_else(Ended::from),
+            (Mode::Act, Some(run)) => {
+                let ended = run.work().await.unwrap_or_else(Ended::from);
+                ended.leaving(run.halfway(false))
+            }
             (Mode::Act, None) => Outcome::Ran.into(),
         };
         let program = target.program.as_ref();
@@ -198,8 +203,11 @@ impl Reconciler {
     ) -> Ended {
         let ends = |code| Note::Entry(Kind::Ended, code);
         let (reason, note) = match &ended {
-            Ended::Succeeded(Done { outcome, .. }) => {
+            Ended::Succeeded(Done { outcome, detail }) => {
                 job.grant.note(ends(outcome.code()));
+                if let Some(words) = detail.as_ref().filter(|_| *outcome == Outcome::Superseded) {
+                    job.grant.note(Note::Why(words.clone()));
+                }
                 if let Some(notice) = &notice {
                     self.notifier.enqueue(notice).await;
                 }

@@ -9,9 +9,10 @@
 use jiff::Timestamp;
 
 use super::Halt;
+use super::bind::left_to;
 use super::questioned::A_MOMENT;
 use super::run::Run;
-use crate::domain::attribution::{Attribution, Candidate, Undecidable, WhyNothing};
+use crate::domain::attribution::{Attribution, Candidate, TakenOver, Undecidable, WhyNothing};
 use crate::domain::binding::Modified;
 use crate::domain::decision::{Observed, Outcome};
 use crate::domain::found::took_effect;
@@ -51,10 +52,19 @@ impl Run<'_> {
         // somebody else's.
         if !self.is_still_ours(other, bound_at, now).await? {
             if let Some(other) = other {
-                self.context.telemetry.emit(events::TakenOver {
-                    staging_id: &self.binding.about(self.index).staging_id,
-                    execution_id: &other.execution_id,
-                });
+                let taken = TakenOver {
+                    id: self.binding.about(self.index).staging_id,
+                    execution_id: other.execution_id.clone(),
+                    modified_at: now,
+                };
+                let policy = observed.production.as_ref();
+                let policy = policy.and_then(|it| it.policy_id.as_deref());
+                let pipeline = &self.job.rejection().pipeline.name;
+                let detail = left_to(&[taken], policy, pipeline);
+                self.context
+                    .telemetry
+                    .emit(events::LeftToOthers { detail: &detail });
+                self.binding.evidence.left = Some(detail);
             }
             return Ok(true);
         }
@@ -99,7 +109,7 @@ impl Run<'_> {
                 }
             }
             Attribution::Refused(why) => return Err(self.undecidable(&why)),
-            Attribution::Superseded
+            Attribution::Superseded { .. }
             | Attribution::Nothing(WhyNothing::SlotOf(_) | WhyNothing::RanNothing)
             | Attribution::AskOthers { .. } => return Ok(false),
         };

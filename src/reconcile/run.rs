@@ -18,7 +18,7 @@ use super::patience::Patience;
 use super::program::Cleared;
 use super::question::Learned;
 use super::retry::Calls;
-use super::{Ended, Reconciler};
+use super::{Done, Ended, Reconciler};
 use crate::aws;
 use crate::domain::binding::{Binding, Form};
 use crate::domain::decision::{
@@ -141,12 +141,14 @@ impl Run<'_> {
             superseded |= self.take_down().await? == Outcome::Superseded;
             changed |= self.progress.changed_anything();
         }
-        Ok(match (superseded, changed) {
+        let outcome = match (superseded, changed) {
             (true, _) => Outcome::Superseded,
             (false, true) => Outcome::Cleaned,
             (false, false) => Outcome::AlreadyClean,
-        }
-        .into())
+        };
+        let detail = self.binding.evidence.left.clone();
+        let detail = detail.filter(|_| superseded);
+        Ok(Ended::Succeeded(Done { outcome, detail }))
     }
 
     /// Goes on to another staging distribution of the job.

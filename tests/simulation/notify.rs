@@ -108,6 +108,13 @@ async fn a_dead_letter_is_told_of_whose_last_receive_came_while_its_job_was_runn
     until(&world, 2).await;
     assert_eq!(outcomes(&world.aws), ["failed", "dead_lettered"]);
     assert_eq!(told(&world.aws)[1]["receive_count"], 5);
+    for it in told(&world.aws) {
+        let detail = it["detail"].to_string();
+        let done = format!("{} says `deleted`, policy ", service.staging_parameter);
+        assert!(detail.contains(&done), "{detail}");
+        let left = format!("; left: staging distribution {}\"", service.staging_id);
+        assert!(detail.contains(&left), "{detail}");
+    }
     let metrics = daemon.telemetry.metrics();
     assert_eq!(metrics.count("CleanupsStarted"), 1);
     daemon.stop().await;

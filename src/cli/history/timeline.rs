@@ -71,11 +71,17 @@ pub(super) fn draw(record: &Record, now: Timestamp, style: Style) -> String {
         }
     }
     line("begun", &moment(record.first_seen));
+    let left = &record.evidence.left;
+    let why = record
+        .trail
+        .why
+        .clone()
+        .filter(|why| Some(why) != left.as_ref());
     for (what, is) in [
         ("production", &record.production_id),
         ("staging", &record.staging_id),
-        ("left", &record.evidence.left),
-        ("because", &record.trail.why),
+        ("left", left),
+        ("because", &why),
     ] {
         if let Some(is) = is {
             line(what, &plain(is));

@@ -61,18 +61,17 @@ impl Event for RejectionChecked<'_> {
     }
 }
 
-/// Somebody else deploys into the staging distribution by now.
-pub struct TakenOver<'a> {
-    pub staging_id: &'a str,
-    pub execution_id: &'a str,
+/// What is left, because another execution ran when it was last modified.
+pub struct LeftToOthers<'a> {
+    /// The ids, and what to do if it is not the other's.
+    pub detail: &'a str,
 }
 
-impl Event for TakenOver<'_> {
+impl Event for LeftToOthers<'_> {
     fn record(&self, _metrics: &Metrics) {
-        info!(
-            staging.id = self.staging_id,
-            owner.execution.id = self.execution_id,
-            "another execution has deployed into the staging distribution since; it is not touched"
+        warn!(
+            detail = self.detail,
+            "another execution is taken to have deployed into the staging distribution; it is not touched"
         );
     }
 }
