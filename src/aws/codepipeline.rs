@@ -2,7 +2,7 @@
 
 use aws_sdk_codepipeline::types::{
     ActionCategory, ActionExecutionDetail, ActionExecutionFilter, ActionExecutionStatus,
-    ActionState, ExecutionMode, PipelineExecutionStatus, PipelineExecutionSummary,
+    ActionState, ExecutionMode, ExecutionType, PipelineExecutionStatus, PipelineExecutionSummary,
     StageExecutionStatus, StageState,
 };
 use jiff::Timestamp;
@@ -24,8 +24,7 @@ const PAGE: i32 = 100;
 /// So many executions before the one that is asked about are looked at.
 const BEFORE: usize = 100;
 
-/// CodePipeline's largest page of pipelines (API reference: `ListPipelines`). An account has 1000 in a
-/// region unless more are granted.
+/// CodePipeline's largest page of pipelines (API reference: `ListPipelines`).
 const PAGE_OF_PIPELINES: i32 = 1000;
 
 /// A pipeline has at most 1000 actions; that many pages' worth are ten attempts of each.
@@ -209,22 +208,32 @@ impl CodePipeline {
         Ok((executions, page.next_token.filter(|it| !it.is_empty())))
     }
 
-    /// The names of the pipelines (ListPipelines), of the first thousand of them.
+    /// The names of the pipelines (ListPipelines).
     ///
     /// # Errors
     /// [`AwsError`] for every failure.
     pub async fn names(&self) -> Result<Vec<String>, AwsError> {
+        let page = |token| self.page_of_names(token);
+        pages("ListPipelines", MAX_PAGES, page).await
+    }
+
+    async fn page_of_names(
+        &self,
+        token: Option<String>,
+    ) -> Result<(Vec<String>, Option<String>), AwsError> {
         const OPERATION: &str = "ListPipelines";
         let _turn = self.1.turn(Kind::Read, OPERATION).await?;
         let page = self
             .0
             .list_pipelines()
             .max_results(PAGE_OF_PIPELINES)
+            .set_next_token(token)
             .send()
             .await
             .map_err(from_sdk(OPERATION))?;
         let pipelines = page.pipelines.unwrap_or_default().into_iter();
-        Ok(pipelines.filter_map(|pipeline| pipeline.name).collect())
+        let names = pipelines.filter_map(|pipeline| pipeline.name).collect();
+        Ok((names, page.next_token))
     }
 
     /// The stages of a pipeline as it is now, with their actions (GetPipelineState).
@@ -331,6 +340,7 @@ fn execution(summary: PipelineExecutionSummary) -> Option<Execution> {
             Some(ExecutionMode::Parallel) => Mode::Parallel,
             _ => Mode::Locked,
         },
+        is_rollback: summary.execution_type == Some(ExecutionType::Rollback),
     })
 }
 

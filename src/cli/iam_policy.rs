@@ -167,7 +167,8 @@ impl Policy {
                     "codepipeline:ListPipelineExecutions",
                 ];
                 self.allow("Pipelines", actions, arn);
-                if config.catch_up.is_on() {
+                let lists = config.verify.codepipeline && target.leaves_out_captures();
+                if lists || config.catch_up.is_on() {
                     self.allow("AllPipelines", ["codepipeline:ListPipelines"], "*");
                 }
             }
@@ -370,6 +371,15 @@ role_arn = "arn:aws:iam::210987654321:role/stagesweep"
             of("Distributions"),
             "arn:aws:cloudfront::123456789012:distribution/*"
         );
+    }
+
+    #[test]
+    fn pipelines_are_listed_where_a_pattern_leaves_a_capture_out() {
+        assert!(!of(HERE, &[]).contains_key("AllPipelines"));
+        let shared = HERE.replace("/{service}/", "/shop/");
+        assert_eq!(of(&shared, &[])["AllPipelines"], ["*"]);
+        let unasked = format!("[verify]\ncodepipeline = false\n{shared}");
+        assert!(!of(&unasked, &[]).contains_key("AllPipelines"));
     }
 
     #[test]

@@ -28,6 +28,8 @@ use crate::ledger::{LedgerError, OpenError};
 use crate::ops::orphans::{
     QUOTA, Removed, Remover, Report, StagingFinding, Survey, Verdict, judge, removed_by,
 };
+use crate::reconcile::accounts::Accounts;
+use crate::runtime::activity::Activity;
 use crate::runtime::stop::{Stop, StopReason};
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::{Milestone, What};
@@ -182,7 +184,12 @@ impl Chosen {
 }
 
 /// The pipelines of all slots: which of them an orphan was of, nobody knows for certain.
-async fn neighbours(survey: &Survey, access: &Access) -> anyhow::Result<Vec<Neighbour>> {
+async fn neighbours(
+    accounts: &Accounts,
+    survey: &Survey,
+    access: &Access,
+) -> anyhow::Result<Vec<Neighbour>> {
+    let (stop, activity) = (Stop::default(), Activity::default());
     let mut neighbours: Vec<Neighbour> = Vec::new();
     for staging in survey.slots().await? {
         let production = String::new();
@@ -190,7 +197,9 @@ async fn neighbours(survey: &Survey, access: &Access) -> anyhow::Result<Vec<Neig
             production,
             staging,
         };
-        for neighbour in survey.targets.leading_to(&parameters, access) {
+        let targets = &survey.targets;
+        let lead = accounts.leading_to(targets, &parameters, access, (&stop, &activity));
+        for neighbour in lead.await? {
             if !neighbours.contains(&neighbour) {
                 neighbours.push(neighbour);
             }
@@ -220,11 +229,15 @@ async fn remover(setup: &Arc<Setup>, survey: Survey, tasks: &Tasks) -> anyhow::R
         region: setup.connector.region().unwrap_or_default().to_owned(),
     };
     let ledger = setup.ledger_beside().await?;
+    let accounts = setup.accounts(tasks);
     Ok(Remover {
-        neighbours: neighbours(&survey, &access).await?,
+        neighbours: match setup.config.verify.codepipeline {
+            true => neighbours(&accounts, &survey, &access).await?,
+            false => Vec::new(),
+        },
         access,
         survey,
-        reconciler: setup.reconciler(setup.accounts(tasks), Arc::clone(&ledger)),
+        reconciler: setup.reconciler(accounts, Arc::clone(&ledger)),
         ledger,
         records: Arc::new(move || {
             let reader = Arc::clone(&reader);

@@ -9,7 +9,7 @@ use super::classify::{Unhandled, classify};
 use crate::config::Config;
 use crate::domain::assignment::Assignment;
 use crate::domain::event::Failed;
-use crate::domain::targets::{Neighbour, NotAtHome, ResolvedTarget, Targets};
+use crate::domain::targets::{NotAtHome, Targets};
 
 /// So many warnings of events of the wrong kind are remembered.
 const MAX_WARNED: usize = 1024;
@@ -65,14 +65,6 @@ impl Intake {
     /// Whether an event of `account` may be acted on.
     pub(super) fn allows_account(&self, account: &str) -> bool {
         self.config.allows_account(account)
-    }
-
-    /// The pipelines that lead to the same production distribution as this target.
-    pub(super) fn neighbours(&self, target: &ResolvedTarget) -> Vec<Neighbour> {
-        match &target.parameters {
-            Some(parameters) => self.targets().leading_to(parameters, &target.access),
-            None => Vec::new(),
-        }
     }
 
     /// What a message asks for.

@@ -237,7 +237,7 @@ impl Worker {
                 },
                 false => Ground::Execution(cause),
             },
-            neighbours: self.intake.neighbours(&assignment.target),
+            targets: self.intake.targets(),
             binding,
             stop: handle.stop.clone(),
             activity: handle.activity.clone(),

@@ -23,7 +23,7 @@
 //!
 //! | evidence | comes to |
 //! |---|---|
-//! | A ran no candidate | nothing is A's, rightly |
+//! | A ran no candidate, and is a rollback (asked before this) | nothing is A's, rightly |
 //! | the history begins behind A's first candidate, and not with version 1 | refused: `history_too_short` |
 //! | A was the first to write an id; or, where there is none, A modified last what the parameter held while A's candidates ran | that distribution is A's |
 //! | later somebody else wrote the id of one of these, or another execution modified the distribution last | that one is `superseded` |
@@ -127,8 +127,8 @@ pub enum Attribution {
 /// Why it is right that nothing is A's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyNothing {
-    /// A ran nothing that could deploy, as a rollback does.
-    RanNothing,
+    /// A is a rollback, and ran nothing that could deploy.
+    RolledBack,
     /// The slot was written by a build of this execution.
     SlotOf(String),
 }
@@ -151,7 +151,7 @@ pub enum Undecidable {
         other: String,
         execution_id: String,
     },
-    /// No write is A's, although A ran something that could deploy.
+    /// No write is A's, and A is no rollback.
     #[error(
         "nothing shows that the rejected execution wrote the parameter: it holds \"{value}\", written by \
          {by}; another execution may have deployed there since: see with `plan` whose it is now, before anything \
@@ -194,10 +194,8 @@ enum Writer {
 pub fn attribute(evidence: &Evidence<'_>) -> Attribution {
     let mut versions: Vec<&ParameterChange> = evidence.versions.iter().collect();
     versions.sort_by_key(|change| change.version.version);
-    let Some(first) = evidence.own.first() else {
-        return Attribution::Nothing(WhyNothing::RanNothing);
-    };
-    if let Some(oldest) = versions.first()
+    if let Some(first) = evidence.own.first()
+        && let Some(oldest) = versions.first()
         && oldest.version.version != 1
         && oldest
             .version

@@ -138,6 +138,8 @@ pub struct Execution {
     pub updated_at: Option<Timestamp>,
     /// The pipeline's mode at its start.
     pub mode: Mode,
+    /// It runs nothing but a stage that is rolled back.
+    pub is_rollback: bool,
 }
 
 impl Execution {
@@ -185,6 +187,7 @@ mod tests {
             started_at: Some(at(from)),
             updated_at: Some(at(to)),
             mode: Mode::Locked,
+            is_rollback: false,
         };
         for (status, from, to, open) in [
             (Status::Succeeded, 0, 10, true),

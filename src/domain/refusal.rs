@@ -280,6 +280,18 @@ impl Place<'_> {
         format!("{}: {}", self.of(Which::Staging), plain(&why.to_string()))
     }
 
+    /// The execution ran something that could deploy, and nothing in the stage that is said to.
+    #[must_use]
+    pub fn not_in_deploy_stage(&self, stage: &str, ran: &str) -> String {
+        format!(
+            "{}: the rejected execution is no rollback and ran nothing in the stage \"{}\" before its approval, but {}: \
+             set the target's deploy_stage to the one stage that deploys, or leave it out",
+            self.of(Which::Staging),
+            plain(stage),
+            plain(ran)
+        )
+    }
+
     /// Too many executions were open between two moments.
     #[must_use]
     pub fn too_many(&self, from: Timestamp, to: Timestamp) -> String {

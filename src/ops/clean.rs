@@ -26,7 +26,7 @@ use crate::domain::binding::{Binding, Modified, Subject};
 use crate::domain::event::{JobKey, Rejection};
 use crate::domain::lease_terms::Terms;
 use crate::domain::targets::lookup::Named;
-use crate::domain::targets::{Mode, Neighbour, ResolvedTarget, Targets};
+use crate::domain::targets::{Mode, ResolvedTarget, Targets};
 use crate::domain::verdict::Cause;
 use crate::ledger::{Claimed, GrantedJob, Holder, Ledger, LedgerError, Unfinished};
 use crate::reconcile::{Ended, Ground, Job, Reconciler};
@@ -172,7 +172,7 @@ impl ByHand {
             }),
         };
         Job {
-            neighbours: self.neighbours(order),
+            targets: Arc::clone(&self.targets),
             binding,
             ..Job::by_hand(
                 Assignment::without_event(rejection, target),
@@ -180,14 +180,6 @@ impl ByHand {
                 ground,
                 stop,
             )
-        }
-    }
-
-    fn neighbours(&self, order: &Order) -> Vec<Neighbour> {
-        let target = &order.named.target;
-        match &target.parameters {
-            Some(parameters) => self.targets.leading_to(parameters, &target.access),
-            None => Vec::new(),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::domain::arn::{Arn, is_account};
 use crate::domain::refusal::Place;
 use crate::domain::targets::{Access, Parameters, Role};
 use crate::reconcile::listing::SharedListing;
+use crate::reconcile::neighbours::Found;
 use crate::reconcile::watch::Watcher;
 use crate::reconcile::watch::pace::Pace;
 use crate::runtime::tasks::Tasks;
@@ -54,6 +55,8 @@ pub struct Account {
     pub watcher: Watcher,
     /// What a listing of its distributions shows.
     pub(crate) listing: Arc<SharedListing>,
+    /// What its parameters and pipelines were last found to be.
+    pub(super) found: Found,
     role: Option<Role>,
     principal: Principal,
 }
@@ -175,6 +178,7 @@ impl Accounts {
             },
             watcher,
             listing,
+            found: Found::default(),
             role: access.role.clone(),
             principal,
         }

@@ -73,6 +73,7 @@ impl Run<'_> {
     /// Finds out which distributions the job is about; or that it is about none.
     pub(super) async fn resolve(&mut self) -> Result<Binding, Halt> {
         let production_id = self.production_id().await?;
+        self.learned.is_about(&production_id);
         let mut binding = if let Some(named) = self.job.named() {
             bound_to(&production_id, &[OwnStaging::clone(named)])
         } else if self.context.settings.verify.is_some() {
@@ -197,6 +198,13 @@ impl Run<'_> {
         let ids = interesting(&versions, &own);
         let modified = self.modified(ids).await?;
         let ours = self.written_by_us(&versions).await;
+        if own.is_empty() && self.is_rollback(&attempts, approval).await? {
+            return Ok(Attributed {
+                attribution: Attribution::Nothing(WhyNothing::RolledBack),
+                versions,
+                ours,
+            });
+        }
         let mut others = Others::default();
         loop {
             let evidence = Writes {
@@ -223,6 +231,33 @@ impl Run<'_> {
             }
             let first = own.first().map_or(until, |own| own.from);
             others = self.others(first, until).await?;
+        }
+    }
+
+    /// The execution has no action that may have deployed: whether CodePipeline shows it as a rollback
+    /// (ListPipelineExecutions). If it is none, and only the `deploy_stage` leaves out what it ran, that is refused.
+    async fn is_rollback(
+        &self,
+        attempts: &[Attempt],
+        approval: (&str, Timestamp),
+    ) -> Result<bool, Halt> {
+        let own = self.calls.own_pipeline();
+        let pipelines = self.calls.pipelines(&own.access);
+        let (name, id) = (&own.pipeline.name, self.job.execution_id());
+        let began = attempts.iter().filter_map(|it| it.started_at).min();
+        let began = began.unwrap_or(approval.1);
+        let executions = || pipelines.executions_around(name, id, began);
+        let executions = self.calls.call(executions).await?;
+        if executions.iter().any(|it| it.id == id && it.is_rollback) {
+            return Ok(true);
+        }
+        let ran = own_candidates(attempts, approval, None);
+        match own.deploy_stage.as_deref().zip(ran.first()) {
+            None => Ok(false),
+            Some((stage, ran)) => {
+                let detail = self.place().not_in_deploy_stage(stage, &ran.place);
+                Err(self.refuse(Refusal::StagingNotWrittenByExecution, detail))
+            }
         }
     }
 
@@ -331,7 +366,8 @@ impl Run<'_> {
             ..Others::default()
         };
         let mut asked = 0;
-        for neighbour in self.calls.neighbours() {
+        let neighbours = self.calls.call(|| self.calls.neighbours(&self.learned));
+        for neighbour in neighbours.await? {
             let open = self.open_beside(&neighbour, from, to).await?;
             asked += open.len();
             if asked > MAX_OTHERS {
@@ -421,7 +457,7 @@ impl Run<'_> {
         info!(
             parameter = self.parameters.staging,
             owner.execution.id = match why {
-                WhyNothing::RanNothing => None,
+                WhyNothing::RolledBack => None,
                 WhyNothing::SlotOf(execution_id) => Some(execution_id),
             },
             "the rejected execution made no staging distribution"

@@ -8,7 +8,7 @@ use crate::domain::assignment::Assignment;
 use crate::domain::attribution::OwnStaging;
 use crate::domain::binding::{Binding, Modified};
 use crate::domain::event::Rejection;
-use crate::domain::targets::{Neighbour, ResolvedTarget};
+use crate::domain::targets::{ResolvedTarget, Targets};
 use crate::domain::verdict::Cause;
 use crate::ledger::GrantedJob;
 use crate::runtime::activity::Activity;
@@ -22,8 +22,8 @@ pub struct Job {
     pub grant: GrantedJob,
     pub asked_by: AskedBy,
     pub ground: Ground,
-    /// The pipelines that lead to the same production distribution.
-    pub neighbours: Vec<Neighbour>,
+    /// All targets: others may lead to the same production distribution.
+    pub targets: Arc<Targets>,
     /// What an earlier claim bound it to.
     pub binding: Option<Binding>,
     /// Tells it to stop.
@@ -79,7 +79,7 @@ impl Job {
             grant,
             asked_by: AskedBy::Person,
             ground,
-            neighbours: Vec::new(),
+            targets: Arc::default(),
             binding: None,
             stop: stop.clone(),
             activity: Activity::default(),

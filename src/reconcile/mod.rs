@@ -10,6 +10,7 @@
 //! | `bind` | which distributions a job is about |
 //! | `observe` | a look at everything that a decision needs |
 //! | `observing` | a job whose target is only observed |
+//! | `neighbours` | which other pipelines lead to the production distribution |
 //! | `question` | asking CodePipeline: whether the rejection stands, and who else is at work |
 //! | `apply` | one step, and what its answer tells |
 //! | `questioned` | a step before which CodePipeline is asked, and its turn |
@@ -52,6 +53,7 @@ mod hold;
 mod job;
 mod listing;
 mod modified;
+mod neighbours;
 mod observe;
 mod observing;
 mod orphan;

@@ -110,7 +110,7 @@ impl Run<'_> {
             }
             Attribution::Refused(why) => return Err(self.undecidable(&why)),
             Attribution::Superseded { .. }
-            | Attribution::Nothing(WhyNothing::SlotOf(_) | WhyNothing::RanNothing)
+            | Attribution::Nothing(WhyNothing::SlotOf(_) | WhyNothing::RolledBack)
             | Attribution::AskOthers { .. } => return Ok(false),
         };
         if other.is_some() {

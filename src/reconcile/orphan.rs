@@ -76,10 +76,7 @@ impl Job {
         };
         let rejection = Rejection::by_hand(key, pipeline, now, "orphan removed by hand");
         let assignment = Assignment::without_event(rejection, target);
-        Self {
-            neighbours: removal.neighbours.clone(),
-            ..Self::by_hand(assignment, grant, Ground::Orphan(removal), stop)
-        }
+        Self::by_hand(assignment, grant, Ground::Orphan(removal), stop)
     }
 }
 

@@ -54,12 +54,23 @@ pub(super) struct Learned {
     /// Which stages and actions are sources and approvals.
     known: Mutex<Known>,
     modes: Mutex<HashMap<PipelineArn, Mode>>,
+    /// The production distribution that the job is about.
+    production: Mutex<Option<String>>,
 }
 
 impl Learned {
     /// The actions of the job's execution were seen.
     pub(super) fn learn(&self, attempts: &[Attempt]) {
         lock(&self.known).extend(Known::of(attempts));
+    }
+
+    /// The job is about this production distribution.
+    pub(super) fn is_about(&self, production_id: &str) {
+        *lock(&self.production) = Some(production_id.to_owned());
+    }
+
+    pub(super) fn production(&self) -> Option<String> {
+        lock(&self.production).clone()
     }
 
     fn known(&self) -> Known {
@@ -97,17 +108,6 @@ impl Calls<'_> {
             stage: Some(job.rejection().stage.clone()).filter(|stage| !stage.is_empty()),
             deploy_stage: job.target().deploy_stage.clone(),
         }
-    }
-
-    /// Every pipeline that leads to the production distribution, the job's own first. An orphan has none of its own.
-    pub(super) fn neighbours(&self) -> Vec<Neighbour> {
-        if self.job.removal().is_some() {
-            return self.job.neighbours.clone();
-        }
-        let own = self.own_pipeline();
-        let others = self.job.neighbours.iter();
-        let others = others.filter(|it| it.pipeline != own.pipeline).cloned();
-        std::iter::once(own.clone()).chain(others).collect()
     }
 
     /// The actions of the job's execution.
@@ -151,7 +151,10 @@ impl Calls<'_> {
         scope: Option<Scope>,
         learned: &Learned,
     ) -> Result<Reply, AwsError> {
-        let neighbours = self.neighbours();
+        let neighbours = match scope {
+            Some(_) => self.neighbours(learned).await?,
+            None => vec![self.own_pipeline()],
+        };
         let attempts = async {
             match self.job.is_by_hand() {
                 true => Ok(None),
@@ -160,8 +163,7 @@ impl Calls<'_> {
         };
         let asked = match scope {
             None if self.job.is_by_hand() => &[],
-            None => &neighbours[..1],
-            Some(_) => &neighbours[..],
+            _ => &neighbours[..],
         };
         let states = try_join_all(
             asked

@@ -101,7 +101,10 @@ impl Run<'_> {
     pub(super) async fn find_out(&mut self) -> Result<(), Halt> {
         self.job.activity.set("reading_parameters");
         self.binding = match &self.job.binding {
-            Some(binding) => binding.clone(),
+            Some(binding) => {
+                self.learned.is_about(&binding.production_id);
+                binding.clone()
+            }
             None => self.resolve().await?,
         };
         if self.calls.hold_for_delay().await? {

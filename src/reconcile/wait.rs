@@ -1,8 +1,8 @@
 //! Waiting: for a propagation, for someone else, or a moment before the next look.
 //!
 //! **Guarantees.** A stop ends any wait. A job for which nothing has moved for the propagation timeout
-//! gives up, and is resumed on its next receive. Production that is switched off meanwhile ends a wait, at the latest a
-//! minute later.
+//! gives up, and is resumed on its next receive. Production that is switched off ends a wait in which it is
+//! looked at.
 //!
 //! **Not handled here.** When to look at what, and how often ([`crate::reconcile::watch`]).
 
@@ -27,9 +27,6 @@ use crate::telemetry::{events, fails, ms};
 
 /// Answers that contradict each other for longer are no lag, nor is a policy's use by nobody who is seen.
 const CONTRADICTS_AT_MOST: Duration = Duration::from_secs(10 * 60);
-
-/// Between two looks at production while only the staging distribution is waited for.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
 
 /// What cuts a wait off.
 enum Cut {
@@ -149,28 +146,13 @@ impl Run<'_> {
                 seen => Ok(seen),
             }
         };
-        let Some(staging) = staging else {
-            return Ok((production.await?, None));
+        let staging = async {
+            match staging {
+                Some(until) => ended(&binding.staging_id, until).await,
+                None => Ok(None),
+            }
         };
-        let both = async { tokio::try_join!(production, ended(&binding.staging_id, staging)) };
-        tokio::select! {
-            both = both => both,
-            off = self.production_off(production_id), if was_on && *wait != Wait::BothDeployed => {
-                Err(Cut::Off(off))
-            }
-        }
-    }
-
-    /// Production, once it is seen switched off. A look that fails tells nothing; another one follows before the next
-    /// change.
-    async fn production_off(&self, production_id: &str) -> Sighting {
-        loop {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-            match self.clients.cloudfront.look(production_id).await {
-                Ok(seen) if is_off(&seen) => return seen,
-                _ => {}
-            }
-        }
+        tokio::try_join!(production, staging)
     }
 
     /// Whether production is on, seen no longer ago than a moment, if it was on when the job was bound. A change of this

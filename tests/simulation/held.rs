@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use embedded_aws::{Action, EmbeddedAws, Rule, Service};
+use embedded_aws::{Action, EmbeddedAws, Failure, Rule, Service};
 use stagesweep::domain::decision::Outcome;
 use stagesweep::domain::history::State;
 use stagesweep::ledger::EmbeddedLedger;
 
-use crate::harness::{PATIENCE, World, assert_clean, assert_untouched};
+use crate::harness::{Log, PATIENCE, World, assert_clean, assert_untouched};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -119,4 +119,71 @@ async fn what_was_withdrawn_before_a_crash_is_named_again_if_the_rejection_was_t
     let left = records[0].evidence.left.as_deref().unwrap();
     assert!(left.contains("names the distribution again"), "{left}");
     assert!(left.contains(&service.staging_id), "{left}");
+}
+
+/// Two targets, of which that of `blog` has parameters of these names.
+fn targets(pipelines: [&str; 2], parameters: [&str; 2]) -> String {
+    let target = |pipeline: &str, parameters: &str| {
+        format!(
+            r#"
+[[targets]]
+pipeline = "{pipeline}"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{parameters}/cloudfront/cfcd-production"
+staging_parameter = "/{parameters}/cloudfront/cfcd-staging"
+"#
+        )
+    };
+    let all = pipelines.into_iter().zip(parameters);
+    all.filter(|(pipeline, _)| !pipeline.is_empty())
+        .map(|(pipeline, parameters)| target(pipeline, parameters))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_pipelines_that_lead_to_the_same_production_distribution_are_waited_for() {
+    let by_pattern = targets(["{service}-frontend-pipeline", ""], ["shop", ""]);
+    let pipelines = ["shop-frontend-pipeline", "blog-frontend-pipeline"];
+    let by_value = targets(pipelines, ["shop", "blog"]);
+    for (file, listed) in [(by_pattern, true), (by_value, false)] {
+        let world = World::new();
+        let service = world.service("shop");
+        let blog = world.service("blog");
+        let name = "/blog/cloudfront/cfcd-production";
+        world.aws.put_parameter(name, &service.production_id);
+        world.send(&world.aws.reject(&service).unwrap());
+        let newer = deploying(&world, &blog).await;
+        let daemon = world.start_file(&file);
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(world.changes(), Vec::<String>::new(), "{file}");
+        // Asked once in five minutes, however often it is looked at who is at work.
+        let asked = world.aws.journal().calls("ListPipelines", None);
+        let expected = if listed { 10..=14 } else { 0..=0 };
+        assert!(expected.contains(&asked), "{asked}: {file}");
+        world.aws.fail(&newer);
+        world.settled().await;
+        assert_clean(&world, &service);
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pipelines_that_may_not_be_listed_fail_the_job_for_now_where_they_may_share_the_slot() {
+    let world = World::new();
+    let service = world.service("shop");
+    world.send(&world.aws.reject(&service).unwrap());
+    let denied = Failure::new(400, "AccessDeniedException", "You may not.");
+    let denied = Action::Refuse(denied);
+    let rule = world.aws.add_rule(Rule::on("ListPipelines").then(denied));
+    let file = targets(["{service}-frontend-pipeline", ""], ["shop", ""]);
+    let (log, _listening) = Log::listen();
+    let daemon = world.start_file(&file);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(world.changes(), Vec::<String>::new());
+    assert!(!log.with("ListPipelines").is_empty());
+    world.aws.remove_rule(rule);
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
 }

@@ -7,7 +7,9 @@ use embedded_aws::{
     Rule, Service, StageDefinition, Work,
 };
 
-use crate::harness::{Instance, Log, PATIENCE, World, assert_clean, assert_gone, assert_untouched};
+use crate::harness::{
+    Instance, Log, PATIENCE, PROPAGATION, World, assert_clean, assert_gone, assert_untouched,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -449,20 +451,15 @@ async fn production_that_is_switched_off_during_a_job_stops_it() {
 
 #[tokio::test(start_paused = true)]
 async fn production_that_is_switched_off_in_a_wait_is_reported_at_once() {
-    // Of the detach, whose every look is at production; and of the disable, which looks there once a minute.
-    for (accepted, within, changes) in [(1, 20 * SECOND, 2), (2, 65 * SECOND, 4)] {
+    // Of the detach, whose every look is at production; and of the disable, by the look before the deletion.
+    for (accepted, within) in [(1, 20 * SECOND), (2, PROPAGATION + 20 * SECOND)] {
         let world = World::new();
         let service = world.service("shop");
         world.send(&world.aws.reject(&service).unwrap());
         let (log, _listening) = Log::listen();
         let daemon = world.start("ledger.db");
-        let updated = |aws: &EmbeddedAws| {
-            aws.journal().calls("UpdateDistribution", None) == accepted
-                && aws
-                    .journal()
-                    .calls("DeleteContinuousDeploymentPolicy", None)
-                    >= accepted - 1
-        };
+        let updated =
+            |aws: &EmbeddedAws| aws.journal().calls("UpdateDistribution", None) == accepted;
         world.aws.wait_until(updated, PATIENCE).await.unwrap();
         tokio::time::sleep(SECOND).await;
         let id = &service.production_id;
@@ -470,8 +467,9 @@ async fn production_that_is_switched_off_in_a_wait_is_reported_at_once() {
         tokio::time::sleep(within).await;
         let said = log.with("production was switched off while this job ran");
         assert_eq!(said.first().unwrap()["level"], "ERROR", "{accepted}");
+        let changes = world.changes();
         dead(&world, 1).await;
-        assert_eq!(world.changes().len(), changes, "{:?}", world.changes());
+        assert_eq!(world.changes(), changes, "a further step was taken");
         assert!(world.aws.distribution(&service.staging_id).is_some());
         daemon.stop().await;
     }
@@ -499,6 +497,25 @@ async fn production_that_is_switched_off_before_the_last_change_is_no_success() 
         let staging = world.aws.distribution(&service.staging_id);
         assert_eq!(staging.is_some(), operation == "GetDistribution");
         assert_eq!(count(&daemon, "cleaned"), 0, "{operation}");
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_stage_in_which_the_execution_ran_nothing_is_refused_by_its_name() {
+    for stage in ["Nope", "Promote"] {
+        let mut world = World::new();
+        world.target = format!("deploy_stage = \"{stage}\"");
+        let service = world.service("shop");
+        world.send(&world.aws.reject(&service).unwrap());
+        let (log, _listening) = Log::listen();
+        let daemon = world.start("ledger.db");
+        dead(&world, 1).await;
+        assert_untouched(&world, &service);
+        let said = log.with("staging_not_written_by_execution");
+        let detail = said[0]["detail"].as_str().unwrap();
+        let words = format!("ran nothing in the stage \"{stage}\" before its approval, but Build/");
+        assert!(detail.contains(&words), "{detail}");
         daemon.stop().await;
     }
 }

@@ -1,13 +1,16 @@
 //! Which pipelines lead to given parameters: the templates read backwards. Pure.
 //!
-//! **Not handled.** What no name says: where the templates of both parameters leave out a capture of the
-//! pipeline's name, any number of pipelines may lead to one parameter, and such a target yields none. Where the
-//! parameters are in a region of their own, the pipelines are taken to be in the queue's.
+//! Where the template of a parameter leaves out a capture of the pipeline's name, any number of pipelines may lead to one
+//! parameter: which ones there are must be listed ([`Targets::to_list`]).
+//!
+//! **Not handled.** Where the parameters are in a region of their own, the pipelines are taken to be in the queue's.
+//! Production parameters with captures that name the same distribution.
 
 use super::pattern::{Piece, PipelinePattern, Shape, value_of};
 use super::template::{Template, Values};
 use super::{
-    Access, Parameters, PipelineArn, Surroundings, Target, Targets, is_name_byte, partition_of,
+    Access, OF_THE_EVENT, Parameters, PipelineArn, Surroundings, Target, Targets, is_name_byte,
+    partition_of,
 };
 
 /// So many pieces are tried at most when a template is read backwards. A template that needs more has
@@ -35,26 +38,97 @@ impl Targets {
         let mut found = Vec::new();
         for target in &self.targets {
             for pipeline in target.candidates(parameters, access, &self.surroundings) {
-                let Ok(resolved) = target.resolve(&pipeline) else {
-                    continue;
-                };
-                let same = resolved.parameters.is_some_and(|theirs| {
-                    theirs.production == parameters.production
-                        || theirs.staging == parameters.staging
-                });
-                let place = |access: &Access| (self.owner(access), access.region.clone());
-                let neighbour = Neighbour {
-                    pipeline,
-                    access: resolved.pipeline_access,
-                    stage: resolved.stage,
-                    deploy_stage: resolved.deploy_stage,
-                };
-                if same && place(&resolved.access) == place(access) && !found.contains(&neighbour) {
-                    found.push(neighbour);
+                found.extend(self.neighbour(target, pipeline, parameters, access));
+            }
+        }
+        distinct(found)
+    }
+
+    /// Those of a place's pipelines, by their names, that the targets lead to one of these parameters.
+    #[must_use]
+    pub fn among(
+        &self,
+        names: &[String],
+        place: &PipelineArn,
+        parameters: &Parameters,
+        access: &Access,
+    ) -> Vec<Neighbour> {
+        let of_name = |name: &String| PipelineArn {
+            name: name.clone(),
+            ..place.clone()
+        };
+        let pipelines: Vec<_> = names.iter().map(of_name).collect();
+        let targets = self.targets.iter();
+        let found = targets.flat_map(|target| {
+            let pipelines = pipelines.iter().cloned();
+            pipelines.filter_map(move |it| self.neighbour(target, it, parameters, access))
+        });
+        distinct(found.collect())
+    }
+
+    fn neighbour(
+        &self,
+        target: &Target,
+        pipeline: PipelineArn,
+        parameters: &Parameters,
+        access: &Access,
+    ) -> Option<Neighbour> {
+        let resolved = target.resolve(&pipeline).ok()?;
+        let theirs = resolved.parameters?;
+        let same =
+            theirs.production == parameters.production || theirs.staging == parameters.staging;
+        (same && self.same_place(&resolved.access, access)).then_some(Neighbour {
+            pipeline,
+            access: resolved.pipeline_access,
+            stage: resolved.stage,
+            deploy_stage: resolved.deploy_stage,
+        })
+    }
+
+    /// Where pipelines must be listed to learn which lead to one of these parameters: as whom, and a pipeline's ARN with
+    /// whatever name.
+    #[must_use]
+    pub fn to_list(&self, parameters: &Parameters, access: &Access) -> Vec<(Access, PipelineArn)> {
+        let mut found = Vec::new();
+        for target in self.targets.iter().filter(|it| it.leaves_out_captures()) {
+            for (like, theirs, asked) in target.places(parameters, access, &self.surroundings) {
+                let own = target.trigger.pipeline.home() == Some(&like.account);
+                let askable = asked.role.is_some() || own;
+                let place = (asked, like);
+                if askable && self.same_place(&theirs, access) && !found.contains(&place) {
+                    found.push(place);
                 }
             }
         }
         found
+    }
+
+    /// The production parameters that targets name literally, but for that one, in the account and region of `access`:
+    /// each with how it is read.
+    #[must_use]
+    pub fn beside(&self, parameters: &Parameters, access: &Access) -> Vec<(String, Access)> {
+        let mut found = Vec::new();
+        for target in &self.targets {
+            let Some(name) = target.literal_production() else {
+                continue;
+            };
+            let of_name = Parameters {
+                production: name.clone(),
+                staging: String::new(),
+            };
+            for (_, theirs, _) in target.places(&of_name, access, &self.surroundings) {
+                let read = (name.clone(), theirs);
+                let other = name != parameters.production;
+                if other && self.same_place(&read.1, access) && !found.contains(&read) {
+                    found.push(read);
+                }
+            }
+        }
+        found
+    }
+
+    fn same_place(&self, one: &Access, other: &Access) -> bool {
+        self.owner(one) == self.owner(other) && one.region == other.region
     }
 
     /// The account that an access leads into, while it is known.
@@ -73,6 +147,42 @@ impl Target {
         access: &Access,
         surroundings: &Surroundings,
     ) -> Vec<PipelineArn> {
+        let pattern = &self.trigger.pipeline;
+        let read = self.read(pattern, parameters, access, surroundings);
+        let mut found: Vec<_> = read.into_iter().map(|(pipeline, _)| pipeline).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Where the pipelines are that one of the parameters may be of, whatever their names: as whom its distributions are
+    /// looked at, and as whom CodePipeline is asked.
+    fn places(
+        &self,
+        parameters: &Parameters,
+        access: &Access,
+        surroundings: &Surroundings,
+    ) -> Vec<(PipelineArn, Access, Access)> {
+        let pattern = self.trigger.pipeline.of_any_name();
+        let read = self.read(&pattern, parameters, access, surroundings);
+        let rendered = read.into_iter().filter_map(|(like, mut values)| {
+            let of_the_event = OF_THE_EVENT.into_iter().map(str::to_owned);
+            values.extend(of_the_event.zip([like.account.clone(), like.region.clone()]));
+            let both = self.work.access.render(&like, pattern.home(), &values);
+            let (theirs, asked) = both.ok()?;
+            Some((like, theirs, asked))
+        });
+        rendered.collect()
+    }
+
+    /// The pipelines that the pattern and what can be read out of one of the parameters come to, each with that.
+    fn read(
+        &self,
+        pattern: &PipelinePattern,
+        parameters: &Parameters,
+        access: &Access,
+        surroundings: &Surroundings,
+    ) -> Vec<(PipelineArn, Values)> {
         let Some(staging) = &self.work.staging else {
             return Vec::new();
         };
@@ -100,14 +210,48 @@ impl Target {
         for reading in &readings {
             for region in &regions {
                 if let Some(values) = joined(reading, region) {
-                    found.extend(known.pipelines(&self.trigger.pipeline, &values));
+                    let pipelines = known.pipelines(pattern, &values).into_iter();
+                    found.extend(pipelines.map(|it| (it, values.clone())));
                 }
             }
         }
-        found.sort_unstable();
-        found.dedup();
         found
     }
+}
+
+impl Target {
+    /// Whether the template of a parameter leaves out a capture of the pipeline's name: then any number of pipelines
+    /// share that parameter.
+    #[must_use]
+    pub fn leaves_out_captures(&self) -> bool {
+        let Some(staging) = &self.work.staging else {
+            return false;
+        };
+        let templates = [&staging.production_parameter, &staging.staging_parameter];
+        let mut captures = self.trigger.pipeline.name().captures();
+        captures.any(|name| {
+            let uses = |template: &Template| template.captures().any(|used| used == name);
+            !templates.into_iter().all(uses)
+        })
+    }
+
+    /// The name of the production parameter, if there is no capture in it.
+    fn literal_production(&self) -> Option<String> {
+        let template = &self.work.staging.as_ref()?.production_parameter;
+        let is_literal = template.captures().next().is_none();
+        is_literal.then(|| template.to_string())
+    }
+}
+
+/// Each once.
+fn distinct(neighbours: Vec<Neighbour>) -> Vec<Neighbour> {
+    let mut found: Vec<Neighbour> = Vec::new();
+    for neighbour in neighbours {
+        if !found.contains(&neighbour) {
+            found.push(neighbour);
+        }
+    }
+    found
 }
 
 /// What stands for the parts of an ARN that no name says.

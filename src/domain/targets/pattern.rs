@@ -138,6 +138,17 @@ impl PipelinePattern {
         }
     }
 
+    /// The same for one pipeline, of whatever name.
+    pub(super) fn of_any_name(&self) -> Self {
+        let name = Glob(vec![Piece::Literal("any".to_owned())]);
+        let mut pattern = self.clone();
+        match &mut pattern.shape {
+            Shape::Name(glob) => *glob = name,
+            Shape::Arn(globs) => globs.name = name,
+        }
+        pattern
+    }
+
     /// The one account that it matches in, where known.
     pub(super) fn account(&self) -> Option<&str> {
         match &self.shape {
@@ -301,7 +312,7 @@ impl Glob {
         self.0.iter().map(piece).collect()
     }
 
-    fn captures(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn captures(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Capture(name) => Some(name.as_str()),
             Piece::Literal(_) => None,

@@ -191,7 +191,7 @@ impl Template {
         matches!(self.0.first(), Some(Piece::Capture(_)))
     }
 
-    fn captures(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn captures(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Capture(name) => Some(name.as_str()),
             Piece::Literal(_) => None,

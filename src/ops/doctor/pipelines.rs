@@ -11,7 +11,7 @@ use crate::domain::arn::PipelineArn;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::executions::Stage;
 use crate::domain::targets::lookup::{self, Named};
-use crate::domain::targets::{Access, ResolveError};
+use crate::domain::targets::{Access, ResolveError, Target};
 use crate::reconcile::accounts::Accounts;
 
 const NAME: &str = "codepipeline";
@@ -55,7 +55,9 @@ pub(super) async fn examine(scene: &Scene<'_>) -> Vec<Check> {
     let mut wanted: Vec<&Named> = scene.named.iter().collect();
     let patterns = config.targets.iter().any(|it| it.pipeline().contains('{'));
     let mut listed = Vec::new();
-    if asks.catch_up && patterns {
+    // Without it jobs fail; lost events are only not found.
+    let shared = asks.verify && config.targets.iter().any(Target::leaves_out_captures);
+    if asks.catch_up && patterns || shared {
         let own = codepipeline(accounts, &scene.access());
         match own.names().await {
             Ok(names) => {
@@ -68,7 +70,10 @@ pub(super) async fn examine(scene: &Scene<'_>) -> Vec<Check> {
             }
             Err(error) => {
                 let check = Check::call(LIST, &error, "codepipeline:ListPipelines on *");
-                checks.push(check.at_most_a_warning());
+                checks.push(match shared {
+                    true => check,
+                    false => check.at_most_a_warning(),
+                });
             }
         }
     }

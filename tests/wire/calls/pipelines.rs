@@ -103,6 +103,7 @@ async fn codepipeline_is_asked_as_documented_and_page_by_page() {
         started_at: executions[0].started_at,
         updated_at: Some(aws.now()),
         mode: Mode::Locked,
+        is_rollback: false,
     };
     assert!(execution.started_at < Some(service.start_time));
     assert_eq!(executions, [execution]);
