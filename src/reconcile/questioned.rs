@@ -78,7 +78,9 @@ impl Run<'_> {
             if !self.may(name, scope).await? {
                 return Ok(false);
             }
-            if !self.is_unchanged(&step, observed, read_at).await? {
+            if !self.is_unchanged(&step, observed, read_at).await?
+                || !self.production_is(&step, observed).await?
+            {
                 return self.defer().await;
             }
             let turn = self.change_turn(&step).await?;
@@ -191,9 +193,9 @@ impl Run<'_> {
         Ok(now.as_ref().map(seen) == observed.parameter.as_ref().map(seen))
     }
 
-    /// Whether all is as it was observed, where CodePipeline's answer took its time: of the staging distribution before
-    /// the record and the detach, of production before the record and the disable. On these AWS sets no condition.
-    /// Whoever was at work before the question has written before it.
+    /// Before the record and the detach, on which AWS sets no condition that is about the staging distribution: whether
+    /// that and the parameter are as they were observed, where CodePipeline's answer took its time. Whoever was at work
+    /// before the question has written before it.
     async fn is_unchanged(
         &mut self,
         step: &Step,
@@ -205,18 +207,18 @@ impl Run<'_> {
             return Ok(false);
         }
         match step {
-            Step::RecordDeleted { .. } => {
-                Ok(self.staging_is(observed).await? && self.production_is_on().await?)
-            }
-            Step::DisableStaging(_) => self.production_is(observed).await,
+            Step::DisableStaging(_) => Ok(true),
             _ => self.staging_is(observed).await,
         }
     }
 
-    /// Whether production is as it was observed, long before the disable.
-    async fn production_is(&mut self, observed: &Observed) -> Result<bool, Halt> {
-        if self.job.removal().is_some() {
-            return Ok(true);
+    /// Whether production is as it was observed, long before the disable; before the record, whether it is on. The
+    /// detach is sent under its ETag. Not asked again under the turn, which others wait for.
+    async fn production_is(&mut self, step: &Step, observed: &Observed) -> Result<bool, Halt> {
+        match step {
+            Step::RecordDeleted { .. } => return self.production_is_on().await,
+            Step::DisableStaging(_) if self.job.removal().is_none() => {}
+            _ => return Ok(true),
         }
         let id = self.binding.production_id.clone();
         let seen = self
