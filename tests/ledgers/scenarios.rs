@@ -270,7 +270,10 @@ pub(crate) async fn what_has_changed_something_is_unfinished_until_it_is_done(pl
             true => format!("{}, leased", it.key),
             false => it.key.to_string(),
         };
-        unfinished.iter().map(text).collect::<Vec<_>>()
+        // Two clocks may disagree about which of them is older.
+        let mut texts: Vec<_> = unfinished.iter().map(text).collect();
+        texts.sort_unstable();
+        texts
     };
     let changed = |production| Binding {
         evidence: evidence(),

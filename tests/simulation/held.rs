@@ -179,7 +179,7 @@ async fn pipelines_that_may_not_be_listed_fail_the_job_for_now_where_they_may_sh
     let file = targets(["{service}-frontend-pipeline", ""], ["shop", ""]);
     let (log, _listening) = Log::listen();
     let daemon = world.start_file(&file);
-    tokio::time::sleep(MINUTE).await;
+    tokio::time::sleep(MINUTE / 3).await;
     assert_eq!(world.changes(), Vec::<String>::new());
     assert!(!log.with("ListPipelines").is_empty());
     world.aws.remove_rule(rule);

@@ -109,8 +109,12 @@ async fn a_refusal_after_the_record_says_what_is_left() {
     let refused = log.with("production_disabled");
     let text = refused[0].to_string();
     let said = format!(
-        "{} says `deleted`, policy detached from {}, policy {} deleted; left: staging distribution {};",
-        service.staging_parameter, service.production_id, service.policy_id, service.staging_id
+        "{} says `deleted`, policy {} detached from {}, policy {} deleted; left: staging distribution {};",
+        service.staging_parameter,
+        service.policy_id,
+        service.production_id,
+        service.policy_id,
+        service.staging_id
     );
     assert!(text.contains(&said), "{text}");
     daemon.stop().await;
