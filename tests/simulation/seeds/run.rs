@@ -31,6 +31,8 @@ use super::wire::{Fate, Life, Wire};
 /// Faults are over: so long may it take until every message is settled. Longer than the longest
 /// release and the 12 hours of SQS's ceiling.
 const PATIENCE: Duration = Duration::from_secs(30 * 60 * 60);
+/// What a ledger is looked through every fifteen minutes for is done by then.
+const FROM_LEDGER: Duration = Duration::from_secs(45 * 60);
 
 /// Everyone listens: so long may it take until everything is told, a stop included.
 const TIME_TO_TELL: Duration = Duration::from_secs(5 * 60);
@@ -422,7 +424,14 @@ impl<'a> Play<'a> {
             self.checker
                 .fail(format!("messages are never settled: {left:?}"));
         }
-        if self.scenario.catch_up && !self.scenario.observes {
+        // What has changed something is finished by the ledger where its message is a dead letter.
+        let patience = match self.scenario.catch_up {
+            true => Some(PATIENCE),
+            false => (!self.dead_letters().is_empty()).then_some(FROM_LEDGER),
+        };
+        if let Some(patience) = patience
+            && !self.scenario.observes
+        {
             // What is still left then, the verdict tells.
             let checker = Arc::clone(&self.checker);
             let caught_up = |aws: &EmbeddedAws| {
@@ -430,7 +439,7 @@ impl<'a> Play<'a> {
                 let mut rejected = deployments.iter().filter(|it| it.rejected);
                 checker.violation().is_some() || rejected.all(|it| left_behind(aws, it).is_none())
             };
-            let _ = self.aws.wait_until(caught_up, PATIENCE).await;
+            let _ = self.aws.wait_until(caught_up, patience).await;
         }
         self.checker.violation().is_none()
     }
