@@ -10,6 +10,8 @@
 //! | `bind` | which distributions a job is about |
 //! | `observe` | a look at everything that a decision needs |
 //! | `observing` | a job whose target is only observed |
+//! | `others` | what other executions ran beside the rejected one |
+//! | `modified` | whether somebody modified a distribution since the bind |
 //! | `neighbours` | which other pipelines lead to the production distribution |
 //! | `question` | asking CodePipeline: whether the rejection stands, and who else is at work |
 //! | `apply` | one step, and what its answer tells |
@@ -57,6 +59,7 @@ mod neighbours;
 mod observe;
 mod observing;
 mod orphan;
+mod others;
 mod patience;
 pub mod place;
 mod program;
