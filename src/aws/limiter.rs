@@ -27,12 +27,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::warn;
+use tracing::{info, warn};
 
 use self::evidence::Evidence;
 use super::error::AwsError;
 use crate::runtime::activity::Activity;
 use crate::runtime::stop::Stop;
+use crate::telemetry::events::ms;
 
 /// Reads of one service that may be under way at once. Enough that a slow one does not hold up the
 /// others; few enough that a throttled account does not hear of all its jobs at once.
@@ -61,7 +62,10 @@ const MORE_THROTTLED: usize = 8;
 /// How long calls are paced whatever the evidence, after most of those that were not were throttled.
 const MISLED: Duration = Duration::from_secs(600);
 
-/// While no limit explains what is throttled, that is said again after this.
+/// Throttling is over once calls have been as fast as ever for so long.
+const CALM: Duration = Duration::from_secs(60);
+
+/// What lasts is said again after this.
 const SAY_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// What a call is to the limiter.
@@ -112,6 +116,14 @@ struct Pressure {
     misled: Option<Instant>,
     /// When it was last said that calls are not paced.
     said: Option<Instant>,
+    lasts: Option<Throttling>,
+}
+
+/// A time with throttled calls, until the rate has recovered.
+#[derive(Clone, Copy, Debug)]
+struct Throttling {
+    began: Instant,
+    said: Instant,
 }
 
 /// Calls are not paced, because slowing down has made no difference.
@@ -125,8 +137,11 @@ struct Relief {
 /// What is new about a throttled call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lesson {
-    /// Calls are paced from now on.
-    SlowDown,
+    /// Calls are paced.
+    SlowDown {
+        /// Since when, if that has been said.
+        lasts: Option<Duration>,
+    },
     /// Calls are no longer paced: slowing down has made no difference.
     Unrelated {
         /// It is to be said.
@@ -186,7 +201,18 @@ impl Pressure {
         let halvings = before.unwrap_or(0.0);
         let lower = halvings.max((halvings + 1.0).min(kind.most_halvings()));
         self.throttled = Some((now, lower));
-        before.is_none().then_some(Lesson::SlowDown)
+        let Some(lasting) = &mut self.lasts else {
+            self.lasts = Some(Throttling {
+                began: now,
+                said: now,
+            });
+            return Some(Lesson::SlowDown { lasts: None });
+        };
+        (now >= lasting.said + SAY_AGAIN).then(|| {
+            lasting.said = now;
+            let lasts = Some(now - lasting.began);
+            Lesson::SlowDown { lasts }
+        })
     }
 
     /// Whether no limit explains what was throttled.
@@ -198,6 +224,11 @@ impl Pressure {
     /// Calls are not paced for a while.
     fn relieve(&mut self, now: Instant) -> Lesson {
         self.throttled = None;
+        let begins = Throttling {
+            began: now,
+            said: now,
+        };
+        self.lasts.get_or_insert(begins);
         self.relief = Some(Relief {
             until: now + RELIEF,
             answered: [0; 2],
@@ -221,8 +252,16 @@ impl Pressure {
         last.map_or(now, |last| now.max(last + interval))
     }
 
-    fn begin(&mut self, kind: Kind, now: Instant) {
+    /// Answers how long calls were throttled, if that is over and was not told.
+    fn begin(&mut self, kind: Kind, now: Instant) -> Option<Duration> {
         self.begun[kind as usize] = Some(now);
+        let recovered = self
+            .throttled
+            .map(|(at, halvings)| at + RECOVERY.mul_f64(halvings));
+        let ended = recovered.max(self.relief.map(|relief| relief.until));
+        let ended = ended.filter(|ended| *ended + CALM <= now)?;
+        let throttling = self.lasts.take()?;
+        Some(ended - throttling.began)
     }
 }
 
@@ -276,10 +315,16 @@ impl Limiter {
 
     fn learned(&self, lesson: Option<Lesson>, operation: &str) {
         match lesson {
-            Some(Lesson::SlowDown) => warn!(
+            Some(Lesson::SlowDown { lasts: None }) => warn!(
                 aws.service = self.0.service,
                 aws.operation = operation,
                 "throttled; all calls of the account to this service slow down"
+            ),
+            Some(Lesson::SlowDown { lasts: Some(took) }) => warn!(
+                aws.service = self.0.service,
+                aws.operation = operation,
+                wait.took_ms = ms(took),
+                "still throttled; all calls of the account to this service are slow"
             ),
             Some(Lesson::Unrelated { is_news }) => {
                 self.0.relieved.notify_waiters();
@@ -307,11 +352,24 @@ impl Limiter {
             let next = {
                 let mut pressure = self.0.pressure.lock();
                 let next = pressure.next(kind, now);
-                if next <= now {
-                    pressure.begin(kind, now);
+                if next > now {
+                    Err(next)
+                } else {
+                    Ok(pressure.begin(kind, now))
+                }
+            };
+            let next = match next {
+                Err(next) => next,
+                Ok(over) => {
+                    if let Some(took) = over {
+                        info!(
+                            aws.service = self.0.service,
+                            wait.took_ms = ms(took),
+                            "no longer throttled"
+                        );
+                    }
                     return Turn { _slot: slot };
                 }
-                next
             };
             // Whether it has been throttled again meanwhile shows afterwards.
             let _ = timeout_at(next, relieved).await;

@@ -240,3 +240,36 @@ async fn a_job_that_waits_for_its_turn_is_not_stuck() {
     assert!(!activity.sign().is_stuck());
     drop(busy);
 }
+
+#[tokio::test(start_paused = true)]
+async fn throttling_is_said_when_it_begins_every_five_minutes_and_when_it_ends() {
+    let mut pressure = Pressure::default();
+    let (mut said, began) = (Vec::new(), Instant::now());
+    // A call in twenty seconds, the first of each half a minute throttled, for eleven minutes.
+    for second in (0..660).step_by(20) {
+        let now = Instant::now();
+        assert_eq!(pressure.begin(Kind::Read, now), None, "after {second} s");
+        match second % 60 {
+            0 => said.extend(pressure.throttled(Kind::Read, now, now + SECOND)),
+            _ => said.extend(pressure.answered(Kind::Read, now, now + SECOND)),
+        }
+        tokio::time::advance(20 * SECOND).await;
+    }
+    let said: Vec<_> = said
+        .into_iter()
+        .map(|lesson| match lesson {
+            Lesson::SlowDown { lasts } => lasts.map(|it| it.as_secs()),
+            Lesson::Unrelated { .. } => panic!("a limit explains it"),
+        })
+        .collect();
+    assert_eq!(said, [None, Some(300), Some(600)]);
+    tokio::time::advance(3600 * SECOND).await;
+    let took = pressure.begin(Kind::Read, Instant::now()).unwrap();
+    let lasted = took.as_secs();
+    assert!(
+        (600..720).contains(&lasted),
+        "{lasted} s, of {:?}",
+        began.elapsed()
+    );
+    assert_eq!(pressure.begin(Kind::Read, Instant::now()), None);
+}

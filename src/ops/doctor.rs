@@ -19,6 +19,7 @@ mod rule;
 mod statement;
 mod target;
 pub(crate) mod wildcard;
+mod writers;
 
 use std::time::Duration;
 

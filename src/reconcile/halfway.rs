@@ -37,7 +37,7 @@ impl Run<'_> {
             done.push(format!(
                 "{name} said `deleted` for a while and names the distribution again"
             ));
-        } else if self.binding.evidence.recorded.is_some() {
+        } else if self.binding.evidence.recorded.is_some() || self.has_done("record_deleted") {
             done.push(format!("{name} says `deleted`"));
         }
         let changes = [

@@ -80,8 +80,12 @@ impl Run<'_> {
             }
         };
         loop {
-            let pause = sleep(pauses.pause());
-            self.calls.unless_stopped(pause).await?;
+            let pause = {
+                let say = |took| self.say(before, &obstacle, Some(took));
+                let pause = waiting.until(sleep(pauses.pause()), say);
+                self.calls.unless_stopped(pause).await
+            };
+            pause?;
             let asked = self.asked(scope);
             let reply = self
                 .calls
@@ -93,9 +97,6 @@ impl Run<'_> {
                 Answer::NotNow(still) => obstacle = still,
             }
             self.rest(HELD);
-            if let Some(took) = waiting.again() {
-                self.say(before, &obstacle, Some(took));
-            }
         }
         drop(_first);
         if !own_execution {

@@ -120,11 +120,8 @@ async fn a_refusal_after_the_record_says_what_is_left() {
     daemon.stop().await;
 }
 
-/// Of a distribution without a policy: the process is killed when the disable is noted, and has not been sent.
-#[tokio::test(start_paused = true)]
-async fn what_was_noted_and_did_not_take_effect_is_undone_with_the_rejection() {
-    let world = World::new();
-    let service = world.service("shop");
+/// Somebody has taken the policy down.
+async fn without_policy(world: &World, service: &Service) {
     let (production, none) = (&service.production_id, "");
     let detached = world
         .aws
@@ -133,6 +130,41 @@ async fn what_was_noted_and_did_not_take_effect_is_undone_with_the_rejection() {
     tokio::time::sleep(10 * MINUTE).await;
     world.aws.delete_policy(&service.policy_id).unwrap();
     tokio::time::sleep(10 * MINUTE).await;
+}
+
+/// The next run finds the record done, and another process may be the one that made it.
+#[tokio::test(start_paused = true)]
+async fn a_later_run_says_too_what_an_earlier_one_has_done() {
+    let world = World::new();
+    let service = world.service("shop");
+    without_policy(&world, &service).await;
+    let id = service.production_id.clone();
+    let off = Action::after(move |aws, _| {
+        aws.edit_distribution(&id, "Enabled", "false").unwrap();
+    });
+    let recording = Rule::on("PutParameter").nth(1);
+    world.aws.add_rule(recording.then(off));
+    world.send(&world.aws.reject(&service).unwrap());
+    let said = format!("done by then: {} says `deleted`", service.staging_parameter);
+    for _ in 0..2 {
+        let (log, _listening) = Log::listen();
+        let daemon = world.start("ledger.db");
+        tokio::time::sleep(2 * MINUTE).await;
+        let refused = log.with("production_disabled");
+        let texts: Vec<_> = refused.iter().map(ToString::to_string).collect();
+        let of_runs = texts.iter().filter(|it| it.contains("done by then"));
+        assert!(of_runs.clone().count() > 0, "{texts:?}");
+        assert!(of_runs.clone().all(|it| it.contains(&said)), "{texts:#?}");
+        daemon.stop().await;
+    }
+}
+
+/// Of a distribution without a policy: the process is killed when the disable is noted, and has not been sent.
+#[tokio::test(start_paused = true)]
+async fn what_was_noted_and_did_not_take_effect_is_undone_with_the_rejection() {
+    let world = World::new();
+    let service = world.service("shop");
+    without_policy(&world, &service).await;
     let crash = Arc::new(Notify::new());
     let crashing = Arc::clone(&crash);
     for action in [

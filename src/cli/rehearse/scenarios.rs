@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::report::Job;
 use super::scene::Scene;
 use crate::domain::binding::DELETED;
+use crate::domain::words::counted;
 use crate::runtime::clock::Clock;
 use embedded_aws::{
     Definition, EmbeddedAws, Entry, Failure, Faults, Mode, Pattern, Retry, Service, Settings, Shape,
@@ -438,8 +439,12 @@ fn change(entry: &Entry) -> (&str, &str) {
 
 /// The messages that are left.
 pub(super) fn in_queues((queued, dead): (usize, usize)) -> Option<String> {
-    (queued + dead > 0)
-        .then(|| format!("{queued} message(s) on the queue, {dead} in the dead-letter queue"))
+    (queued + dead > 0).then(|| {
+        format!(
+            "{} on the queue, {dead} in the dead-letter queue",
+            counted(queued, "message")
+        )
+    })
 }
 
 /// Everything that a finished cleanup would have taken down: there is none at the end of any other rehearsal.

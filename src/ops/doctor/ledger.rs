@@ -53,12 +53,12 @@ fn embedded(path: &Path, clock: &Clock) -> Check {
         (Ok(_) | Err(LedgerError::Open(OpenError::Missing { .. })), Err(why)) => Check::failure(
             NAME,
             why,
-            "without it nothing is processed: run this as the daemon's user, or mend ledger.path",
+            "without it nothing is processed: run this as the daemon's user, or correct ledger.path",
         ),
         (Err(error), _) => Check::failure(
             NAME,
             chain(&error),
-            "without it nothing is processed: run this as the daemon's user, or mend ledger.path",
+            "without it nothing is processed: run this as the daemon's user, or correct ledger.path",
         ),
     }
 }

@@ -2,8 +2,9 @@
 //! `[verify]` and `[catch_up]` ask may be asked.
 
 use std::collections::BTreeSet;
+use std::iter;
 
-use super::{Check, MANY, Preflight, Scene, at_once, resolved};
+use super::{Check, MANY, Preflight, Scene, at_once, resolved, writers};
 use crate::aws::AwsError;
 use crate::aws::codepipeline::CodePipeline;
 use crate::daemon::catch_up::approvals;
@@ -94,7 +95,7 @@ pub(super) async fn examine(scene: &Scene<'_>) -> Vec<Check> {
     let looks = wanted.into_iter().map(|named| async move {
         let surely = scene.named.contains(named);
         match elsewhere(scene, named) {
-            Some(check) => Some(check.about(named.pipeline.name.clone())),
+            Some(check) => vec![check.about(named.pipeline.name.clone())],
             None => pipeline(accounts, asks, named, surely).await,
         }
     });
@@ -173,7 +174,7 @@ fn elsewhere(scene: &Scene<'_>, named: &Named) -> Option<Check> {
 
 /// `surely`: somebody names it. Nothing is said of one that only a parameter's name tells and that is not
 /// there.
-async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named, surely: bool) -> Option<Check> {
+async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named, surely: bool) -> Vec<Check> {
     let PipelineArn {
         name,
         region,
@@ -181,9 +182,10 @@ async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named, surely: bool) 
         ..
     } = &named.pipeline;
     let client = codepipeline(accounts, &named.target.pipeline_access);
+    let mut writers = None;
     let check = match readable(&client, asks, name).await {
         Err(check) => check,
-        Ok(None) if !surely => return None,
+        Ok(None) if !surely => return Vec::new(),
         Ok(None) => Check::warning(
             NAME,
             format!("there is no such pipeline in {region} of account {account}"),
@@ -201,10 +203,32 @@ async fn pipeline(accounts: &Accounts, asks: Asks, named: &Named, surely: bool) 
                 "check the target's stage, action and deploy_stage: a rejection of another is none of the \
                  daemon's",
             ),
-            None => Check::ok(NAME, "it has the approval, and may be asked about"),
+            None => {
+                if asks.verify {
+                    writers = who_writes(accounts, &client, named, &stages).await;
+                }
+                Check::ok(NAME, "it has the approval, and may be asked about")
+            }
         },
     };
-    Some(check.about(name.clone()))
+    let checks = iter::once(check).chain(writers);
+    checks.map(|it| it.about(name.clone())).collect()
+}
+
+/// Nothing where it cannot be read, which other checks say.
+async fn who_writes(
+    accounts: &Accounts,
+    client: &CodePipeline,
+    named: &Named,
+    stages: &[Stage],
+) -> Option<Check> {
+    let target = &named.target;
+    let parameters = target.parameters.as_ref()?;
+    let ssm = &accounts.get(&target.access).clients.ssm;
+    let changes = ssm.changes(&parameters.staging).await.ok()?;
+    let attempts = client.newest_attempts(&named.pipeline.name).await.ok()?;
+    let places = (named.stage.as_deref(), target.deploy_stage.as_deref());
+    Some(writers::judge(&changes, &attempts, stages, places))
 }
 
 /// Asks everything that the daemon would. Answers the pipeline's stages; none if there is no such

@@ -2,7 +2,7 @@
 //!
 //! After "Policy evaluation logic" and "IAM JSON policy elements" of IAM's guide. Two questions: may EventBridge
 //! send, by every `Allow` and `Deny`; and does an `Allow` let in anyone who is not bound by account, organization
-//! or ARN. `None` says that an answer cannot be told.
+//! or ARN. `None` says that an answer cannot be decided.
 
 use std::collections::BTreeSet;
 
@@ -323,7 +323,7 @@ fn untold(what: &str, why: BTreeSet<String>) -> (Status, String) {
         true => "a statement is not understood".to_owned(),
         false => format!("it depends on {}", why.join(", ")),
     };
-    (Status::Warning, format!("{what} cannot be told: {why}"))
+    (Status::Warning, format!("{what} cannot be decided: {why}"))
 }
 
 #[cfg(test)]

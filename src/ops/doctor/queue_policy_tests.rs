@@ -392,8 +392,11 @@ fn any_rule_is_told_from_any_accounts_rule() {
                 like("arn:aws:events:eu-west-1:????????????:rule/stagesweep"),
                 accounts,
             ),
-            (like("arn:*"), "cannot be told"),
-            (like("arn:aws:events:*:rule/stagesweep"), "cannot be told"),
+            (like("arn:*"), "cannot be decided"),
+            (
+                like("arn:aws:events:*:rule/stagesweep"),
+                "cannot be decided",
+            ),
             (
                 on(
                     json!({ "StringLike": { "aws:SourceArn": "arn:aws:events:*:rule/stagesweep" } }),
@@ -447,7 +450,7 @@ fn what_cannot_be_told_is_never_ok() {
         &[
             (
                 and(json!({ "DateLessThan": { "aws:CurrentTime": "2030-01-01T00:00:00Z" } })),
-                "whether EventBridge may send cannot be told: it depends on DateLessThan aws:CurrentTime",
+                "whether EventBridge may send cannot be decided: it depends on DateLessThan aws:CurrentTime",
             ),
             (
                 and(json!({ "StringEquals": { "aws:SourceOrgID": "o-ours" } })),
@@ -457,7 +460,7 @@ fn what_cannot_be_told_is_never_ok() {
                 beside(
                     json!({ "Condition": { "DateLessThan": { "aws:CurrentTime": "2030-01-01T00:00:00Z" } } }),
                 ),
-                "whether rules of other accounts may send cannot be told: it depends on DateLessThan",
+                "whether rules of other accounts may send cannot be decided: it depends on DateLessThan",
             ),
             (
                 json!([
@@ -465,7 +468,7 @@ fn what_cannot_be_told_is_never_ok() {
                     with(json!({ "Principal": "*", "Condition": null })),
                     denied(json!({ "Principal": { "AWS": "999999999999" } }))[1],
                 ]),
-                "whether anyone may send cannot be told: it depends on a Deny",
+                "whether anyone may send cannot be decided: it depends on a Deny",
             ),
             (
                 on(json!({ "ArnEquals": { "aws:SourceArn": "${aws:PrincipalTag/rule}" } })),
@@ -488,7 +491,7 @@ fn what_cannot_be_told_is_never_ok() {
             (
                 beside(json!({ "Principal": "*",
                     "Condition": { "IpAddress": { "aws:SourceIp": "10.0.0.0/8" } } })),
-                "whether anyone may send cannot be told: it depends on IpAddress aws:SourceIp",
+                "whether anyone may send cannot be decided: it depends on IpAddress aws:SourceIp",
             ),
         ],
     );

@@ -304,7 +304,7 @@ fn faults(it: &Found, policy: Option<&QueuePolicy>, rejections: &[Rejection]) ->
             faults.push(Check::failure(NAME, said, remedy()));
         }
         Some(None) => {
-            let said = "whether the queue's policy lets it send cannot be told";
+            let said = "whether the queue's policy lets it send cannot be decided";
             faults.push(Check::warning(NAME, said, remedy()));
         }
     }
