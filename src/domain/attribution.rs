@@ -384,8 +384,13 @@ impl<'a> Case<'a> {
             return Ok(false);
         };
         let wrote = self.wrote(own);
-        if wrote.is_some_and(|it| it.narrowly(at)) {
-            return Ok(false);
+        let by_writer = wrote.filter(|it| it.narrowly(at));
+        if let Some(since) = by_writer {
+            // Of others only where they were asked for: nobody is for this alone.
+            return match self.evidence.knows_others_at(at) {
+                true => self.undisturbed(own, (since, true), at).map(|()| false),
+                false => Ok(false),
+            };
         }
         if !self.evidence.knows_others_at(at) {
             self.need(at);
@@ -425,7 +430,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// That no other execution may have deployed into a distribution of A before `at`: none began, since the
+    /// That no other execution may have deployed into a distribution of A up to `at`: none ran then, or began since the
     /// action of A that deployed did, an action that may deploy without writing an id of its own. What
     /// deploys is known where A's action `wrote` the parameter.
     fn undisturbed(
@@ -450,7 +455,8 @@ impl<'a> Case<'a> {
         let mut others = self.evidence.others.candidates.iter();
         let other = others.find(|other| {
             let between = since.from <= other.from && other.from <= at;
-            between && deploys(other) && !made_another(other)
+            let then = other.widely(at, self.evidence.grace);
+            (between || then) && deploys(other) && !made_another(other)
         });
         match other {
             None => Ok(()),

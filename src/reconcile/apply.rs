@@ -171,8 +171,9 @@ impl Run<'_> {
                     });
                 }
                 self.progress.conflict = Some(conflict);
-                // Some policy lists our staging distribution after all.
+                // Some policy lists our staging distribution after all: one that was said not to exist may be it.
                 if conflict == Conflict::StagingInUse {
+                    self.progress.policy_deleted = None;
                     self.lookout.policy_exists();
                 }
                 Ok(())

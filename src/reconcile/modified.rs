@@ -172,6 +172,9 @@ impl Run<'_> {
     async fn name_again(&mut self) -> Result<(), Halt> {
         if self.binding.overwriting.is_some() {
             self.hold_production().await?;
+            if let Some(read) = self.resumed_over.take() {
+                self.restore_overwritten(read).await?;
+            }
             if let Some(recorded) = self.withdrawn().await? {
                 self.restore_own(recorded).await?;
             }

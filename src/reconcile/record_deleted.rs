@@ -1,15 +1,17 @@
 //! Writing `deleted` to the staging parameter, which deployments write too, and putting values back.
 //!
 //! SSM has no compare-and-set, but it numbers its versions. If our write is not the one after the
-//! version that was read, the history tells whose value it covered, and that value is put back. The
-//! ledger keeps the version that was read from before the write, so that a run that resumes after a
-//! crash can do the same. The history also tells how the parameter is kept: a value that its AllowedPattern forbids is
+//! version that was read, the history tells whose value it covered, and that value is put back; so is what a value
+//! put back covers in its turn. The ledger keeps the version that was read from before the first write, so that a run
+//! that resumes after a crash or a lost answer can do the same. The history also tells how the parameter is kept: a value that its AllowedPattern forbids is
 //! found before anything is changed, and the tier is kept.
 //!
 //! **Guarantees.** A value is put back only over a version that is ours and still the newest.
 //!
 //! **Not guaranteed.** That anyone puts a value back whose covering no ledger knows of: the ledger
 //! was lost, or the process that resumes has another one.
+
+use std::collections::BTreeSet;
 
 use tracing::warn;
 
@@ -56,49 +58,56 @@ impl Run<'_> {
         self.binding.evidence.recorded = Some(written);
         if written > read + 1 {
             let history = self.calls.call(|| self.clients.ssm.changes(name)).await?;
-            if let Some(theirs) = overwritten(&history, read, written) {
-                let value = theirs.version.value.clone();
-                self.put_back(&history, &value, &form, written).await?;
+            if let Some(theirs) = overwritten(&history, read, written, DELETED) {
+                self.put_back(&history, theirs, &form, written).await?;
             }
         }
         Ok(Ok(()))
     }
 
-    /// After a restart or a lost answer: what became of a write that was set out on over version `read`. Puts back what it
-    /// covered, if the run was cut off before it could: whoever is named there still exists, although the
-    /// parameter says `deleted`.
+    /// After a restart or a lost answer: what became of the writes that began over version `read`. Puts back what the newest
+    /// of them covered, if the run was cut off before it could: whoever is named there still exists, although the
+    /// parameter does not say so.
     pub(super) async fn restore_overwritten(&mut self, read: i64) -> Result<(), Halt> {
         let name = &self.parameters.staging;
         let history = self.calls.call(|| self.clients.ssm.changes(name)).await?;
-        let Some(newest) = newest(&history).filter(|newest| newest.version.value == DELETED) else {
-            return Ok(());
-        };
-        let number = newest.version.version;
-        let Some(theirs) = overwritten(&history, read, number) else {
-            let unknown = number > read && self.binding.evidence.recorded.is_none();
-            if unknown && self.is_ours(newest).await {
-                self.binding.evidence.recorded = Some(number);
-            }
-            return Ok(());
-        };
-        let value = theirs.version.value.clone();
-        let Slot::Distribution(id) = Slot::read(&value) else {
+        let Some(newest) = newest(&history).filter(|newest| newest.version.version > read) else {
             return Ok(());
         };
         if !self.is_ours(newest).await {
             return Ok(());
         }
-        let named = self
-            .calls
-            .call(|| self.clients.cloudfront.distribution(id))
-            .await?;
-        let withdrawn_by_another = self.withdrawn_by_another(id, theirs.version.version);
-        if !named.is_some_and(|named| named.staging) || withdrawn_by_another.await? {
-            // The `deleted` is the one of its own cleanup.
+        let number = newest.version.version;
+        let is_record = newest.version.value == DELETED;
+        let ours = self.written_by_us(&history).await;
+        let Some(theirs) = covered(&history, read, &ours) else {
+            if is_record && self.binding.evidence.recorded.is_none() {
+                self.binding.evidence.recorded = Some(number);
+            }
             return Ok(());
+        };
+        match Slot::read(&theirs.version.value) {
+            Slot::Distribution(id) => {
+                let named = self
+                    .calls
+                    .call(|| self.clients.cloudfront.distribution(id))
+                    .await?;
+                // The `deleted` may be the one of its own cleanup.
+                if !named.is_some_and(|named| named.staging)
+                    || is_record
+                        && self
+                            .withdrawn_by_another(id, theirs.version.version)
+                            .await?
+                {
+                    return Ok(());
+                }
+            }
+            // It says as much.
+            _ if is_record => return Ok(()),
+            _ => {}
         }
         let form = self.form().await?;
-        self.put_back(&history, &value, &form, number).await
+        self.put_back(&history, theirs, &form, number).await
     }
 
     /// Another job of the same distribution has put its id back since this one was bound, as its own rejection fell
@@ -123,10 +132,16 @@ impl Run<'_> {
     }
 
     /// The version over which a record was sent whose answer is not known, if the parameter may hold by now what it
-    /// wrote. It is answered once for each version that is seen.
+    /// wrote. It is answered once for each version that is seen. The same for an earlier run's writes, of which one may have
+    /// covered something.
     pub(super) fn unknown_record(&mut self, observed: &Observed) -> Option<i64> {
         let read = self.binding.overwriting?;
         let seen = observed.parameter.as_ref()?;
+        let earlier = self.resumed_over.take();
+        if earlier.is_some_and(|read| seen.version > read + 1) {
+            self.traced = Some(seen.version);
+            return earlier;
+        }
         let may_be_ours = self.binding.evidence.recorded.is_none()
             && seen.value == DELETED
             && seen.version > read;
@@ -178,6 +193,9 @@ impl Run<'_> {
             return Ok(true);
         }
         if current.version != recorded || current.value != DELETED {
+            if self.binding.evidence.restored.is_some() {
+                self.restore_overwritten(recorded).await?;
+            }
             return Ok(false);
         }
         // Noted before: whoever resumes must not take our own write for somebody else's.
@@ -189,9 +207,8 @@ impl Run<'_> {
                 self.binding.evidence.restored = Some(written);
                 if written > recorded + 1 {
                     let history = self.calls.call(|| self.clients.ssm.changes(name)).await?;
-                    if let Some(theirs) = overwritten(&history, recorded, written) {
-                        let value = theirs.version.value.clone();
-                        self.put_back(&history, &value, &form, written).await?;
+                    if let Some(theirs) = overwritten(&history, recorded, written, &id) {
+                        self.put_back(&history, theirs, &form, written).await?;
                         return Ok(false);
                     }
                 }
@@ -246,24 +263,37 @@ impl Run<'_> {
         }
     }
 
-    /// Writes `theirs` again over our `written`, unless someone has written since: that stands.
+    /// Writes `theirs` again over our `written`, unless someone has written since: that stands. What this covers is written
+    /// again too.
     async fn put_back(
         &self,
         history: &[ParameterChange],
-        theirs: &str,
+        theirs: &ParameterChange,
         form: &Form,
         written: i64,
     ) -> Result<(), Halt> {
         let ssm = &self.clients.ssm;
         let name = &self.parameters.staging;
-        let covered = newest(history).is_some_and(|it| it.version.version == written);
-        if covered {
+        let (mut theirs, mut over) = (theirs.clone(), written);
+        let mut history = history.to_vec();
+        let mut restored = None;
+        while newest(&history).is_some_and(|it| it.version.version == over) {
+            let value = theirs.version.value.clone();
             let turn = ssm.change_turn().await?;
-            ssm.overwrite(name, theirs, form, turn).await?;
+            let written = ssm.overwrite(name, &value, form, turn).await?;
+            restored = Some(value.clone());
+            if written == over + 1 {
+                break;
+            }
+            history = self.calls.call(|| ssm.changes(name)).await?;
+            let Some(more) = overwritten(&history, over, written, &value) else {
+                break;
+            };
+            (theirs, over) = (more.clone(), written);
         }
         warn!(
             parameter = name,
-            restored = covered.then_some(theirs),
+            restored,
             "the staging parameter was written by someone else at the same moment; their value \
              stands"
         );
@@ -275,12 +305,38 @@ fn newest(history: &[ParameterChange]) -> Option<&ParameterChange> {
     history.iter().max_by_key(|change| change.version.version)
 }
 
-/// The value of someone else that our write of version `written` covered, if there is one. Versions
-/// in between that hold `deleted` are our own: a first try whose answer was lost.
-fn overwritten(history: &[ParameterChange], read: i64, written: i64) -> Option<&ParameterChange> {
+/// The value of someone else that our write of version `written`, of the value `ours`, covered, if there is one. Versions in
+/// between that hold our value are our own: a first try whose answer was lost.
+fn overwritten<'a>(
+    history: &'a [ParameterChange],
+    read: i64,
+    written: i64,
+    ours: &str,
+) -> Option<&'a ParameterChange> {
     history
         .iter()
         .filter(|change| read < change.version.version && change.version.version < written)
-        .filter(|change| change.version.value != DELETED)
+        .filter(|change| change.version.value != ours)
         .max_by_key(|change| change.version.version)
+}
+
+/// What the newest version, which is ours, covered behind version `read`: every write of ours is meant to be over one of ours.
+/// Further versions of the same value are tries whose answers were lost.
+fn covered<'a>(
+    history: &'a [ParameterChange],
+    read: i64,
+    ours: &BTreeSet<i64>,
+) -> Option<&'a ParameterChange> {
+    let newest = newest(history)?;
+    let is_ours = |it: &ParameterChange| ours.contains(&it.version.version);
+    let is_a_try = |it: &ParameterChange| {
+        it.version.value == newest.version.value && (is_ours(it) || it.by.is_none())
+    };
+    let before = history
+        .iter()
+        .filter(|it| it.version.version > read && it.version.version < newest.version.version);
+    let mut before: Vec<_> = before.collect();
+    before.sort_by_key(|it| std::cmp::Reverse(it.version.version));
+    let covered = before.into_iter().find(|it| !is_a_try(it))?;
+    (!is_ours(covered)).then_some(covered)
 }

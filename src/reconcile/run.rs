@@ -61,6 +61,8 @@ pub(super) struct Run<'a> {
     pub(super) policy_is_gone: bool,
     /// The version of the parameter that was looked into for a record whose answer was lost.
     pub(super) traced: Option<i64>,
+    /// The version over which an earlier run began to write, until what became of that was looked into.
+    pub(super) resumed_over: Option<i64>,
     /// When this run's last change was accepted.
     pub(super) changed_at: Option<Timestamp>,
     /// Our turn at the production distribution.
@@ -90,6 +92,7 @@ impl<'a> Run<'a> {
             unanswered: false,
             policy_is_gone: false,
             traced: None,
+            resumed_over: None,
             changed_at: None,
             turn: None,
         }
@@ -134,6 +137,7 @@ impl Run<'_> {
         }
         self.find_out().await?;
         self.sent = self.binding.evidence.touched;
+        self.resumed_over = self.binding.overwriting;
         self.take_turn().await?;
         let mut superseded = self.binding.evidence.superseded;
         let mut changed = self.binding.evidence.changed;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use embedded_aws::{Action, Failure, Faults, Rule};
+use embedded_aws::{Action, EmbeddedAws, Failure, Faults, Rule};
 
 use stagesweep::domain::history::Kind;
 use stagesweep::ledger::EmbeddedLedger;
@@ -323,4 +323,26 @@ async fn a_step_whose_answer_is_lost_is_shown_as_found_and_never_as_skipped() {
     let found = log.with("found: policy already detached");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0]["step"], "detach_policy");
+}
+
+/// One wrong answer: the policy is there, and keeps the staging distribution from being disabled.
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_said_not_to_exist_and_does_is_deleted_all_the_same() {
+    let world = World::new();
+    let service = world.service("shop");
+    let gone = Failure::new(
+        404,
+        "NoSuchContinuousDeploymentPolicy",
+        "It does not exist.",
+    );
+    let wrong = Rule::on("DeleteContinuousDeploymentPolicy").first(1);
+    world.aws.add_rule(wrong.then(Action::Refuse(gone)));
+    world.send(&world.aws.reject(&service).unwrap());
+    let daemon = world.start("ledger.db");
+    let is_gone = |aws: &EmbeddedAws| aws.distribution(&service.staging_id).is_none();
+    let patience = Duration::from_secs(20 * 60);
+    world.aws.wait_until(is_gone, patience).await.unwrap();
+    world.settled().await;
+    assert_clean(&world, &service);
+    daemon.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Races that take two or three unlucky moments at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use embedded_aws::{Action, EmbeddedAws, Failure, Pattern, Retry, Rule, Service};
@@ -118,6 +118,82 @@ async fn a_refusal_after_the_record_says_what_is_left() {
     );
     assert!(text.contains(&said), "{text}");
     daemon.stop().await;
+}
+
+/// Our id is named again over what a newer deployment has just written, and nobody hears of it: the answer is lost, or the
+/// daemon is killed.
+#[tokio::test(start_paused = true)]
+async fn what_a_name_that_is_put_back_covers_is_put_back() {
+    for killed in [false, true] {
+        let world = World::new();
+        let service = world.service("shop");
+        let of = service.clone();
+        let retries = Action::after(move |aws, _| retry(aws, &of));
+        let record = Rule::on("PutParameter").nth(1);
+        world.aws.add_rule(record.then(retries));
+        let crash = Arc::new(Notify::new());
+        let crashing = Arc::clone(&crash);
+        let newer = Arc::new(Mutex::new(None));
+        let (deployed, of) = (Arc::clone(&newer), service.clone());
+        let deploys = Action::before(move |aws, _| {
+            *deployed.lock().unwrap() = Some(aws.deploy_again(&of).unwrap());
+            crashing.notify_one();
+        });
+        let lost = match killed {
+            true => Action::HangAfter,
+            false => Action::DropAfter,
+        };
+        for action in [deploys, lost] {
+            let names_again = Rule::on("PutParameter").nth(2);
+            world.aws.add_rule(names_again.then(action));
+        }
+        world.send(&world.aws.reject(&service).unwrap());
+        let mut daemon = world.start("ledger.db");
+        timeout(PATIENCE, crash.notified()).await.unwrap();
+        if killed {
+            tokio::time::advance(SECOND).await;
+            daemon.crash().await;
+            daemon = world.start("ledger.db");
+        }
+        world.settled().await;
+        let newer = newer.lock().unwrap().take().unwrap();
+        let named = world.aws.parameter(&service.staging_parameter);
+        assert_eq!(named.as_ref(), Some(&newer.staging_id), "killed: {killed}");
+        assert_eq!(count(&daemon, "retracted"), 1, "killed: {killed}");
+        daemon.stop().await;
+    }
+}
+
+/// A value that we put back covers the next one.
+#[tokio::test(start_paused = true)]
+async fn what_a_value_that_is_put_back_covers_is_put_back() {
+    for lost in [false, true] {
+        let world = World::new();
+        let service = world.service("shop");
+        let newest = Arc::new(Mutex::new(None));
+        for nth in [1, 2] {
+            let (deployed, of) = (Arc::clone(&newest), service.clone());
+            let deploys = Action::before(move |aws, _| {
+                *deployed.lock().unwrap() = Some(aws.deploy_again(&of).unwrap());
+            });
+            world
+                .aws
+                .add_rule(Rule::on("PutParameter").nth(nth).then(deploys));
+        }
+        if lost {
+            let answer = Rule::on("PutParameter").nth(2).then(Action::DropAfter);
+            world.aws.add_rule(answer);
+        }
+        world.send(&world.aws.reject(&service).unwrap());
+        let daemon = world.start("ledger.db");
+        world.settled().await;
+        let newest = newest.lock().unwrap().take().unwrap();
+        let named = world.aws.parameter(&service.staging_parameter);
+        assert_eq!(named.as_ref(), Some(&newest.staging_id), "lost: {lost}");
+        assert_gone(&world, &service);
+        assert_eq!(count(&daemon, "superseded"), 1, "lost: {lost}");
+        daemon.stop().await;
+    }
 }
 
 /// Somebody has taken the policy down.

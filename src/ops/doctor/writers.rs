@@ -39,17 +39,15 @@ pub(super) fn judge(
     let (told, all) = (deployments.iter().filter(told).count(), deployments.len());
     let versions = match all {
         1 => "the newest version that names a distribution".to_owned(),
-        all => format!("the newest {all} versions that name a distribution"),
+        all => format!("each of the newest {all} versions that name a distribution"),
     };
     let matches = match told {
-        0 => format!(
-            "no build of CodePipeline's is shown to have written {versions}, so times decide whose they are"
-        ),
-        told if told == all => {
-            format!("{versions}: each written by a build that CodePipeline shows")
-        }
+        0 => "no build that CodePipeline shows has written the newest versions, so times decide whose they are"
+            .to_owned(),
+        told if told == all => format!("{versions} was written by a build that CodePipeline shows"),
         told => format!(
-            "{versions}: {told} of {all} written by builds that CodePipeline shows; of the others times decide"
+            "{told} of the newest {all} versions that name a distribution were written by builds that CodePipeline \
+             shows; of the others times decide"
         ),
     };
     let working = working_until(approval, stages, attempts);
