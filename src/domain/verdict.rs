@@ -124,7 +124,7 @@ pub fn judge(rejection: &Rejection, cause: Cause, seen: &Seen) -> Verdict {
     let decided = match retraction(rejection, cause, ours, seen) {
         Err(doubt) => return Verdict::Doubtful(doubt),
         Ok(Some(retraction)) => return Verdict::Retracted(retraction),
-        Ok(None) => decided(ours, cause, rejection.comment.as_deref()),
+        Ok(None) => decided(ours, cause),
     };
     match decided {
         Verdict::Stands | Verdict::Expired { .. } if stage_runs(rejection, ours, seen) => {
@@ -151,7 +151,7 @@ pub fn attempt<'a>(
         Status::Ended if cause == Cause::EndedExecution => {}
         _ => return Err(Verdict::Doubtful(Doubt::NotFailed)),
     }
-    match decided(ours, cause, rejection.comment.as_deref()) {
+    match decided(ours, cause) {
         Verdict::Stands => Ok((ours, false)),
         Verdict::Expired { .. } => Ok((ours, true)),
         verdict => Err(verdict),
@@ -159,12 +159,12 @@ pub fn attempt<'a>(
 }
 
 /// Who decided, of an attempt that failed.
-fn decided(ours: &Attempt, cause: Cause, comment: Option<&str>) -> Verdict {
+fn decided(ours: &Attempt, cause: Cause) -> Verdict {
     let code = || ours.error_code.clone();
     let rejected = ours.by.is_some() || ours.error_code.as_deref() == Some(REJECTED);
     match cause {
         Cause::EndedExecution => Verdict::Stands,
-        Cause::Rejection if timed_out(ours, comment) => Verdict::Expired { code: code() },
+        Cause::Rejection if timed_out(ours) => Verdict::Expired { code: code() },
         Cause::Rejection if rejected => Verdict::Stands,
         Cause::Rejection => Verdict::Undecided { code: code() },
     }
@@ -334,8 +334,8 @@ fn of_stages(
 ///
 /// CodePipeline has no field for it. A code that says so is believed. Otherwise a person leaves traces:
 /// who it was, a comment, or the words "Rejected by". Texts of a reviewer may say anything, so words
-/// count only where nobody is named.
-fn timed_out(ours: &Attempt, comment: Option<&str>) -> bool {
+/// count only where nobody is named, and never those of the event.
+fn timed_out(ours: &Attempt) -> bool {
     let says = |text: &str| {
         let text = text.to_lowercase().replace([' ', '_', '-'], "");
         ["timeout", "timedout", "expired"]
@@ -351,7 +351,7 @@ fn timed_out(ours: &Attempt, comment: Option<&str>) -> bool {
     let lasted = ours.started_at.zip(ours.updated_at);
     let too_short = lasted.is_some_and(|(from, to)| to < later(from, SHORTEST_TIMEOUT));
     let ended_as_rejected = ours.error_code.as_deref() == Some(REJECTED);
-    match ours.summary.as_deref().or(comment) {
+    match ours.summary.as_deref() {
         None | Some("") => ended_as_rejected && !too_short,
         Some(text) => says(text) && !text.starts_with("Rejected by"),
     }
