@@ -3,9 +3,10 @@
 use super::records::{Answer, Asker, Call};
 use super::world::{Accepted, Effect, Next};
 use super::{
-    Broken, Deed, Fate, Granted, Held, LEASE, MESSAGES, Message, Mistake, Model, RECEIVES, Run,
-    State, Work,
+    Broken, Deed, Fate, Granted, Held, LEASE, MESSAGES, Message, Mistake, Model, NEWER, RECEIVES,
+    Run, State, Work,
 };
+use crate::domain::decision::Outcome;
 
 impl Model {
     fn ask(&self, state: &mut State, instance: usize, call: Call) -> Answer {
@@ -67,13 +68,14 @@ impl Model {
                     }
                 }
                 if !lost {
+                    let noted = state.ledger[work.execution].is_some_and(|row| row.changed);
                     work.run = Run::Granted(Granted {
                         newest: true,
                         age: 0,
                         bound: false,
                         accepted: Accepted::default(),
                         next: None,
-                        noted: false,
+                        noted,
                     });
                 }
             }
@@ -88,9 +90,7 @@ impl Model {
         let Run::Granted(mut granted) = work.run else {
             return Some(work);
         };
-        let execution = work.execution;
-        let changed =
-            granted.next.is_some() || state.ledger[execution].is_some_and(|row| row.changed);
+        let changed = granted.noted || granted.next.is_some();
         let answer = self.ask(state, instance, Call::Bind { changed });
         let let_in = answer == Answer::Busy && self.makes(Mistake::SharesProduction);
         if answer == Answer::NotOwner {
@@ -101,14 +101,39 @@ impl Model {
             };
         }
         if answer == Answer::Yes || let_in {
-            if self.rival(state, instance, |_, other| other.bound) {
+            // One whose job is recorded as done changes nothing any more: the answer to that was lost.
+            let is_open =
+                |work: &Work| state.ledger[work.execution].is_some_and(|row| row.done.is_none());
+            if self.rival(state, instance, |work, other| other.bound && is_open(work)) {
                 state.broken = Some(Broken::HeldTwice);
             }
             if !lost {
-                (granted.bound, granted.noted) = (true, granted.next.is_some());
+                (granted.bound, granted.noted) = (true, changed);
             }
         }
         work.run = Run::Granted(granted);
+        Some(work)
+    }
+
+    /// Looks at the account, and decides.
+    fn look(&self, state: &mut State, instance: usize, mut work: Work) -> Option<Work> {
+        let Run::Granted(granted) = &mut work.run else {
+            return Some(work);
+        };
+        let execution = match self.makes(Mistake::MistakesTheExecution) {
+            true => NEWER,
+            false => work.execution,
+        };
+        let decided = self
+            .decisions
+            .next(state.world, execution, granted.noted, granted.accepted);
+        match decided {
+            Ok(Some(_)) if self.makes(Mistake::FinishesEarly) => {
+                granted.next = Some(Next::Finish(Outcome::Cleaned));
+            }
+            Ok(next) => granted.next = next,
+            Err(()) => return self.give_back(state, instance, &work),
+        }
         Some(work)
     }
 
@@ -138,7 +163,6 @@ impl Model {
             Effect::Done if !lost => granted.accepted = granted.accepted.with(step),
             Effect::Done | Effect::Conflict => {}
         }
-        granted.noted = false;
         work.run = Run::Granted(granted);
         Some(work)
     }
@@ -237,7 +261,7 @@ impl Model {
     pub(super) fn deed(&self, state: &mut State, instance: usize, deed: Deed, fate: Fate) {
         let lost = fate == Fate::Lost;
         if let Deed::Receive(message) = deed {
-            return receive(state, instance, message, lost);
+            return self.receive(state, instance, message, lost);
         }
         let Some(mut work) = state.instances[instance] else {
             return;
@@ -246,19 +270,7 @@ impl Model {
             Deed::Receive(_) | Deed::Crash => None,
             Deed::Claim => self.claim(state, instance, work, lost),
             Deed::Bind | Deed::Note => self.bind(state, instance, work, lost),
-            Deed::Look => {
-                let Run::Granted(granted) = &mut work.run else {
-                    return;
-                };
-                let changed = state.ledger[work.execution].is_some_and(|row| row.changed);
-                match state.world.next(work.execution, changed, granted.accepted) {
-                    Ok(next) => {
-                        granted.next = next;
-                        Some(work)
-                    }
-                    Err(()) => self.give_back(state, instance, &work),
-                }
-            }
+            Deed::Look => self.look(state, instance, work),
             Deed::Change => self.change(state, instance, work, lost),
             Deed::Complete => self.complete(state, instance, work, lost),
             Deed::Delete(message) => {
@@ -280,37 +292,37 @@ impl Model {
             Deed::Release => self.give_back(state, instance, &work),
         };
     }
-}
 
-fn receive(state: &mut State, instance: usize, message: usize, lost: bool) {
-    let Message::Visible { receives } = state.queue[message] else {
-        return;
-    };
-    if receives == RECEIVES {
-        state.queue[message] = Message::Dead;
-        return;
-    }
-    state.queue[message] = Message::Hidden {
-        receives: receives + 1,
-        left: LEASE,
-    };
-    for held in state
-        .instances
-        .iter_mut()
-        .flatten()
-        .filter_map(|work| work.held[message].as_mut())
-    {
-        held.newest = false;
-    }
-    if !lost {
-        let work = state.instances[instance].get_or_insert(Work {
-            execution: MESSAGES[message],
-            held: [None; MESSAGES.len()],
-            run: Run::Asking,
-        });
-        work.held[message] = Some(Held {
-            age: 0,
-            newest: true,
-        });
+    fn receive(&self, state: &mut State, instance: usize, message: usize, lost: bool) {
+        let Message::Visible { receives } = state.queue[message] else {
+            return;
+        };
+        if receives == RECEIVES {
+            state.queue[message] = Message::Dead;
+            return;
+        }
+        state.queue[message] = Message::Hidden {
+            receives: receives + 1,
+            left: LEASE,
+        };
+        for held in state
+            .instances
+            .iter_mut()
+            .flatten()
+            .filter_map(|work| work.held[message].as_mut())
+        {
+            held.newest = false;
+        }
+        if !lost {
+            let work = state.instances[instance].get_or_insert(Work {
+                execution: self.story.messages[message],
+                held: [None; MESSAGES],
+                run: Run::Asking,
+            });
+            work.held[message] = Some(Held {
+                age: 0,
+                newest: true,
+            });
+        }
     }
 }

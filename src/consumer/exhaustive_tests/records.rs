@@ -24,10 +24,24 @@ pub(super) struct Row {
     pub(super) done: Option<Outcome>,
 }
 
+impl Row {
+    /// The record of a job that was given back after a change.
+    pub(super) const fn begun() -> Self {
+        Self {
+            owner: None,
+            left: LONG_OVER,
+            holds: false,
+            bound: true,
+            changed: true,
+            done: None,
+        }
+    }
+}
+
 pub(super) type Rows = [Option<Row>; EXECUTIONS];
 
 /// A lease that ended longer ago is as one that ended then.
-pub(super) const LONG_OVER: i8 = -2;
+pub(super) const LONG_OVER: i8 = -1;
 
 /// The epoch of whatever grant is the newest of its job. Those before have a lower one.
 const EPOCH: i64 = 10;

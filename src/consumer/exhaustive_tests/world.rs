@@ -1,5 +1,9 @@
 //! The account of the model: one production distribution, into which two executions deployed, the newer after the older.
 
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
 use super::{EXECUTIONS, NEWER};
 use crate::domain::binding::{Binding, Evidence, ParameterVersion};
 use crate::domain::decision::{
@@ -89,6 +93,33 @@ pub(super) fn binding(execution: usize, changed: bool) -> Binding {
     }
 }
 
+/// What the job of an execution decides: a world, the execution, whether it is known to have changed something, and
+/// what this run has seen accepted.
+type Question = (World, usize, bool, Accepted);
+
+/// What was decided, or nothing for now; a refusal is an error.
+type Decided = Result<Option<Next>, ()>;
+
+/// The program's decisions, made once for each different question.
+#[derive(Debug, Default)]
+pub(super) struct Decisions(Mutex<HashMap<Question, Decided>>);
+
+impl Decisions {
+    pub(super) fn next(
+        &self,
+        world: World,
+        execution: usize,
+        changed: bool,
+        accepted: Accepted,
+    ) -> Decided {
+        let question = (world, execution, changed, accepted);
+        let mut known = self.0.lock();
+        *known
+            .entry(question)
+            .or_insert_with(|| world.next(execution, changed, accepted))
+    }
+}
+
 impl World {
     pub(super) const fn new() -> Self {
         let staging = Some(Staging {
@@ -104,6 +135,28 @@ impl World {
         }
     }
 
+    /// Production is left: the name is recorded, and the policy detached and deleted.
+    pub(super) const fn detached() -> Self {
+        Self {
+            named: false,
+            policy: false,
+            recorded: true,
+            ..Self::new()
+        }
+    }
+
+    /// And the staging distributions are disabled.
+    pub(super) const fn disabled() -> Self {
+        let staging = Some(Staging {
+            enabled: false,
+            deployed: true,
+        });
+        Self {
+            staging: [staging; EXECUTIONS],
+            ..Self::detached()
+        }
+    }
+
     /// Everything has propagated.
     pub(super) fn propagate(&mut self) {
         self.deployed = true;
@@ -112,13 +165,7 @@ impl World {
         }
     }
 
-    /// What the job of an execution does next, or nothing for now. A refusal is told as an error.
-    pub(super) fn next(
-        &self,
-        execution: usize,
-        changed: bool,
-        accepted: Accepted,
-    ) -> Result<Option<Next>, ()> {
+    fn next(&self, execution: usize, changed: bool, accepted: Accepted) -> Decided {
         let progress = Progress {
             detached: accepted.has(Next::Detach).then(|| POLICY.to_owned()),
             policy_deleted: accepted.has(Next::DeletePolicy).then(|| POLICY.to_owned()),
