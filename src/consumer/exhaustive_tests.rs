@@ -310,7 +310,7 @@ impl Model {
             if self.goes_on(work) {
                 deeds.push(Deed::Beat);
             }
-            // Else it is as if nothing were tried.
+            // Without the mistake it changes nothing.
             if self.goes_on(work) && self.makes(Mistake::BelievesExtensions) {
                 deeds.push(Deed::BeatInVain);
             }

@@ -80,10 +80,12 @@ pub(super) struct Asker {
     pub(super) current: bool,
 }
 
+type Question = (Rows, Asker, Call);
+
 #[derive(Debug)]
 pub(super) struct Ledger {
     records: Mutex<Records>,
-    answers: Mutex<HashMap<(Rows, Asker, Call), (Rows, Answer)>>,
+    answers: Mutex<HashMap<Question, (Rows, Answer)>>,
 }
 
 const OWNERS: [&str; 2] = ["one", "two"];
