@@ -32,6 +32,8 @@ mod arrive;
 mod batch;
 pub(crate) mod classify;
 mod conclude;
+#[cfg(test)]
+mod exhaustive_tests;
 mod intake;
 mod jobs;
 pub mod lease;

@@ -18,6 +18,12 @@ impl Terms {
         self.visibility_timeout / 6
     }
 
+    /// Whether a lease that was last asked for so long ago counts as lost.
+    #[must_use]
+    pub fn is_lost(self, age: Duration) -> bool {
+        age + self.safety_margin() >= self.visibility_timeout
+    }
+
     /// Between two tries of an extension that fails: a tenth of what lies between the first try
     /// and the safety margin.
     #[must_use]

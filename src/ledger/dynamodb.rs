@@ -28,7 +28,7 @@
 mod item;
 mod notices;
 mod production;
-mod time;
+pub(super) mod time;
 
 use std::collections::BTreeSet;
 

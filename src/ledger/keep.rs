@@ -106,7 +106,7 @@ impl Holder<'_> {
         heard: impl Fn(Result<(), &LedgerError>),
     ) {
         let terms = self.terms;
-        let mut valid_until = claimed_at + terms.visibility_timeout;
+        let mut granted_at = claimed_at;
         let first = terms.heartbeat_interval.min(FIRST_NOTES);
         let mut next = first.saturating_sub(claimed_at.elapsed());
         loop {
@@ -116,11 +116,11 @@ impl Holder<'_> {
             heard(renewed.as_ref().copied());
             match renewed {
                 Ok(()) => {
-                    valid_until = asked_at + terms.visibility_timeout;
+                    granted_at = asked_at;
                     next = terms.heartbeat_interval;
                 }
                 Err(LedgerError::NotOwner { .. }) => break,
-                Err(_) if Instant::now() + terms.safety_margin() >= valid_until => break,
+                Err(_) if terms.is_lost(granted_at.elapsed()) => break,
                 Err(_) => next = terms.heartbeat_interval / 10,
             }
         }

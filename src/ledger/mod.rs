@@ -29,6 +29,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 pub use dynamodb::DynamoDbLedger;
+#[cfg(test)]
+pub(crate) use dynamodb::time::lapsed;
 pub use error::{LedgerError, OpenError};
 pub use granted::GrantedJob;
 pub use keep::{Claimed, Holder};

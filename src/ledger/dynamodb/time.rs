@@ -82,7 +82,7 @@ pub(super) fn later(now: Timestamp, length: SignedDuration) -> Value {
 }
 
 /// A lease that ended before this is over for everyone. Milliseconds since the epoch.
-pub(super) fn lapsed(now: Timestamp) -> i64 {
+pub(crate) fn lapsed(now: Timestamp) -> i64 {
     now.checked_sub(signed(MARGIN))
         .unwrap_or(Timestamp::MIN)
         .as_millisecond()

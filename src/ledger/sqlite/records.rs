@@ -157,7 +157,7 @@ impl Records {
 
     /// The connection, to look at the records and to bring about faults.
     #[cfg(test)]
-    pub(in crate::ledger) fn database(&self) -> &Connection {
+    pub(crate) fn database(&self) -> &Connection {
         &self.database
     }
 
