@@ -141,6 +141,7 @@ impl Run<'_> {
                 self.found(name);
                 // Of a distribution one answer is not enough: it is observed again.
                 if matches!(step, Step::DeletePolicy { .. }) {
+                    self.policy_said_gone = true;
                     self.accept(step.clone());
                     return Ok(());
                 }
@@ -173,7 +174,9 @@ impl Run<'_> {
                 self.progress.conflict = Some(conflict);
                 // Some policy lists our staging distribution after all: one that was said not to exist may be it.
                 if conflict == Conflict::StagingInUse {
-                    self.progress.policy_deleted = None;
+                    if std::mem::take(&mut self.policy_said_gone) {
+                        self.progress.policy_deleted = None;
+                    }
                     self.lookout.policy_exists();
                 }
                 Ok(())

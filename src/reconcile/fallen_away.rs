@@ -6,8 +6,7 @@
 use tracing::warn;
 
 use super::run::Run;
-use super::{Done, Ended, Halt, Refused};
-use crate::domain::decision::Refusal;
+use super::{Done, Ended, Halt};
 
 impl Run<'_> {
     /// The rejection does not stand any more. What the record withdrew is named again, as long as nothing of
@@ -52,9 +51,5 @@ impl Run<'_> {
             }
         }
         self.restore_own(recorded).await
-    }
-
-    pub(super) fn refuse(&self, refusal: Refusal, detail: String) -> Halt {
-        Ended::Refused(Refused { refusal, detail }).into()
     }
 }

@@ -38,9 +38,7 @@ impl Run<'_> {
                 "{name} said `deleted` for a while and names the distribution again"
             ));
         } else if self.binding.evidence.restored.is_some() {
-            done.push(format!(
-                "{name} said `deleted` for a while, and was written by somebody else since"
-            ));
+            done.push(format!("{name} was set to `deleted`"));
         } else if self.binding.evidence.recorded.is_some() || self.has_done("record_deleted") {
             done.push(format!("{name} says `deleted`"));
         }

@@ -15,6 +15,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout};
+
 use super::question::Answer;
 use super::run::Run;
 use super::{Ended, Failure, Halt};
@@ -24,7 +26,6 @@ use crate::aws::limiter::Turn;
 use crate::domain::at_work::Scope;
 use crate::domain::decision::{Observed, Owner, Step, owner};
 use crate::telemetry::events;
-use tokio::time::{Instant, timeout};
 
 /// For so long an answer of CodePipeline counts.
 const STAYS_TRUE: Duration = Duration::from_secs(5);

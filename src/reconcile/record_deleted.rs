@@ -1,10 +1,10 @@
 //! Writing `deleted` to the staging parameter, which deployments write too, and putting values back.
 //!
 //! SSM has no compare-and-set, but it numbers its versions. If our write is not the one after the
-//! version that was read, the history tells whose value it covered, and that value is put back; so is what a value
-//! put back covers in its turn. The ledger keeps the version that was read from before the first write, so that a run
-//! that resumes after a crash or a lost answer can do the same. The history also tells how the parameter is kept: a value that its AllowedPattern forbids is
-//! found before anything is changed, and the tier is kept.
+//! version that was read, the history tells whose value it covered. That value is put back; so is what this covers
+//! in its turn. The ledger keeps the version that was read from before the first write, so that a run that resumes
+//! after a crash or a lost answer can do the same. The history also tells how the parameter is kept: a value that its
+//! AllowedPattern forbids is found before anything is changed, and the tier is kept.
 //!
 //! **Guarantees.** A value is put back only over a version that is ours and still the newest.
 //!

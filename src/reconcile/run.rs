@@ -18,7 +18,7 @@ use super::patience::Patience;
 use super::program::Cleared;
 use super::question::Learned;
 use super::retry::Calls;
-use super::{Done, Ended, Reconciler};
+use super::{Done, Ended, Reconciler, Refused};
 use crate::aws;
 use crate::domain::binding::{Binding, Form};
 use crate::domain::decision::{
@@ -59,6 +59,8 @@ pub(super) struct Run<'a> {
     pub(super) unanswered: bool,
     /// CloudFront says that the policy which the staging distribution names does not exist.
     pub(super) policy_is_gone: bool,
+    /// CloudFront said to a deletion that our policy does not exist: one answer, which may be wrong.
+    pub(super) policy_said_gone: bool,
     /// The version of the parameter that was looked into for a record whose answer was lost.
     pub(super) traced: Option<i64>,
     /// The version over which an earlier run began to write, until what became of that was looked into.
@@ -91,6 +93,7 @@ impl<'a> Run<'a> {
             sent: false,
             unanswered: false,
             policy_is_gone: false,
+            policy_said_gone: false,
             traced: None,
             resumed_over: None,
             changed_at: None,
@@ -292,6 +295,10 @@ impl Run<'_> {
         }
         let detail = self.place().fence(refusal, &binding, observed);
         self.refuse(refusal, detail)
+    }
+
+    pub(super) fn refuse(&self, refusal: Refusal, detail: String) -> Halt {
+        Ended::Refused(Refused { refusal, detail }).into()
     }
 
     pub(super) fn note(&self, kind: Kind, name: &'static str) {

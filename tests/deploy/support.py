@@ -28,6 +28,15 @@ REGION = "ap-northeast-1"
 ACCOUNT = "123456789012"
 PATIENCE = 60  # seconds; longer than any wait takes on a busy machine
 
+TARGET = """
+[[targets]]
+pipeline = "{service}-frontend-pipeline"
+stage = "Approve"
+action = "Approve"
+production_parameter = "/{service}/cloudfront/cfcd-production"
+staging_parameter = "/{service}/cloudfront/cfcd-staging"
+"""
+
 # Nothing in the environment of a child leads out of this machine.
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],

@@ -18,14 +18,6 @@ SCHEMA = json.loads((pathlib.Path(__file__).parent / "emf.schema.json").read_tex
 ORPHANS = support.ROOT / "target" / "tmp" / "orphans.json"
 # The log of a daemon that finds production switched off (tests/process/telemetry.rs).
 SWITCHED_OFF = support.ROOT / "target" / "tmp" / "switched-off.jsonl"
-TARGET = """
-[[targets]]
-pipeline = "{service}-frontend-pipeline"
-stage = "Approve"
-action = "Approve"
-production_parameter = "/{service}/cloudfront/cfcd-production"
-staging_parameter = "/{service}/cloudfront/cfcd-staging"
-"""
 
 
 class Metrics(unittest.TestCase):
@@ -34,7 +26,7 @@ class Metrics(unittest.TestCase):
         directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         log = directory / "daemon.log"
         environment = {
-            "STAGESWEEP_CONFIG_TOML": TARGET,
+            "STAGESWEEP_CONFIG_TOML": support.TARGET,
             "STAGESWEEP__LEDGER__PATH": str(directory / "ledger.db"),
             "STAGESWEEP__QUEUE__WAIT_TIME": "1s",
             "STAGESWEEP__CLEANUP__POLL_INTERVAL_MIN": "100ms",

@@ -35,15 +35,6 @@ CHANGES = {
     "ssm:PutParameter",
 }
 
-TARGET = """
-[[targets]]
-pipeline = "{service}-frontend-pipeline"
-stage = "Approve"
-action = "Approve"
-production_parameter = "/{service}/cloudfront/cfcd-production"
-staging_parameter = "/{service}/cloudfront/cfcd-staging"
-"""
-
 # IAM has no action of its own for a batch.
 BATCH = re.compile(r"Batch$")
 
@@ -125,7 +116,7 @@ def written(*options, **environment):
     environment = {
         **support.ENVIRONMENT,
         "STAGESWEEP__QUEUE__URL": f"https://sqs.{support.REGION}.amazonaws.com/{support.ACCOUNT}/stagesweep",
-        "STAGESWEEP_CONFIG_TOML": TARGET,
+        "STAGESWEEP_CONFIG_TOML": support.TARGET,
         **environment,
     }
     done = subprocess.run(

@@ -30,14 +30,6 @@ TIMES = {
     "STAGESWEEP__TELEMETRY__LOG_FORMAT": "json",
 }
 
-TARGET = """
-[[targets]]
-pipeline = "{service}-frontend-pipeline"
-stage = "Approve"
-action = "Approve"
-production_parameter = "/{service}/cloudfront/cfcd-production"
-staging_parameter = "/{service}/cloudfront/cfcd-staging"
-"""
 
 
 @contextlib.contextmanager
@@ -103,7 +95,7 @@ class Stand:
         self.started = 0
         # What the embedded AWS begins with is cleaned there.
         config = directory / "embedded.toml"
-        config.write_text(f'[queue]\nurl = "{embedded.queue_url}"\n[ledger]\npath = "{directory}/embedded.db"\n{TARGET}')
+        config.write_text(f'[queue]\nurl = "{embedded.queue_url}"\n[ledger]\npath = "{directory}/embedded.db"\n{support.TARGET}')
         environment = {**support.ENVIRONMENT, **TIMES, "AWS_ENDPOINT_URL": embedded.endpoint}
         command = [support.BINARY, "run", "--drain", "--config", config]
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=support.PATIENCE)
@@ -131,7 +123,7 @@ class Stand:
         """A configuration and a ledger of its own."""
         config = self.directory / f"config-{self.started}.toml"
         ledger = self.directory / f"ledger-{self.started}.db"
-        config.write_text(f'[queue]\nurl = "{self.queue_url(name)}"\n[ledger]\npath = "{ledger}"\n{more}{TARGET}')
+        config.write_text(f'[queue]\nurl = "{self.queue_url(name)}"\n[ledger]\npath = "{ledger}"\n{more}{support.TARGET}')
         return config
 
     @contextlib.contextmanager
