@@ -7,9 +7,9 @@
 //! limit that nobody knows, about one call in half a minute is throttled, however many ask.
 //!
 //! Not all throttling depends on the rate of these calls: others may use the account up, and a service
-//! in trouble throttles by chance. Where no limit explains which calls were throttled ([`evidence`]), slowing down
-//! makes no difference: for [`RELIEF`] calls are not paced, unless most of them are throttled. Then the evidence
-//! was misleading, and is not gone by for [`MISLED`].
+//! in trouble throttles by chance. Where no limit explains which calls were throttled (`evidence`), slowing down
+//! makes no difference: for `RELIEF` calls are not paced, unless most of them are throttled. Then the evidence
+//! was misleading, and is not gone by for `MISLED`.
 //!
 //! **Guarantees.** First come, first served, reads and changes apart. One change at a time, and
 //! `READS` reads. Whoever waits here has not begun its call: it may go away, and a job that is
