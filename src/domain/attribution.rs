@@ -29,6 +29,7 @@
 //! | later somebody else wrote the id of one of these, or another execution modified the distribution last | that one is `superseded` |
 //! | later A or another execution wrote the id of one of these, and neither build nor time tells which | refused: `staging_writer_unclear` |
 //! | one of these was modified last outside of A's deployment, and another execution has begun, since the deployment, an action that may deploy, and has written no id of its own | refused: `staging_writer_unclear`, as that modification hides an earlier one |
+//! | one of these was modified last while A deployed, and so did another execution that was asked about and has written no id of its own | refused: `staging_writer_unclear` |
 //! | nothing is A's, and a build of another execution wrote what the slot holds | nothing is A's, rightly |
 //! | nothing is A's otherwise | refused: `staging_not_written_by_execution` |
 //!

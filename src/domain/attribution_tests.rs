@@ -455,6 +455,26 @@ fn what_another_deployed_into_last_is_superseded() {
 }
 
 #[test]
+fn what_was_modified_while_another_deployed_too_is_refused_where_others_are_known() {
+    let other = || vec![candidate("b", 150, Some(160), Some(B))];
+    let by_role =
+        || World::new(vec![dummy(), version(2, "EAAAAAAA", 110, ROLE)]).modified("EAAAAAAA", 155);
+    assert_eq!(by_role().others(other()).refusal(), "unclear");
+    // That one deployed into another distribution.
+    let mut made_another = by_role().others(other());
+    made_another
+        .versions
+        .push(version(3, "EBBBBBBB", 158, &by_build(B)));
+    assert_eq!(made_another.is_own(), ids(&["EAAAAAAA"]));
+    // It began later.
+    let later = by_role().others(vec![candidate("b", 120, Some(130), None)]);
+    assert_eq!(later.modified("EAAAAAAA", 99).is_own(), ids(&["EAAAAAAA"]));
+    // Nobody is asked for where the build tells who wrote it.
+    let told = World::new(vec![dummy(), version(2, "EAAAAAAA", 110, &by_build(A))]);
+    assert_eq!(told.modified("EAAAAAAA", 155).is_own(), ids(&["EAAAAAAA"]));
+}
+
+#[test]
 fn of_several_only_what_is_still_its_own() {
     let world = World::new(vec![
         dummy(),
